@@ -1,0 +1,147 @@
+//! Facts of a finding that logic may read: a small sorted map of named values.
+//!
+//! Texts are for people; whatever a rule needs (a signal number, an errno, a device) stands here under one of the keys
+//! below. Unknown keys from newer agents are kept and shown.
+
+use std::collections::BTreeMap;
+
+/// Number of the signal that ended a process, decimal.
+pub const SIGNAL: &str = "signal";
+/// Exit code of a process, decimal.
+pub const EXIT_CODE: &str = "exit_code";
+/// Process id in the initial pid namespace, decimal.
+pub const PID: &str = "pid";
+/// Thread id in the initial pid namespace, decimal.
+pub const TID: &str = "tid";
+/// Name of a process or thread as the kernel keeps it (at most 15 bytes).
+pub const COMM: &str = "comm";
+/// Kernel function a blocked thread waits in (`/proc/PID/task/TID/wchan`).
+pub const WCHAN: &str = "wchan";
+/// What a blocked thread waits for: one of the `WAIT_*` values.
+pub const WAIT: &str = "wait";
+/// Symbolic errno of a failed call, for example `EACCES`.
+pub const ERRNO: &str = "errno";
+/// Block device as `major:minor`.
+pub const DEVICE: &str = "device";
+/// Name of a block device as the kernel prints it, for example `sda` or `loop3`.
+pub const DEVICE_NAME: &str = "device_name";
+/// Path of a file or device node.
+pub const PATH: &str = "path";
+/// File system type of the mount a disk lies on, for example `ext4` or `nfs4`.
+pub const FSTYPE: &str = "fstype";
+/// Mount point of the file system a disk lies on.
+pub const MOUNT_POINT: &str = "mount_point";
+/// Target of a disk in the domain, for example `vda`.
+pub const DISK: &str = "disk";
+/// Permission bits, octal with four digits, for example `0660`.
+pub const MODE: &str = "mode";
+/// Kind of an I/O error: one of the `IO_*` values.
+pub const IO_ERROR: &str = "io_error";
+/// systemd `ActiveState` of a unit.
+pub const ACTIVE_STATE: &str = "active_state";
+/// systemd `SubState` of a unit.
+pub const SUB_STATE: &str = "sub_state";
+/// systemd `Result` of a unit, for example `exit-code`, `signal`, `success`.
+pub const RESULT: &str = "result";
+/// systemd `UnitFileState` of a unit, for example `enabled`.
+pub const UNIT_FILE_STATE: &str = "unit_file_state";
+/// systemd `NRestarts` of a unit, decimal.
+pub const N_RESTARTS: &str = "n_restarts";
+/// State letter of a process or thread in `/proc/PID/stat`, for example `D`.
+pub const PROCESS_STATE: &str = "process_state";
+/// Memory cgroup that ran out of memory, path below the hierarchy's root.
+pub const MEMCG: &str = "memcg";
+/// Seconds the kernel says a task has been blocked, decimal.
+pub const BLOCKED_SECS: &str = "blocked_secs";
+/// HTTP status code of an answer, decimal.
+pub const HTTP_STATUS: &str = "http_status";
+/// Why a connection or call failed: one of the `FAILURE_*` values.
+pub const FAILURE: &str = "failure";
+/// libvirt's number of a state reason or event detail, decimal.
+pub const DETAIL: &str = "detail";
+/// API version that `KVM_GET_API_VERSION` returned, decimal.
+pub const API_VERSION: &str = "api_version";
+
+/// [`WAIT`]: a local file system or block device.
+pub const WAIT_LOCAL_STORAGE: &str = "local_storage";
+/// [`WAIT`]: storage over a network (NFS, Ceph, iSCSI, DRBD, FUSE to a server).
+pub const WAIT_NETWORK_STORAGE: &str = "network_storage";
+/// [`WAIT`]: memory reclaim or swap-in.
+pub const WAIT_MEMORY: &str = "memory";
+/// [`WAIT`]: something that the tables do not know.
+pub const WAIT_OTHER: &str = "other";
+
+/// [`IO_ERROR`]: no space left under the disk (`ENOSPC`).
+pub const IO_NO_SPACE: &str = "no_space";
+/// [`IO_ERROR`]: any other error (`EIO` and what libvirt does not specify).
+pub const IO_OTHER: &str = "io_error";
+
+/// [`FAILURE`]: the socket or file is not there.
+pub const FAILURE_NOT_FOUND: &str = "not_found";
+/// [`FAILURE`]: nobody listens.
+pub const FAILURE_REFUSED: &str = "refused";
+/// [`FAILURE`]: no answer within the deadline.
+pub const FAILURE_TIMEOUT: &str = "timeout";
+/// [`FAILURE`]: no permission.
+pub const FAILURE_DENIED: &str = "denied";
+/// [`FAILURE`]: the connection broke.
+pub const FAILURE_RESET: &str = "reset";
+/// [`FAILURE`]: an answer that makes no sense.
+pub const FAILURE_MALFORMED: &str = "malformed";
+
+/// Named values of one finding, sorted by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attributes(BTreeMap<String, String>);
+
+impl Attributes {
+    /// No attributes.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// The same attributes with `key` set; a later value replaces an earlier one.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.0.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// The same attributes with `key` set if there is a value.
+    #[must_use]
+    pub fn with_some(self, key: &str, value: Option<impl ToString>) -> Self {
+        match value {
+            Some(value) => self.with(key, value),
+            None => self,
+        }
+    }
+
+    /// The value of `key`, or `None`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    /// The value of `key` as a number; `None` if missing or not a number.
+    #[must_use]
+    pub fn number(&self, key: &str) -> Option<i64> {
+        self.get(key)?.parse().ok()
+    }
+
+    /// All pairs, sorted by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Attributes {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
