@@ -1,0 +1,77 @@
+//! Everything a diagnosis may look at, as one immutable value that carries its own time.
+//!
+//! Central builds it from memory, a recorded case from its files. All wall times are on the clock of whoever built the
+//! snapshot (central corrects each node's by its clock offset), so that they can be compared across nodes.
+
+use kulprit_model::{Domain, Occurrence, Qemu, State};
+
+/// What is known at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// The moment of asking, Unix time in microseconds.
+    pub reference_wall_usec: i64,
+    /// Every node that ever reported, sorted by name.
+    pub nodes: Vec<NodeView>,
+    /// The clocks of symptoms.
+    pub settings: Settings,
+}
+
+/// The clocks after which a VM counts as stuck. All in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Standalone: how long a guest may take to shut down after it was asked to. KubeVirt has the VM's own grace period.
+    pub shutdown_grace_usec: i64,
+    /// How long after the grace period a stop is stuck.
+    pub stop_margin_usec: i64,
+    /// How long a killed QEMU may take to end.
+    pub kill_grace_usec: i64,
+    /// A finding that is older than this and was never refreshed is history, not evidence for now.
+    pub occurrence_fresh_usec: i64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            shutdown_grace_usec: 120_000_000,
+            stop_margin_usec: 30_000_000,
+            kill_grace_usec: 15_000_000,
+            occurrence_fresh_usec: 300_000_000,
+        }
+    }
+}
+
+/// One node and what its agent says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Whether its agent was heard within the time limit. If not, every state is already `Unknown` here.
+    pub is_reporting: bool,
+    /// When its agent was last heard, Unix time in microseconds; `None` if never since central started.
+    pub last_heard_wall_usec: Option<i64>,
+    /// Its VMs, sorted by UID.
+    pub vms: Vec<VmView>,
+    /// Its states, sorted by (code, subject). A key that is not here was never looked at: the same as `Unknown`.
+    pub states: Vec<State>,
+    /// Its occurrences within retention, sorted by (first, code, subject).
+    pub occurrences: Vec<Occurrence>,
+    /// What this host cannot show, one sentence each.
+    pub cannot_show: Vec<String>,
+}
+
+/// One VM on a node: what libvirt and procfs say, joined by UID. At least one of the two is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VmView {
+    /// UID of the VMI; standalone: the domain's UUID.
+    pub uid: String,
+    /// Namespace; `None` in standalone mode.
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+    /// What libvirt says, last known. `None`: libvirt never said anything.
+    pub domain: Option<Domain>,
+    /// The QEMU process that lives now. `None`: there is none, or procfs could not be read.
+    pub qemu: Option<Qemu>,
+    /// The QEMU that ran last, kept after it is gone: its disks and pid are what kernel log lines speak of.
+    pub last_qemu: Option<Qemu>,
+}
