@@ -1,1 +1,8 @@
-//! Placeholder.
+//! What a look at the host means: observations of `kulprit-host` in, [`Verdict`]s out. Pure; no I/O, no clock.
+//!
+//! The same functions serve the live agent and recorded cases. Thresholds and log rules live here and nowhere else; holds
+//! (how long a state must last) are the tracker's, from the finding catalogue.
+
+pub mod verdict;
+
+pub use verdict::{OccurrenceVerdict, StateVerdict, Verdict};
