@@ -1,0 +1,151 @@
+//! The probes: when to look. What a look means is decided in `kulprit-judge`; what is remembered, in the tracker.
+//!
+//! One file and one line in [`PROBES`] make a probe. Flags, metrics, docs and the time limit for silence come from the table.
+//! A probe is a task that sends a [`Look`] at least every [`ProbeSpec::look_every`], the blind ones too, until `stop`; with
+//! [`ProbeContext::once`] it looks exactly once, sends that one look and returns.
+
+mod config;
+mod counters;
+mod vm_index;
+
+use std::{
+    collections::BTreeSet, fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration,
+};
+
+use kulprit_daemon::{CancellationToken, Clock};
+use kulprit_host::HostRoot;
+use kulprit_judge::Verdict;
+use kulprit_model::{Moment, Subject};
+use tokio::sync::{mpsc, watch};
+
+use crate::look::{Look, Sighting};
+
+pub use config::{LibvirtConfig, ProbeConfig};
+pub use counters::{ProbeCounters, ProbeCounts};
+pub use vm_index::{DiskTarget, VmIndex, VmProcess};
+
+/// UIDs of the VMs that central asked to look closer at.
+pub type Suspects = BTreeSet<String>;
+
+/// One probe of the table.
+pub struct ProbeSpec {
+    /// Its name, as in the catalogue's `probe` column, lower case with dashes.
+    pub name: &'static str,
+    /// What it answers, one sentence.
+    pub meaning: &'static str,
+    /// What it looks at, for the generated docs.
+    pub sources: &'static str,
+    /// It sends a look at least this often; after three times as long without one, what it owns is `Unknown`.
+    pub look_every: Duration,
+    /// Starts it. The future ends when `stop` is cancelled, or after one look with `once`.
+    pub spawn: fn(ProbeContext) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl fmt::Debug for ProbeSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProbeSpec").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Every probe of this agent.
+pub const PROBES: &[ProbeSpec] = &[];
+
+/// What a probe is given.
+#[derive(Clone, Debug)]
+pub struct ProbeContext {
+    /// The root of the host's file system as we see it.
+    pub host: HostRoot,
+    /// What to look at and how often.
+    pub config: Arc<ProbeConfig>,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// Where looks go; bounded, the probe waits while it is full.
+    pub out: mpsc::Sender<Look>,
+    /// Cancelled when the agent ends.
+    pub stop: CancellationToken,
+    /// VMs to look closer at.
+    pub suspects: watch::Receiver<Arc<Suspects>>,
+    /// Which process runs which VM; shared by the probes.
+    pub vms: Arc<VmIndex>,
+    /// What went wrong and how much was read; shared with the metrics.
+    pub counters: Arc<ProbeCounters>,
+    /// What the last [`Look::position`] of this probe was, if one was kept. Only `kernel-log` has one.
+    pub start_at: Option<String>,
+    /// Look exactly once and return (`kulprit-agent check`).
+    pub once: bool,
+}
+
+impl ProbeContext {
+    /// Hands over a look; `false` when nobody takes looks any more or the agent ends.
+    async fn send(&self, look: Look) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            sent = self.out.send(look) => sent.is_ok(),
+        }
+    }
+
+    /// Starts a look: keeps the time it begins.
+    fn begin(&self, probe: &'static str) -> LookDraft {
+        let began = self.clock.now();
+        LookDraft { began, look: Look {
+            probe,
+            at: began,
+            took_usec: 0,
+            blind_because: None,
+            verdicts: Vec::new(),
+            sightings: Vec::new(),
+            position: None,
+        } }
+    }
+
+    /// A path below the host's root, as our own root sees it; for sockets, which cannot be opened through a [`HostRoot`].
+    fn host_path(&self, path: &std::path::Path) -> PathBuf {
+        self.host.display_path(path)
+    }
+}
+
+/// A look under way.
+#[derive(Debug)]
+struct LookDraft {
+    began: Moment,
+    look: Look,
+}
+
+impl LookDraft {
+    fn verdicts(mut self, verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+        self.look.verdicts.extend(verdicts);
+        self
+    }
+
+    fn sightings(mut self, sightings: impl IntoIterator<Item = Sighting>) -> Self {
+        self.look.sightings.extend(sightings);
+        self
+    }
+
+    fn gone(self, subjects: impl IntoIterator<Item = Subject>) -> Self {
+        self.sightings(subjects.into_iter().map(Sighting::Gone))
+    }
+
+    fn position(mut self, position: Option<String>) -> Self {
+        self.look.position = position;
+        self
+    }
+
+    fn blind(mut self, because: impl Into<String>) -> Self {
+        self.look.blind_because = Some(because.into());
+        self
+    }
+
+    /// Ends the look.
+    fn end(mut self, clock: &Clock) -> Look {
+        self.look.at = clock.now();
+        self.look.took_usec = u64::try_from(self.look.at.usec_since(self.began)).unwrap_or(0);
+        self.look
+    }
+}
+
+/// The text of an error with all its causes, `: ` between them, for `unknown_because`.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    kulprit_daemon::Chain(error).to_string()
+}

@@ -1,0 +1,101 @@
+//! What the probes look at and how often: the `probes:` section of the agent's file. Every default has a unit and a reason.
+
+use std::path::PathBuf;
+
+use kulprit_daemon::config::HumanDuration;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the probes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbeConfig {
+    /// Units that are a kubelet, or have one inside. Those systemd does not know are passed over.
+    /// Default: kubeadm's and the distributions', k3s's and rke2's.
+    pub kubelet_units: Vec<String>,
+    /// The kubelet's health endpoint. Default `http://127.0.0.1:10248/healthz`: `--healthz-port`'s own default.
+    pub healthz_url: String,
+    /// How often to ask it and to look at the kubelet's process. Default 10 s: the finding is held for 10 s.
+    pub healthz_every: HumanDuration,
+    /// How long it may take to answer. Default 2 s: well answers in a few ms.
+    pub healthz_deadline: HumanDuration,
+    /// How often to look at the units though systemd signals changes. Default 30 s: only signals that were lost wait so long.
+    pub units_every: HumanDuration,
+    /// Address of the system bus. Default: `unix:path=` and `run/dbus/system_bus_socket` below the host's root.
+    pub dbus_address: Option<String>,
+    /// The procfs whose processes are the node's. Default `/proc`: the agent runs in the host's pid namespace.
+    pub procfs: PathBuf,
+    /// Only processes in this cgroup or below it are the node's. Default: all of that procfs.
+    pub cgroup_prefix: Option<String>,
+    /// The KVM device below the host's root. Default `/dev/kvm`.
+    pub kvm_device: PathBuf,
+    /// How often to try KVM though inotify shows changes of the device. Default 60 s: creating a VM costs about 1 ms.
+    pub kvm_every: HumanDuration,
+    /// How often to look at QEMU's threads, and for new QEMUs. Default 2 s: five looks within the hold of 10 s.
+    pub qemu_every: HumanDuration,
+    /// The same for a QEMU with a blocked thread. Default 1 s: the end of the block shows at once.
+    pub blocked_every: HumanDuration,
+    /// The kernel's log. Default `/dev/kmsg` of our own root: there is only one, and a host's `/dev` has it too.
+    pub kmsg: PathBuf,
+    /// How far the first start of all looks back in the kernel's log. Default 15 m: as long as an occurrence counts in full.
+    pub kmsg_look_back: HumanDuration,
+    /// The libvirt daemons.
+    pub libvirt: LibvirtConfig,
+}
+
+/// Where libvirt is and who speaks to it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LibvirtConfig {
+    /// What is connected to. Default: the QEMU driver over the first of `sockets` that is there.
+    /// A `{socket}` in it is replaced by that socket's path.
+    pub uri: String,
+    /// The name of the daemon in findings, whatever path leads to it. Default `qemu:///system`.
+    pub name: String,
+    /// Sockets below the host's root, in the order of preference. Default: virtqemud's (modular, libvirt >= 9 on most
+    /// distributions), then libvirtd's. The writable ones: requests to shut down are shown to writable connections only.
+    pub sockets: Vec<PathBuf>,
+    /// Units that are a libvirt daemon or its socket. Default: virtqemud's and libvirtd's.
+    pub units: Vec<String>,
+    /// The worker's binary. Default: `kulprit-agent-libvirt` beside our own.
+    pub worker: Option<PathBuf>,
+    /// How often the worker looks at all domains. Default 2 s: it takes 0.2 ms for 20 domains and no domain's job.
+    pub poll_every: HumanDuration,
+}
+
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        let units = ["kubelet", "k3s", "k3s-agent", "rke2-agent", "rke2-server"];
+        Self {
+            kubelet_units: units.iter().map(|unit| format!("{unit}.service")).collect(),
+            healthz_url: "http://127.0.0.1:10248/healthz".to_owned(),
+            healthz_every: HumanDuration::from_secs(10),
+            healthz_deadline: HumanDuration::from_secs(2),
+            units_every: HumanDuration::from_secs(30),
+            dbus_address: None,
+            procfs: "/proc".into(),
+            cgroup_prefix: None,
+            kvm_device: "/dev/kvm".into(),
+            kvm_every: HumanDuration::from_secs(60),
+            qemu_every: HumanDuration::from_secs(2),
+            blocked_every: HumanDuration::from_secs(1),
+            kmsg: "/dev/kmsg".into(),
+            kmsg_look_back: HumanDuration::from_mins(15),
+            libvirt: LibvirtConfig::default(),
+        }
+    }
+}
+
+impl Default for LibvirtConfig {
+    fn default() -> Self {
+        Self {
+            uri: "qemu+unix:///system?socket={socket}".to_owned(),
+            name: "qemu:///system".to_owned(),
+            sockets: vec!["/run/libvirt/virtqemud-sock".into(), "/run/libvirt/libvirt-sock".into()],
+            units: ["virtqemud.service", "virtqemud.socket", "libvirtd.service", "libvirtd.socket"]
+                .map(str::to_owned)
+                .to_vec(),
+            worker: None,
+            poll_every: HumanDuration::from_secs(2),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Which process runs which VM, shared by the probes.
+//!
+//! The `qemu` probe fills in processes, the `domain` probe disks. The kernel names a dead QEMU by its pid after it has gone,
+//! so an entry stays for ten minutes after the exit.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use kulprit_model::Moment;
+use tokio::sync::Notify;
+
+/// How long a process is remembered after its end, microseconds: the kernel's report of its death comes within seconds, and
+/// hung-task lines within 2 min.
+const KEEP_USEC: i64 = 10 * 60 * 1_000_000;
+
+/// A QEMU and its VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmProcess {
+    /// UID of the VM.
+    pub uid: String,
+    /// Start of the process, clock ticks since boot.
+    pub start_ticks: u64,
+    /// When it was seen to have ended. `None`: it runs.
+    pub ended: Option<Moment>,
+}
+
+/// One disk of a domain as libvirt tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskTarget {
+    /// The guest's name of it, `vda`.
+    pub target: String,
+    /// Its name in error events, `virtio-disk0`.
+    pub alias: Option<String>,
+    /// Path on the host.
+    pub source: Option<String>,
+}
+
+/// The index. Locks are held for a look-up only.
+#[derive(Debug, Default)]
+pub struct VmIndex {
+    inner: Mutex<Inner>,
+    /// Notified when a VM is said to have started, so that its process is looked for at once.
+    pub(super) started: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_pid: BTreeMap<u32, VmProcess>,
+    disks: BTreeMap<String, Vec<DiskTarget>>,
+}
+
+impl VmIndex {
+    /// An empty index.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This process runs this VM.
+    pub fn insert(&self, pid: u32, start_ticks: u64, uid: &str) {
+        self.lock().by_pid.insert(pid, VmProcess { uid: uid.to_owned(), start_ticks, ended: None });
+    }
+
+    /// The process has ended; forgets those that did so long ago.
+    pub fn set_ended(&self, pid: u32, start_ticks: u64, at: Moment) {
+        let mut inner = self.lock();
+        if let Some(process) = inner.by_pid.get_mut(&pid).filter(|process| process.start_ticks == start_ticks) {
+            process.ended = Some(at);
+        }
+        inner.by_pid.retain(|_, process| process.ended.is_none_or(|ended| at.usec_since(ended) < KEEP_USEC));
+    }
+
+    /// The VM whose QEMU had this pid at `at`, or has ended less than ten minutes before.
+    #[must_use]
+    pub fn by_pid(&self, pid: u32, at: Moment) -> Option<VmProcess> {
+        let inner = self.lock();
+        let process = inner.by_pid.get(&pid)?;
+        process.ended.is_none_or(|ended| at.usec_since(ended) < KEEP_USEC).then(|| process.clone())
+    }
+
+    /// The VMs whose QEMU runs now, sorted, with pid.
+    #[must_use]
+    pub fn running(&self) -> Vec<(u32, VmProcess)> {
+        self.lock()
+            .by_pid
+            .iter()
+            .filter(|(_, process)| process.ended.is_none())
+            .map(|(pid, process)| (*pid, process.clone()))
+            .collect()
+    }
+
+    /// libvirt's disks of a VM.
+    pub fn set_disks(&self, uid: &str, disks: Vec<DiskTarget>) {
+        self.lock().disks.insert(uid.to_owned(), disks);
+    }
+
+    /// libvirt knows this VM no more.
+    pub fn forget_disks(&self, uid: &str) {
+        self.lock().disks.remove(uid);
+    }
+
+    /// libvirt's disks of a VM; empty where it has not told.
+    #[must_use]
+    pub fn disks(&self, uid: &str) -> Vec<DiskTarget> {
+        self.lock().disks.get(uid).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minute(n: i64) -> Moment {
+        Moment::default().offset_usec(n * 60 * 1_000_000)
+    }
+
+    #[test]
+    fn a_pid_names_its_vm_until_ten_minutes_after_the_end() {
+        let index = VmIndex::new();
+        index.insert(7, 100, "a");
+        index.set_ended(7, 100, minute(5));
+        assert_eq!(index.by_pid(7, minute(14)).unwrap().uid, "a");
+        assert_eq!(index.by_pid(7, minute(15)), None);
+        assert!(index.running().is_empty());
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_process_does_not_end_its_follower() {
+        let index = VmIndex::new();
+        index.insert(7, 100, "a");
+        index.insert(7, 200, "b");
+        index.set_ended(7, 100, minute(0));
+        assert_eq!(index.by_pid(7, minute(0)).unwrap().uid, "b");
+        assert_eq!(index.running().len(), 1);
+    }
+
+    #[test]
+    fn the_long_dead_are_forgotten() {
+        let index = VmIndex::new();
+        index.insert(7, 100, "a");
+        index.set_ended(7, 100, minute(0));
+        index.insert(8, 100, "b");
+        index.set_ended(8, 100, minute(20));
+        assert_eq!(index.lock().by_pid.len(), 1);
+    }
+}
