@@ -1,0 +1,180 @@
+//! Storage that can be broken: a small ext4 on a loop device, mounted in a node, for the images of its guests.
+//!
+//! | fault | what the kernel does |
+//! |---|---|
+//! | [`FileDisk::freeze`] | writers sleep in D state and take no signal, SIGKILL included; `statfs` still answers |
+//! | [`FileDisk::fail`] | reads, or reads and writes, return EIO |
+//! | [`FileDisk::fill`] | writes to blocks not yet allocated return ENOSPC |
+//!
+//! Each returns a guard that undoes it. The file system is mounted here as well (the same superblock), so that it can be thawed when the
+//! node's own mount is out of reach, held by a process that cannot die.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sys::statvfs::statvfs;
+
+use crate::node::Node;
+use crate::{lab, shell, wait};
+
+/// What of a broken disk is kept, bytes: more than the metadata of any file system made here, less than any guest image.
+const KEPT_BYTES: u64 = 4 << 20;
+
+/// Which requests of a broken disk fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// Reads; the kernel log says `I/O error, dev loopN, sector …`. Writes succeed, and what they wrote can be read.
+    Reads,
+    /// Reads and writes; the kernel log says `attempt to access beyond end of device`.
+    All,
+}
+
+/// A small file system in a node. Unmounted and gone when dropped.
+#[derive(Debug)]
+pub struct FileDisk {
+    name: String,
+    size_bytes: u64,
+    backing: PathBuf,
+    device: String,
+    here: PathBuf,
+    leader: i32,
+}
+
+impl FileDisk {
+    /// Makes the file system and mounts it in the node as `/var/lib/lab/<name>`.
+    ///
+    /// # Errors
+    /// If loop devices or ext4 are missing.
+    pub fn create(node: &Node<'_>, name: &str, size_mib: u64) -> Result<Self> {
+        let folder = lab::folder().join("disks");
+        let (backing, here) = (folder.join(format!("{name}.img")), folder.join(name));
+        fs::create_dir_all(&here)?;
+        let size_bytes = size_mib << 20;
+        File::create(&backing)?.set_len(size_bytes)?;
+        // No journal: its writes would make a failing disk read-only, and the fault could not be undone.
+        shell::run(&["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", &backing.to_string_lossy()])?;
+        let device = shell::run(&["losetup", "--find", "--show", &backing.to_string_lossy()])?;
+        let disk = Self { name: name.to_owned(), size_bytes, backing, device, here, leader: node.leader() };
+        shell::run(&["mount", "-t", "ext4", &disk.device, &disk.here.to_string_lossy()])?;
+
+        let number = (fs::metadata(&disk.device)?.rdev() & 0xff).to_string();
+        let inside = disk.path();
+        let script = format!(
+            "[ -e {0} ] || mknod {0} b 7 {number}; mkdir -p {1}; mount -t ext4 {0} {1}; chmod 755 {1}",
+            disk.device,
+            inside.display()
+        );
+        node.run(&["sh", "-ec", &script])?;
+        Ok(disk)
+    }
+
+    /// Where it is mounted in the node.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        Path::new("/var/lib/lab").join(&self.name)
+    }
+
+    /// The block device under it, on the node and here: `/dev/loopN`.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Freezes the file system: who writes to it from now on sleeps in D state.
+    ///
+    /// # Errors
+    /// If it is frozen already.
+    pub fn freeze(&self) -> Result<Frozen<'_>> {
+        shell::run(&["fsfreeze", "--freeze", &self.here.to_string_lossy()])?;
+        Ok(Frozen(self))
+    }
+
+    /// Loses all but the first 4 MiB of the disk: what is there can no longer be read, or neither read nor written.
+    /// When undone the disk has its size again, and zeros where the loss was.
+    ///
+    /// # Errors
+    /// If the backing file cannot be cut.
+    pub fn fail(&self, failing: Failing) -> Result<Broken<'_>> {
+        let broken = Broken(self);
+        self.resize(KEPT_BYTES)?;
+        match failing {
+            // The loop device still offers its full size; its reads find nothing behind it.
+            Failing::Reads => {}
+            Failing::All => self.update_capacity()?,
+        }
+        Ok(broken)
+    }
+
+    /// Fills the file system until only `left_kib` are free.
+    ///
+    /// # Errors
+    /// If less is free already.
+    pub fn fill(&self, left_kib: u64) -> Result<Filled> {
+        let stats = statvfs(&self.here)?;
+        let free = stats.blocks_available() * stats.fragment_size();
+        let length = free.checked_sub(left_kib << 10).context("less is free already")?;
+        let filled = Filled(self.here.join("ballast"));
+        shell::run(&["fallocate", "-l", &length.to_string(), &filled.0.to_string_lossy()])?;
+        Ok(filled)
+    }
+
+    fn resize(&self, bytes: u64) -> Result<()> {
+        File::options().write(true).open(&self.backing)?.set_len(bytes).context("failed to resize the backing file")
+    }
+
+    fn update_capacity(&self) -> Result<()> {
+        shell::run(&["losetup", "--set-capacity", &self.device]).map(drop)
+    }
+}
+
+impl Drop for FileDisk {
+    fn drop(&mut self) {
+        let here = self.here.to_string_lossy().into_owned();
+        let inside = self.path().to_string_lossy().into_owned();
+        let target = self.leader.to_string();
+        // The guest whose image is here ends just before; its memory may take a moment.
+        let _ = wait::wait_until("the disk to be idle", Duration::from_secs(5), || {
+            Ok(!Path::new(&format!("/proc/{target}")).exists()
+                || shell::succeeds(&["nsenter", "--target", &target, "--all", "--", "umount", &inside]))
+        });
+        let _ = shell::succeeds(&["umount", &here]);
+        let _ = shell::succeeds(&["losetup", "-d", &self.device]);
+    }
+}
+
+/// A frozen file system; thawed when dropped.
+#[derive(Debug)]
+pub struct Frozen<'disk>(&'disk FileDisk);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = shell::run(&["fsfreeze", "--unfreeze", &self.0.here.to_string_lossy()]) {
+            lab::complain(&format!("{error:#}"));
+        }
+    }
+}
+
+/// A disk that returns errors; whole again, with zeros where it was broken, when dropped.
+#[derive(Debug)]
+pub struct Broken<'disk>(&'disk FileDisk);
+
+impl Drop for Broken<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.resize(self.0.size_bytes).and_then(|()| self.0.update_capacity()) {
+            lab::complain(&format!("{error:#}"));
+        }
+    }
+}
+
+/// A full file system; the space is given back when dropped.
+#[derive(Debug)]
+pub struct Filled(PathBuf);
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

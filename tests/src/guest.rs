@@ -1,0 +1,219 @@
+//! A guest: a libvirt domain on a node, running one of the lab's boot sectors under KVM.
+//!
+//! `Guest::define(..).start()` returns when the guest itself says, on its disk, that it runs. The domain is ended and undefined when the
+//! guard is dropped.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+
+use crate::disk::FileDisk;
+use crate::domain_xml::Domain;
+pub use crate::image::Program;
+use crate::image::SECTOR;
+use crate::node::Node;
+use crate::{process, wait};
+
+/// How long a guest may take from `virsh start` until it runs; half a second to two are normal.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// What a guest writes into the second sector of its disk once it runs.
+const UP: &[u8] = b"KULPRIT UP";
+
+/// A guest to be started.
+#[derive(Debug)]
+#[must_use]
+pub struct GuestBuilder<'node> {
+    node: &'node Node<'node>,
+    name: String,
+    program: Program,
+    folder: PathBuf,
+    disk_mib: u64,
+    on_disk_error: &'static str,
+}
+
+impl<'node> GuestBuilder<'node> {
+    /// Puts the image on a disk that can be broken; without, it lies in `/var/lib/libvirt/images`.
+    pub fn disk_on(self, disk: &FileDisk) -> Self {
+        Self { folder: disk.path(), ..self }
+    }
+
+    /// Size of its (sparse) disk image; 16 MiB otherwise.
+    pub fn disk_mib(self, disk_mib: u64) -> Self {
+        Self { disk_mib, ..self }
+    }
+
+    /// Hands disk errors on to the guest instead of pausing it.
+    pub fn report_disk_errors(self) -> Self {
+        Self { on_disk_error: "report", ..self }
+    }
+
+    /// Defines the domain and leaves it shut off.
+    ///
+    /// # Errors
+    /// If libvirt refuses it.
+    pub fn define(self) -> Result<Guest<'node>> {
+        let image = self.folder.join(format!("{}.img", self.name));
+        let boot_sector = self.program.assemble((self.disk_mib << 20) / SECTOR as u64)?;
+        let guest = Guest { node: self.node, name: self.name, image, boot_sector };
+        let path = guest.image_here();
+        fs::create_dir_all(path.parent().context("an image lies in a folder")?)?;
+        File::create(&path).and_then(|file| file.set_len(self.disk_mib << 20)).context("failed to make the image")?;
+        let domain = Domain {
+            name: &guest.name,
+            memory_mib: self.program.memory_mib(),
+            image: &guest.image.to_string_lossy(),
+            on_disk_error: self.on_disk_error,
+        };
+        let xml = format!("/run/lab-{}.xml", guest.name);
+        fs::write(guest.in_node(Path::new(&xml)), domain.to_xml())?;
+        guest.node.virsh(&["define", &xml])?;
+        Ok(guest)
+    }
+
+    /// Defines the domain, starts it, and waits until the guest runs.
+    ///
+    /// # Errors
+    /// If libvirt refuses it, or it does not come up.
+    pub fn start(self) -> Result<Guest<'node>> {
+        let guest = self.define()?;
+        guest.start()?;
+        Ok(guest)
+    }
+}
+
+/// A defined guest. Ended and undefined when dropped.
+#[derive(Debug)]
+pub struct Guest<'node> {
+    node: &'node Node<'node>,
+    name: String,
+    image: PathBuf,
+    boot_sector: Vec<u8>,
+}
+
+impl<'node> Guest<'node> {
+    /// A guest of that name on a node, to be given a disk and started.
+    pub fn define(node: &'node Node<'node>, name: &str, program: Program) -> GuestBuilder<'node> {
+        GuestBuilder {
+            node,
+            name: name.to_owned(),
+            program,
+            folder: PathBuf::from("/var/lib/libvirt/images"),
+            disk_mib: 16,
+            on_disk_error: "stop",
+        }
+    }
+
+    /// Its domain's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts the domain and waits until the guest runs; returns how long that took.
+    ///
+    /// # Errors
+    /// If libvirt refuses, or the guest does not come up.
+    pub fn start(&self) -> Result<Duration> {
+        let clock = wait::Stopwatch::start();
+        self.write_boot_sector()?;
+        self.virsh("start")?;
+        self.wait_until_up()?;
+        Ok(clock.elapsed())
+    }
+
+    /// Runs `virsh <verb> <domain>` on its node.
+    ///
+    /// # Errors
+    /// If virsh fails.
+    pub fn virsh(&self, verb: &str) -> Result<String> {
+        self.node.virsh(&[verb, &self.name])
+    }
+
+    /// State and reason as `virsh domstate --reason` words them: `paused (I/O error)`.
+    ///
+    /// # Errors
+    /// If libvirt does not answer.
+    pub fn state(&self) -> Result<String> {
+        Ok(self.node.virsh(&["domstate", "--reason", &self.name])?.trim().to_owned())
+    }
+
+    /// Waits for a state of [`Guest::state`]; returns how long that took.
+    ///
+    /// # Errors
+    /// If it does not come within `limit`.
+    pub fn wait_for_state(&self, wanted: &str, limit: Duration) -> Result<Duration> {
+        let mut last = String::new();
+        wait::wait_until(wanted, limit, || {
+            last = self.state()?;
+            Ok(last == wanted)
+        })
+        .with_context(|| format!("{} stayed `{last}`", self.name))
+    }
+
+    /// Pid of its QEMU on this machine; `None` while it has none.
+    #[must_use]
+    pub fn qemu_pid(&self) -> Option<i32> {
+        let file = format!("/run/libvirt/qemu/{}.pid", self.name);
+        let inner = fs::read_to_string(self.in_node(Path::new(&file))).ok()?;
+        process::on_host(self.node.leader(), inner.trim().parse().ok()?)
+    }
+
+    /// Sends its QEMU a signal.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        process::signal(self.qemu_pid().with_context(|| format!("{} does not run", self.name))?, signal)
+    }
+
+    /// Its disk image as seen from this machine.
+    #[must_use]
+    pub fn image_here(&self) -> PathBuf {
+        self.in_node(&self.image)
+    }
+
+    /// Waits until the guest runs: it then has written so on its disk.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn wait_until_up(&self) -> Result<()> {
+        let path = self.image_here();
+        let up = wait::wait_until("the guest to run", START_LIMIT, || {
+            let mut sector = [0; UP.len()];
+            File::open(&path)?.read_exact_at(&mut sector, SECTOR as u64)?;
+            Ok(sector == UP)
+        });
+        up.map(drop).with_context(|| format!("guest {}, {}", self.name, self.state().unwrap_or_default()))
+    }
+
+    /// Writes the boot sector, and wipes the sign of an earlier run.
+    fn write_boot_sector(&self) -> Result<()> {
+        let file = File::options().write(true).open(self.image_here())?;
+        file.write_all_at(&self.boot_sector, 0)?;
+        file.write_all_at(&[0; SECTOR], SECTOR as u64)?;
+        Ok(file.sync_all()?)
+    }
+
+    fn in_node(&self, path: &Path) -> PathBuf {
+        self.node.root().join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        // QEMU first and by signal: libvirt may be what is broken. A fault's guard is dropped before the guest it was done to.
+        if let Some(pid) = self.qemu_pid() {
+            let _ = process::signal(pid, Signal::SIGKILL);
+            let _ = wait::wait_until("QEMU to end", Duration::from_secs(10), || Ok(!process::is_alive(pid)));
+        }
+        let remove = ["virsh", "--quiet", "undefine", "--managed-save", "--snapshots-metadata", &self.name];
+        if process::is_alive(self.node.leader()) {
+            let _ = self.node.run_within(5, &["virsh", "--quiet", "destroy", &self.name]);
+            let _ = self.node.run_within(5, &remove);
+        }
+    }
+}

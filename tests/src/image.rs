@@ -1,0 +1,101 @@
+//! The guests' boot sectors, assembled from `guests/*.S` when a test asks for them.
+//!
+//! 512 bytes each, in real mode (the eater ends in 32-bit protected mode): they boot under `-accel kvm` in about a second, also on a
+//! machine that is a VM itself, and do one thing that shows from outside.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::shell;
+
+/// Bytes of a disk sector.
+pub(crate) const SECTOR: usize = 512;
+
+/// What a guest does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Nothing, for ever; ignores the ACPI power button.
+    Idle,
+    /// Nothing, until the ACPI power button is pressed: then it powers off.
+    Polite,
+    /// Writes its disk from start to end and round again, `bursts` × 32 KiB 18 times a second.
+    Writer {
+        /// Writes per timer tick; 8 are 4.6 MiB/s.
+        bursts: u16,
+    },
+    /// Reads its disk in the same way.
+    Reader {
+        /// Reads per timer tick.
+        bursts: u16,
+    },
+    /// Writes to every page of `mib` MiB of its memory, for ever.
+    Eater {
+        /// How much; the guest has 32 MiB more.
+        mib: u32,
+        /// Loop turns between two pages: 20,000 make it grow by very roughly 100 MiB/s.
+        delay: u32,
+    },
+}
+
+impl Program {
+    /// Memory a guest needs for it, MiB.
+    pub(crate) fn memory_mib(self) -> u32 {
+        match self {
+            Self::Idle | Self::Polite | Self::Writer { .. } | Self::Reader { .. } => 32,
+            Self::Eater { mib, .. } => mib + 32,
+        }
+    }
+
+    /// Its boot sector, for a disk of `disk_sectors`.
+    ///
+    /// # Errors
+    /// If binutils are missing.
+    pub(crate) fn assemble(self, disk_sectors: u64) -> Result<Vec<u8>> {
+        let (source, symbols) = match self {
+            Self::Idle => ("idle", vec![]),
+            Self::Polite => ("polite", vec![]),
+            Self::Writer { bursts } => ("writer", access_symbols(bursts, disk_sectors, false)),
+            Self::Reader { bursts } => ("writer", access_symbols(bursts, disk_sectors, true)),
+            Self::Eater { mib, delay } => ("eater", vec![format!("DELAY={delay}"), format!("SIZE={}", u64::from(mib) << 20)]),
+        };
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests");
+        let scratch = tempfile::tempdir()?;
+        let at = |path: PathBuf| path.to_string_lossy().into_owned();
+        let (object, sector) = (at(scratch.path().join("o")), at(scratch.path().join("sector")));
+
+        let mut line = vec!["as".to_owned(), "--32".to_owned(), "-I".to_owned(), at(sources.clone()), "-o".to_owned(), object.clone()];
+        for symbol in symbols {
+            line.extend(["--defsym".to_owned(), symbol]);
+        }
+        line.push(at(sources.join(format!("{source}.S"))));
+        shell::run(&line.iter().map(String::as_str).collect::<Vec<_>>())?;
+        shell::run(&["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "-o", &sector, &object])?;
+        let bytes = std::fs::read(&sector)?;
+        (bytes.len() == SECTOR).then_some(bytes).context("a guest is one sector long")
+    }
+}
+
+fn access_symbols(bursts: u16, disk_sectors: u64, reads: bool) -> Vec<String> {
+    vec![format!("BURST={bursts}"), format!("SECTORS={disk_sectors}"), format!("READ={}", u8::from(reads))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guest_is_one_bootable_sector() {
+        let programs = [
+            Program::Idle,
+            Program::Polite,
+            Program::Writer { bursts: 8 },
+            Program::Reader { bursts: 8 },
+            Program::Eater { mib: 128, delay: 200 },
+        ];
+        for program in programs {
+            let sector = program.assemble(32768).unwrap();
+            assert_eq!(sector[510..], [0x55, 0xaa], "{program:?}");
+        }
+    }
+}
