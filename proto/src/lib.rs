@@ -3,6 +3,10 @@
 //! [`v1`] is what agents, central and people speak; [`worker`] is private between the agent and its libvirt worker.
 //! Conversions are total from model to wire; from wire to model they fail with the name of the field.
 
+pub mod convert;
+
+pub use convert::ConvertError;
+
 /// The public contract, package `kulprit.v1`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]
 pub mod v1 {
