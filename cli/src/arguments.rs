@@ -1,0 +1,110 @@
+//! What can be asked, as flags and subcommands.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Where central listens unless told otherwise.
+pub(crate) const DEFAULT_CENTRAL: &str = "http://127.0.0.1:7443";
+
+/// Says why a VM is stuck on its node, or down: which host-level fault it is, with the evidence.
+#[derive(Debug, Parser)]
+#[command(name = "kulprit", version, propagate_version = true, max_term_width = 100)]
+pub struct Arguments {
+    /// Address of central.
+    #[arg(long, global = true, env = "KULPRIT_CENTRAL", value_name = "URL", default_value = DEFAULT_CENTRAL)]
+    pub(crate) central: String,
+
+    /// How to print: for people, or for programs.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
+    pub(crate) output: Format,
+
+    /// How long to wait for an answer, seconds.
+    #[arg(long, global = true, default_value_t = 10, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) timeout: u64,
+
+    #[command(subcommand)]
+    pub(crate) question: Question,
+}
+
+/// How to print an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Pages and tables; colour only on a terminal.
+    Human,
+    /// One JSON object.
+    Json,
+    /// The same object as YAML.
+    Yaml,
+}
+
+/// One question.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Question {
+    /// Why is this VM stuck or down? Without a VM: everything that is in trouble.
+    ///
+    /// Exit status: 0 answered, 3 a symptom is there and only Unexplained, 2 could not be asked.
+    Why {
+        /// Name, namespace/name or UID of a VM; `node/NAME` for a node's own faults.
+        vm: Option<String>,
+        /// Only on this node (two nodes may have a VM of one name).
+        #[arg(long)]
+        node: Option<String>,
+    },
+    /// The incidents: one cause at one place, with every VM it touches.
+    Incidents {
+        /// Closed ones too.
+        #[arg(short, long)]
+        all: bool,
+        /// Only this one, with its timeline.
+        id: Option<String>,
+    },
+    /// The nodes, and whether their agents report.
+    Nodes,
+    /// One node: its findings and its VMs.
+    Node {
+        /// Name of the node.
+        name: String,
+        /// Absent states too.
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// The VMs, as their nodes show them.
+    Vms {
+        /// Only on this node.
+        #[arg(long)]
+        node: Option<String>,
+    },
+    /// What the agents found: faults and notices that hold now.
+    Findings {
+        /// Only of this node.
+        #[arg(long)]
+        node: Option<String>,
+        /// Only of this code, for example KubeletInactive.
+        #[arg(long)]
+        code: Option<String>,
+        /// Absent states too.
+        #[arg(short, long)]
+        all: bool,
+        /// History instead: all of the last SPAN, for example 2h or 30m.
+        #[arg(long, value_name = "SPAN")]
+        since: Option<String>,
+    },
+    /// What this host's agent sees, asked over its own socket: works when central is gone.
+    Status {
+        /// The agent's socket.
+        #[arg(long, env = "KULPRIT_AGENT_SOCKET", value_name = "PATH")]
+        socket: Option<PathBuf>,
+    },
+    /// The causes that can be named.
+    Causes {
+        /// Only this one, with clues and remedy.
+        id: Option<String>,
+    },
+    /// Prints the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}

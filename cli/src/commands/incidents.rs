@@ -1,0 +1,97 @@
+//! `kulprit incidents`: one line per incident, or one incident with its timeline.
+
+use std::fmt::Write as _;
+
+use kulprit_proto::v1;
+
+use crate::{
+    Terminal,
+    commands::Ask,
+    error::AskError,
+    output, page, shape,
+    table::{Cell, Table, one_line},
+    when::{date_time, now_wall_usec, span},
+};
+
+pub(super) async fn answer(
+    ask: &Ask,
+    terminal: &mut Terminal,
+    include_closed: bool,
+    id: Option<String>,
+) -> Result<(), AskError> {
+    let mut central = ask.central().await?;
+    if let Some(id) = id {
+        let incident = ask.take(central.get_incident(v1::GetIncidentRequest { id }).await)?;
+        let shaped = shape::Incident::from(incident.clone());
+        return output::print(terminal, ask.format, &shaped, |terminal| one(terminal, &incident));
+    }
+    let request = v1::ListIncidentsRequest { include_closed, limit: 0 };
+    let incidents = ask.take(central.list_incidents(request).await)?.incidents;
+    let shaped = shape::Incidents { incidents: incidents.iter().cloned().map(shape::Incident::from).collect() };
+    output::print(terminal, ask.format, &shaped, |terminal| {
+        if incidents.is_empty() {
+            return if include_closed { "No incident yet.\n" } else { "No open incident.\n" }.to_owned();
+        }
+        list(terminal, &incidents)
+    })
+}
+
+fn list(terminal: &Terminal, incidents: &[v1::Incident]) -> String {
+    let now = now_wall_usec();
+    let mut table = Table::new(&["ID", "STATE", "CAUSE", "NODE", "OPENED", "LASTS", "TOUCHES"]);
+    for incident in incidents {
+        let (state, end): (Cell, i64) = if incident.is_open {
+            (Cell::painted("open", Terminal::red), now)
+        } else {
+            ("closed".into(), incident.closed_wall_usec)
+        };
+        let touched: Vec<String> =
+            incident.members.iter().filter_map(|m| m.subject.as_ref()).map(page::subject_words).collect();
+        table.row([
+            incident.id.clone().into(),
+            state,
+            incident.cause.clone().into(),
+            incident.node.clone().into(),
+            date_time(incident.opened_wall_usec).into(),
+            span(end - incident.opened_wall_usec).into(),
+            touched.join(", ").into(),
+        ]);
+    }
+    table.render(terminal)
+}
+
+fn one(terminal: &Terminal, incident: &v1::Incident) -> String {
+    let mut text = String::new();
+    let state = if incident.is_open { terminal.red("open") } else { "closed".to_owned() };
+    let _ = writeln!(text, "{} {}: {state}", terminal.bold(&incident.cause), incident.id);
+    let _ = writeln!(text, "  Chain:   {}", incident.chain.join(" → "));
+    if !incident.node.is_empty() {
+        let _ = writeln!(text, "  Node:    {}", incident.node);
+    }
+    let _ = writeln!(text, "  Opened:  {}", date_time(incident.opened_wall_usec));
+    if !incident.is_open {
+        let _ = writeln!(text, "  Closed:  {}", date_time(incident.closed_wall_usec));
+    }
+    if !incident.merged_into.is_empty() {
+        let _ = writeln!(text, "  Merged into {}", incident.merged_into);
+    }
+    for member in &incident.members {
+        let whom = member.subject.as_ref().map(page::subject_words).unwrap_or_default();
+        let until = if member.until_wall_usec == 0 {
+            "still".to_owned()
+        } else {
+            format!("until {}", date_time(member.until_wall_usec))
+        };
+        let _ = writeln!(
+            text,
+            "  Touches: {whom}: {} since {}, {until}",
+            member.symptom,
+            date_time(member.since_wall_usec)
+        );
+    }
+    let _ = writeln!(text, "\n{}", terminal.bold("Timeline"));
+    for entry in &incident.timeline {
+        let _ = writeln!(text, "  {}  {}", date_time(entry.at_wall_usec), one_line(&entry.text));
+    }
+    text
+}

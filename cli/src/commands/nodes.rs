@@ -1,0 +1,131 @@
+//! `kulprit nodes`, `kulprit node NAME` and `kulprit vms`.
+
+use std::fmt::Write as _;
+
+use kulprit_proto::v1;
+
+use crate::{
+    Terminal,
+    commands::{Ask, findings},
+    error::AskError,
+    output, shape,
+    table::{Cell, Table},
+    when::{date_time, now_wall_usec, span},
+};
+
+pub(super) async fn answer_list(ask: &Ask, terminal: &mut Terminal) -> Result<(), AskError> {
+    let mut central = ask.central().await?;
+    let nodes = ask.take(central.list_nodes(v1::ListNodesRequest {}).await)?.nodes;
+    let shaped = shape::Nodes { nodes: nodes.iter().cloned().map(shape::Node::from).collect() };
+    output::print(terminal, ask.format, &shaped, |terminal| {
+        if nodes.is_empty() {
+            return "No agent has reported yet.\n".to_owned();
+        }
+        let mut table = Table::new(&["NODE", "AGENT", "LAST HEARD", "VMS", "FAULTS", "UNKNOWN", "KERNEL", "OS"]);
+        for node in &nodes {
+            table.row([
+                node.name.clone().into(),
+                reporting(node),
+                last_heard(node).into(),
+                node.n_vms.to_string().into(),
+                count(node.n_faults, Terminal::red),
+                count(node.n_unknown, Terminal::yellow),
+                node.kernel.clone().into(),
+                node.os.clone().into(),
+            ]);
+        }
+        table.render(terminal)
+    })
+}
+
+pub(super) async fn answer_one(
+    ask: &Ask,
+    terminal: &mut Terminal,
+    name: String,
+    include_absent: bool,
+) -> Result<(), AskError> {
+    let mut central = ask.central().await?;
+    let detail = ask.take(central.get_node(v1::GetNodeRequest { name }).await)?;
+    let node = detail.node.unwrap_or_default();
+    let all_findings: Vec<shape::Finding> = detail.findings.into_iter().map(shape::Finding::from).collect();
+    let shaped = shape::NodeDetail {
+        node: node.clone().into(),
+        findings: all_findings
+            .into_iter()
+            .filter(|finding| include_absent || finding.status != Some("Absent"))
+            .collect(),
+        vms: detail.vms.iter().cloned().map(shape::Vm::from).collect(),
+    };
+    output::print(terminal, ask.format, &shaped, |terminal| {
+        let mut text = String::new();
+        let state =
+            if node.is_reporting { terminal.green("reporting") } else { terminal.yellow("silent: all Unknown") };
+        let _ = writeln!(text, "{}: {state}, last heard {}", terminal.bold(&node.name), last_heard(&node));
+        let _ = writeln!(text, "  {}, kernel {}, agent {}", node.os, node.kernel, node.agent_version);
+        for sentence in &node.cannot_show {
+            let _ = writeln!(text, "  {} {sentence}", terminal.yellow("Cannot show:"));
+        }
+        let _ = writeln!(text, "\n{}", terminal.bold("Findings"));
+        if shaped.findings.is_empty() {
+            let _ = writeln!(text, "  none");
+        } else {
+            text.push_str(&findings::table(terminal, &shaped.findings, false));
+        }
+        let _ = writeln!(text, "\n{}", terminal.bold("VMs"));
+        if detail.vms.is_empty() {
+            let _ = writeln!(text, "  none seen");
+        } else {
+            text.push_str(&vms_table(terminal, &detail.vms));
+        }
+        text
+    })
+}
+
+pub(super) async fn answer_vms(ask: &Ask, terminal: &mut Terminal, node: Option<String>) -> Result<(), AskError> {
+    let mut central = ask.central().await?;
+    let request = v1::ListVmsRequest { node: node.unwrap_or_default() };
+    let vms = ask.take(central.list_vms(request).await)?.vms;
+    let shaped = shape::Vms { vms: vms.iter().cloned().map(shape::Vm::from).collect() };
+    output::print(terminal, ask.format, &shaped, |terminal| {
+        if vms.is_empty() { "No VM seen.\n".to_owned() } else { vms_table(terminal, &vms) }
+    })
+}
+
+fn vms_table(terminal: &Terminal, vms: &[v1::Vm]) -> String {
+    let mut table = Table::new(&["VM", "NODE", "STATE", "REASON", "SINCE", "QEMU", "SYMPTOM"]);
+    for vm in vms {
+        let name = if vm.namespace.is_empty() { vm.name.clone() } else { format!("{}/{}", vm.namespace, vm.name) };
+        let pid = if vm.qemu_pid == 0 { "-".to_owned() } else { vm.qemu_pid.to_string() };
+        let symptom: Cell =
+            if vm.symptom.is_empty() { "-".into() } else { Cell::painted(vm.symptom.clone(), Terminal::red) };
+        table.row([
+            name.into(),
+            vm.node.clone().into(),
+            vm.state.clone().into(),
+            vm.reason.clone().into(),
+            date_time(vm.since_wall_usec).into(),
+            pid.into(),
+            symptom,
+        ]);
+    }
+    table.render(terminal)
+}
+
+fn reporting(node: &v1::Node) -> Cell {
+    if node.is_reporting {
+        Cell::painted("reporting", Terminal::green)
+    } else {
+        Cell::painted("silent", Terminal::yellow)
+    }
+}
+
+fn last_heard(node: &v1::Node) -> String {
+    match node.last_heard_wall_usec {
+        0 => "never".to_owned(),
+        heard => format!("{} ago", span(now_wall_usec() - heard)),
+    }
+}
+
+fn count(number: u32, paint: fn(&Terminal, &str) -> String) -> Cell {
+    if number == 0 { "0".into() } else { Cell::painted(number.to_string(), paint) }
+}

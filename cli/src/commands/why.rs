@@ -1,0 +1,83 @@
+//! `kulprit why`: the page of one VM or node, or of everything in trouble.
+
+use std::process::ExitCode;
+
+use kulprit_proto::v1;
+
+use crate::{
+    Terminal,
+    commands::Ask,
+    error::AskError,
+    output, page, shape,
+    when::{now_wall_usec, span},
+};
+
+/// Exit status when a symptom is there and nothing explains it.
+const ONLY_UNEXPLAINED: u8 = 3;
+
+pub(super) async fn answer(
+    ask: &Ask,
+    terminal: &mut Terminal,
+    vm: Option<String>,
+    node: Option<String>,
+) -> Result<ExitCode, AskError> {
+    let (vm, node) = match vm {
+        Some(name) => match name.strip_prefix("node/") {
+            Some(node_name) => (None, Some(node_name.to_owned())),
+            None => (Some(name.strip_prefix("vm/").map(str::to_owned).unwrap_or(name)), node),
+        },
+        None => (None, node),
+    };
+    let mut central = ask.central().await?;
+    let request = v1::ExplainRequest { vm: vm.clone().unwrap_or_default(), node: node.clone().unwrap_or_default() };
+    let response = ask.take(central.explain(request).await)?;
+    let is_unexplained = !response.verdicts.is_empty() && response.verdicts.iter().all(has_unexplained_symptom);
+    if response.verdicts.is_empty() {
+        let nodes = ask.take(central.list_nodes(v1::ListNodesRequest {}).await)?.nodes;
+        let empty = shape::Diagnosis { case: "live", verdicts: Vec::new() };
+        output::print(terminal, ask.format, &empty, |terminal| nothing_wrong(terminal, &nodes))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let pages: Vec<v1::Verdict> = response.verdicts.clone();
+    output::print(terminal, ask.format, &shape::Diagnosis::from(response), |terminal| {
+        let rule = format!("\n{}\n\n", terminal.dim(&"─".repeat(60)));
+        pages.iter().map(|verdict| page::verdict(terminal, verdict)).collect::<Vec<_>>().join(&rule)
+    })?;
+    Ok(if is_unexplained { ExitCode::from(ONLY_UNEXPLAINED) } else { ExitCode::SUCCESS })
+}
+
+fn has_unexplained_symptom(verdict: &v1::Verdict) -> bool {
+    verdict.symptom != "Unspecified" && verdict.confidence() == v1::Confidence::Unexplained
+}
+
+/// "Nothing is stuck" is only worth something with what was looked at, and what could not be.
+fn nothing_wrong(terminal: &Terminal, nodes: &[v1::Node]) -> String {
+    if nodes.is_empty() {
+        return "No agent has reported yet, so nothing is known. Start one with `kulprit-agent run` on each node.\n"
+            .to_owned();
+    }
+    let n_vms: u32 = nodes.iter().map(|node| node.n_vms).sum();
+    let silent: Vec<&v1::Node> = nodes.iter().filter(|node| !node.is_reporting).collect();
+    let mut text = String::new();
+    if silent.len() < nodes.len() {
+        let claim = terminal.green("No VM and no node shows a symptom");
+        text.push_str(&format!("{claim}: {n_vms} VMs on {} nodes are watched.\n", nodes.len() - silent.len()));
+    }
+    for node in silent {
+        let heard = match node.last_heard_wall_usec {
+            0 => "never heard".to_owned(),
+            heard => format!("last heard {} ago", span(now_wall_usec() - heard)),
+        };
+        let line =
+            format!("Unknown: the agent of {} is silent ({heard}); whatever happens there is not seen.", node.name);
+        text.push_str(&terminal.yellow(&line));
+        text.push('\n');
+    }
+    for node in nodes.iter().filter(|node| node.is_reporting && node.n_unknown > 0) {
+        let line =
+            format!("{} of {}'s states are Unknown: `kulprit node {}` says why.", node.n_unknown, node.name, node.name);
+        text.push_str(&terminal.yellow(&line));
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,49 @@
+//! Why a question could not be answered: what, where, and what to do.
+
+use std::path::PathBuf;
+
+/// A question that could not be asked or answered. Printed as one line, exit status 2.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error("bad address of central `{address}`: write it as http://HOST:PORT (--central or KULPRIT_CENTRAL)")]
+    BadAddress { address: String },
+    #[error(
+        "central does not answer at {address} ({reason}): is it running there? Start one with `make run` or \
+         `kulprit-central`, name another with --central, or ask this host's agent with `kulprit status`"
+    )]
+    CentralUnreachable { address: String, reason: String },
+    #[error("no answer from {whom} within {seconds} s: try a longer --timeout")]
+    Timeout { whom: String, seconds: u64 },
+    #[error("{message}")]
+    Refused { message: String },
+    #[error("{whom} failed: {message}")]
+    Failed { whom: String, message: String },
+    #[error(
+        "no agent answers at {} ({reason}): is one running on this host? Name its socket with --socket",
+        tried.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    AgentUnreachable { tried: Vec<PathBuf>, reason: String },
+    #[error("bad time span `{0}`: write a number and a unit, for example 30m, 2h or 1d")]
+    BadSpan(String),
+    #[error("no cause `{0}` in the catalogue: `kulprit causes` lists them")]
+    NoSuchCause(String),
+    #[error("cannot print the answer: {0}")]
+    Print(String),
+}
+
+impl AskError {
+    /// What an RPC's failure means for the person who asked.
+    pub(crate) fn from_status(whom: &str, timeout_secs: u64, status: &tonic::Status) -> Self {
+        use tonic::Code;
+        match status.code() {
+            Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+                Self::Refused { message: status.message().to_owned() }
+            }
+            Code::DeadlineExceeded | Code::Cancelled => Self::Timeout { whom: whom.to_owned(), seconds: timeout_secs },
+            Code::Unavailable if whom.starts_with("http") => {
+                Self::CentralUnreachable { address: whom.to_owned(), reason: status.message().to_owned() }
+            }
+            code => Self::Failed { whom: whom.to_owned(), message: format!("{code:?}: {}", status.message()) },
+        }
+    }
+}

@@ -1,0 +1,543 @@
+//! The JSON and YAML shapes of answers. Stable within `kulprit.io/v1`: fields are added, never renamed.
+//!
+//! `why` has the shape of a diagnosed case: an object with `case` and `verdicts`; live, `case` is `live`.
+
+use std::collections::BTreeMap;
+
+use kulprit_proto::v1;
+use serde::Serialize;
+
+use crate::when::rfc3339;
+
+/// Answer of `why`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Diagnosis {
+    pub(crate) case: &'static str,
+    pub(crate) verdicts: Vec<Verdict>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Verdict {
+    pub(crate) subject: Subject,
+    pub(crate) symptom: String,
+    pub(crate) since: Option<String>,
+    /// `verdict`, `suspected` or `unexplained`.
+    pub(crate) confidence: &'static str,
+    pub(crate) causes: Vec<Cause>,
+    pub(crate) contributing: Vec<Cause>,
+    pub(crate) ruled_out: Vec<RuledOut>,
+    pub(crate) unknown: Vec<String>,
+    pub(crate) looked_at: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) incident: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Subject {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) namespace: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) uid: String,
+    pub(crate) node: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Cause {
+    pub(crate) id: String,
+    pub(crate) probability: f64,
+    pub(crate) role: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) node: String,
+    pub(crate) chain: Vec<String>,
+    pub(crate) evidence: Vec<Evidence>,
+    /// What to do now, one step a line.
+    pub(crate) remedy: String,
+    pub(crate) safe_to_force_delete: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Evidence {
+    pub(crate) source: String,
+    pub(crate) node: String,
+    pub(crate) at: Option<String>,
+    pub(crate) text: String,
+    /// Decibans.
+    pub(crate) weight: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RuledOut {
+    pub(crate) id: String,
+    pub(crate) why: String,
+}
+
+/// The word for how sure a verdict is.
+pub(crate) fn confidence_word(verdict: &v1::Verdict) -> &'static str {
+    match verdict.confidence() {
+        v1::Confidence::Verdict => "verdict",
+        v1::Confidence::Suspected => "suspected",
+        v1::Confidence::Unexplained | v1::Confidence::Unspecified => "unexplained",
+    }
+}
+
+impl From<v1::ExplainResponse> for Diagnosis {
+    fn from(response: v1::ExplainResponse) -> Self {
+        Self { case: "live", verdicts: response.verdicts.into_iter().map(Verdict::from).collect() }
+    }
+}
+
+impl From<v1::Verdict> for Verdict {
+    fn from(verdict: v1::Verdict) -> Self {
+        let confidence = confidence_word(&verdict);
+        Self {
+            subject: verdict.subject.unwrap_or_default().into(),
+            symptom: verdict.symptom,
+            since: rfc3339(verdict.since_wall_usec),
+            confidence,
+            causes: verdict.causes.into_iter().map(Cause::from).collect(),
+            contributing: verdict.contributing.into_iter().map(Cause::from).collect(),
+            ruled_out: verdict.ruled_out.into_iter().map(|out| RuledOut { id: out.id, why: out.why }).collect(),
+            unknown: verdict.unknown,
+            looked_at: verdict.looked_at,
+            incident: verdict.incident_id,
+        }
+    }
+}
+
+impl From<v1::VerdictSubject> for Subject {
+    fn from(subject: v1::VerdictSubject) -> Self {
+        Self { namespace: subject.namespace, name: subject.name, uid: subject.uid, node: subject.node }
+    }
+}
+
+impl From<v1::Cause> for Cause {
+    fn from(cause: v1::Cause) -> Self {
+        let remedy = cause.remedy.unwrap_or_default();
+        Self {
+            id: cause.id,
+            probability: round(cause.probability, 4),
+            role: cause.role,
+            node: cause.node,
+            chain: cause.chain,
+            evidence: cause.evidence.into_iter().map(Evidence::from).collect(),
+            remedy: remedy.now.join("\n"),
+            safe_to_force_delete: remedy.safe_to_force_delete,
+        }
+    }
+}
+
+impl From<v1::WeighedEvidence> for Evidence {
+    fn from(evidence: v1::WeighedEvidence) -> Self {
+        Self {
+            source: evidence.source,
+            node: evidence.node,
+            at: rfc3339(evidence.at_wall_usec),
+            text: evidence.text,
+            weight: round(evidence.weight_db, 1),
+        }
+    }
+}
+
+/// `value` with so many decimals: what is printed need not carry the last bits of a float.
+fn round(value: f64, decimals: i32) -> f64 {
+    let factor = 10f64.powi(decimals);
+    (value * factor).round() / factor
+}
+
+/// Answer of `incidents`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Incidents {
+    pub(crate) incidents: Vec<Incident>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Incident {
+    pub(crate) id: String,
+    pub(crate) cause: String,
+    pub(crate) node: String,
+    pub(crate) open: bool,
+    pub(crate) opened: Option<String>,
+    pub(crate) closed: Option<String>,
+    pub(crate) probability: f64,
+    pub(crate) chain: Vec<String>,
+    pub(crate) members: Vec<IncidentMember>,
+    pub(crate) timeline: Vec<TimelineEntry>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) merged_into: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct IncidentMember {
+    pub(crate) subject: Subject,
+    pub(crate) symptom: String,
+    pub(crate) since: Option<String>,
+    pub(crate) until: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TimelineEntry {
+    pub(crate) at: Option<String>,
+    pub(crate) text: String,
+}
+
+impl From<v1::Incident> for Incident {
+    fn from(incident: v1::Incident) -> Self {
+        Self {
+            id: incident.id,
+            cause: incident.cause,
+            node: incident.node,
+            open: incident.is_open,
+            opened: rfc3339(incident.opened_wall_usec),
+            closed: rfc3339(incident.closed_wall_usec),
+            probability: round(incident.probability, 4),
+            chain: incident.chain,
+            members: incident.members.into_iter().map(IncidentMember::from).collect(),
+            timeline: incident
+                .timeline
+                .into_iter()
+                .map(|entry| TimelineEntry { at: rfc3339(entry.at_wall_usec), text: entry.text })
+                .collect(),
+            merged_into: incident.merged_into,
+        }
+    }
+}
+
+impl From<v1::IncidentMember> for IncidentMember {
+    fn from(member: v1::IncidentMember) -> Self {
+        Self {
+            subject: member.subject.unwrap_or_default().into(),
+            symptom: member.symptom,
+            since: rfc3339(member.since_wall_usec),
+            until: rfc3339(member.until_wall_usec),
+        }
+    }
+}
+
+/// Answer of `nodes`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Nodes {
+    pub(crate) nodes: Vec<Node>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) reporting: bool,
+    pub(crate) last_heard: Option<String>,
+    pub(crate) agent_version: String,
+    pub(crate) kernel: String,
+    pub(crate) os: String,
+    pub(crate) libvirt: String,
+    pub(crate) clock_offset_usec: i64,
+    pub(crate) vms: u32,
+    pub(crate) faults: u32,
+    pub(crate) unknown: u32,
+    pub(crate) cannot_show: Vec<String>,
+}
+
+impl From<v1::Node> for Node {
+    fn from(node: v1::Node) -> Self {
+        Self {
+            name: node.name,
+            reporting: node.is_reporting,
+            last_heard: rfc3339(node.last_heard_wall_usec),
+            agent_version: node.agent_version,
+            kernel: node.kernel,
+            os: node.os,
+            libvirt: node.libvirt,
+            clock_offset_usec: node.clock_offset_usec,
+            vms: node.n_vms,
+            faults: node.n_faults,
+            unknown: node.n_unknown,
+            cannot_show: node.cannot_show,
+        }
+    }
+}
+
+/// Answer of `node NAME`.
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeDetail {
+    pub(crate) node: Node,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) vms: Vec<Vm>,
+}
+
+/// Answer of `vms`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Vms {
+    pub(crate) vms: Vec<Vm>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Vm {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) node: String,
+    pub(crate) state: String,
+    pub(crate) reason: String,
+    pub(crate) since: Option<String>,
+    pub(crate) qemu_pid: Option<u32>,
+    pub(crate) symptom: Option<String>,
+}
+
+impl From<v1::Vm> for Vm {
+    fn from(vm: v1::Vm) -> Self {
+        Self {
+            namespace: vm.namespace,
+            name: vm.name,
+            uid: vm.uid,
+            node: vm.node,
+            state: vm.state,
+            reason: vm.reason,
+            since: rfc3339(vm.since_wall_usec),
+            qemu_pid: (vm.qemu_pid != 0).then_some(vm.qemu_pid),
+            symptom: (!vm.symptom.is_empty()).then_some(vm.symptom),
+        }
+    }
+}
+
+/// Answer of `findings`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Findings {
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// A state or an occurrence; the fields of the other kind are left out.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Finding {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) node: String,
+    pub(crate) code: String,
+    pub(crate) kind: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) severity: String,
+    pub(crate) subject: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) vm: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unknown_because: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) looked: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) count: Option<u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) evidence: Vec<FindingEvidence>,
+    /// For sorting and for people; not printed.
+    #[serde(skip)]
+    pub(crate) at_wall_usec: i64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct FindingEvidence {
+    pub(crate) source: String,
+    pub(crate) at: Option<String>,
+    pub(crate) text: String,
+}
+
+fn wall(moment: Option<&v1::Moment>) -> i64 {
+    moment.map_or(0, |moment| moment.wall_usec)
+}
+
+fn pairs(attributes: Vec<v1::Attribute>) -> BTreeMap<String, String> {
+    attributes.into_iter().map(|attribute| (attribute.key, attribute.value)).collect()
+}
+
+fn evidences(evidence: Vec<v1::Evidence>) -> Vec<FindingEvidence> {
+    let shape =
+        |one: v1::Evidence| FindingEvidence { at: rfc3339(wall(one.at.as_ref())), source: one.source, text: one.text };
+    evidence.into_iter().map(shape).collect()
+}
+
+impl From<v1::State> for Finding {
+    fn from(state: v1::State) -> Self {
+        let status = match state.status() {
+            v1::Status::Present => "Present",
+            v1::Status::Absent => "Absent",
+            v1::Status::Unknown | v1::Status::Unspecified => "Unknown",
+        };
+        Self {
+            kind: "state",
+            status: Some(status),
+            since: rfc3339(wall(state.since.as_ref())),
+            looked: rfc3339(wall(state.looked.as_ref())),
+            at_wall_usec: wall(state.since.as_ref()),
+            code: state.code,
+            subject: state.subject,
+            unknown_because: state.unknown_because,
+            attributes: pairs(state.attributes),
+            evidence: evidences(state.evidence),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<v1::Occurrence> for Finding {
+    fn from(occurrence: v1::Occurrence) -> Self {
+        Self {
+            kind: "occurrence",
+            first: rfc3339(wall(occurrence.first.as_ref())),
+            last: rfc3339(wall(occurrence.last.as_ref())),
+            at_wall_usec: wall(occurrence.last.as_ref()),
+            count: Some(occurrence.count),
+            code: occurrence.code,
+            subject: occurrence.subject,
+            attributes: pairs(occurrence.attributes),
+            evidence: evidences(occurrence.evidence),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<v1::NodeFinding> for Finding {
+    fn from(finding: v1::NodeFinding) -> Self {
+        let shaped = match finding.finding {
+            Some(v1::node_finding::Finding::State(state)) => state.into(),
+            Some(v1::node_finding::Finding::Occurrence(occurrence)) => occurrence.into(),
+            None => Self { kind: "unknown", ..Self::default() },
+        };
+        Self { node: finding.node, vm: finding.vm_name, severity: finding.severity, ..shaped }
+    }
+}
+
+/// Answer of `causes`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Causes {
+    pub(crate) causes: Vec<CatalogueCause>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CatalogueCause {
+    pub(crate) id: String,
+    pub(crate) meaning: String,
+    pub(crate) symptoms: Vec<String>,
+    pub(crate) roles: Vec<String>,
+    pub(crate) runbook_item: String,
+    pub(crate) clues: Vec<String>,
+    pub(crate) remedy: CauseRemedy,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CauseRemedy {
+    pub(crate) now: Vec<String>,
+    pub(crate) check: Vec<String>,
+    pub(crate) prevent: Vec<String>,
+}
+
+impl From<v1::CatalogueCause> for CatalogueCause {
+    fn from(cause: v1::CatalogueCause) -> Self {
+        let remedy = cause.remedy.unwrap_or_default();
+        Self {
+            id: cause.id,
+            meaning: cause.meaning,
+            symptoms: cause.symptoms,
+            roles: cause.roles,
+            runbook_item: cause.runbook_item,
+            clues: cause.clues,
+            remedy: CauseRemedy { now: remedy.now, check: remedy.check, prevent: remedy.prevent },
+        }
+    }
+}
+
+/// Answer of `status`.
+#[derive(Debug, Serialize)]
+pub(crate) struct AgentStatus {
+    pub(crate) node: String,
+    pub(crate) agent_version: String,
+    pub(crate) boot_id: String,
+    pub(crate) epoch: u64,
+    pub(crate) cannot_show: Vec<String>,
+    pub(crate) central: Uplink,
+    pub(crate) probes: Vec<Probe>,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) domains: Vec<Domain>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Uplink {
+    pub(crate) address: String,
+    pub(crate) connected: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) error: String,
+    pub(crate) spooled: u64,
+    pub(crate) last_acked_seq: u64,
+    pub(crate) lost: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Probe {
+    pub(crate) name: String,
+    pub(crate) outcome: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) blind_because: String,
+    pub(crate) last_success: Option<String>,
+    pub(crate) duration_usec: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Domain {
+    pub(crate) uid: String,
+    pub(crate) name: String,
+    /// `virDomainState`.
+    pub(crate) state: i32,
+    pub(crate) reason: i32,
+    pub(crate) since: Option<String>,
+}
+
+impl From<v1::GetStatusResponse> for AgentStatus {
+    fn from(status: v1::GetStatusResponse) -> Self {
+        let hello = status.hello.unwrap_or_default();
+        let uplink = status.uplink.unwrap_or_default();
+        let states = status.states.into_iter().map(Finding::from);
+        Self {
+            node: hello.node,
+            agent_version: hello.agent_version,
+            boot_id: hello.boot_id,
+            epoch: hello.epoch,
+            cannot_show: hello.cannot_show,
+            central: Uplink {
+                address: uplink.central,
+                connected: uplink.is_connected,
+                error: uplink.error,
+                spooled: uplink.n_spooled,
+                last_acked_seq: uplink.last_acked_seq,
+                lost: uplink.n_lost,
+            },
+            probes: status
+                .probes
+                .into_iter()
+                .map(|probe| Probe {
+                    last_success: rfc3339(wall(probe.last_success.as_ref())),
+                    name: probe.name,
+                    outcome: probe.outcome,
+                    blind_because: probe.blind_because,
+                    duration_usec: probe.duration_usec,
+                })
+                .collect(),
+            findings: states.chain(status.occurrences.into_iter().map(Finding::from)).collect(),
+            domains: status
+                .domains
+                .into_iter()
+                .map(|domain| Domain {
+                    since: rfc3339(wall(domain.since.as_ref())),
+                    uid: domain.uid,
+                    name: domain.name,
+                    state: domain.state,
+                    reason: domain.reason,
+                })
+                .collect(),
+        }
+    }
+}

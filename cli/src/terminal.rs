@@ -1,0 +1,73 @@
+//! The only place that prints: standard output for answers, standard error for what went wrong.
+
+use std::io::{self, IsTerminal as _, Write};
+
+/// Where answers go, and whether colour may be used.
+pub struct Terminal {
+    out: Box<dyn Write>,
+    err: Box<dyn Write>,
+    has_colour: bool,
+    width: usize,
+}
+
+impl Terminal {
+    /// Standard output and error. Colour only when output is a terminal and `NO_COLOR` is not set.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let is_terminal = io::stdout().is_terminal();
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let width = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(110);
+        Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()), has_colour: is_terminal && !no_colour, width }
+    }
+
+    /// A terminal that writes elsewhere, without colour; for tests.
+    #[must_use]
+    pub fn capturing(out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
+        Self { out, err, has_colour: false, width: 110 }
+    }
+
+    /// Prints an answer. A reader who has closed the pipe is no error.
+    pub(crate) fn print(&mut self, text: &str) {
+        let _ = self.out.write_all(text.as_bytes());
+        let _ = self.out.flush();
+    }
+
+    /// Prints `error: …` on standard error, in one line.
+    pub(crate) fn error(&mut self, text: &str) {
+        let _ = writeln!(self.err, "error: {text}");
+    }
+
+    /// How wide text may run, columns.
+    pub(crate) const fn width(&self) -> usize {
+        self.width
+    }
+
+    /// `text` in bold.
+    pub(crate) fn bold(&self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    /// `text` in the colour of something wrong.
+    pub(crate) fn red(&self, text: &str) -> String {
+        self.paint("31", text)
+    }
+
+    /// `text` in the colour of something well.
+    pub(crate) fn green(&self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    /// `text` in the colour of something not known.
+    pub(crate) fn yellow(&self, text: &str) -> String {
+        self.paint("33", text)
+    }
+
+    /// `text` less prominent.
+    pub(crate) fn dim(&self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.has_colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
