@@ -1,0 +1,170 @@
+//! The admin port: what a person or Prometheus asks a running process.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/live` | 200 while the runtime turns |
+//! | `/ready` | 200 `ready`, or 503 and what is missing, one thing a line; 503 while draining |
+//! | `/metrics` | OpenMetrics text |
+//! | `/debug/config`, `/debug/config.json` | the effective configuration, defaults included, as YAML or JSON |
+//! | `/version` | program and version |
+//!
+//! It listens on loopback unless told otherwise and changes nothing. The configuration is rendered once at the start: a
+//! [`crate::config::Secret`] in it shows only that it is set.
+
+use std::{future::IntoFuture, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+use tokio::{net::TcpListener, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    BoxError, Readiness,
+    metrics::{CONTENT_TYPE, Metrics},
+};
+
+/// How long a request that is under way at the end may still take.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Nobody can reach us there.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to listen on {addr} ({what})")]
+pub struct ListenError {
+    /// What should have listened, for example `admin HTTP`.
+    pub what: &'static str,
+    /// Where.
+    pub addr: SocketAddr,
+    /// The flag that chooses another address, for example `--admin-listen`.
+    pub flag: &'static str,
+    /// What the kernel answered.
+    #[source]
+    pub source: io::Error,
+}
+
+impl ListenError {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        let flag = self.flag;
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => format!("find who has it with `ss -ltnp`, or choose another with {flag}"),
+            io::ErrorKind::AddrNotAvailable => {
+                format!("no interface of this host has that address; choose another with {flag}")
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("ports below 1024 need CAP_NET_BIND_SERVICE; choose another with {flag}")
+            }
+            _ => format!("choose another with {flag}"),
+        }
+    }
+}
+
+/// Listens on `addr` for `what`; `flag` is named in the error.
+///
+/// # Errors
+/// If the address is taken, not of this host, or not allowed.
+pub async fn listen(what: &'static str, addr: SocketAddr, flag: &'static str) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(addr).await.map_err(|source| ListenError { what, addr, flag, source })
+}
+
+/// What the admin port shows.
+#[derive(Debug)]
+pub struct Admin {
+    program: &'static str,
+    version: &'static str,
+    readiness: Readiness,
+    metrics: Metrics,
+    config_yaml: String,
+    config_json: String,
+}
+
+impl Admin {
+    /// Renders `config`, the effective configuration.
+    ///
+    /// # Errors
+    /// If `config` cannot be written as YAML or JSON: a map with keys that are no texts.
+    pub fn new<C: Serialize>(
+        program: &'static str,
+        version: &'static str,
+        readiness: Readiness,
+        metrics: Metrics,
+        config: &C,
+    ) -> Result<Self, BoxError> {
+        let config_yaml = serde_saphyr::to_string(config)?;
+        let config_json = serde_json::to_string_pretty(config)? + "\n";
+        Ok(Self { program, version, readiness, metrics, config_yaml, config_json })
+    }
+
+    /// Serves until `stop` is cancelled; then requests under way get one second more.
+    ///
+    /// # Errors
+    /// If the listener fails for good.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), BoxError> {
+        let state = Shared { admin: Arc::new(self), stop: stop.clone() };
+        let server = axum::serve(listener, router(state)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        tokio::select! {
+            served = server.into_future() => Ok(served?),
+            () = async { stop.cancelled().await; sleep(LAST_REQUEST).await } => Ok(()),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    admin: Arc<Admin>,
+    stop: CancellationToken,
+}
+
+fn router(state: Shared) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/live", get(async || text("live\n".to_owned())))
+        .route("/ready", get(ready))
+        .route("/metrics", get(async |State(s): State<Shared>| typed(CONTENT_TYPE, s.admin.metrics.encode())))
+        .route("/debug/config", get(async |State(s): State<Shared>| text(s.admin.config_yaml.clone())))
+        .route(
+            "/debug/config.json",
+            get(async |State(s): State<Shared>| typed("application/json", s.admin.config_json.clone())),
+        )
+        .route(
+            "/version",
+            get(async |State(s): State<Shared>| text(format!("{} {}\n", s.admin.program, s.admin.version))),
+        )
+        .with_state(state)
+}
+
+async fn index(State(shared): State<Shared>) -> Response {
+    let Admin { program, version, .. } = *shared.admin;
+    text(format!("{program} {version}\n/live\n/ready\n/metrics\n/debug/config\n/debug/config.json\n/version\n"))
+}
+
+async fn ready(State(shared): State<Shared>) -> Response {
+    if shared.stop.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, text("shutting down\n".to_owned())).into_response();
+    }
+    let missing = shared.admin.readiness.missing();
+    if missing.is_empty() {
+        return text("ready\n".to_owned());
+    }
+    let lines = missing.iter().map(|missing| format!("waiting for: {missing}\n")).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, text(lines)).into_response()
+}
+
+fn text(body: String) -> Response {
+    typed(TEXT, body)
+}
+
+fn typed(content_type: &'static str, body: String) -> Response {
+    ([(header::CONTENT_TYPE, content_type)], body).into_response()
+}
+
+#[cfg(test)]
+mod tests;
