@@ -1,6 +1,6 @@
 //! The answer: candidate causes with their probability, what speaks for them, what was ruled out, what was not seen.
 
-use crate::symptom::Symptom;
+use crate::{place::Place, symptom::Symptom};
 
 /// Why one subject shows one symptom.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,8 @@ pub struct Candidate {
     pub role: &'static str,
     /// The node that is blamed.
     pub node: Option<String>,
+    /// What the root cause sits in: one incident per (root cause, place).
+    pub place: Place,
     /// Causes from root to the symptom, root first.
     pub chain: Vec<&'static str>,
     /// What speaks for and against it, strongest first.

@@ -5,9 +5,11 @@
 //! bytes, live and for a recorded case.
 
 pub mod attribution;
+pub mod place;
 pub mod snapshot;
 pub mod symptom;
 
 pub use attribution::{Attribution, Candidate, Confidence, Remedy, RuledOut, WeighedEvidence};
+pub use place::{Place, incident_key};
 pub use snapshot::{NodeView, Settings, Snapshot, VmView};
 pub use symptom::{Symptom, SymptomId, SymptomSubject};
