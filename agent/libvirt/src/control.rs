@@ -1,0 +1,598 @@
+//! The worker's one thread that decides: what to ask next, and what to tell the agent.
+//!
+//! It never calls libvirt and so never hangs; the lanes do. Everything reaches it as an `Input` over one bounded channel:
+//! requests of the agent, events, and what came of a lane's task. `advance` then gives idle lanes their next task and says
+//! when to look again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use kulprit_proto::worker::{
+    self, Connected, ConnectionLost, DomainEvent, Dropped, Hung, HungEnded, LostClass, Started, ToWorker,
+    domain_event::Event, from_worker::Body, to_worker::Request,
+};
+use virt_sys as sys;
+
+use crate::{
+    clock::{boot_usec, mono_usec},
+    flags::Times,
+    lane::{Lane, Report},
+    look::{Answer, Keepalive, OpenError, Question, is_free, reply},
+    lost::class_of_close,
+    out::Out,
+    virt::{Connection, Seen, VirtError},
+};
+
+/// Wait before the first attempt to reconnect, and the longest. Doubled in between; no jitter, as nobody else connects to
+/// this daemon at our pace.
+const RETRY_FIRST_MS: u32 = 500;
+const RETRY_LAST_MS: u32 = 5_000;
+/// A look follows an event after this long, so that a burst of events costs one look, microseconds.
+const LOOK_AFTER_EVENT_USEC: u64 = 250_000;
+/// Requests of the agent kept while the question lane is busy; more are declined.
+const MAX_WAITING: usize = 16;
+/// Events kept while a connection is being set up; more are dropped.
+const MAX_EARLY: usize = 1_024;
+
+/// What reaches the control thread.
+pub(crate) enum Input {
+    Request(ToWorker),
+    /// From a callback; stamped there.
+    Seen { generation: u64, seen: Seen, boot_usec: u64 },
+    Opened { generation: u64, outcome: Result<(Arc<Connection>, Connected), OpenError> },
+    Beat { generation: u64, lost: Option<VirtError> },
+    Looked { generation: u64, outcome: Result<Vec<worker::Domain>, VirtError>, is_lost: bool, took_usec: u64 },
+    Answered { generation: u64, uuid: String, question: Question, answer: Answer },
+    KeepaliveSet { request_id: u64, outcome: Result<(), VirtError> },
+}
+
+/// Tasks of the lane that waits for the daemon alone.
+pub(crate) enum LookTask {
+    /// Drops dead connections, then opens a new one.
+    Open { generation: u64, keepalive: Keepalive, dead: Vec<Arc<Connection>> },
+    Beat(Arc<Connection>),
+    Look(Arc<Connection>),
+}
+
+/// Tasks of the lane that may wait for a domain.
+pub(crate) enum AskTask {
+    Question { connection: Arc<Connection>, uuid: String, question: Question },
+    SetKeepalive { connection: Arc<Connection>, request_id: u64, keepalive: Keepalive },
+}
+
+enum Link {
+    Down { n_failed: u32, retry_usec: u64 },
+    Opening { n_failed: u32, is_reported: bool },
+    Up(Arc<Connection>),
+}
+
+/// What of a domain decides what may be asked about it.
+struct Known {
+    is_free: bool,
+}
+
+/// The worker's state.
+pub(crate) struct Control<W> {
+    times: Times,
+    out: Out<W>,
+    looks: Lane<LookTask>,
+    asks: Lane<AskTask>,
+    /// Events that found the channel full.
+    dropped: Arc<AtomicU64>,
+    link: Link,
+    generation: u64,
+    keepalive: Keepalive,
+    dead: Vec<Arc<Connection>>,
+    /// Events of a connection that is still being set up.
+    early: Vec<(u64, Seen)>,
+    look: u64,
+    look_usec: u64,
+    beat_usec: u64,
+    /// `Poll`s that the next look answers, and that the present one does.
+    polls: Vec<u64>,
+    polls_under_way: Vec<u64>,
+    known: BTreeMap<String, Known>,
+    wants_disks: BTreeSet<String>,
+    wants_job: BTreeSet<String>,
+    disk_error_requests: VecDeque<(u64, String)>,
+    keepalive_requests: VecDeque<u64>,
+}
+
+impl<W: Write> Control<W> {
+    pub(crate) fn new(
+        times: Times,
+        out: Out<W>,
+        looks: Lane<LookTask>,
+        asks: Lane<AskTask>,
+        dropped: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            times,
+            out,
+            looks,
+            asks,
+            dropped,
+            link: Link::Down { n_failed: 0, retry_usec: 0 },
+            generation: 0,
+            keepalive: Keepalive { interval_secs: 10, count: 5 },
+            dead: Vec::new(),
+            early: Vec::new(),
+            look: 0,
+            look_usec: 0,
+            beat_usec: 0,
+            polls: Vec::new(),
+            polls_under_way: Vec::new(),
+            known: BTreeMap::new(),
+            wants_disks: BTreeSet::new(),
+            wants_job: BTreeSet::new(),
+            disk_error_requests: VecDeque::new(),
+            keepalive_requests: VecDeque::new(),
+        }
+    }
+
+    /// Runs until the agent asks for the end.
+    ///
+    /// # Errors
+    /// The agent's socket is broken.
+    pub(crate) fn run(mut self, started: Started, inputs: &Receiver<Input>) -> io::Result<()> {
+        self.tell(Body::Started(started))?;
+        loop {
+            let now_usec = mono_usec();
+            let wake_usec = self.advance(now_usec)?;
+            let wait = Duration::from_micros(wake_usec.saturating_sub(now_usec).max(1_000));
+            match inputs.recv_timeout(wait) {
+                Ok(Input::Request(ToWorker { request: Some(Request::Shutdown(_)), .. })) => return Ok(()),
+                Ok(input) => self.take(input)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the reader of the agent's socket holds a sender"),
+            }
+        }
+    }
+
+    /// Reports what is late or dropped, gives idle lanes work, and says when to be called again at the latest.
+    fn advance(&mut self, now_usec: u64) -> io::Result<u64> {
+        let n_dropped = self.dropped.swap(0, Ordering::Relaxed) + self.out.take_unsendable();
+        if n_dropped > 0 {
+            self.tell(Body::Dropped(Dropped { events: n_dropped }))?;
+            self.look_soon(now_usec);
+        }
+        let look_wake = self.watch_looks(now_usec)?;
+        let ask_wake = self.watch_asks(now_usec)?;
+        let own_wake = self.start_look_task(now_usec);
+        self.start_question();
+        let idle_usec = now_usec + 60_000_000;
+        Ok([look_wake, ask_wake, own_wake].into_iter().flatten().min().unwrap_or(idle_usec))
+    }
+
+    fn watch_looks(&mut self, now_usec: u64) -> io::Result<Option<u64>> {
+        let (reports, wake) = self.looks.watch(now_usec, micros(self.times.deadline));
+        let is_hung = reports.iter().any(|report| matches!(report, Report::Hung { .. }));
+        self.tell_reports(reports)?;
+        if let Link::Opening { n_failed, is_reported: is_reported @ false } = &mut self.link
+            && is_hung
+        {
+            *is_reported = true;
+            let attempt = *n_failed + 1;
+            self.tell(Body::ConnectionLost(ConnectionLost {
+                class: LostClass::Unanswered.into(),
+                text: "connected, but no answer within the deadline".into(),
+                code: None,
+                os_error: None,
+                attempt,
+                retry_ms: 0,
+            }))?;
+        }
+        Ok(wake)
+    }
+
+    fn watch_asks(&mut self, now_usec: u64) -> io::Result<Option<u64>> {
+        let (reports, wake) = self.asks.watch(now_usec, micros(self.times.deadline));
+        self.tell_reports(reports)?;
+        Ok(wake)
+    }
+
+    fn tell_reports(&mut self, reports: Vec<Report>) -> io::Result<()> {
+        for report in reports {
+            self.tell(match report {
+                Report::Hung { call, age_usec } => {
+                    Body::Hung(Hung { call: call.name.into(), domain: call.domain, age_ms: age_usec / 1_000 })
+                }
+                Report::Ended { call, age_usec } => {
+                    Body::HungEnded(HungEnded { call: call.name.into(), domain: call.domain, age_ms: age_usec / 1_000 })
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gives the idle look lane what is due. When to call again otherwise.
+    fn start_look_task(&mut self, now_usec: u64) -> Option<u64> {
+        if self.looks.is_busy() {
+            return None;
+        }
+        match &self.link {
+            Link::Down { n_failed, retry_usec } => {
+                if now_usec < *retry_usec {
+                    return Some(*retry_usec);
+                }
+                self.link = Link::Opening { n_failed: *n_failed, is_reported: false };
+                self.generation += 1;
+                let dead = std::mem::take(&mut self.dead);
+                self.looks.give(LookTask::Open { generation: self.generation, keepalive: self.keepalive, dead });
+            }
+            Link::Opening { .. } => {}
+            Link::Up(connection) => {
+                let connection = Arc::clone(connection);
+                if now_usec >= self.look_usec {
+                    self.look_usec = now_usec + micros(self.times.look);
+                    self.beat_usec = now_usec + micros(self.times.heartbeat);
+                    self.polls_under_way = std::mem::take(&mut self.polls);
+                    self.looks.give(LookTask::Look(connection));
+                } else if now_usec >= self.beat_usec {
+                    self.beat_usec = now_usec + micros(self.times.heartbeat);
+                    self.looks.give(LookTask::Beat(connection));
+                } else {
+                    return Some(self.look_usec.min(self.beat_usec));
+                }
+            }
+        }
+        None
+    }
+
+    /// Gives the idle ask lane its next question: keepalive and the agent's own first, then disks, then jobs.
+    fn start_question(&mut self) {
+        let Link::Up(connection) = &self.link else { return };
+        if self.asks.is_busy() {
+            return;
+        }
+        let connection = Arc::clone(connection);
+        if let Some(request_id) = self.keepalive_requests.pop_front() {
+            self.asks.give(AskTask::SetKeepalive { connection, request_id, keepalive: self.keepalive });
+            return;
+        }
+        let next = if let Some((request_id, uuid)) = self.disk_error_requests.pop_front() {
+            Some((uuid, Question::DiskErrors { request_id }))
+        } else if let Some(uuid) = take_free(&mut self.wants_disks, &self.known) {
+            Some((uuid, Question::Disks))
+        } else {
+            take_free(&mut self.wants_job, &self.known).map(|uuid| (uuid, Question::Job))
+        };
+        if let Some((uuid, question)) = next {
+            self.asks.give(AskTask::Question { connection, uuid, question });
+        }
+    }
+
+    fn take(&mut self, input: Input) -> io::Result<()> {
+        match input {
+            Input::Request(ToWorker { request_id, request }) => self.take_request(request_id, request),
+            Input::Seen { generation, seen, boot_usec } => self.take_seen(generation, seen, boot_usec),
+            Input::Opened { generation, outcome } => self.take_opened(generation, outcome),
+            Input::Beat { generation, lost } => {
+                self.looks.done();
+                match lost {
+                    Some(error) => self.lose(generation, LostClass::Closed, Some(error)),
+                    None => Ok(()),
+                }
+            }
+            Input::Looked { generation, outcome, is_lost, took_usec } => {
+                self.take_looked(generation, outcome, is_lost, took_usec)
+            }
+            Input::Answered { generation, uuid, question, answer } => {
+                self.asks.done();
+                match answer {
+                    Answer::Tell(body) => self.tell(body),
+                    Answer::PutBack => {
+                        if generation == self.generation && question == Question::Disks {
+                            // Until the next look says that it is free.
+                            if let Some(known) = self.known.get_mut(&uuid) {
+                                known.is_free = false;
+                            }
+                            self.wants_disks.insert(uuid);
+                        }
+                        Ok(())
+                    }
+                    Answer::Nothing => Ok(()),
+                }
+            }
+            Input::KeepaliveSet { request_id, outcome } => {
+                self.asks.done();
+                self.tell(reply(request_id, outcome.map(|()| Vec::new())))
+            }
+        }
+    }
+
+    fn take_request(&mut self, request_id: u64, request: Option<Request>) -> io::Result<()> {
+        let is_up = matches!(self.link, Link::Up(_));
+        match request {
+            Some(Request::Poll(_)) if is_up && self.polls.len() < MAX_WAITING => {
+                self.polls.push(request_id);
+                self.look_usec = 0;
+                Ok(())
+            }
+            Some(Request::SetKeepalive(worker::SetKeepalive { interval_secs, count })) => {
+                self.keepalive = Keepalive { interval_secs, count };
+                if is_up && self.keepalive_requests.len() < MAX_WAITING && !self.asks_are_hung() {
+                    self.keepalive_requests.push_back(request_id);
+                    return Ok(());
+                }
+                // Kept for the next connection.
+                self.decline(request_id, "virConnectSetKeepAlive")
+            }
+            Some(Request::GetDiskErrors(worker::GetDiskErrors { uuid }))
+                if is_up && self.disk_error_requests.len() < MAX_WAITING && !self.asks_are_hung() =>
+            {
+                self.disk_error_requests.push_back((request_id, uuid));
+                Ok(())
+            }
+            Some(Request::Poll(_)) => self.decline(request_id, "virConnectListAllDomains"),
+            Some(Request::GetDiskErrors(_)) => self.decline(request_id, "virDomainGetDiskErrors"),
+            // `run` ends before.
+            Some(Request::Shutdown(_)) => Ok(()),
+            None => self.decline(request_id, "unknown request"),
+        }
+    }
+
+    fn asks_are_hung(&self) -> bool {
+        self.asks.late_call().is_some()
+    }
+
+    fn decline(&mut self, request_id: u64, call: &'static str) -> io::Result<()> {
+        let why = match (&self.link, self.asks.late_call()) {
+            (Link::Up(_), Some(late)) => format!("declined: still waiting for {}", late.name),
+            (Link::Up(_), None) => "declined: too many requests".into(),
+            (Link::Down { .. } | Link::Opening { .. }, _) => "declined: not connected".into(),
+        };
+        self.tell(reply(request_id, Err(VirtError::own(call, why))))
+    }
+
+    fn take_opened(
+        &mut self,
+        generation: u64,
+        outcome: Result<(Arc<Connection>, Connected), OpenError>,
+    ) -> io::Result<()> {
+        self.looks.done();
+        self.report_ended()?;
+        match outcome {
+            Ok((connection, connected)) => {
+                self.link = Link::Up(connection);
+                self.tell(Body::Connected(connected))?;
+                let now_usec = mono_usec();
+                (self.look_usec, self.beat_usec) = (now_usec, now_usec + micros(self.times.heartbeat));
+                for (boot_usec, seen) in std::mem::take(&mut self.early) {
+                    self.take_seen(generation, seen, boot_usec)?;
+                }
+                Ok(())
+            }
+            Err(OpenError { class, error }) => self.lose(generation, class, Some(error)),
+        }
+    }
+
+    fn take_looked(
+        &mut self,
+        generation: u64,
+        outcome: Result<Vec<worker::Domain>, VirtError>,
+        is_lost: bool,
+        took_usec: u64,
+    ) -> io::Result<()> {
+        self.looks.done();
+        self.report_ended()?;
+        let polls = std::mem::take(&mut self.polls_under_way);
+        let error = outcome.as_ref().err().cloned();
+        if is_lost || generation != self.generation {
+            self.lose(generation, LostClass::Closed, error.clone())?;
+        } else if let Ok(domains) = outcome {
+            self.look += 1;
+            self.note(&domains);
+            self.out.send_look(boot_usec(), self.look, domains, took_usec)?;
+        }
+        for request_id in polls {
+            let outcome = error.clone().map_or(Ok(Vec::new()), Err);
+            self.tell(reply(request_id, outcome))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps of a look what decides on the questions.
+    fn note(&mut self, domains: &[worker::Domain]) {
+        let is_first = self.known.is_empty();
+        self.known.clear();
+        for domain in domains {
+            if is_first {
+                self.wants_disks.insert(domain.uuid.clone());
+            }
+            if has_job_to_ask_for(domain) {
+                self.wants_job.insert(domain.uuid.clone());
+            }
+            self.known.insert(domain.uuid.clone(), Known { is_free: is_free(domain.control.as_ref()) });
+        }
+        self.wants_disks.retain(|uuid| self.known.contains_key(uuid));
+        self.wants_job.retain(|uuid| self.known.contains_key(uuid));
+    }
+
+    fn take_seen(&mut self, generation: u64, seen: Seen, boot_usec: u64) -> io::Result<()> {
+        if generation != self.generation {
+            return Ok(());
+        }
+        if matches!(self.link, Link::Opening { .. }) && !matches!(seen, Seen::Closed { .. }) {
+            if self.early.len() < MAX_EARLY {
+                self.early.push((boot_usec, seen));
+            } else {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            return Ok(());
+        }
+        match seen {
+            Seen::Event(event) => {
+                self.follow_up(&event);
+                self.out.send(boot_usec, Body::Event(event))
+            }
+            Seen::DevicesChanged { uuid } => {
+                self.wants_disks.insert(uuid);
+                Ok(())
+            }
+            Seen::Closed { reason } => match (class_of_close(reason), &self.link) {
+                (Some(class), Link::Up(_)) => self.lose(generation, class, None),
+                // While opening, the attempt itself will say so.
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// What an event makes worth asking.
+    fn follow_up(&mut self, event: &DomainEvent) {
+        let now_usec = mono_usec();
+        match &event.event {
+            Some(Event::Lifecycle(lifecycle)) => {
+                let kind = lifecycle.event.cast_unsigned();
+                if kind == sys::VIR_DOMAIN_EVENT_DEFINED || kind == sys::VIR_DOMAIN_EVENT_STARTED {
+                    self.wants_disks.insert(event.uuid.clone());
+                }
+                self.look_soon(now_usec);
+            }
+            Some(Event::IoError(_) | Event::ControlError(_) | Event::JobCompleted(_) | Event::Watchdog(_)) => {
+                self.look_soon(now_usec);
+            }
+            // QEMU has just shown that it answers: the best moment.
+            Some(Event::MigrationIteration(_)) => {
+                self.wants_job.insert(event.uuid.clone());
+            }
+            Some(Event::MemoryFailure(_) | Event::QemuEvent(_)) | None => {}
+        }
+    }
+
+    fn look_soon(&mut self, now_usec: u64) {
+        self.look_usec = self.look_usec.min(now_usec + LOOK_AFTER_EVENT_USEC);
+    }
+
+    /// The connection (or the attempt at one) of this generation is over.
+    fn lose(&mut self, generation: u64, class: LostClass, error: Option<VirtError>) -> io::Result<()> {
+        if generation != self.generation {
+            return Ok(());
+        }
+        let n_failed = match std::mem::replace(&mut self.link, Link::Down { n_failed: 0, retry_usec: 0 }) {
+            Link::Up(connection) => {
+                self.dead.push(connection);
+                0
+            }
+            Link::Opening { n_failed, .. } => n_failed + 1,
+            // Said already.
+            down @ Link::Down { .. } => {
+                self.link = down;
+                return Ok(());
+            }
+        };
+        let retry_ms = retry_ms(n_failed);
+        self.link = Link::Down { n_failed, retry_usec: mono_usec() + u64::from(retry_ms) * 1_000 };
+        self.early.clear();
+        self.known.clear();
+        self.wants_disks.clear();
+        self.wants_job.clear();
+        self.tell(Body::ConnectionLost(ConnectionLost {
+            class: class.into(),
+            text: error.as_ref().map_or_else(|| "the connection ended".into(), |error| error.text.clone()),
+            code: error.as_ref().filter(|error| error.code != 0).map(|error| error.code.cast_signed()),
+            os_error: error.as_ref().and_then(|error| error.os_error),
+            attempt: n_failed,
+            retry_ms,
+        }))?;
+        let waiting = self.polls.drain(..).chain(self.keepalive_requests.drain(..));
+        let waiting: Vec<u64> = waiting.chain(self.disk_error_requests.drain(..).map(|(id, _)| id)).collect();
+        for request_id in waiting {
+            self.decline(request_id, "request")?;
+        }
+        Ok(())
+    }
+
+    /// Reports the end of a late call before what it led to.
+    fn report_ended(&mut self) -> io::Result<()> {
+        let now_usec = mono_usec();
+        let (reports, _) = self.looks.watch(now_usec, micros(self.times.deadline));
+        self.tell_reports(reports)
+    }
+
+    fn tell(&mut self, body: Body) -> io::Result<()> {
+        self.out.send(boot_usec(), body)
+    }
+}
+
+/// The first domain of the set that is known and free; the others stay until a look says they are.
+fn take_free(wanted: &mut BTreeSet<String>, known: &BTreeMap<String, Known>) -> Option<String> {
+    let uuid = wanted.iter().find(|uuid| known.get(*uuid).is_some_and(|known| known.is_free))?.clone();
+    wanted.remove(&uuid);
+    Some(uuid)
+}
+
+/// Whether the domain has a job whose figures libvirt would give. On the target of a migration it does not, and logs an
+/// error for each time it is asked.
+fn has_job_to_ask_for(domain: &worker::Domain) -> bool {
+    let is_job = |control: &worker::Control| control.state.cast_unsigned() == sys::VIR_DOMAIN_CONTROL_JOB;
+    let is_incoming = domain.state.map(i32::cast_unsigned) == Some(sys::VIR_DOMAIN_PAUSED)
+        && domain.reason.map(i32::cast_unsigned).is_some_and(|reason| {
+            reason == sys::VIR_DOMAIN_PAUSED_MIGRATION || reason == sys::VIR_DOMAIN_PAUSED_STARTING_UP
+        });
+    domain.control.as_ref().is_some_and(is_job) && !is_incoming
+}
+
+/// Wait before the next attempt after so many failed in a row, ms.
+fn retry_ms(n_failed: u32) -> u32 {
+    RETRY_FIRST_MS.saturating_mul(1 << n_failed.min(16)).min(RETRY_LAST_MS)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_back_off_to_five_seconds() {
+        let waits: Vec<u32> = [0, 1, 2, 3, 4, 40].into_iter().map(retry_ms).collect();
+        assert_eq!(waits, [500, 1_000, 2_000, 4_000, 5_000, 5_000]);
+    }
+
+    #[track_caller]
+    fn check_job(control: i32, state: i32, reason: i32, want: bool) {
+        let domain = worker::Domain {
+            control: Some(worker::Control { state: control, ..Default::default() }),
+            state: Some(state),
+            reason: Some(reason),
+            ..Default::default()
+        };
+        assert_eq!(has_job_to_ask_for(&domain), want, "control={control} state={state} reason={reason}");
+    }
+
+    #[test]
+    fn job_figures_are_asked_for_only_of_a_job_nobody_waits_in() {
+        check_job(1, 1, 1, true);
+        check_job(1, 3, 1, true);
+        check_job(0, 1, 1, false);
+        check_job(2, 1, 1, false);
+        check_job(3, 1, 1, false);
+    }
+
+    #[test]
+    fn job_figures_are_not_asked_for_on_a_migration_target() {
+        check_job(1, 3, 2, false);
+        check_job(1, 3, 11, false);
+    }
+
+    #[test]
+    fn an_occupied_or_unknown_domain_waits_for_its_question() {
+        let known = |is_free| Known { is_free };
+        let known = BTreeMap::from([("a".to_owned(), known(false)), ("c".to_owned(), known(true))]);
+        let mut wanted = BTreeSet::from(["a", "b", "c"].map(str::to_owned));
+        assert_eq!(take_free(&mut wanted, &known).as_deref(), Some("c"));
+        assert_eq!(take_free(&mut wanted, &known), None);
+        assert_eq!(wanted.len(), 2);
+    }
+}

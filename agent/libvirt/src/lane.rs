@@ -1,0 +1,227 @@
+//! A lane: one thread that makes libvirt calls, one after the other, and what shows from outside which call it is in.
+//!
+//! Any libvirt call can hang with its daemon, and cannot be cancelled. So nobody waits for a lane: its owner looks at its
+//! slot, reports a call that overstays its deadline, and spends no second thread on it. The worker has two: one for calls
+//! that wait for the daemon alone, and one for calls that may wait for a domain, so that a stuck domain does not end the
+//! looks at the others.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+};
+
+use crate::clock::mono_usec;
+
+/// How often a call that stays late is reported again, microseconds.
+const REPEAT_USEC: u64 = 5_000_000;
+
+/// One libvirt call under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) name: &'static str,
+    /// UUID of the domain it is about.
+    pub(crate) domain: Option<String>,
+    pub(crate) since_usec: u64,
+}
+
+type Slot = Arc<Mutex<Option<Call>>>;
+
+/// Makes calls seen from outside.
+pub(crate) struct Caller {
+    slot: Slot,
+}
+
+impl Caller {
+    /// A caller that nobody watches: for start-up.
+    pub(crate) fn unwatched() -> Self {
+        Self { slot: Slot::default() }
+    }
+
+    /// Makes one call.
+    pub(crate) fn call<T>(&self, name: &'static str, domain: Option<&str>, make: impl FnOnce() -> T) -> T {
+        self.show(Some(Call { name, domain: domain.map(Into::into), since_usec: mono_usec() }));
+        let outcome = make();
+        self.show(None);
+        outcome
+    }
+
+    fn show(&self, call: Option<Call>) {
+        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = call;
+    }
+}
+
+/// The thread, seen by its owner. The thread ends with it.
+pub(crate) struct Lane<Task> {
+    tasks: SyncSender<Task>,
+    slot: Slot,
+    late: LateCall,
+    is_busy: bool,
+}
+
+impl<Task: Send + 'static> Lane<Task> {
+    /// Starts the thread. `run` does one task and says itself that it is done.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub(crate) fn start(name: &str, mut run: impl FnMut(&Caller, Task) + Send + 'static) -> io::Result<Self> {
+        // One place: a task is only given to an idle lane.
+        let (tasks, queue) = sync_channel::<Task>(1);
+        let slot = Slot::default();
+        let caller = Caller { slot: Arc::clone(&slot) };
+        thread::Builder::new().name(name.into()).spawn(move || {
+            for task in queue {
+                run(&caller, task);
+            }
+        })?;
+        Ok(Self { tasks, slot, late: LateCall::default(), is_busy: false })
+    }
+
+    /// Gives the idle lane its next task.
+    pub(crate) fn give(&mut self, task: Task) {
+        assert!(!self.is_busy, "a lane does one task at a time");
+        self.is_busy = true;
+        self.tasks.send(task).expect("the thread ends only with the lane");
+    }
+
+    /// Notes that the task given is done.
+    pub(crate) fn done(&mut self) {
+        self.is_busy = false;
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_busy
+    }
+
+    /// The call that is late, if one is.
+    pub(crate) fn late_call(&self) -> Option<&Call> {
+        self.late.0.as_ref().map(|(call, _)| call)
+    }
+
+    /// What there is to report now, and when to look again (`None` when idle).
+    pub(crate) fn watch(&mut self, now_usec: u64, deadline_usec: u64) -> (Vec<Report>, Option<u64>) {
+        let call = self.slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let next = self.is_busy.then(|| match (&self.late.0, &call) {
+            (Some(_), _) | (None, None) => now_usec + deadline_usec.min(REPEAT_USEC),
+            (None, Some(call)) => (call.since_usec + deadline_usec).max(now_usec + 1_000),
+        });
+        (self.late.judge(call, now_usec, deadline_usec), next)
+    }
+}
+
+/// Something about a late call.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// It has not returned within its deadline, or is still out.
+    Hung { call: Call, age_usec: u64 },
+    /// It has returned.
+    Ended { call: Call, age_usec: u64 },
+}
+
+/// The call that was reported as late, and when it was last.
+#[derive(Default)]
+struct LateCall(Option<(Call, u64)>);
+
+impl LateCall {
+    fn judge(&mut self, current: Option<Call>, now_usec: u64, deadline_usec: u64) -> Vec<Report> {
+        let mut reports = Vec::new();
+        if let Some((call, _)) = self.0.take_if(|(late, _)| current.as_ref() != Some(late)) {
+            let age_usec = now_usec.saturating_sub(call.since_usec);
+            reports.push(Report::Ended { call, age_usec });
+        }
+        if let Some(call) = current {
+            let age_usec = now_usec.saturating_sub(call.since_usec);
+            let is_due = match &self.0 {
+                None => age_usec >= deadline_usec,
+                Some((_, reported_usec)) => now_usec >= reported_usec + REPEAT_USEC,
+            };
+            if is_due {
+                self.0 = Some((call.clone(), now_usec));
+                reports.push(Report::Hung { call, age_usec });
+            }
+        }
+        reports
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+    const DEADLINE: u64 = 2 * SECOND;
+
+    fn call(since_usec: u64) -> Call {
+        Call { name: "virDomainGetState", domain: Some("u-1".into()), since_usec }
+    }
+
+    /// Looks at times (s) with the start of the call then under way; wants (`h`ung or `e`nded, age in s).
+    #[track_caller]
+    fn check(looks: &[(u64, Option<u64>)], want: &[(char, u64)]) {
+        let mut late = LateCall::default();
+        let mut seen = Vec::new();
+        for (now, since) in looks {
+            for report in late.judge(since.map(|since| call(since * SECOND)), now * SECOND, DEADLINE) {
+                seen.push(match report {
+                    Report::Hung { age_usec, .. } => ('h', age_usec / SECOND),
+                    Report::Ended { age_usec, .. } => ('e', age_usec / SECOND),
+                });
+            }
+        }
+        assert_eq!(seen, want);
+    }
+
+    #[test]
+    fn a_call_within_its_deadline_is_not_reported() {
+        check(&[(10, Some(9)), (11, Some(11)), (12, None)], &[]);
+    }
+
+    #[test]
+    fn a_late_call_is_reported_at_its_deadline_and_every_five_seconds() {
+        check(
+            &[(11, Some(10)), (12, Some(10)), (14, Some(10)), (16, Some(10)), (17, Some(10)), (22, Some(10))],
+            &[('h', 2), ('h', 7), ('h', 12)],
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_late_call_is_reported_once() {
+        check(&[(12, Some(10)), (15, None), (16, None)], &[('h', 2), ('e', 5)]);
+    }
+
+    #[test]
+    fn the_next_call_is_not_taken_for_the_late_one() {
+        check(&[(12, Some(10)), (15, Some(14)), (16, Some(14))], &[('h', 2), ('e', 5), ('h', 2)]);
+    }
+
+    #[test]
+    fn a_lane_shows_the_call_it_is_in() {
+        let (entered_tx, entered) = channel();
+        let (release, released) = channel::<()>();
+        let (done_tx, done) = channel();
+        let mut lane = Lane::start("test", move |caller, domain: &'static str| {
+            caller.call("virDomainGetXMLDesc", Some(domain), || {
+                entered_tx.send(()).unwrap();
+                released.recv().unwrap();
+            });
+            done_tx.send(()).unwrap();
+        })
+        .unwrap();
+        assert_eq!(lane.watch(mono_usec(), DEADLINE), (vec![], None), "idle");
+        lane.give("u-1");
+        entered.recv().unwrap();
+        let (reports, next) = lane.watch(mono_usec() + DEADLINE, DEADLINE);
+        assert!(matches!(&reports[..], [Report::Hung { call, .. }] if call.domain.as_deref() == Some("u-1")), "{reports:?}");
+        assert!(next.is_some() && lane.late_call().is_some());
+        release.send(()).unwrap();
+        done.recv().unwrap();
+        lane.done();
+        let (reports, next) = lane.watch(mono_usec(), DEADLINE);
+        assert!(matches!(&reports[..], [Report::Ended { .. }]) && next.is_none());
+    }
+}

@@ -1,0 +1,228 @@
+//! What the two lanes do: opening a connection, looking at all domains, and the questions about one domain.
+//!
+//! A look makes only calls that take no domain's job (see `virt::Domain` for what was measured). The questions may wait for
+//! the domain, and are put back while control info says that somebody already does.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use kulprit_proto::worker::{
+    self, CallError, Connected, Control, DiskError, Disks, JobStats, LostClass, from_worker::Body,
+};
+use virt_sys as sys;
+
+use crate::{
+    clock::mono_usec,
+    disks::parse_disks,
+    lane::Caller,
+    lost::class_of_open,
+    target::Target,
+    virt::{Access, Connection, Domain, VirtError, lib_version},
+};
+
+/// libvirt's keepalive: every so often a ping, and the connection is given up after so many unanswered ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keepalive {
+    pub(crate) interval_secs: u32,
+    pub(crate) count: u32,
+}
+
+/// Why a connection could not be opened.
+#[derive(Debug)]
+pub(crate) struct OpenError {
+    pub(crate) class: LostClass,
+    pub(crate) error: VirtError,
+}
+
+impl From<VirtError> for OpenError {
+    fn from(error: VirtError) -> Self {
+        Self { class: class_of_open(error.code, error.os_error), error }
+    }
+}
+
+/// Opens a connection and registers events; writable where that is allowed, unless `readonly`.
+///
+/// # Errors
+/// The class and libvirt's words.
+pub(crate) fn open(
+    caller: &Caller,
+    target: &Target,
+    readonly: bool,
+    keepalive: Keepalive,
+    generation: u64,
+) -> Result<(Connection, Connected), OpenError> {
+    let began_usec = mono_usec();
+    let mut connection = if readonly {
+        open_as(caller, target, Access::ReadOnly, generation)?
+    } else {
+        match open_as(caller, target, Access::Writable, generation) {
+            Err(OpenError { class: LostClass::Denied, .. }) => open_as(caller, target, Access::ReadOnly, generation)?,
+            outcome => outcome?,
+        }
+    };
+    connection.watch(caller)?;
+    let daemon_version = connection.daemon_version(caller);
+    if daemon_version.is_err() && !connection.is_alive(caller) {
+        daemon_version.clone()?;
+    }
+    // A driver without a daemon (`test`) has none.
+    connection.set_keepalive(caller, keepalive.interval_secs, keepalive.count).ok();
+    let (hypervisor, hypervisor_version) = connection.hypervisor(caller);
+    let connected = Connected {
+        lib_version: lib_version(),
+        daemon_version: daemon_version.ok(),
+        hypervisor,
+        hypervisor_version,
+        readonly: connection.access == Access::ReadOnly,
+        sees_powerdown: connection.sees_powerdown(),
+        missing_events: connection.missing_events().to_vec(),
+        took_usec: mono_usec() - began_usec,
+    };
+    Ok((connection, connected))
+}
+
+fn open_as(caller: &Caller, target: &Target, access: Access, generation: u64) -> Result<Connection, OpenError> {
+    let (uri, folder) = target.attempt(access == Access::ReadOnly).map_err(|error| {
+        let os_error = error.raw_os_error();
+        let error = VirtError { os_error, ..VirtError::own("open", format!("the socket's folder: {error}")) };
+        OpenError::from(error)
+    })?;
+    let connection = Connection::open(caller, &uri, access, generation)?;
+    // Not before: the URI may lead over this descriptor. Not later: it pins the mount it is in.
+    drop(folder);
+    Ok(connection)
+}
+
+/// Looks at all domains.
+///
+/// # Errors
+/// The list could not be had; what fails for one domain stands in its `errors`.
+pub(crate) fn look(caller: &Caller, connection: &Connection) -> Result<Vec<worker::Domain>, VirtError> {
+    let domains = connection.list(caller, 0)?;
+    let persistent = uuids(connection.list(caller, sys::VIR_CONNECT_LIST_DOMAINS_PERSISTENT));
+    let autostart = uuids(connection.list(caller, sys::VIR_CONNECT_LIST_DOMAINS_AUTOSTART));
+    Ok(domains
+        .iter()
+        .map(|domain| worker::Domain {
+            persistent: persistent.as_ref().map(|uuids| uuids.contains(&domain.uuid)),
+            autostart: autostart.as_ref().map(|uuids| uuids.contains(&domain.uuid)),
+            ..look_at(caller, domain)
+        })
+        .collect())
+}
+
+fn look_at(caller: &Caller, domain: &Domain) -> worker::Domain {
+    let mut seen =
+        worker::Domain { uuid: domain.uuid.clone(), name: domain.name.clone(), id: domain.id, ..Default::default() };
+    match domain.state(caller) {
+        Ok((state, reason)) => (seen.state, seen.reason) = (Some(state), Some(reason)),
+        Err(error) => seen.errors.push((&error).into()),
+    }
+    if domain.id.is_some() {
+        match domain.control(caller) {
+            Ok(control) => seen.control = Some(control),
+            Err(error) => seen.errors.push((&error).into()),
+        }
+    }
+    seen
+}
+
+fn uuids(domains: Result<Vec<Domain>, VirtError>) -> Option<BTreeSet<String>> {
+    domains.ok().map(|domains| domains.iter().map(|domain| domain.uuid.clone()).collect())
+}
+
+/// Whether control info says that a question may be asked: nobody waits for QEMU and the monitor works.
+pub(crate) fn is_free(control: Option<&Control>) -> bool {
+    control.is_none_or(|control| {
+        let state = control.state.cast_unsigned();
+        state == sys::VIR_DOMAIN_CONTROL_OK || state == sys::VIR_DOMAIN_CONTROL_JOB
+    })
+}
+
+/// A question about one domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    Disks,
+    Job,
+    /// On demand of the agent.
+    DiskErrors { request_id: u64 },
+}
+
+/// What came of a question.
+pub(crate) enum Answer {
+    Tell(Body),
+    /// The domain is occupied: ask again later.
+    PutBack,
+    /// The domain or its job is gone: there is nothing to tell.
+    Nothing,
+}
+
+/// Asks one question about one domain.
+pub(crate) fn ask(caller: &Caller, connection: &Arc<Connection>, uuid: &str, question: &Question) -> Answer {
+    let domain = match find_free(caller, connection, uuid) {
+        Ok(Some(domain)) => domain,
+        Ok(None) => {
+            return match question {
+                Question::Disks => Answer::PutBack,
+                // The next look asks for it again, if there is still one.
+                Question::Job => Answer::Nothing,
+                Question::DiskErrors { request_id } => {
+                    let error = VirtError::own("virDomainGetDiskErrors", "declined: the domain is occupied");
+                    Answer::Tell(reply(*request_id, Err(error)))
+                }
+            };
+        }
+        Err(error) => {
+            return match question {
+                Question::DiskErrors { request_id } => Answer::Tell(reply(*request_id, Err(error))),
+                Question::Disks | Question::Job => Answer::Nothing,
+            };
+        }
+    };
+    match question {
+        Question::Disks => {
+            let (uuid, name) = (domain.uuid.clone(), domain.name.clone());
+            let disks = domain.xml(caller).and_then(|xml| {
+                parse_disks(&xml).map_err(|error| VirtError::own("virDomainGetXMLDesc", error.to_string()))
+            });
+            match disks {
+                Ok(disks) => Answer::Tell(Body::Disks(Disks { uuid, name, disks, error: None })),
+                Err(error) if error.is_no_domain() => Answer::Nothing,
+                Err(error) => {
+                    let error = Some(CallError::from(&error));
+                    Answer::Tell(Body::Disks(Disks { uuid, name, disks: Vec::new(), error }))
+                }
+            }
+        }
+        Question::Job => match domain.job(caller) {
+            Ok(job) if job.r#type.cast_unsigned() != sys::VIR_DOMAIN_JOB_NONE => Answer::Tell(Body::JobStats(JobStats {
+                uuid: domain.uuid.clone(),
+                name: domain.name.clone(),
+                job: Some(job),
+            })),
+            Ok(_) | Err(_) => Answer::Nothing,
+        },
+        Question::DiskErrors { request_id } => Answer::Tell(reply(*request_id, domain.disk_errors(caller))),
+    }
+}
+
+/// The domain, if it may be asked; `None` when it is occupied.
+fn find_free(caller: &Caller, connection: &Connection, uuid: &str) -> Result<Option<Domain>, VirtError> {
+    let domain = connection.lookup(caller, uuid)?;
+    if domain.id.is_none() {
+        return Ok(Some(domain));
+    }
+    match domain.control(caller) {
+        Ok(control) => Ok(is_free(Some(&control)).then_some(domain)),
+        // It ended since the lookup.
+        Err(_) => Ok(Some(domain)),
+    }
+}
+
+/// The answer to a request of the agent.
+pub(crate) fn reply(request_id: u64, outcome: Result<Vec<DiskError>, VirtError>) -> Body {
+    let (disk_errors, error) = match outcome {
+        Ok(disk_errors) => (disk_errors, None),
+        Err(error) => (Vec::new(), Some(CallError::from(&error))),
+    };
+    Body::Reply(worker::Reply { request_id, error, disk_errors })
+}
