@@ -40,6 +40,16 @@ pub enum ConfigError {
         /// What is wrong there, with what is allowed.
         problem: String,
     },
+    /// The file reads well, but a value makes no sense; for the program's own checks after [`load`].
+    #[error("bad configuration: {path}: `{key}`: {problem}")]
+    Invalid {
+        /// The file read.
+        path: PathBuf,
+        /// The key, with dots from the outermost.
+        key: &'static str,
+        /// What is wrong with its value, with what is allowed.
+        problem: String,
+    },
 }
 
 /// A place in a text; prints as `:line:column`, or as nothing where the parser could not say.
@@ -61,7 +71,7 @@ impl ConfigError {
                 Some("create it or name another with --config".to_owned())
             }
             Self::Io { .. } => Some("make it readable for this process or name another with --config".to_owned()),
-            Self::Malformed { .. } => None,
+            Self::Malformed { .. } | Self::Invalid { .. } => None,
         }
     }
 }

@@ -105,6 +105,7 @@ impl Supervisor {
         F: Future<Output = TaskResult> + Send + 'static,
     {
         let id = self.tasks.spawn(task).id();
+        self.metrics.begin(name);
         self.metrics.is_up(name).set(1);
         self.known.insert(id, Task { name, kind: Kind::Core });
     }
@@ -120,6 +121,7 @@ impl Supervisor {
     {
         let start: Start = Arc::new(move || Box::pin(start()));
         let backoff = Backoff::new(self.policy, self.seed ^ stable_seed(&[name]));
+        self.metrics.begin(name);
         self.spawn_restartable(name, start, backoff, Duration::ZERO);
     }
 
@@ -251,9 +253,20 @@ impl SupervisorMetrics {
         metrics
     }
 
+    /// Shows every series of the task as zero: `increase()` does not see a counter that is born with 1.
+    fn begin(&self, task: &'static str) {
+        for outcome in [Outcome::Returned, Outcome::Failed, Outcome::Panicked] {
+            self.ends(task, outcome);
+        }
+    }
+
     fn ended(&self, task: &'static str, outcome: Outcome) {
+        self.ends(task, outcome).inc();
+    }
+
+    fn ends(&self, task: &'static str, outcome: Outcome) -> Counter {
         let labels = EndLabels { task: ClosedName(task), outcome: ClosedName(outcome.as_str()) };
-        self.ends.get_or_create(&labels).inc();
+        self.ends.get_or_create(&labels).clone()
     }
 
     fn is_up(&self, task: &'static str) -> Gauge {

@@ -1,5 +1,6 @@
 //! What an administrator reads after a slip in the file.
 
+use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::*;
@@ -113,4 +114,29 @@ fn a_missing_file_says_so_and_what_to_do() {
         "failed to read the configuration `/nonexistent/agent.yaml`: No such file or directory (os error 2); \
          create it or name another with --config"
     );
+}
+
+#[test]
+fn a_check_of_the_program_reads_like_the_others() {
+    let path = PathBuf::from("/etc/kulprit/agent.yaml");
+    let error = ConfigError::Invalid { path, key: "drain", problem: "must be below 30s".to_owned() };
+    let reason = crate::exit::ExitReason::of(&error);
+    assert_eq!(reason.line, "bad configuration: /etc/kulprit/agent.yaml: `drain`: must be below 30s");
+    assert_eq!(reason.code, crate::exit::USAGE);
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "[a-z_:{}\\[\\]\"' \n0-9&*!|>#-]{0,200}|\\PC{0,100}") {
+        if let Err(error) = read(&text) {
+            prop_assert_eq!(crate::exit::ExitReason::of(&error).line.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn every_duration_that_reads_prints_the_same_value(text in "[0-9]{0,22}(ms|s|m|h|d|x)?") {
+        if let Ok(duration) = text.parse::<HumanDuration>() {
+            prop_assert_eq!(duration.to_string().parse(), Ok(duration));
+        }
+    }
 }

@@ -12,7 +12,7 @@ use nix::time::ClockId;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
     registry::Unit,
 };
 
@@ -49,35 +49,24 @@ impl Process {
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let mut write = |name: &str, help: &str, unit: Option<&Unit>, kind: MetricType, metric: &dyn EncodeDyn| {
-            let encoder = encoder.encode_descriptor(name, help, unit, kind)?;
-            metric.encode_dyn(encoder)
+        let mut write = |name: &str, help: &str, unit: Option<&Unit>, metric: &dyn EncodeMetric| {
+            let encoder = encoder.encode_descriptor(name, help, unit, metric.metric_type())?;
+            metric.encode(encoder)
         };
         if let Some(cpu_seconds) = cpu_seconds() {
             let help = "User and system CPU time spent.";
-            write("process_cpu", help, Some(&Unit::Seconds), MetricType::Counter, &ConstCounter::new(cpu_seconds))?;
+            write("process_cpu", help, Some(&Unit::Seconds), &ConstCounter::new(cpu_seconds))?;
         }
         if let Ok(bytes) = resident_bytes() {
             let help = "Resident memory, shared pages included.";
-            write("process_resident_memory", help, Some(&Unit::Bytes), MetricType::Gauge, &ConstGauge::new(bytes))?;
+            write("process_resident_memory", help, Some(&Unit::Bytes), &ConstGauge::new(bytes))?;
         }
         if let Ok(n_fds) = n_open_fds() {
-            write("process_open_fds", "Open file descriptors.", None, MetricType::Gauge, &ConstGauge::new(n_fds))?;
+            write("process_open_fds", "Open file descriptors.", None, &ConstGauge::new(n_fds))?;
         }
         let started = seconds(self.started.wall_usec);
         let help = "Start of the process, Unix time.";
-        write("process_start_time", help, Some(&Unit::Seconds), MetricType::Gauge, &ConstGauge::new(started))
-    }
-}
-
-/// `EncodeMetric` is not object safe everywhere it matters to us; this one method is.
-trait EncodeDyn {
-    fn encode_dyn(&self, encoder: prometheus_client::encoding::MetricEncoder<'_>) -> Result<(), fmt::Error>;
-}
-
-impl<T: EncodeMetric> EncodeDyn for T {
-    fn encode_dyn(&self, encoder: prometheus_client::encoding::MetricEncoder<'_>) -> Result<(), fmt::Error> {
-        self.encode(encoder)
+        write("process_start_time", help, Some(&Unit::Seconds), &ConstGauge::new(started))
     }
 }
 

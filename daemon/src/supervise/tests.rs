@@ -157,12 +157,14 @@ async fn a_task_that_ran_well_for_a_minute_starts_again_soon() {
 
 #[tokio::test(start_paused = true)]
 async fn a_task_waiting_for_its_restart_ends_at_once() {
-    let Stage { stop, supervisor, .. } = stage();
+    let Stage { stop, supervisor, registry } = stage();
     let policy = BackoffPolicy { base: Duration::from_secs(3_600), cap: Duration::from_secs(3_600) };
     let mut supervisor = supervisor.with_backoff(policy);
     supervisor.restartable("probe", || future::ready(Err("broken".into())));
     let running = tokio::spawn(supervisor.run(DEADLINE));
     sleep(Duration::from_secs(1)).await;
+    assert!(series(&registry, "up{task=\"probe\"} 0"));
+    assert!(series(&registry, "ends_total{task=\"probe\",outcome=\"panicked\"} 0"), "shown before it happens");
     stop.cancel();
     assert_eq!(running.await.unwrap().unwrap().took, Duration::ZERO);
 }
