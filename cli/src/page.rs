@@ -208,3 +208,6 @@ fn percent(probability: f64) -> String {
         percent => format!("{percent:.0} %"),
     }
 }
+
+#[cfg(test)]
+mod tests;
