@@ -164,16 +164,21 @@ impl<W: Write> Control<W> {
             self.tell(Body::Dropped(Dropped { events: n_dropped }))?;
             self.look_soon(now_usec);
         }
-        let look_wake = self.watch_looks(now_usec)?;
-        let ask_wake = self.watch_asks(now_usec)?;
+        self.report_late(now_usec)?;
         let own_wake = self.start_look_task(now_usec);
         self.start_question();
+        let deadline_usec = micros(self.times.deadline);
+        let look_wake = self.looks.wake_usec(now_usec, deadline_usec);
+        let ask_wake = self.asks.wake_usec(now_usec, deadline_usec);
         let idle_usec = now_usec + 60_000_000;
         Ok([look_wake, ask_wake, own_wake].into_iter().flatten().min().unwrap_or(idle_usec))
     }
 
-    fn watch_looks(&mut self, now_usec: u64) -> io::Result<Option<u64>> {
-        let (reports, wake) = self.looks.watch(now_usec, micros(self.times.deadline));
+    fn report_late(&mut self, now_usec: u64) -> io::Result<()> {
+        let deadline_usec = micros(self.times.deadline);
+        let reports = self.asks.reports(now_usec, deadline_usec);
+        self.tell_reports(reports)?;
+        let reports = self.looks.reports(now_usec, deadline_usec);
         let is_hung = reports.iter().any(|report| matches!(report, Report::Hung { .. }));
         self.tell_reports(reports)?;
         if let Link::Opening { n_failed, is_reported: is_reported @ false } = &mut self.link
@@ -190,13 +195,7 @@ impl<W: Write> Control<W> {
                 retry_ms: 0,
             }))?;
         }
-        Ok(wake)
-    }
-
-    fn watch_asks(&mut self, now_usec: u64) -> io::Result<Option<u64>> {
-        let (reports, wake) = self.asks.watch(now_usec, micros(self.times.deadline));
-        self.tell_reports(reports)?;
-        Ok(wake)
+        Ok(())
     }
 
     fn tell_reports(&mut self, reports: Vec<Report>) -> io::Result<()> {
@@ -359,7 +358,8 @@ impl<W: Write> Control<W> {
         outcome: Result<(Arc<Connection>, Connected), OpenError>,
     ) -> io::Result<()> {
         self.looks.done();
-        self.report_ended()?;
+        // The end of a late call before what it led to.
+        self.report_late(mono_usec())?;
         match outcome {
             Ok((connection, connected)) => {
                 self.link = Link::Up(connection);
@@ -383,7 +383,8 @@ impl<W: Write> Control<W> {
         took_usec: u64,
     ) -> io::Result<()> {
         self.looks.done();
-        self.report_ended()?;
+        // The end of a late call before what it led to.
+        self.report_late(mono_usec())?;
         let polls = std::mem::take(&mut self.polls_under_way);
         let error = outcome.as_ref().err().cloned();
         if is_lost || generation != self.generation {
@@ -509,13 +510,6 @@ impl<W: Write> Control<W> {
             self.decline(request_id, "request")?;
         }
         Ok(())
-    }
-
-    /// Reports the end of a late call before what it led to.
-    fn report_ended(&mut self) -> io::Result<()> {
-        let now_usec = mono_usec();
-        let (reports, _) = self.looks.watch(now_usec, micros(self.times.deadline));
-        self.tell_reports(reports)
     }
 
     fn tell(&mut self, body: Body) -> io::Result<()> {

@@ -101,14 +101,22 @@ impl<Task: Send + 'static> Lane<Task> {
         self.late.0.as_ref().map(|(call, _)| call)
     }
 
-    /// What there is to report now, and when to look again (`None` when idle).
-    pub(crate) fn watch(&mut self, now_usec: u64, deadline_usec: u64) -> (Vec<Report>, Option<u64>) {
-        let call = self.slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let next = self.is_busy.then(|| match (&self.late.0, &call) {
+    /// What there is to report now.
+    pub(crate) fn reports(&mut self, now_usec: u64, deadline_usec: u64) -> Vec<Report> {
+        let call = self.call();
+        self.late.judge(call, now_usec, deadline_usec)
+    }
+
+    /// When there may be something to report; `None` when idle.
+    pub(crate) fn wake_usec(&self, now_usec: u64, deadline_usec: u64) -> Option<u64> {
+        self.is_busy.then(|| match (&self.late.0, self.call()) {
             (Some(_), _) | (None, None) => now_usec + deadline_usec.min(REPEAT_USEC),
-            (None, Some(call)) => (call.since_usec + deadline_usec).max(now_usec + 1_000),
-        });
-        (self.late.judge(call, now_usec, deadline_usec), next)
+            (None, Some(call)) => call.since_usec + deadline_usec,
+        })
+    }
+
+    fn call(&self) -> Option<Call> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -212,16 +220,18 @@ mod tests {
             done_tx.send(()).unwrap();
         })
         .unwrap();
-        assert_eq!(lane.watch(mono_usec(), DEADLINE), (vec![], None), "idle");
+        assert_eq!((lane.reports(mono_usec(), DEADLINE), lane.wake_usec(mono_usec(), DEADLINE)), (vec![], None), "idle");
         lane.give("u-1");
         entered.recv().unwrap();
-        let (reports, next) = lane.watch(mono_usec() + DEADLINE, DEADLINE);
+        assert!(lane.wake_usec(mono_usec(), DEADLINE).is_some());
+        let reports = lane.reports(mono_usec() + DEADLINE, DEADLINE);
         assert!(matches!(&reports[..], [Report::Hung { call, .. }] if call.domain.as_deref() == Some("u-1")), "{reports:?}");
-        assert!(next.is_some() && lane.late_call().is_some());
+        assert!(lane.late_call().is_some());
         release.send(()).unwrap();
         done.recv().unwrap();
         lane.done();
-        let (reports, next) = lane.watch(mono_usec(), DEADLINE);
-        assert!(matches!(&reports[..], [Report::Ended { .. }]) && next.is_none());
+        let reports = lane.reports(mono_usec(), DEADLINE);
+        assert!(matches!(&reports[..], [Report::Ended { .. }]), "{reports:?}");
+        assert_eq!(lane.wake_usec(mono_usec(), DEADLINE), None);
     }
 }

@@ -1,0 +1,147 @@
+//! The worker under test: started as the agent starts it, and what it tells.
+
+use std::{
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use kulprit_proto::worker::{FromWorker, ToWorker, from_worker::Body, to_worker::Request};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    time::{ClockId, clock_gettime},
+};
+use prost::Message;
+
+/// A running worker. Dropping it kills it.
+pub(crate) struct Worker {
+    child: Child,
+    socket: Option<UnixStream>,
+    /// All it told, for the message of a failed test.
+    told: Vec<Body>,
+    next_id: u64,
+}
+
+impl Worker {
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_with(flags, |_| {})
+    }
+
+    pub(crate) fn start_with(flags: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kulprit-agent-libvirt"));
+        command.args(flags);
+        let fd = theirs.as_raw_fd();
+        // SAFETY: dup2 is async-signal-safe, and the only thing done between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                if nix::libc::dup2(fd, 3) == 3 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+            });
+        }
+        change(&mut command);
+        let child = command.spawn().unwrap();
+        Self { child, socket: Some(ours), told: Vec::new(), next_id: 1 }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Reads until `find` finds something in what it tells next.
+    #[track_caller]
+    pub(crate) fn wait_for<T>(&mut self, what: &str, at_most: Duration, mut find: impl FnMut(&Body) -> Option<T>) -> T {
+        let until = now() + at_most;
+        while let Some(message) = self.read_until(until) {
+            let body = message.body.expect("every message has a body");
+            let found = find(&body);
+            self.told.push(body);
+            if let Some(found) = found {
+                return found;
+            }
+        }
+        panic!("no {what} within {at_most:?}; it told {:#?}", self.told);
+    }
+
+    /// What it tells within `during`.
+    pub(crate) fn listen(&mut self, during: Duration) -> Vec<Body> {
+        let until = now() + during;
+        let mut bodies = Vec::new();
+        while let Some(message) = self.read_until(until) {
+            bodies.extend(message.body);
+        }
+        bodies
+    }
+
+    fn read_until(&mut self, until: Duration) -> Option<FromWorker> {
+        let socket = self.socket.as_mut().expect("not closed yet");
+        let left = until.checked_sub(now())?;
+        let timeout = PollTimeout::try_from(left).unwrap();
+        if poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], timeout).unwrap() == 0 {
+            return None;
+        }
+        let mut prefix = [0; 4];
+        socket.read_exact(&mut prefix).ok()?;
+        let mut bytes = vec![0; u32::from_be_bytes(prefix) as usize];
+        socket.read_exact(&mut bytes).unwrap();
+        Some(FromWorker::decode(bytes.as_slice()).unwrap())
+    }
+
+    /// Sends a request; its number.
+    pub(crate) fn request(&mut self, request: Request) -> u64 {
+        let request_id = self.next_id;
+        self.next_id += 1;
+        let bytes = ToWorker { request_id, request: Some(request) }.encode_to_vec();
+        self.send_raw(&[&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat());
+        request_id
+    }
+
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        self.socket.as_mut().expect("not closed yet").write_all(bytes).unwrap();
+    }
+
+    /// Closes the agent's end.
+    pub(crate) fn hang_up(&mut self) {
+        self.socket = None;
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait_exit(&mut self, at_most: Duration) -> ExitStatus {
+        let until = now() + at_most;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(now() < until, "it did not end within {at_most:?}");
+            pause(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Runs the worker without a socket; its exit status and what it printed.
+pub(crate) fn run_by_hand(flags: &[&str]) -> (ExitStatus, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kulprit-agent-libvirt"));
+    let output = command.args(flags).stdin(Stdio::null()).output().unwrap();
+    (output.status, String::from_utf8(output.stderr).unwrap())
+}
+
+/// Time since some fixed moment.
+pub(crate) fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap().into()
+}
+
+/// Lets other processes run for a moment.
+pub(crate) fn pause(time: Duration) {
+    poll(&mut [], PollTimeout::try_from(time).unwrap()).unwrap();
+}
