@@ -150,7 +150,10 @@ impl KvmMode {
 
 impl Drop for KvmMode {
     fn drop(&mut self) {
-        undo(fs::set_permissions(&self.device, fs::Permissions::from_mode(self.mode)).context("failed to restore /dev/kvm"));
+        undo(
+            fs::set_permissions(&self.device, fs::Permissions::from_mode(self.mode))
+                .context("failed to restore /dev/kvm"),
+        );
     }
 }
 
@@ -167,7 +170,8 @@ impl MemoryLimit {
     pub fn new(guest: &Guest<'_>, spare_mib: u64) -> Result<Self> {
         let pid = guest.qemu_pid().with_context(|| format!("{} does not run", guest.name()))?;
         let group = process::cgroup(pid, "memory")?;
-        let usage = fs::read_to_string(group.join("memory.usage_in_bytes")).context("failed to read the cgroup's usage")?;
+        let usage =
+            fs::read_to_string(group.join("memory.usage_in_bytes")).context("failed to read the cgroup's usage")?;
         let limit = Self(group.join("memory.limit_in_bytes"));
         let bytes = usage.trim().parse::<u64>()? + (spare_mib << 20);
         fs::write(&limit.0, bytes.to_string()).with_context(|| format!("failed to write `{}`", limit.0.display()))?;

@@ -4,6 +4,7 @@
 //! guard is dropped.
 
 use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +34,7 @@ pub struct GuestBuilder<'node> {
     folder: PathBuf,
     disk_mib: u64,
     on_disk_error: &'static str,
+    is_allocated: bool,
 }
 
 impl<'node> GuestBuilder<'node> {
@@ -51,6 +53,11 @@ impl<'node> GuestBuilder<'node> {
         Self { on_disk_error: "report", ..self }
     }
 
+    /// Allocates the whole image at once, so that reading it reaches the device.
+    pub fn allocated(self) -> Self {
+        Self { is_allocated: true, ..self }
+    }
+
     /// Defines the domain and leaves it shut off.
     ///
     /// # Errors
@@ -61,7 +68,7 @@ impl<'node> GuestBuilder<'node> {
         let guest = Guest { node: self.node, name: self.name, image, boot_sector };
         let path = guest.image_here();
         fs::create_dir_all(path.parent().context("an image lies in a folder")?)?;
-        File::create(&path).and_then(|file| file.set_len(self.disk_mib << 20)).context("failed to make the image")?;
+        write_image(&path, self.disk_mib << 20, self.is_allocated).context("failed to make the image")?;
         let domain = Domain {
             name: &guest.name,
             memory_mib: self.program.memory_mib(),
@@ -104,6 +111,7 @@ impl<'node> Guest<'node> {
             folder: PathBuf::from("/var/lib/libvirt/images"),
             disk_mib: 16,
             on_disk_error: "stop",
+            is_allocated: false,
         }
     }
 
@@ -201,6 +209,17 @@ impl<'node> Guest<'node> {
     fn in_node(&self, path: &Path) -> PathBuf {
         self.node.root().join(path.strip_prefix("/").unwrap_or(path))
     }
+}
+
+/// Makes a disk image of zeros: a hole, or blocks that were written.
+fn write_image(path: &Path, bytes: u64, is_allocated: bool) -> Result<()> {
+    let mut file = File::create(path)?;
+    if is_allocated {
+        io::copy(&mut io::repeat(0).take(bytes), &mut file)?;
+    } else {
+        file.set_len(bytes)?;
+    }
+    Ok(file.sync_all()?)
 }
 
 impl Drop for Guest<'_> {

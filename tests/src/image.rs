@@ -57,14 +57,23 @@ impl Program {
             Self::Polite => ("polite", vec![]),
             Self::Writer { bursts } => ("writer", access_symbols(bursts, disk_sectors, false)),
             Self::Reader { bursts } => ("writer", access_symbols(bursts, disk_sectors, true)),
-            Self::Eater { mib, delay } => ("eater", vec![format!("DELAY={delay}"), format!("SIZE={}", u64::from(mib) << 20)]),
+            Self::Eater { mib, delay } => {
+                ("eater", vec![format!("DELAY={delay}"), format!("SIZE={}", u64::from(mib) << 20)])
+            }
         };
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests");
         let scratch = tempfile::tempdir()?;
         let at = |path: PathBuf| path.to_string_lossy().into_owned();
         let (object, sector) = (at(scratch.path().join("o")), at(scratch.path().join("sector")));
 
-        let mut line = vec!["as".to_owned(), "--32".to_owned(), "-I".to_owned(), at(sources.clone()), "-o".to_owned(), object.clone()];
+        let mut line = vec![
+            "as".to_owned(),
+            "--32".to_owned(),
+            "-I".to_owned(),
+            at(sources.clone()),
+            "-o".to_owned(),
+            object.clone(),
+        ];
         for symbol in symbols {
             line.extend(["--defsym".to_owned(), symbol]);
         }

@@ -31,6 +31,7 @@ mod leftovers;
 pub mod node;
 mod node_files;
 
+pub mod kernel_log;
 pub mod process;
 
 pub mod disk;

@@ -271,7 +271,11 @@ impl Node<'_> {
         up.with_context(|| {
             let console = fs::read_to_string(self.base.join("console.log")).unwrap_or_default();
             let tail: Vec<&str> = console.lines().rev().take(20).collect();
-            format!("node {} is not up; its console ends:\n{}", self.name, tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
+            format!(
+                "node {} is not up; its console ends:\n{}",
+                self.name,
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            )
         })
     }
 }

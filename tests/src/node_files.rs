@@ -46,16 +46,22 @@ RestartSec=1
 /// Writes the files of a node into the mounted overlay at `root`.
 pub(crate) fn write(root: &Path, node: &NodeBuilder<'_>) -> Result<()> {
     let units = root.join("etc/systemd/system");
-    for enabled in ["multi-user.target.wants", "timers.target.wants", "sockets.target.wants", "graphical.target.wants"] {
+    for enabled in ["multi-user.target.wants", "timers.target.wants", "sockets.target.wants", "graphical.target.wants"]
+    {
         let _ = fs::remove_dir_all(units.join(enabled));
     }
     for (path, text) in [
         ("etc/machine-id", format!("{}\n", uuid()?.replace('-', ""))),
         ("etc/hostname", format!("{}\n", node.name)),
+        // libvirt looks its own host name up at each start of a guest: 10 s where no name server answers.
+        ("etc/hosts", format!("127.0.0.1 localhost\n{} {}\n", node.address, node.name)),
         // Mounts of this machine that no node has.
         ("etc/fstab", String::new()),
         ("etc/crypttab", String::new()),
-        ("etc/libvirt/libvirtd.conf", format!("host_uuid = \"{}\"\nauth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n", uuid()?)),
+        (
+            "etc/libvirt/libvirtd.conf",
+            format!("host_uuid = \"{}\"\nauth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n", uuid()?),
+        ),
         ("etc/libvirt/qemu.conf", QEMU_CONF.to_owned()),
         ("etc/systemd/system/libvirtd.service", LIBVIRTD_UNIT.to_owned()),
         ("etc/systemd/system/lab-node.service", lab_node_unit(&node.address, node.has_kvm)),

@@ -80,8 +80,13 @@ pub fn on_host(leader: i32, inner: i32) -> Option<i32> {
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let innermost: i32 =
-            status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().next_back()?.parse().ok()?;
+        let innermost: i32 = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))?
+            .split_whitespace()
+            .next_back()?
+            .parse()
+            .ok()?;
         (innermost == inner && namespace(pid)? == wanted).then_some(pid)
     })
 }
@@ -101,7 +106,11 @@ pub fn cgroup(pid: i32, controller: &str) -> Result<PathBuf> {
             names.split(',').any(|name| name == controller).then(|| parts.next()).flatten()
         })
         .with_context(|| format!("no controller `{controller}` in `{path}`"))?;
-    let top = if controller.is_empty() { PathBuf::from("/sys/fs/cgroup") } else { PathBuf::from("/sys/fs/cgroup").join(controller) };
+    let top = if controller.is_empty() {
+        PathBuf::from("/sys/fs/cgroup")
+    } else {
+        PathBuf::from("/sys/fs/cgroup").join(controller)
+    };
     Ok(top.join(in_hierarchy.trim_start_matches('/')))
 }
 

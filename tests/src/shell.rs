@@ -32,10 +32,8 @@ pub fn run(line: &[&str]) -> Result<String> {
 /// # Errors
 /// As [`run`].
 pub fn output(command: &mut Command) -> Result<String> {
-    let Output { status, stdout, stderr } = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("failed to start `{}`", describe(command)))?;
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().with_context(|| format!("failed to start `{}`", describe(command)))?;
     if !status.success() {
         bail!("`{}`: {status}: {}", describe(command), String::from_utf8_lossy(&stderr).trim());
     }
