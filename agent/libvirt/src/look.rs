@@ -35,7 +35,7 @@ pub(crate) struct OpenError {
 
 impl From<VirtError> for OpenError {
     fn from(error: VirtError) -> Self {
-        Self { class: class_of_open(error.code, error.os_error), error }
+        Self { class: class_of_open(error.code, error.domain.cast_unsigned(), error.os_error), error }
     }
 }
 

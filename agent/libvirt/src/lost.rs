@@ -7,8 +7,8 @@ use kulprit_proto::worker::LostClass;
 use nix::errno::Errno;
 use virt_sys as sys;
 
-/// The class of a failed `virConnectOpen`.
-pub(crate) fn class_of_open(code: u32, os_error: Option<i32>) -> LostClass {
+/// The class of a failed `virConnectOpen`. `code` and `domain` say what failed and in which part of libvirt.
+pub(crate) fn class_of_open(code: u32, domain: u32, os_error: Option<i32>) -> LostClass {
     if let Some(os_error) = os_error {
         match Errno::from_raw(os_error) {
             Errno::ENOENT | Errno::ENOTDIR => return LostClass::NoSocket,
@@ -21,6 +21,8 @@ pub(crate) fn class_of_open(code: u32, os_error: Option<i32>) -> LostClass {
         }
     }
     match code {
+        // "client socket is closed", "received hangup event on socket": it went away while we asked.
+        sys::VIR_ERR_INTERNAL_ERROR if domain == sys::VIR_FROM_RPC => LostClass::Closed,
         sys::VIR_ERR_AUTH_FAILED
         | sys::VIR_ERR_AUTH_CANCELLED
         | sys::VIR_ERR_AUTH_UNAVAILABLE
@@ -49,7 +51,8 @@ mod tests {
 
     #[track_caller]
     fn check(code: u32, os_error: Option<Errno>, want: LostClass) {
-        assert_eq!(class_of_open(code, os_error.map(|errno| errno as i32)), want, "code={code} errno={os_error:?}");
+        let class = class_of_open(code, sys::VIR_FROM_NONE, os_error.map(|errno| errno as i32));
+        assert_eq!(class, want, "code={code} errno={os_error:?}");
     }
 
     #[test]
@@ -71,6 +74,12 @@ mod tests {
     #[test]
     fn nonsense_from_the_other_side_is_a_protocol_error() {
         check(sys::VIR_ERR_RPC, None, LostClass::Protocol);
+    }
+
+    #[test]
+    fn an_internal_error_of_the_transport_is_its_end() {
+        assert_eq!(class_of_open(sys::VIR_ERR_INTERNAL_ERROR, sys::VIR_FROM_RPC, None), LostClass::Closed);
+        assert_eq!(class_of_open(sys::VIR_ERR_INTERNAL_ERROR, sys::VIR_FROM_QEMU, None), LostClass::Other);
     }
 
     #[test]
