@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Reads one machine under a root path: processes, QEMU, KVM, the kernel log, systemd, cgroups, mounts, disks.
+//!
+//! Everything here answers "what does this machine show?" and nothing answers "is that bad?": there are no thresholds, no
+//! policy and no words of the product, only observations with units in their names. A value that is not there is `None`; a
+//! file that could not be read is a [`ReadError`] that names it. Parsers are `parse_*` functions over text or bytes, so that
+//! recorded trees, live files and fuzzers take the same way.
+//!
+//! Calls block, but only on the kernel: the readers of `/proc`, `/sys` and `/dev` are plain functions to be run where
+//! blocking is allowed; what waits for events ([`pidfd`], [`kmsg`], [`kvm::KvmWatch`], [`systemd`], [`http`]) is async.
+
+mod error;
+mod readiness;
+mod root;
+mod text;
+
+pub mod block;
+pub mod cgroup;
+pub mod http;
+pub mod inventory;
+pub mod kmsg;
+pub mod kvm;
+pub mod mount;
+pub mod pidfd;
+pub mod process;
+pub mod qemu;
+pub mod systemd;
+
+pub use error::{Malformed, ReadError};
+pub use root::HostRoot;
