@@ -135,7 +135,7 @@ pub struct KvmMode {
 }
 
 impl KvmMode {
-    /// Sets the mode; with 0 nobody but root opens it.
+    /// Sets the mode; with 0 nobody but root opens it, and QEMU is not root.
     ///
     /// # Errors
     /// If there is no device.

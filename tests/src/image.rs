@@ -33,7 +33,8 @@ pub enum Program {
     Eater {
         /// How much; the guest has 32 MiB more.
         mib: u32,
-        /// Loop turns between two pages: 20,000 make it grow by very roughly 100 MiB/s.
+        /// Loop turns between two pages. Measured under nested KVM, which emulates this code: 1 grows by
+        /// 280 MiB/s, 100 by 75, 1000 by 5.
         delay: u32,
     },
 }

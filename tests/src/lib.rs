@@ -20,6 +20,7 @@
 //! Needs root, KVM, and what `make setup` installs. Labs exclude each other by a lock, whichever process they are in, so tests need no
 //! `--test-threads=1`.
 
+pub mod check;
 pub mod wait;
 
 pub mod shell;

@@ -1,0 +1,42 @@
+//! What the tests of the lab say and ask over and over.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::{Node, shell};
+
+/// Longer than any fault here takes to show on a busy machine.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Prints how long something took; `cargo test -- --nocapture` shows it.
+#[expect(clippy::print_stdout, reason = "figures of a test run")]
+pub fn report(what: &str, took: Duration) {
+    println!("lab: {what}: {:.2} s", took.as_secs_f64());
+}
+
+/// # Panics
+/// If `text` lacks `part`.
+#[track_caller]
+pub fn assert_contains(text: &str, part: &str) {
+    assert!(text.contains(part), "no {part:?} in: {text}");
+}
+
+/// The error of something that must fail, with its causes.
+///
+/// # Panics
+/// If it did not.
+#[track_caller]
+pub fn failure<T: Debug>(result: Result<T>) -> String {
+    format!("{:#}", result.expect_err("must fail"))
+}
+
+/// What kubelet's health answers, asked from where an agent of the node runs.
+///
+/// # Errors
+/// If nobody listens, or no answer comes within 2 s (exit status 124).
+pub fn healthz(node: &Node<'_>) -> Result<String> {
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/10248; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; tail -n1 <&3";
+    shell::output(node.agent_command("timeout").args(["2", "bash", "-c", ask]))
+}
