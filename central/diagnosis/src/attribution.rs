@@ -1,5 +1,9 @@
 //! The answer: candidate causes with their probability, what speaks for them, what was ruled out, what was not seen.
 
+mod answer;
+
+pub use answer::attribute;
+
 use crate::{place::Place, symptom::Symptom};
 
 /// Why one subject shows one symptom.

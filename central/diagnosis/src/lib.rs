@@ -1,15 +1,35 @@
 //! From a snapshot to a verdict: which cause makes this VM show this symptom. Pure.
 //!
 //! Read in this order: [`snapshot`] (what is known, the time included), [`symptom`] (who is in trouble), [`catalogue`]
-//! (what can be the cause), [`attribution`] (the answer). No clock, no I/O, no async: the same snapshot gives the same
-//! bytes, live and for a recorded case.
+//! (what can be the cause, with one row each in [`causes`]), [`evidence`] and [`score`] (what was seen, and what it weighs),
+//! [`attribution`] (the answer), [`place`] (which answers are one incident). No clock, no I/O, no async: the same snapshot gives
+//! the same bytes, live and for a recorded case.
 
 pub mod attribution;
+pub mod catalogue;
+pub mod causes;
+mod chain;
+mod cleared;
+mod docs;
+pub mod evidence;
+pub mod libvirt;
 pub mod place;
+mod remedy;
+mod scene;
+pub mod score;
 pub mod snapshot;
 pub mod symptom;
+mod words;
 
-pub use attribution::{Attribution, Candidate, Confidence, Remedy, RuledOut, WeighedEvidence};
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use attribution::{Attribution, Candidate, Confidence, Remedy, RuledOut, WeighedEvidence, attribute};
+pub use catalogue::{CAUSES, Cause};
+pub use docs::causes_markdown;
 pub use place::{Place, incident_key};
+pub use score::{ScoreLine, ScoreSheet, score_sheets};
 pub use snapshot::{NodeView, Settings, Snapshot, VmView};
-pub use symptom::{Symptom, SymptomId, SymptomSubject};
+pub use symptom::{Symptom, SymptomId, SymptomSubject, symptoms};

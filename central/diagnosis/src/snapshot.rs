@@ -75,3 +75,19 @@ pub struct VmView {
     /// The QEMU that ran last, kept after it is gone: its disks and pid are what kernel log lines speak of.
     pub last_qemu: Option<Qemu>,
 }
+
+impl Snapshot {
+    /// The node of that name, or `None`.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&NodeView> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+}
+
+impl NodeView {
+    /// The VM with that UID, or `None`.
+    #[must_use]
+    pub fn vm(&self, uid: &str) -> Option<&VmView> {
+        self.vms.iter().find(|vm| vm.uid == uid)
+    }
+}

@@ -1,4 +1,12 @@
 //! Who is in trouble, and how: the symptoms of a snapshot.
+//!
+//! A VM shows at most one symptom, the most telling: stopped before stuck stopping, before paused, before unresponsive. Normal
+//! life (start, stop, pause by a user, save, restore, migration, snapshot) shows none, and a node whose agent is silent raises
+//! none: nothing is known of it.
+
+mod rules;
+
+pub use rules::symptoms;
 
 /// The symptoms of the catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,380 @@
+//! The catalogue of causes: what each means, what speaks for and against it, what to do.
+//!
+//! Everything here is data. A new cause is one file in `causes/` and one line in [`CAUSES`]; scoring, chains, remedies,
+//! `docs/causes.md` and the query API follow from it. Ids are a contract: they are added to, never renamed.
+
+use kulprit_model::FindingCode;
+
+use crate::{causes, symptom::SymptomId};
+
+/// Every cause, in the order of the catalogue; [`causes::UNEXPLAINED`] is last.
+pub const CAUSES: &[&Cause] = &[
+    &causes::KUBELET_DOWN,
+    &causes::KUBELET_DEGRADED,
+    &causes::KVM_DEVICE_MISSING,
+    &causes::KVM_DEVICE_INACCESSIBLE,
+    &causes::KVM_UNUSABLE,
+    &causes::QEMU_CRASHED,
+    &causes::QEMU_KILLED,
+    &causes::QEMU_OUT_OF_MEMORY,
+    &causes::QEMU_BLOCKED_IN_KERNEL,
+    &causes::QEMU_MONITOR_HUNG,
+    &causes::DISK_IO_ERROR,
+    &causes::LOCAL_DISK_STALLED,
+    &causes::VOLUME_OUT_OF_SPACE,
+    &causes::LIBVIRT_DAEMON_DOWN,
+    &causes::LIBVIRT_DAEMON_HUNG,
+    &causes::GUEST_IGNORES_SHUTDOWN,
+    &causes::UNEXPLAINED,
+];
+
+/// The row of an id; `None` if this version has no such cause.
+#[must_use]
+pub fn find(id: &str) -> Option<&'static Cause> {
+    CAUSES.iter().copied().find(|cause| cause.id == id)
+}
+
+/// One row of the catalogue.
+#[derive(Debug)]
+pub struct Cause {
+    /// CamelCase id.
+    pub id: &'static str,
+    /// What it means, one sentence.
+    pub meaning: &'static str,
+    /// Where it can sit relative to the VM.
+    pub roles: &'static [Role],
+    /// What the cause sits in: it decides which symptoms share an incident.
+    pub scope: Scope,
+    /// Symptoms it usually explains: prior 0.
+    pub usual: &'static [SymptomId],
+    /// Symptoms it possibly explains: prior −5. Rare ones have −10, all others −15.
+    pub possible: &'static [SymptomId],
+    /// Symptoms it rarely explains: prior −10.
+    pub rare: &'static [SymptomId],
+    /// What speaks for and against it.
+    pub clues: &'static [Clue],
+    /// Ids of the causes it brings about.
+    pub explains: &'static [&'static str],
+    /// What to do about it.
+    pub advice: Advice,
+    /// The item of KubeVirt's runbooks it answers.
+    pub runbook_item: &'static str,
+}
+
+/// Where a cause can sit relative to the VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// On the node that hosts the VM.
+    Hosting,
+    /// On the source of a migration.
+    Source,
+    /// On the target of a migration.
+    Target,
+    /// In Kubernetes, the configuration or the guest: not the host.
+    Cluster,
+}
+
+impl Role {
+    /// The word used everywhere.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hosting => "hosting",
+            Self::Source => "source",
+            Self::Target => "target",
+            Self::Cluster => "cluster",
+        }
+    }
+}
+
+/// What a cause sits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The node as a whole.
+    Node,
+    /// A block device of the node, or the VM while the device is not known.
+    Device,
+    /// One VM.
+    Vm,
+}
+
+/// How much a clue says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strength {
+    /// A direct look at the thing itself.
+    Proof,
+    /// Hardly anything else looks like this.
+    Strong,
+    /// More often this than anything else.
+    Good,
+    /// Fits.
+    Some,
+    /// Fits, and much else does.
+    Hint,
+    /// Does not fit.
+    Against,
+    /// A fresh positive look that the thing is well.
+    StronglyAgainst,
+}
+
+impl Strength {
+    /// Decibans.
+    #[must_use]
+    pub const fn decibans(self) -> f64 {
+        match self {
+            Self::Proof => 30.0,
+            Self::Strong => 20.0,
+            Self::Good => 13.0,
+            Self::Some => 7.0,
+            Self::Hint => 3.0,
+            Self::Against => -7.0,
+            Self::StronglyAgainst => -20.0,
+        }
+    }
+
+    /// The word used in the generated catalogue.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Proof => "proof",
+            Self::Strong => "strong",
+            Self::Good => "good",
+            Self::Some => "some",
+            Self::Hint => "hint",
+            Self::Against => "against",
+            Self::StronglyAgainst => "strongly against",
+        }
+    }
+}
+
+/// One thing that speaks for or against a cause.
+#[derive(Debug)]
+pub struct Clue {
+    /// Evidence of one origin has one group, and counts once.
+    pub group: &'static str,
+    /// How much it says.
+    pub strength: Strength,
+    /// What has to be seen.
+    pub look: Look,
+    /// What that means, a sentence without a full stop.
+    pub text: &'static str,
+}
+
+/// What has to be seen for a clue to count. Nothing here fires on `Unknown`.
+#[derive(Debug)]
+pub enum Look {
+    /// The state is present, with these facts.
+    Present(FindingCode, &'static [Fact]),
+    /// The state was looked for and is not there.
+    Absent(FindingCode),
+    /// It happened, with these facts.
+    Happened(FindingCode, &'static [Fact]),
+    /// It did not happen, and whoever would know was looking from before the onset on.
+    NotHappened(FindingCode),
+    /// Something about the VM itself.
+    Vm(VmFact),
+    /// All of these; as sure and as fresh as the weakest.
+    All(&'static [Self]),
+}
+
+/// What an attribute of a finding, or its subject, has to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Fact {
+    /// The attribute is one of these.
+    OneOf(&'static str, &'static [&'static str]),
+    /// The attribute is there and none of these.
+    NoneOf(&'static str, &'static [&'static str]),
+    /// The attribute is not there.
+    Missing(&'static str),
+    /// The subject is this VM's own process or disk, not only something of its node.
+    Own,
+}
+
+/// Something about the VM itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmFact {
+    /// Its QEMU process is seen alive.
+    QemuLives,
+    /// Procfs is being read, and there is no QEMU of it.
+    QemuGone,
+    /// It is a plain libvirt domain that no pod runs.
+    Standalone,
+}
+
+/// What to do about a cause, before it is made to fit a VM.
+#[derive(Debug)]
+pub struct Advice {
+    /// What to do now.
+    pub now: &'static [Step],
+    /// What to check.
+    pub check: &'static [Step],
+    /// How to prevent it.
+    pub prevent: &'static [Step],
+}
+
+/// One step of an advice. `{vm}`, `{namespace}`, `{node}`, `{pid}`, `{device}`, `{mount}` and `{unit}` stand for what the
+/// evidence says, quoted for a shell.
+#[derive(Debug)]
+pub enum Step {
+    /// Everywhere.
+    Any(&'static str),
+    /// Only where libvirt alone runs the VM.
+    Standalone(&'static str),
+    /// Only where KubeVirt runs the VM.
+    KubeVirt(&'static str),
+}
+
+impl Step {
+    /// The text, placeholders as they are.
+    #[must_use]
+    pub const fn text(&self) -> &'static str {
+        match self {
+            Self::Any(text) | Self::Standalone(text) | Self::KubeVirt(text) => text,
+        }
+    }
+}
+
+impl Cause {
+    /// What it is worth for a symptom before anything was looked at, decibans.
+    #[must_use]
+    pub fn prior_db(&self, symptom: SymptomId) -> f64 {
+        if self.id == causes::UNEXPLAINED.id {
+            UNEXPLAINED_DB
+        } else if self.usual.contains(&symptom) {
+            0.0
+        } else if self.possible.contains(&symptom) {
+            -5.0
+        } else if self.rare.contains(&symptom) {
+            -10.0
+        } else {
+            -15.0
+        }
+    }
+
+    /// The symptoms it usually or possibly explains, in that order.
+    pub fn symptoms(&self) -> impl Iterator<Item = SymptomId> + '_ {
+        self.usual.iter().chain(self.possible).copied()
+    }
+}
+
+/// The score of `Unexplained`, decibans: what a cause has to beat.
+pub const UNEXPLAINED_DB: f64 = 10.0;
+
+impl Clue {
+    /// The clue as one line of the catalogue: `+30 proof: <text> (<what is looked at>)`.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{:+} {}: {} ({})", self.strength.decibans(), self.strength.as_str(), self.text, self.look.describe())
+    }
+}
+
+impl Look {
+    /// What is looked at, in the codes of the finding catalogue.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Present(code, facts) => format!("{code} present{}", describe_facts(facts)),
+            Self::Absent(code) => format!("{code} absent"),
+            Self::Happened(code, facts) => format!("{code} happened{}", describe_facts(facts)),
+            Self::NotHappened(code) => format!("{code} did not happen while somebody watched"),
+            Self::Vm(VmFact::QemuLives) => "its QEMU is alive".to_owned(),
+            Self::Vm(VmFact::QemuGone) => "it has no QEMU".to_owned(),
+            Self::Vm(VmFact::Standalone) => "no pod runs it".to_owned(),
+            Self::All(looks) => looks.iter().map(Self::describe).collect::<Vec<_>>().join(", and "),
+        }
+    }
+
+    /// The findings it reads.
+    pub fn codes(&self) -> Vec<FindingCode> {
+        match self {
+            Self::Present(code, _) | Self::Absent(code) | Self::Happened(code, _) | Self::NotHappened(code) => {
+                vec![*code]
+            }
+            Self::Vm(_) => Vec::new(),
+            Self::All(looks) => looks.iter().flat_map(Self::codes).collect(),
+        }
+    }
+}
+
+fn describe_facts(facts: &[Fact]) -> String {
+    let mut text = String::new();
+    for fact in facts {
+        text.push_str(&match fact {
+            Fact::OneOf(key, values) => format!(", {key} is {}", values.join(" or ")),
+            Fact::NoneOf(key, values) => format!(", {key} is not {}", values.join(" or ")),
+            Fact::Missing(key) => format!(", {key} not known"),
+            Fact::Own => ", of this VM itself".to_owned(),
+        });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use kulprit_model::catalogue::Kind;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_read_back() {
+        for cause in CAUSES {
+            assert_eq!(find(cause.id).map(|found| found.meaning), Some(cause.meaning));
+        }
+        let ids: BTreeSet<_> = CAUSES.iter().map(|cause| cause.id).collect();
+        assert_eq!(ids.len(), CAUSES.len());
+    }
+
+    #[test]
+    fn every_explained_cause_exists_and_no_chain_is_a_circle() {
+        fn walk(cause: &Cause, path: &mut Vec<&'static str>) {
+            for id in cause.explains {
+                assert!(!path.contains(id), "{path:?} comes back to {id}");
+                path.push(id);
+                walk(find(id).expect("an explained cause is in the catalogue"), path);
+                path.pop();
+            }
+        }
+        for cause in CAUSES {
+            walk(cause, &mut vec![cause.id]);
+        }
+    }
+
+    #[test]
+    fn looks_fit_the_kind_of_their_finding() {
+        fn check(look: &Look) {
+            match look {
+                Look::Present(code, _) | Look::Absent(code) => assert_eq!(code.spec().kind, Kind::State, "{code}"),
+                Look::Happened(code, _) | Look::NotHappened(code) => {
+                    assert_eq!(code.spec().kind, Kind::Occurrence, "{code}");
+                }
+                Look::Vm(_) => {}
+                Look::All(looks) => looks.iter().for_each(check),
+            }
+        }
+        for cause in CAUSES {
+            cause.clues.iter().for_each(|clue| check(&clue.look));
+        }
+    }
+
+    #[test]
+    fn every_cause_has_clues_for_and_against_and_something_to_do() {
+        for cause in CAUSES {
+            assert!(cause.meaning.ends_with('.') && !cause.advice.now.is_empty(), "{}", cause.id);
+            if cause.id != causes::UNEXPLAINED.id {
+                assert!(cause.clues.iter().any(|clue| clue.strength.decibans() >= 20.0), "{}", cause.id);
+                assert!(cause.clues.iter().any(|clue| clue.strength.decibans() < 0.0), "{}", cause.id);
+                assert!(!cause.usual.is_empty(), "{}", cause.id);
+            }
+        }
+    }
+
+    #[test]
+    fn a_symptom_has_one_prior_per_cause() {
+        for cause in CAUSES {
+            let all: Vec<_> = cause.usual.iter().chain(cause.possible).chain(cause.rare).collect();
+            assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "{}", cause.id);
+        }
+    }
+}

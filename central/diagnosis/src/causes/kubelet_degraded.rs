@@ -1,0 +1,92 @@
+//! `KubeletDegraded`: the kubelet runs and does not do its work.
+//!
+//! Three looks of different origin: systemd's restart counter, the healthz endpoint, and the state of the main process. A
+//! plain libvirt domain has no pod, so a kubelet fault says nothing about it.
+
+use kulprit_model::FindingCode::{
+    KubeletHealthzFailing, KubeletInactive, KubeletNotInstalled, KubeletProcessStalled, KubeletRestartLoop,
+};
+
+use crate::{
+    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    symptom::SymptomId,
+};
+
+/// The kubelet restarts in a loop, fails its healthz, or its process is stopped or blocked.
+pub const KUBELET_DEGRADED: Cause = Cause {
+    id: "KubeletDegraded",
+    meaning: "The kubelet restarts in a loop, fails its healthz, or its process is stopped or blocked.",
+    roles: &[Role::Hosting, Role::Source, Role::Target],
+    scope: Scope::Node,
+    usual: &[SymptomId::StuckStopping, SymptomId::Unspecified],
+    possible: &[],
+    rare: &[SymptomId::Unresponsive],
+    clues: &[
+        Clue {
+            group: "restarts",
+            strength: Strength::Proof,
+            look: Look::Present(KubeletRestartLoop, &[]),
+            text: "systemd restarts the kubelet again and again",
+        },
+        Clue {
+            group: "process",
+            strength: Strength::Proof,
+            look: Look::Present(KubeletProcessStalled, &[]),
+            text: "the kubelet's main process is stopped, a zombie, or blocked in the kernel",
+        },
+        Clue {
+            group: "healthz",
+            strength: Strength::Strong,
+            look: Look::Present(KubeletHealthzFailing, &[]),
+            text: "the kubelet's healthz endpoint does not say ok",
+        },
+        Clue {
+            group: "well",
+            strength: Strength::StronglyAgainst,
+            look: Look::All(&[
+                Look::Absent(KubeletRestartLoop),
+                Look::Absent(KubeletProcessStalled),
+                Look::Absent(KubeletHealthzFailing),
+            ]),
+            text: "the kubelet does not restart, its process runs and its healthz says ok",
+        },
+        Clue {
+            group: "unit",
+            strength: Strength::Against,
+            look: Look::Present(KubeletInactive, &[]),
+            text: "the kubelet does not run at all",
+        },
+        Clue {
+            group: "unit",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(KubeletNotInstalled, &[]),
+            text: "this host has no kubelet",
+        },
+        Clue {
+            group: "kubernetes",
+            strength: Strength::StronglyAgainst,
+            look: Look::Vm(VmFact::Standalone),
+            text: "libvirt alone runs this VM, no kubelet starts or stops it",
+        },
+    ],
+    explains: &[],
+    advice: Advice {
+        now: &[
+            Step::Any("journalctl -u {unit} -b -n 200 --no-pager"),
+            Step::Any("systemctl restart {unit}   # after the journal was read: a restart hides what it was"),
+        ],
+        check: &[
+            Step::Any("systemctl show {unit} -p NRestarts,Result,ExecMainStatus,MainPID"),
+            Step::Any("curl -sS -m 2 http://127.0.0.1:10248/healthz"),
+            Step::Any(
+                "state of its process: ps -o pid,stat,wchan:32,cmd -C kubelet   # T: somebody stopped it \
+                 (kill -CONT), D: blocked in the kernel",
+            ),
+        ],
+        prevent: &[Step::Any(
+            "reserve CPU and memory for the kubelet (systemReserved, kubeReserved); alert on NRestarts \
+             and healthz",
+        )],
+    },
+    runbook_item: "NotReady",
+};

@@ -1,0 +1,64 @@
+//! `KubeletDown`: the kubelet's unit is not active.
+//!
+//! Proof is systemd's `ActiveState`, over D-Bus. A VM keeps running without its kubelet, but no pod of it starts, and none is
+//! torn down. A plain libvirt domain has no pod, so a kubelet fault says nothing about it.
+
+use kulprit_model::FindingCode::{KubeletInactive, KubeletNotInstalled};
+
+use crate::{
+    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    symptom::SymptomId,
+};
+
+/// The kubelet's unit is not active on the node.
+pub const KUBELET_DOWN: Cause = Cause {
+    id: "KubeletDown",
+    meaning: "The kubelet's unit is not active on the node.",
+    roles: &[Role::Hosting, Role::Source, Role::Target],
+    scope: Scope::Node,
+    usual: &[SymptomId::StuckStopping, SymptomId::Unspecified],
+    possible: &[],
+    rare: &[SymptomId::Unresponsive],
+    clues: &[
+        Clue {
+            group: "unit",
+            strength: Strength::Proof,
+            look: Look::Present(KubeletInactive, &[]),
+            text: "systemd says that the kubelet's unit does not run",
+        },
+        Clue {
+            group: "unit",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(KubeletInactive),
+            text: "the kubelet's unit is active",
+        },
+        Clue {
+            group: "unit",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(KubeletNotInstalled, &[]),
+            text: "this host has no kubelet",
+        },
+        Clue {
+            group: "kubernetes",
+            strength: Strength::StronglyAgainst,
+            look: Look::Vm(VmFact::Standalone),
+            text: "libvirt alone runs this VM, no kubelet starts or stops it",
+        },
+    ],
+    explains: &[],
+    advice: Advice {
+        now: &[Step::Any("systemctl start {unit}"), Step::Any("journalctl -u {unit} -b -n 200 --no-pager")],
+        check: &[
+            Step::Any(
+                "systemctl status {unit}: did somebody stop it, or did it fail? `Result` and the last journal \
+                 lines say which",
+            ),
+            Step::KubeVirt("kubectl get node {node} -o wide: NotReady about 45 s after the kubelet stopped"),
+        ],
+        prevent: &[Step::Any(
+            "alert on the unit's state; keep Restart=always in its unit file; drain the node before \
+             maintenance",
+        )],
+    },
+    runbook_item: "NotReady",
+};

@@ -1,0 +1,70 @@
+//! `KvmDeviceInaccessible`: `/dev/kvm` is there and cannot be opened.
+//!
+//! Proof is a mode that lets nobody in, or an open that fails (`EACCES`, `EPERM`: mode, owner, device cgroup, security module).
+
+use kulprit_model::FindingCode::{KvmDeviceInaccessible, KvmDeviceMissing};
+
+use crate::{
+    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    symptom::SymptomId,
+};
+
+/// /dev/kvm exists on the node and cannot be opened.
+pub const KVM_DEVICE_INACCESSIBLE: Cause = Cause {
+    id: "KvmDeviceInaccessible",
+    meaning: "/dev/kvm exists on the node and cannot be opened.",
+    roles: &[Role::Hosting, Role::Target],
+    scope: Scope::Node,
+    usual: &[SymptomId::Unspecified],
+    possible: &[],
+    rare: &[],
+    clues: &[
+        Clue {
+            group: "open",
+            strength: Strength::Proof,
+            look: Look::Present(KvmDeviceInaccessible, &[]),
+            text: "/dev/kvm cannot be opened, or its mode lets nobody read and write",
+        },
+        Clue {
+            group: "open",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(KvmDeviceInaccessible),
+            text: "/dev/kvm opens",
+        },
+        Clue {
+            group: "open",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(KvmDeviceMissing, &[]),
+            text: "there is no /dev/kvm to open",
+        },
+        Clue {
+            group: "runs",
+            strength: Strength::StronglyAgainst,
+            look: Look::Vm(VmFact::QemuLives),
+            text: "this VM's QEMU runs, and opened /dev/kvm when it started",
+        },
+    ],
+    explains: &[],
+    advice: Advice {
+        now: &[
+            Step::Any("chmod 0660 /dev/kvm && chgrp kvm /dev/kvm   # 0666 where the distribution has it so"),
+            Step::Any("ls -lZ /dev/kvm; getfacl /dev/kvm"),
+        ],
+        check: &[
+            Step::Any(
+                "udevadm info /dev/kvm; grep -r kvm /etc/udev/rules.d /usr/lib/udev/rules.d   # who sets \
+                 owner and mode",
+            ),
+            Step::Any("dmesg | grep -iE 'avc|apparmor' | grep kvm   # a security module says no"),
+            Step::KubeVirt(
+                "launcher pods keep the mode /dev/kvm had when their container was made: restart the VM after \
+                 the repair",
+            ),
+        ],
+        prevent: &[Step::Any(
+            "fix owner and mode in a udev rule, not by hand: KERNEL==\"kvm\", GROUP=\"kvm\", \
+             MODE=\"0660\"",
+        )],
+    },
+    runbook_item: "KVM acceleration",
+};

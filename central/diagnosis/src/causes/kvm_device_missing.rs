@@ -1,0 +1,75 @@
+//! `KvmDeviceMissing`: there is no `/dev/kvm`.
+//!
+//! Proof is a look at the node's `/dev`. A QEMU that already runs keeps its open descriptor, so a living QEMU speaks against.
+
+use kulprit_model::FindingCode::{KvmDeviceMissing, KvmDisabledByFirmware, KvmModuleNotLoaded};
+
+use crate::{
+    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    symptom::SymptomId,
+};
+
+/// There is no /dev/kvm on the node.
+pub const KVM_DEVICE_MISSING: Cause = Cause {
+    id: "KvmDeviceMissing",
+    meaning: "There is no /dev/kvm on the node.",
+    roles: &[Role::Hosting, Role::Target],
+    scope: Scope::Node,
+    usual: &[SymptomId::Unspecified],
+    possible: &[],
+    rare: &[],
+    clues: &[
+        Clue {
+            group: "device",
+            strength: Strength::Proof,
+            look: Look::Present(KvmDeviceMissing, &[]),
+            text: "/dev/kvm does not exist or is no character device",
+        },
+        Clue {
+            group: "module",
+            strength: Strength::Some,
+            look: Look::Present(KvmModuleNotLoaded, &[]),
+            text: "neither kvm_intel nor kvm_amd is loaded",
+        },
+        Clue {
+            group: "firmware",
+            strength: Strength::Hint,
+            look: Look::Happened(KvmDisabledByFirmware, &[]),
+            text: "the kernel log says that the firmware forbids virtualization",
+        },
+        Clue {
+            group: "device",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(KvmDeviceMissing),
+            text: "/dev/kvm exists",
+        },
+        Clue {
+            group: "runs",
+            strength: Strength::StronglyAgainst,
+            look: Look::Vm(VmFact::QemuLives),
+            text: "this VM's QEMU runs, and opened /dev/kvm when it started",
+        },
+    ],
+    explains: &[],
+    advice: Advice {
+        now: &[
+            Step::Any("modprobe kvm_intel || modprobe kvm_amd"),
+            Step::Any("ls -l /dev/kvm; lsmod | grep kvm; dmesg | grep -i kvm"),
+        ],
+        check: &[
+            Step::Any(
+                "grep -m1 -oE 'vmx|svm' /proc/cpuinfo   # nothing: no virtualization in this CPU, or hidden \
+                 by the hypervisor above",
+            ),
+            Step::Any("dmesg | grep -i 'disabled by bios'   # then switch VT-x/AMD-V on in the firmware"),
+            Step::KubeVirt(
+                "kubectl get node {node} -o jsonpath='{.status.allocatable.devices\\.kubevirt\\.io/kvm}'   # \
+                 0: KubeVirt has noticed",
+            ),
+        ],
+        prevent: &[Step::Any(
+            "load the module at boot: echo kvm_intel > /etc/modules-load.d/kvm.conf (kvm_amd on AMD)",
+        )],
+    },
+    runbook_item: "KVM acceleration",
+};

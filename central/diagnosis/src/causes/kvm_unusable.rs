@@ -1,0 +1,66 @@
+//! `KvmUnusable`: `/dev/kvm` opens, and KVM creates no virtual machine.
+//!
+//! Proof is the answer to `KVM_GET_API_VERSION` (12) and `KVM_CREATE_VM`: `EBUSY` is another hypervisor, `ENOMEM` no memory.
+
+use kulprit_model::FindingCode::{KvmDisabledByFirmware, KvmUnusable};
+
+use crate::{
+    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    symptom::SymptomId,
+};
+
+/// /dev/kvm opens on the node, yet KVM cannot create a virtual machine.
+pub const KVM_UNUSABLE: Cause = Cause {
+    id: "KvmUnusable",
+    meaning: "/dev/kvm opens on the node, yet KVM cannot create a virtual machine.",
+    roles: &[Role::Hosting, Role::Target],
+    scope: Scope::Node,
+    usual: &[SymptomId::Unspecified],
+    possible: &[],
+    rare: &[],
+    clues: &[
+        Clue {
+            group: "ioctl",
+            strength: Strength::Proof,
+            look: Look::Present(KvmUnusable, &[]),
+            text: "KVM_CREATE_VM fails or the API version is not 12",
+        },
+        Clue {
+            group: "ioctl",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(KvmUnusable),
+            text: "KVM creates virtual machines",
+        },
+        Clue {
+            group: "firmware",
+            strength: Strength::Some,
+            look: Look::Happened(KvmDisabledByFirmware, &[]),
+            text: "the kernel log says that the firmware forbids virtualization",
+        },
+        Clue {
+            group: "runs",
+            strength: Strength::StronglyAgainst,
+            look: Look::Vm(VmFact::QemuLives),
+            text: "this VM's QEMU runs under KVM",
+        },
+    ],
+    explains: &[],
+    advice: Advice {
+        now: &[
+            Step::Any("dmesg | grep -iE 'kvm|vmx|svm' | tail -n 20"),
+            Step::Any(
+                "lsmod | grep -E 'vboxdrv|vmmon|kvm'   # EBUSY: another hypervisor holds the CPU's \
+                 virtualization",
+            ),
+        ],
+        check: &[
+            Step::Any(
+                "the errno in the evidence: EBUSY another hypervisor, ENOMEM no memory, EINVAL or ENODEV \
+                 switched off in the firmware",
+            ),
+            Step::Any("free -m   # ENOMEM: nothing left"),
+        ],
+        prevent: &[Step::Any("keep other hypervisors off nodes that run VMs")],
+    },
+    runbook_item: "KVM acceleration",
+};

@@ -1,0 +1,70 @@
+//! `LibvirtDaemonHung`: the libvirt daemon takes connections and answers nothing.
+//!
+//! Proof is a keepalive or call that stays without an answer. A QEMU that does not answer hangs one domain, not the daemon: its
+//! look-outs still answer then, and that speaks strongly against this cause.
+
+use kulprit_model::FindingCode::{LibvirtNotInstalled, LibvirtUnreachable, LibvirtUnresponsive};
+
+use crate::{
+    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength},
+    symptom::SymptomId,
+};
+
+/// The libvirt daemon accepts connections and does not answer.
+pub const LIBVIRT_DAEMON_HUNG: Cause = Cause {
+    id: "LibvirtDaemonHung",
+    meaning: "The libvirt daemon accepts connections and does not answer.",
+    roles: &[Role::Hosting, Role::Source, Role::Target],
+    scope: Scope::Node,
+    usual: &[SymptomId::StuckStopping, SymptomId::Unresponsive, SymptomId::Unspecified],
+    possible: &[],
+    rare: &[SymptomId::StoppedUnexpectedly],
+    clues: &[
+        Clue {
+            group: "daemon",
+            strength: Strength::Proof,
+            look: Look::Present(LibvirtUnresponsive, &[]),
+            text: "the libvirt daemon accepts connections and does not answer",
+        },
+        Clue {
+            group: "daemon",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(LibvirtUnresponsive),
+            text: "the libvirt daemon answers",
+        },
+        Clue {
+            group: "daemon",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(LibvirtNotInstalled, &[]),
+            text: "there is no libvirt daemon on this host",
+        },
+        Clue {
+            group: "down",
+            strength: Strength::Against,
+            look: Look::Present(LibvirtUnreachable, &[]),
+            text: "nobody listens on its socket, so it is down rather than hung",
+        },
+    ],
+    explains: &[],
+    advice: Advice {
+        now: &[
+            Step::Standalone(
+                "grep State /proc/$(pidof -s libvirtd virtqemud)/status   # T: kill -CONT, D: it waits in the \
+                 kernel",
+            ),
+            Step::Standalone(
+                "systemctl restart libvirtd || systemctl restart virtqemud   # running guests are not touched",
+            ),
+            Step::KubeVirt(
+                "kubectl exec -n {namespace} $(kubectl get pod -n {namespace} -l vm.kubevirt.io/name={vm} -o \
+                 name) -c compute -- sh -c 'grep State /proc/$(pidof virtqemud)/status'",
+            ),
+        ],
+        check: &[
+            Step::Any("cat /proc/$(pidof -s libvirtd virtqemud)/task/*/wchan | sort | uniq -c"),
+            Step::Standalone("journalctl -u libvirtd -u virtqemud -b -n 100 --no-pager"),
+        ],
+        prevent: &[Step::Any("storage pools on servers that may vanish block the daemon: keep them out of it")],
+    },
+    runbook_item: "libvirt daemon",
+};

@@ -1,0 +1,76 @@
+//! `LocalDiskStalled`: a local disk or file system answers nothing, and gives no error either.
+//!
+//! Seen through QEMU: a thread that waits in the kernel's storage code for a local device. A wait for a server over the network
+//! is another cause's matter and speaks strongly against this one; so do errors, a little: then it is no silent stall.
+
+use kulprit_model::{
+    FindingCode::{BlockIoError, VmDiskStalled},
+    attribute::{WAIT, WAIT_LOCAL_STORAGE, WAIT_MEMORY, WAIT_NETWORK_STORAGE, WAIT_OTHER},
+};
+
+use crate::{
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength},
+    symptom::SymptomId,
+};
+
+/// A local block device or file system under the VM answers no I/O, without an error.
+pub const LOCAL_DISK_STALLED: Cause = Cause {
+    id: "LocalDiskStalled",
+    meaning: "A local block device or file system under the VM answers no I/O, without an error.",
+    roles: &[Role::Hosting],
+    scope: Scope::Device,
+    usual: &[SymptomId::Unresponsive],
+    possible: &[SymptomId::StuckStopping, SymptomId::PausedUnexpectedly],
+    rare: &[SymptomId::Unspecified],
+    clues: &[
+        Clue {
+            group: "stall",
+            strength: Strength::Proof,
+            look: Look::Present(VmDiskStalled, &[Fact::OneOf(WAIT, &[WAIT_LOCAL_STORAGE])]),
+            text: "I/O of this VM waits in the kernel for a local disk",
+        },
+        Clue {
+            group: "stall",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(VmDiskStalled, &[Fact::OneOf(WAIT, &[WAIT_NETWORK_STORAGE, WAIT_MEMORY, WAIT_OTHER])]),
+            text: "what this VM waits for in the kernel is no local disk",
+        },
+        Clue {
+            group: "stall",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(VmDiskStalled),
+            text: "no I/O of this VM waits in the kernel's storage code",
+        },
+        Clue {
+            group: "errors",
+            strength: Strength::Against,
+            look: Look::Happened(BlockIoError, &[Fact::Own]),
+            text: "the device does answer, with errors",
+        },
+    ],
+    explains: &["QemuBlockedInKernel"],
+    advice: Advice {
+        now: &[
+            Step::Any(
+                "findmnt {mount}; grep -H . /sys/block/*/inflight /sys/block/*/device/state 2>/dev/null   # \
+                 requests in flight that never come back",
+            ),
+            Step::Any("fsfreeze --unfreeze {mount}   # if a backup or snapshot left the file system frozen"),
+            Step::Any("dmsetup info -c   # a suspended device: dmsetup resume NAME"),
+            Step::Any(
+                "QEMU cannot be killed before its I/O returns; when it does, a pending kill takes effect at \
+                 once",
+            ),
+        ],
+        check: &[
+            Step::Any("dmesg -T | grep -iE 'reset|timeout|abort|offline|blocked for more than' | tail -n 40"),
+            Step::Any("smartctl -a /dev/{device}"),
+            Step::Any("who froze it: ps -eo pid,lstart,cmd | grep -E 'fsfreeze|xfs_freeze|snapshot|backup'"),
+        ],
+        prevent: &[Step::Any(
+            "let backup scripts thaw in a trap; watch disk latency; replace disks and controllers that \
+             reset in loops",
+        )],
+    },
+    runbook_item: "insufficient/failed storage on the node",
+};

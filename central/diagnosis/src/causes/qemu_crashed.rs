@@ -1,0 +1,97 @@
+//! `QemuCrashed`: QEMU ended by a fault of its own.
+//!
+//! Proof is a fatal signal in its exit status (pidfd, kernel 6.15 and later) or the kernel's own line about it (`segfault at`,
+//! `traps:`). An abort leaves no kernel line, so a clean log is only weakly against.
+
+use kulprit_model::{
+    FindingCode::{DomainFailed, MemcgOomKill, ProcessCrashed, QemuExited},
+    attribute::{EXIT_CODE, SIGNAL},
+};
+
+use crate::{
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact},
+    symptom::SymptomId,
+};
+
+/// SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS: what a program's own fault looks like (signal(7)).
+const FATAL_SIGNALS: [&str; 8] = ["3", "4", "5", "6", "7", "8", "11", "31"];
+
+/// QEMU crashed: a segmentation fault, an abort, or an exit with an error.
+pub const QEMU_CRASHED: Cause = Cause {
+    id: "QemuCrashed",
+    meaning: "QEMU crashed: a segmentation fault, an abort, or an exit with an error.",
+    roles: &[Role::Hosting, Role::Source, Role::Target],
+    scope: Scope::Vm,
+    usual: &[SymptomId::StoppedUnexpectedly],
+    possible: &[SymptomId::Unresponsive],
+    rare: &[SymptomId::PausedUnexpectedly, SymptomId::Unspecified],
+    clues: &[
+        Clue {
+            group: "death",
+            strength: Strength::Proof,
+            look: Look::Happened(QemuExited, &[Fact::Own, Fact::OneOf(SIGNAL, &FATAL_SIGNALS)]),
+            text: "QEMU ended by a signal that means a fault of the program",
+        },
+        Clue {
+            group: "death",
+            strength: Strength::Proof,
+            look: Look::Happened(ProcessCrashed, &[Fact::Own]),
+            text: "the kernel logged a fatal fault of QEMU",
+        },
+        Clue {
+            group: "death",
+            strength: Strength::Good,
+            look: Look::Happened(QemuExited, &[Fact::Own, Fact::Missing(SIGNAL), Fact::NoneOf(EXIT_CODE, &["0"])]),
+            text: "QEMU ended by itself with an error code",
+        },
+        Clue {
+            group: "libvirt",
+            strength: Strength::Hint,
+            look: Look::Happened(DomainFailed, &[Fact::Own]),
+            text: "libvirt saw the domain crash or its QEMU vanish",
+        },
+        Clue {
+            group: "other-death",
+            strength: Strength::StronglyAgainst,
+            look: Look::Happened(QemuExited, &[Fact::Own, Fact::OneOf(SIGNAL, &["9", "15"])]),
+            text: "QEMU was killed from outside",
+        },
+        Clue {
+            group: "other-death",
+            strength: Strength::StronglyAgainst,
+            look: Look::Happened(MemcgOomKill, &[Fact::Own]),
+            text: "the kernel killed QEMU for memory",
+        },
+        Clue {
+            group: "log",
+            strength: Strength::Against,
+            look: Look::NotHappened(ProcessCrashed),
+            text: "the kernel log has no segfault or trap of QEMU",
+        },
+        Clue {
+            group: "alive",
+            strength: Strength::StronglyAgainst,
+            look: Look::Vm(VmFact::QemuLives),
+            text: "its QEMU is alive",
+        },
+    ],
+    explains: &[],
+    advice: Advice {
+        now: &[
+            Step::Standalone("virsh start {vm}"),
+            Step::Standalone("tail -n 50 /var/log/libvirt/qemu/{vm}.log   # QEMU's last words"),
+            Step::KubeVirt(
+                "kubectl logs -n {namespace} -l vm.kubevirt.io/name={vm} -c compute --tail=100   # QEMU's \
+                 last words",
+            ),
+            Step::Any("coredumpctl info {pid}   # if a core was kept"),
+        ],
+        check: &[
+            Step::Any("dmesg -T | grep -E 'segfault|traps|general protection' | tail"),
+            Step::Any("did the same QEMU build crash on other nodes? then it is the build, not the node"),
+            Step::Any("memory errors of the hardware: dmesg -T | grep -iE 'mce|edac|hardware error'"),
+        ],
+        prevent: &[Step::Any("keep cores (systemd-coredump) and report the crash with its backtrace; update QEMU")],
+    },
+    runbook_item: "QEMU process failures",
+};

@@ -1,0 +1,280 @@
+//! From a clue to what was really seen of it: the hits, each with how near and how fresh it is.
+//!
+//! `Unknown` gives no hit, neither for nor against. Whether an absence counts is decided here too: a state that became absent
+//! after a lasting symptom began says nothing, and a log without a line says something only if it was read at the onset.
+
+use kulprit_model::{Attributes, Evidence, FindingCode, Occurrence, State, Status, Subject, attribute};
+
+use crate::{
+    attribution::WeighedEvidence,
+    catalogue::{Fact, Look, VmFact},
+    scene::{Nearness, SAME_MOMENT_USEC, Scene},
+    words,
+};
+
+/// An occurrence loses half of its weight every 15 min beyond the fresh window before the onset.
+const HALF_LIFE_USEC: f64 = 900_000_000.0;
+
+/// What began after the symptom can worsen but not start it.
+const AFTER_ONSET: f64 = 0.3;
+
+/// At most this many lines of one finding are shown.
+const MAX_LINES: usize = 3;
+
+/// One thing that was seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// Where it comes from (`systemd`, `kmsg`, …).
+    pub source: String,
+    /// Node that saw it.
+    pub node: String,
+    /// When, Unix time in microseconds.
+    pub at_wall_usec: i64,
+    /// What was seen.
+    pub text: String,
+}
+
+impl Seen {
+    /// The same with what it weighs, and for which cause.
+    pub(crate) fn weighed(&self, weight_db: f64, cause: &'static str) -> WeighedEvidence {
+        let Self { source, node, at_wall_usec, text } = self.clone();
+        WeighedEvidence { source, node, at_wall_usec, text, weight_db, cause }
+    }
+}
+
+/// One way in which a clue is fulfilled.
+#[derive(Clone, Debug)]
+pub(crate) struct Hit {
+    /// Subject factor, 0..=1.
+    pub(crate) factor: f64,
+    /// 0..=1.
+    pub(crate) freshness: f64,
+    pub(crate) seen: Vec<Seen>,
+    /// Facts for the remedy and the place.
+    pub(crate) attributes: Attributes,
+    /// The unit, if the finding is about one.
+    pub(crate) unit: Option<String>,
+}
+
+/// Every way in which a clue is fulfilled, in the order of the scene; empty if it is not.
+pub(crate) fn hits(scene: &Scene<'_>, look: &Look, text: &str) -> Vec<Hit> {
+    match look {
+        Look::Present(code, facts) => present(scene, *code, facts),
+        Look::Absent(code) => absent(scene, *code, text).into_iter().collect(),
+        Look::Happened(code, facts) => happened(scene, *code, facts),
+        Look::NotHappened(code) => not_happened(scene, *code, text).into_iter().collect(),
+        Look::Vm(fact) => vm(scene, *fact, text).into_iter().collect(),
+        Look::All(looks) => all(scene, looks, text).into_iter().collect(),
+    }
+}
+
+fn present(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
+    let mut hits = Vec::new();
+    for state in scene.states().filter(|state| state.code == code && scene.status(state) == Status::Present) {
+        let nearness = scene.nearness_of_state(state);
+        if nearness == Nearness::Foreign || !fits(facts, &state.attributes, nearness) {
+            continue;
+        }
+        let is_later = state.since.wall_usec > scene.onset_usec.saturating_add(SAME_MOMENT_USEC);
+        hits.push(Hit {
+            factor: nearness.factor(),
+            freshness: if is_later { AFTER_ONSET } else { 1.0 },
+            seen: seen_of_state(scene, state),
+            attributes: state.attributes.clone(),
+            unit: unit_of(&state.subject),
+        });
+    }
+    hits
+}
+
+/// Fulfilled if the state was looked for at every near subject it has, and is at none; as old as the latest of them.
+fn absent(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
+    let mut nearest = None;
+    let (mut since, mut looked) = (i64::MIN, i64::MAX);
+    let mut unit = None;
+    for state in scene.states().filter(|state| state.code == code) {
+        let nearness = scene.nearness_of_state(state);
+        if nearness == Nearness::Foreign {
+            continue;
+        }
+        if scene.status(state) != Status::Absent {
+            return None;
+        }
+        since = since.max(state.since.wall_usec);
+        looked = looked.min(state.looked.wall_usec);
+        unit = unit.or_else(|| unit_of(&state.subject));
+        nearest = Some(if nearest == Some(Nearness::Own) { Nearness::Own } else { nearness });
+    }
+    let factor = nearest?.factor();
+    let is_since_onset = since <= scene.onset_usec.saturating_add(SAME_MOMENT_USEC);
+    if !is_since_onset && !scene.is_ongoing() {
+        return None;
+    }
+    let seen = Seen {
+        source: words::probe_source(code.spec().probe).to_owned(),
+        node: scene.node_name.to_owned(),
+        at_wall_usec: looked,
+        text: format!("{text} (so since {})", words::time(since)),
+    };
+    Some(Hit { factor, freshness: 1.0, seen: vec![seen], attributes: Attributes::new(), unit })
+}
+
+fn happened(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
+    let mut hits = Vec::new();
+    for occurrence in scene.occurrences().filter(|occurrence| occurrence.code == code) {
+        let nearness = scene.nearness_of_occurrence(occurrence);
+        if nearness == Nearness::Foreign || !fits(facts, &occurrence.attributes, nearness) {
+            continue;
+        }
+        hits.push(Hit {
+            factor: nearness.factor(),
+            freshness: freshness(scene, occurrence),
+            seen: seen_of_occurrence(scene, occurrence),
+            attributes: occurrence.attributes.clone(),
+            unit: unit_of(&occurrence.subject),
+        });
+    }
+    hits
+}
+
+/// Fulfilled if nothing near of that code happened around the onset, and whoever would know was looking.
+fn not_happened(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
+    let probe = code.spec().probe;
+    let was_seen = scene.occurrences().any(|occurrence| {
+        occurrence.code == code
+            && scene.nearness_of_occurrence(occurrence) == Nearness::Own
+            && freshness(scene, occurrence) > 0.5
+    });
+    if was_seen || scene.vm.is_none() || !scene.was_watched_at_onset(probe) {
+        return None;
+    }
+    let seen = Seen {
+        source: words::probe_source(probe).to_owned(),
+        node: scene.node_name.to_owned(),
+        at_wall_usec: scene.now_usec,
+        text: text.to_owned(),
+    };
+    Some(Hit { factor: 1.0, freshness: 1.0, seen: vec![seen], attributes: Attributes::new(), unit: None })
+}
+
+fn vm(scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<Hit> {
+    let vm = scene.vm?;
+    let (is_so, source, text) = match fact {
+        VmFact::QemuLives => {
+            let is_blind = scene.states().any(|state| {
+                state.code == FindingCode::ProbeBlind
+                    && matches!(&state.subject, Subject::Probe { name } if name == "qemu")
+                    && scene.status(state) != Status::Absent
+            });
+            let pid = vm.qemu.as_ref().map_or(0, |qemu| qemu.pid);
+            (scene.is_reporting() && vm.qemu.is_some() && !is_blind, "procfs", format!("{text} (pid {pid})"))
+        }
+        VmFact::QemuGone => (scene.is_qemu_gone(), "procfs", text.to_owned()),
+        VmFact::Standalone => (scene.is_standalone_vm(), "libvirt", text.to_owned()),
+    };
+    let seen = Seen { source: source.to_owned(), node: scene.node_name.to_owned(), at_wall_usec: scene.now_usec, text };
+    is_so.then(|| Hit { factor: 1.0, freshness: 1.0, seen: vec![seen], attributes: Attributes::new(), unit: None })
+}
+
+/// Fulfilled if each part is; the strongest way of each part, as near and as fresh as the weakest of them.
+fn all(scene: &Scene<'_>, looks: &[Look], text: &str) -> Option<Hit> {
+    let mut joined = Hit { factor: 1.0, freshness: 1.0, seen: Vec::new(), attributes: Attributes::new(), unit: None };
+    let mut said = Vec::new();
+    for look in looks {
+        let hit = strongest(hits(scene, look, text))?;
+        joined.factor = joined.factor.min(hit.factor);
+        joined.freshness = joined.freshness.min(hit.freshness);
+        joined.unit = joined.unit.or(hit.unit);
+        for (key, value) in hit.attributes.iter() {
+            joined.attributes = joined.attributes.with(key, value);
+        }
+        match look {
+            Look::Present(..) | Look::Happened(..) => joined.seen.extend(hit.seen),
+            Look::Absent(_) | Look::NotHappened(_) | Look::Vm(_) | Look::All(_) => said.extend(hit.seen),
+        }
+    }
+    // The parts that are absences are said in one sentence, the clue's own, with the time of the last of them.
+    if let Some(mut last) = said.into_iter().max_by_key(|seen| seen.at_wall_usec) {
+        text.clone_into(&mut last.text);
+        joined.seen.push(last);
+    }
+    Some(joined)
+}
+
+/// The hit that weighs most; the first of equals.
+pub(crate) fn strongest(hits: Vec<Hit>) -> Option<Hit> {
+    let mut best: Option<Hit> = None;
+    for hit in hits {
+        if best.as_ref().is_none_or(|best| hit.factor * hit.freshness > best.factor * best.freshness) {
+            best = Some(hit);
+        }
+    }
+    best
+}
+
+/// 1 within the fresh window before the onset and at it, halved every 15 min before that; what came later is worth little.
+fn freshness(scene: &Scene<'_>, occurrence: &Occurrence) -> f64 {
+    // The kernel speaks of a hung task minutes after it began to hang.
+    let blocked_usec =
+        occurrence.attributes.number(attribute::BLOCKED_SECS).unwrap_or(0).max(0).saturating_mul(1_000_000);
+    let began = occurrence.first.wall_usec.saturating_sub(blocked_usec);
+    if began > scene.onset_usec.saturating_add(SAME_MOMENT_USEC) {
+        return AFTER_ONSET;
+    }
+    let age_usec = scene.onset_usec.saturating_sub(occurrence.last.wall_usec);
+    let beyond_usec = age_usec.saturating_sub(scene.settings.occurrence_fresh_usec).max(0);
+    #[expect(clippy::cast_precision_loss, reason = "a factor; microseconds beyond 2^53 are 285 years")]
+    0.5_f64.powf(beyond_usec as f64 / HALF_LIFE_USEC)
+}
+
+fn fits(facts: &[Fact], attributes: &Attributes, nearness: Nearness) -> bool {
+    facts.iter().all(|fact| match fact {
+        Fact::OneOf(key, values) => attributes.get(key).is_some_and(|value| values.contains(&value)),
+        Fact::NoneOf(key, values) => attributes.get(key).is_some_and(|value| !values.contains(&value)),
+        Fact::Missing(key) => attributes.get(key).is_none(),
+        Fact::Own => nearness == Nearness::Own,
+    })
+}
+
+fn unit_of(subject: &Subject) -> Option<String> {
+    match subject {
+        Subject::Unit { name } => Some(name.clone()),
+        Subject::Node
+        | Subject::Vm { .. }
+        | Subject::Process { .. }
+        | Subject::Device { .. }
+        | Subject::Libvirt { .. }
+        | Subject::Probe { .. } => None,
+    }
+}
+
+/// The lines of a state; one made from its catalogue row if it has none.
+pub(crate) fn seen_of_state(scene: &Scene<'_>, state: &State) -> Vec<Seen> {
+    lines(scene, &state.evidence, state.code, state.since.wall_usec)
+}
+
+/// The lines of an occurrence; one made from its catalogue row if it has none.
+pub(crate) fn seen_of_occurrence(scene: &Scene<'_>, occurrence: &Occurrence) -> Vec<Seen> {
+    lines(scene, &occurrence.evidence, occurrence.code, occurrence.last.wall_usec)
+}
+
+fn lines(scene: &Scene<'_>, evidence: &[Evidence], code: FindingCode, at_wall_usec: i64) -> Vec<Seen> {
+    if evidence.is_empty() {
+        return vec![Seen {
+            source: words::probe_source(code.spec().probe).to_owned(),
+            node: scene.node_name.to_owned(),
+            at_wall_usec,
+            text: code.spec().meaning.to_owned(),
+        }];
+    }
+    evidence
+        .iter()
+        .take(MAX_LINES)
+        .map(|line| Seen {
+            source: line.source.clone(),
+            node: scene.node_name.to_owned(),
+            at_wall_usec: line.at.wall_usec,
+            text: line.text.clone(),
+        })
+        .collect()
+}
