@@ -3,6 +3,12 @@
 //! The same functions serve the live agent and recorded cases. Thresholds and log rules live here and nowhere else; holds
 //! (how long a state must last) are the tracker's, from the finding catalogue.
 
+pub mod domain;
+pub mod kernel_log;
+pub mod kvm;
+pub mod qemu;
+pub mod wait;
+
 pub mod verdict;
 
 pub use verdict::{OccurrenceVerdict, StateVerdict, Verdict};

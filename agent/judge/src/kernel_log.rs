@@ -1,0 +1,222 @@
+//! What the kernel's log says, line by line: OOM kills, hung tasks, crashes, I/O and file system errors, KVM.
+//!
+//! [`KernelLog`] takes one line after the other and gives occurrences. It remembers two things for a few lines: the facts the
+//! kernel prints before it reports an OOM kill, and a hung task whose process is named only in the lines that follow. What the
+//! lines look like stands in one table (`rules.rs`). An ordinary line costs one pass of a multi-literal search.
+
+mod rules;
+
+use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
+use regex::bytes::{Captures, Regex, RegexBuilder};
+
+use crate::verdict::OccurrenceVerdict;
+use rules::{Meaning, RULES, Rule};
+
+/// Facts of an OOM kill belong to the kills of the next 10 s: with `memory.oom.group` many follow one report.
+const OOM_FACTS_USEC: i64 = 10_000_000;
+/// The groups that become attributes.
+const GROUPS: [&str; 7] = [
+    attribute::PID,
+    attribute::TID,
+    attribute::COMM,
+    attribute::DEVICE_NAME,
+    attribute::MEMCG,
+    attribute::BLOCKED_SECS,
+    attribute::SIGNAL,
+];
+const SOURCE: &str = "kmsg";
+
+/// The process of a thread or process that the kernel named by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskOwner {
+    /// Its pid.
+    pub pid: u32,
+    /// Its start, clock ticks since boot.
+    pub start_ticks: u64,
+    /// The VM whose QEMU it is or was.
+    pub vm_uid: Option<String>,
+}
+
+/// Finds the process of a pid or thread id of the initial pid namespace at a moment; `None` when nobody knows it any more.
+pub type FindOwner<'a> = &'a dyn Fn(u32, Moment) -> Option<TaskOwner>;
+
+/// Reads the log.
+#[derive(Debug)]
+pub struct KernelLog {
+    needles: Regex,
+    patterns: Vec<Regex>,
+    oom_facts: Option<(Moment, Option<String>, String)>,
+    hung_task: Option<OccurrenceVerdict>,
+}
+
+impl Default for KernelLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Compiles without Unicode classes: they make the programs ten times as large and the kernel writes ASCII.
+fn compile(pattern: &str) -> Regex {
+    RegexBuilder::new(pattern).unicode(false).build().expect("a test compiles every pattern of the table")
+}
+
+impl KernelLog {
+    /// Compiles the table.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut needles: Vec<String> = RULES.iter().map(|rule| regex::escape(rule.needle)).collect();
+        needles.sort();
+        needles.dedup();
+        Self {
+            needles: compile(&needles.join("|")),
+            patterns: RULES.iter().map(|rule| compile(rule.pattern)).collect(),
+            oom_facts: None,
+            hung_task: None,
+        }
+    }
+
+    /// Takes the next line of the log, without its end, and adds what it says to `out`.
+    pub fn read_line(&mut self, at: Moment, line: &str, find_owner: FindOwner<'_>, out: &mut Vec<OccurrenceVerdict>) {
+        if !self.needles.is_match(line.as_bytes()) {
+            return;
+        }
+        let matches = |(rule, pattern): (&'static Rule, &Regex)| {
+            line.contains(rule.needle).then(|| pattern.captures(line.as_bytes()).map(|groups| (rule, groups))).flatten()
+        };
+        let Some((rule, groups)) = RULES.iter().zip(&self.patterns).find_map(matches) else { return };
+        match rule.meaning {
+            Meaning::Harmless => {}
+            Meaning::OomFacts => {
+                self.oom_facts = Some((at, text_of(&groups, attribute::MEMCG), line.to_owned()));
+            }
+            Meaning::HungTaskFacts => self.end_hung_task(&groups, find_owner, out),
+            Meaning::Finding(code) => {
+                let verdict = self.verdict(code, rule, at, line, &groups, find_owner);
+                if code == FindingCode::HungTask {
+                    self.flush(out);
+                    self.hung_task = Some(verdict);
+                } else {
+                    out.push(verdict);
+                }
+            }
+        }
+    }
+
+    /// Whether a report is not complete: the next lines belong to it.
+    #[must_use]
+    pub fn is_mid_report(&self, now: Moment) -> bool {
+        self.hung_task.is_some()
+            || self.oom_facts.as_ref().is_some_and(|(at, ..)| now.usec_since(*at) < 1_000_000)
+    }
+
+    /// Gives what still waits for further lines; for when none came.
+    pub fn flush(&mut self, out: &mut Vec<OccurrenceVerdict>) {
+        out.extend(self.hung_task.take());
+    }
+
+    fn verdict(
+        &mut self,
+        code: FindingCode,
+        rule: &Rule,
+        at: Moment,
+        line: &str,
+        groups: &Captures<'_>,
+        find_owner: FindOwner<'_>,
+    ) -> OccurrenceVerdict {
+        let mut code = code;
+        let mut attributes: Attributes = rule.tells.iter().copied().collect();
+        for name in GROUPS {
+            attributes = attributes.with_some(name, text_of(groups, name));
+        }
+        let mut evidence = Vec::new();
+        if matches!(code, FindingCode::NodeOomKill | FindingCode::MemcgOomKill) {
+            let facts = self.oom_facts.as_ref().filter(|(since, ..)| at.usec_since(*since) < OOM_FACTS_USEC);
+            if let Some((since, memcg, facts_line)) = facts {
+                attributes = attributes.with_some(attribute::MEMCG, memcg.as_deref());
+                evidence.push(Evidence::new(SOURCE, *since, facts_line.as_str()));
+                if memcg.is_some() {
+                    code = FindingCode::MemcgOomKill;
+                }
+            }
+        }
+        evidence.push(Evidence::new(SOURCE, at, line));
+        let (subject, attributes) = place(attributes, at, find_owner);
+        OccurrenceVerdict { code, subject, at, count: 1, attributes, evidence }
+    }
+
+    /// The hung task's own line names its process.
+    fn end_hung_task(&mut self, groups: &Captures<'_>, find_owner: FindOwner<'_>, out: &mut Vec<OccurrenceVerdict>) {
+        let is_same = |verdict: &mut OccurrenceVerdict| {
+            verdict.attributes.get(attribute::TID) == text_of(groups, attribute::TID).as_deref()
+        };
+        let Some(mut verdict) = self.hung_task.take_if(is_same) else { return };
+        let attributes = verdict.attributes.with_some(attribute::PID, text_of(groups, attribute::PID));
+        (verdict.subject, verdict.attributes) = place(attributes, verdict.at, find_owner);
+        out.push(verdict);
+    }
+}
+
+/// The subject that the attributes name, and the attributes with the process's pid where only a thread was named.
+fn place(attributes: Attributes, at: Moment, find_owner: FindOwner<'_>) -> (Subject, Attributes) {
+    if let Some(name) = attributes.get(attribute::DEVICE_NAME) {
+        return (Subject::Device { name: name.to_owned() }, attributes);
+    }
+    let number = |key| attributes.get(key).and_then(|text| text.parse::<u32>().ok());
+    let Some(pid) = number(attribute::PID).or_else(|| number(attribute::TID)) else { return (Subject::Node, attributes) };
+    match find_owner(pid, at) {
+        Some(owner) => {
+            let subject = match owner.vm_uid {
+                Some(uid) => Subject::Vm { uid },
+                None => Subject::Process { pid: owner.pid, start_ticks: owner.start_ticks },
+            };
+            (subject, attributes.with(attribute::PID, owner.pid))
+        }
+        None => (Subject::Process { pid, start_ticks: 0 }, attributes),
+    }
+}
+
+fn text_of(groups: &Captures<'_>, name: &str) -> Option<String> {
+    groups.name(name).map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned())
+}
+
+/// The forms of lines that are findings: code, which kernels write it, an example. For the generated docs.
+pub fn known_lines() -> impl Iterator<Item = (FindingCode, &'static str, &'static str)> {
+    RULES.iter().filter_map(|rule| match rule.meaning {
+        Meaning::Finding(code) => Some((code, rule.source, rule.example)),
+        Meaning::OomFacts | Meaning::HungTaskFacts | Meaning::Harmless => None,
+    })
+}
+
+/// Whether it stays true for the rest of the boot, so that it counts however long ago it was logged.
+#[must_use]
+pub fn is_lasting(code: FindingCode) -> bool {
+    code == FindingCode::KvmDisabledByFirmware
+}
+
+/// Lines were overwritten before they could be read.
+#[must_use]
+pub fn lost(at: Moment, n_records: u64) -> OccurrenceVerdict {
+    OccurrenceVerdict {
+        code: FindingCode::KernelLogLost,
+        subject: Subject::Node,
+        at,
+        count: n_records.max(1),
+        attributes: Attributes::new(),
+        evidence: vec![Evidence::new(SOURCE, at, format!("{n_records} records were overwritten before they were read"))],
+    }
+}
+
+/// Adds `verdict` to those of equal code and subject in `merged`: counts add up, the last facts stay, and of the evidence
+/// the first and the last.
+pub fn merge(merged: &mut Vec<OccurrenceVerdict>, verdict: OccurrenceVerdict) {
+    let is_same = |known: &&mut OccurrenceVerdict| known.code == verdict.code && known.subject == verdict.subject;
+    let Some(known) = merged.iter_mut().find(is_same) else { return merged.push(verdict) };
+    known.count = known.count.saturating_add(verdict.count);
+    known.at = known.at.max(verdict.at);
+    known.attributes = verdict.attributes;
+    known.evidence.truncate(1);
+    known.evidence.extend(verdict.evidence.into_iter().last());
+}
+
+#[cfg(test)]
+mod tests;
