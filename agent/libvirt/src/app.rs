@@ -33,11 +33,11 @@ use crate::{
     look,
     out::Out,
     target::Target,
-    virt::{self, Connection},
+    virt,
 };
 
-/// Inputs that wait for the control thread. When full, the lanes and the reader wait; events are dropped and counted.
-const MAX_INPUTS: usize = 4_096;
+/// Inputs that wait for the control thread; the room for them is taken at the start (0.2 MB). When full, the lanes and the reader wait; events are dropped and counted.
+const MAX_INPUTS: usize = 512;
 
 /// The worker was started wrongly, or its machine lacks something.
 const EXIT_USAGE: i32 = 2;
@@ -65,7 +65,11 @@ fn wire(flags: &Flags, target: &Target, socket: UnixStream) -> Result<(), String
     watch_events(inputs.clone(), Arc::clone(&dropped));
     let reader = socket.try_clone().map_err(|error| format!("the agent's socket: {error}"))?;
     let thread_error = |error| format!("failed to start a thread: {error}");
-    spawn("requests", { let inputs = inputs.clone(); move || read_requests(reader, &inputs) }).map_err(thread_error)?;
+    spawn("requests", {
+        let inputs = inputs.clone();
+        move || read_requests(reader, &inputs)
+    })
+    .map_err(thread_error)?;
     spawn("events", move || run_events(&caller)).map_err(thread_error)?;
     let looks = {
         let (target, readonly, inputs) = (target.clone(), flags.readonly, inputs.clone());
@@ -117,9 +121,9 @@ fn watch_events(inputs: SyncSender<Input>, dropped: Arc<AtomicU64>) {
 
 fn do_look_task(caller: &Caller, target: &Target, readonly: bool, task: LookTask) -> Input {
     match task {
-        LookTask::Open { generation, keepalive, dead } => {
+        LookTask::Open { generation, dead } => {
             drop(dead);
-            let outcome = look::open(caller, target, readonly, keepalive, generation);
+            let outcome = look::open(caller, target, readonly, generation);
             Input::Opened { generation, outcome: outcome.map(|(connection, said)| (Arc::new(connection), said)) }
         }
         LookTask::Beat(connection) => {
@@ -139,17 +143,9 @@ fn do_look_task(caller: &Caller, target: &Target, readonly: bool, task: LookTask
 }
 
 fn do_ask_task(caller: &Caller, task: AskTask) -> Input {
-    match task {
-        AskTask::Question { connection, uuid, question } => {
-            let answer = look::ask(caller, &connection, &uuid, &question);
-            Input::Answered { generation: connection.generation, uuid, question, answer }
-        }
-        AskTask::SetKeepalive { connection, request_id, keepalive } => {
-            let Connection { .. } = &*connection;
-            let outcome = connection.set_keepalive(caller, keepalive.interval_secs, keepalive.count);
-            Input::KeepaliveSet { request_id, outcome }
-        }
-    }
+    let AskTask { connection, uuid, question } = task;
+    let answer = look::ask(caller, &connection, &uuid, &question);
+    Input::Answered { generation: connection.generation, uuid, question, answer }
 }
 
 /// The socket the agent left open for us.

@@ -25,7 +25,7 @@ use crate::{
     clock::{boot_usec, mono_usec},
     flags::Times,
     lane::{Lane, Report},
-    look::{Answer, Keepalive, OpenError, Question, is_free, reply},
+    look::{Answer, OpenError, Question, is_free, reply},
     lost::class_of_close,
     out::Out,
     virt::{Connection, Seen, VirtError},
@@ -46,26 +46,49 @@ const MAX_EARLY: usize = 1_024;
 pub(crate) enum Input {
     Request(ToWorker),
     /// From a callback; stamped there.
-    Seen { generation: u64, seen: Seen, boot_usec: u64 },
-    Opened { generation: u64, outcome: Result<(Arc<Connection>, Connected), OpenError> },
-    Beat { generation: u64, lost: Option<VirtError> },
-    Looked { generation: u64, outcome: Result<Vec<worker::Domain>, VirtError>, is_lost: bool, took_usec: u64 },
-    Answered { generation: u64, uuid: String, question: Question, answer: Answer },
-    KeepaliveSet { request_id: u64, outcome: Result<(), VirtError> },
+    Seen {
+        generation: u64,
+        seen: Seen,
+        boot_usec: u64,
+    },
+    Opened {
+        generation: u64,
+        outcome: Result<(Arc<Connection>, Connected), OpenError>,
+    },
+    Beat {
+        generation: u64,
+        lost: Option<VirtError>,
+    },
+    Looked {
+        generation: u64,
+        outcome: Result<Vec<worker::Domain>, VirtError>,
+        is_lost: bool,
+        took_usec: u64,
+    },
+    Answered {
+        generation: u64,
+        uuid: String,
+        question: Question,
+        answer: Answer,
+    },
 }
 
 /// Tasks of the lane that waits for the daemon alone.
 pub(crate) enum LookTask {
     /// Drops dead connections, then opens a new one.
-    Open { generation: u64, keepalive: Keepalive, dead: Vec<Arc<Connection>> },
+    Open {
+        generation: u64,
+        dead: Vec<Arc<Connection>>,
+    },
     Beat(Arc<Connection>),
     Look(Arc<Connection>),
 }
 
-/// Tasks of the lane that may wait for a domain.
-pub(crate) enum AskTask {
-    Question { connection: Arc<Connection>, uuid: String, question: Question },
-    SetKeepalive { connection: Arc<Connection>, request_id: u64, keepalive: Keepalive },
+/// A task of the lane that may wait for a domain: a question about the one with this UUID.
+pub(crate) struct AskTask {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) uuid: String,
+    pub(crate) question: Question,
 }
 
 enum Link {
@@ -89,7 +112,6 @@ pub(crate) struct Control<W> {
     dropped: Arc<AtomicU64>,
     link: Link,
     generation: u64,
-    keepalive: Keepalive,
     dead: Vec<Arc<Connection>>,
     /// Events of a connection that is still being set up.
     early: Vec<(u64, Seen)>,
@@ -103,7 +125,6 @@ pub(crate) struct Control<W> {
     wants_disks: BTreeSet<String>,
     wants_job: BTreeSet<String>,
     disk_error_requests: VecDeque<(u64, String)>,
-    keepalive_requests: VecDeque<u64>,
 }
 
 impl<W: Write> Control<W> {
@@ -122,7 +143,6 @@ impl<W: Write> Control<W> {
             dropped,
             link: Link::Down { n_failed: 0, retry_usec: 0 },
             generation: 0,
-            keepalive: Keepalive { interval_secs: 10, count: 5 },
             dead: Vec::new(),
             early: Vec::new(),
             look: 0,
@@ -134,7 +154,6 @@ impl<W: Write> Control<W> {
             wants_disks: BTreeSet::new(),
             wants_job: BTreeSet::new(),
             disk_error_requests: VecDeque::new(),
-            keepalive_requests: VecDeque::new(),
         }
     }
 
@@ -225,7 +244,7 @@ impl<W: Write> Control<W> {
                 self.link = Link::Opening { n_failed: *n_failed, is_reported: false };
                 self.generation += 1;
                 let dead = std::mem::take(&mut self.dead);
-                self.looks.give(LookTask::Open { generation: self.generation, keepalive: self.keepalive, dead });
+                self.looks.give(LookTask::Open { generation: self.generation, dead });
             }
             Link::Opening { .. } => {}
             Link::Up(connection) => {
@@ -246,17 +265,13 @@ impl<W: Write> Control<W> {
         None
     }
 
-    /// Gives the idle ask lane its next question: keepalive and the agent's own first, then disks, then jobs.
+    /// Gives the idle ask lane its next question: the agent's own first, then disks, then jobs.
     fn start_question(&mut self) {
         let Link::Up(connection) = &self.link else { return };
         if self.asks.is_busy() {
             return;
         }
         let connection = Arc::clone(connection);
-        if let Some(request_id) = self.keepalive_requests.pop_front() {
-            self.asks.give(AskTask::SetKeepalive { connection, request_id, keepalive: self.keepalive });
-            return;
-        }
         let next = if let Some((request_id, uuid)) = self.disk_error_requests.pop_front() {
             Some((uuid, Question::DiskErrors { request_id }))
         } else if let Some(uuid) = take_free(&mut self.wants_disks, &self.known) {
@@ -265,7 +280,7 @@ impl<W: Write> Control<W> {
             take_free(&mut self.wants_job, &self.known).map(|uuid| (uuid, Question::Job))
         };
         if let Some((uuid, question)) = next {
-            self.asks.give(AskTask::Question { connection, uuid, question });
+            self.asks.give(AskTask { connection, uuid, question });
         }
     }
 
@@ -301,10 +316,6 @@ impl<W: Write> Control<W> {
                     Answer::Nothing => Ok(()),
                 }
             }
-            Input::KeepaliveSet { request_id, outcome } => {
-                self.asks.done();
-                self.tell(reply(request_id, outcome.map(|()| Vec::new())))
-            }
         }
     }
 
@@ -315,15 +326,6 @@ impl<W: Write> Control<W> {
                 self.polls.push(request_id);
                 self.look_usec = 0;
                 Ok(())
-            }
-            Some(Request::SetKeepalive(worker::SetKeepalive { interval_secs, count })) => {
-                self.keepalive = Keepalive { interval_secs, count };
-                if is_up && self.keepalive_requests.len() < MAX_WAITING && !self.asks_are_hung() {
-                    self.keepalive_requests.push_back(request_id);
-                    return Ok(());
-                }
-                // Kept for the next connection.
-                self.decline(request_id, "virConnectSetKeepAlive")
             }
             Some(Request::GetDiskErrors(worker::GetDiskErrors { uuid }))
                 if is_up && self.disk_error_requests.len() < MAX_WAITING && !self.asks_are_hung() =>
@@ -504,8 +506,8 @@ impl<W: Write> Control<W> {
             attempt: n_failed,
             retry_ms,
         }))?;
-        let waiting = self.polls.drain(..).chain(self.keepalive_requests.drain(..));
-        let waiting: Vec<u64> = waiting.chain(self.disk_error_requests.drain(..).map(|(id, _)| id)).collect();
+        let disk_errors = self.disk_error_requests.drain(..).map(|(request_id, _)| request_id);
+        let waiting: Vec<u64> = self.polls.drain(..).chain(disk_errors).collect();
         for request_id in waiting {
             self.decline(request_id, "request")?;
         }

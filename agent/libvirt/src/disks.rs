@@ -55,7 +55,11 @@ fn parse_source(source: Node<'_, '_>, source_type: &str) -> Option<String> {
         "block" | "vhostvdpa" => source.attribute("dev")?.to_owned(),
         "dir" => source.attribute("dir")?.to_owned(),
         "volume" => format!("{}/{}", source.attribute("pool")?, source.attribute("volume")?),
-        "network" => without_secrets(&format!("{}:{}", source.attribute("protocol")?, source.attribute("name").unwrap_or_default())),
+        "network" => without_secrets(&format!(
+            "{}:{}",
+            source.attribute("protocol")?,
+            source.attribute("name").unwrap_or_default()
+        )),
         "vhostuser" => source.attribute("path")?.to_owned(),
         "nvme" => format!("nvme namespace {}", source.attribute("namespace")?),
         _ => return None,

@@ -127,7 +127,10 @@ mod tests {
 
     #[test]
     fn the_limit_holds_from_both_sides() {
-        let fitting = |n: usize| ToWorker { request_id: 0, request: Some(Request::GetDiskErrors(GetDiskErrors { uuid: "x".repeat(n) })) };
+        let fitting = |n: usize| ToWorker {
+            request_id: 0,
+            request: Some(Request::GetDiskErrors(GetDiskErrors { uuid: "x".repeat(n) })),
+        };
         let overhead = fitting(MAX_FRAME - 100).encoded_len() - (MAX_FRAME - 100);
         assert_eq!(encode(&fitting(MAX_FRAME - overhead)).unwrap().len(), 4 + MAX_FRAME);
         assert!(matches!(encode(&fitting(MAX_FRAME - overhead + 1)), Err(FrameError::TooLong { .. })));

@@ -45,7 +45,9 @@ pub(crate) fn job_from_params(job_type: i32, params: impl IntoIterator<Item = (S
                 "operation" => job.operation = value.as_i32(),
                 "auto_converge_throttle" => job.auto_converge_throttle_pct = value.as_i32(),
                 "success" => job.success = if let Value::Bool(success) = value { Some(success) } else { None },
-                "errmsg" => job.error = if let Value::Text(text) = value { Some(clean(&text, MAX_MESSAGE)) } else { None },
+                "errmsg" => {
+                    job.error = if let Value::Text(text) = value { Some(clean(&text, MAX_MESSAGE)) } else { None }
+                }
                 _ => {}
             }
             continue;
@@ -131,9 +133,25 @@ mod tests {
     #[test]
     fn every_figure_of_libvirt_has_a_field() {
         for name in [
-            "time_elapsed", "time_remaining", "downtime", "setup_time", "data_total", "data_processed", "data_remaining",
-            "memory_total", "memory_processed", "memory_remaining", "memory_bps", "memory_dirty_rate", "memory_page_size",
-            "memory_iteration", "memory_postcopy_requests", "disk_total", "disk_processed", "disk_remaining", "disk_bps",
+            "time_elapsed",
+            "time_remaining",
+            "downtime",
+            "setup_time",
+            "data_total",
+            "data_processed",
+            "data_remaining",
+            "memory_total",
+            "memory_processed",
+            "memory_remaining",
+            "memory_bps",
+            "memory_dirty_rate",
+            "memory_page_size",
+            "memory_iteration",
+            "memory_postcopy_requests",
+            "disk_total",
+            "disk_processed",
+            "disk_remaining",
+            "disk_bps",
         ] {
             let job = job_from_params(0, [(name.to_owned(), Value::Uint(7))]);
             assert_ne!(job, Job::default(), "{name}");

@@ -220,12 +220,19 @@ mod tests {
             done_tx.send(()).unwrap();
         })
         .unwrap();
-        assert_eq!((lane.reports(mono_usec(), DEADLINE), lane.wake_usec(mono_usec(), DEADLINE)), (vec![], None), "idle");
+        assert_eq!(
+            (lane.reports(mono_usec(), DEADLINE), lane.wake_usec(mono_usec(), DEADLINE)),
+            (vec![], None),
+            "idle"
+        );
         lane.give("u-1");
         entered.recv().unwrap();
         assert!(lane.wake_usec(mono_usec(), DEADLINE).is_some());
         let reports = lane.reports(mono_usec() + DEADLINE, DEADLINE);
-        assert!(matches!(&reports[..], [Report::Hung { call, .. }] if call.domain.as_deref() == Some("u-1")), "{reports:?}");
+        assert!(
+            matches!(&reports[..], [Report::Hung { call, .. }] if call.domain.as_deref() == Some("u-1")),
+            "{reports:?}"
+        );
         assert!(lane.late_call().is_some());
         release.send(()).unwrap();
         done.recv().unwrap();

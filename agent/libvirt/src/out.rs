@@ -103,13 +103,16 @@ mod tests {
 
     fn received(bytes: &[u8]) -> Vec<Body> {
         let mut from = bytes;
-        std::iter::from_fn(|| frame::read::<FromWorker>(&mut from).unwrap()).filter_map(|message| message.body).collect()
+        std::iter::from_fn(|| frame::read::<FromWorker>(&mut from).unwrap())
+            .filter_map(|message| message.body)
+            .collect()
     }
 
     #[track_caller]
     fn check_look(n_domains: usize, name_len: usize, want_parts: usize) {
         let mut out = Out::new(Vec::new());
-        let domain = |n: usize| worker::Domain { uuid: n.to_string(), name: "n".repeat(name_len), ..Default::default() };
+        let domain =
+            |n: usize| worker::Domain { uuid: n.to_string(), name: "n".repeat(name_len), ..Default::default() };
         out.send_look(1, 7, (0..n_domains).map(domain).collect(), 5).unwrap();
         let parts: Vec<Domains> = received(&out.socket)
             .into_iter()

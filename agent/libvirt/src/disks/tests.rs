@@ -102,6 +102,7 @@ fn a_hundred_thousand_levels_do_not_overflow_the_stack() {
 
 #[test]
 fn an_endless_list_of_disks_is_cut() {
-    let xml = format!("<domain><devices>{}</devices></domain>", "<disk><target dev='vda'/></disk>".repeat(MAX_DISKS + 1));
+    let xml =
+        format!("<domain><devices>{}</devices></domain>", "<disk><target dev='vda'/></disk>".repeat(MAX_DISKS + 1));
     assert_eq!(parse_disks(&xml).unwrap().len(), MAX_DISKS);
 }

@@ -51,9 +51,9 @@ impl Connection {
         let uri = CString::new(uri).map_err(|_| VirtError::own(name, "the URI holds a NUL byte"))?;
         let ptr = match access {
             // SAFETY: a C string that outlives the call.
-            Access::ReadOnly => {
-                check_ptr(caller, "virConnectOpenReadOnly", None, || unsafe { sys::virConnectOpenReadOnly(uri.as_ptr()) })
-            }
+            Access::ReadOnly => check_ptr(caller, "virConnectOpenReadOnly", None, || unsafe {
+                sys::virConnectOpenReadOnly(uri.as_ptr())
+            }),
             // SAFETY: as above.
             Access::Writable => check_ptr(caller, name, None, || unsafe { sys::virConnectOpen(uri.as_ptr()) }),
         }?;
@@ -84,15 +84,14 @@ impl Connection {
         &self.registered.missing
     }
 
-    /// Sets the keepalive. Asks the daemon nothing. Drivers without a daemon have none.
+    /// Sets the keepalive, once for a connection. Asks the daemon nothing. Drivers without a daemon have none.
     ///
     /// # Errors
     /// The connection is dead.
-    pub(crate) fn set_keepalive(&self, caller: &Caller, interval_secs: u32, count: u32) -> Result<(), VirtError> {
-        let interval = i32::try_from(interval_secs).unwrap_or(i32::MAX);
+    pub(crate) fn set_keepalive(&self, caller: &Caller, interval_secs: i32, count: u32) -> Result<(), VirtError> {
         // SAFETY: an open connection and two numbers.
         check(caller, "virConnectSetKeepAlive", None, || unsafe {
-            sys::virConnectSetKeepAlive(self.as_ptr(), interval, count)
+            sys::virConnectSetKeepAlive(self.as_ptr(), interval_secs, count)
         })?;
         Ok(())
     }
@@ -147,7 +146,8 @@ impl Connection {
         // SAFETY: libvirt made a list of that many domains, each one ours to free, and the list itself too.
         let domains = unsafe {
             let list = std::slice::from_raw_parts(first, usize::try_from(count).unwrap_or(0));
-            let domains = list.iter().filter_map(|domain| NonNull::new(*domain).map(|domain| Domain::own(domain))).collect();
+            let domains =
+                list.iter().filter_map(|domain| NonNull::new(*domain).map(|domain| Domain::own(domain))).collect();
             nix::libc::free(first.cast::<c_void>());
             domains
         };

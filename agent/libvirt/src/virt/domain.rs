@@ -80,11 +80,7 @@ impl Domain {
         })?;
         // SAFETY: three integers, for which zeroes are a value even if libvirt left one out.
         let info = unsafe { info.assume_init() };
-        Ok(Control {
-            state: info.state.cast_signed(),
-            details: info.details.cast_signed(),
-            state_ms: info.stateTime,
-        })
+        Ok(Control { state: info.state.cast_signed(), details: info.details.cast_signed(), state_ms: info.stateTime })
     }
 
     /// Figures of the job under way. Takes the query job for a moment.

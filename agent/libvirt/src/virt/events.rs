@@ -11,8 +11,8 @@ use std::{
 };
 
 use kulprit_proto::worker::{
-    ControlError, DomainEvent, IoError, JobCompleted, Lifecycle, MemoryFailure, MigrationIteration, QemuEvent, Watchdog,
-    domain_event::Event,
+    ControlError, DomainEvent, IoError, JobCompleted, Lifecycle, MemoryFailure, MigrationIteration, QemuEvent,
+    Watchdog, domain_event::Event,
 };
 use virt_sys as sys;
 
@@ -59,13 +59,22 @@ fn table() -> [(sys::virDomainEventID, Generic); 9] {
     [
         (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, generic!(on_lifecycle: LifecycleCallback)),
         (sys::VIR_DOMAIN_EVENT_ID_WATCHDOG, generic!(on_watchdog: sys::virConnectDomainEventWatchdogCallback)),
-        (sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, generic!(on_io_error: sys::virConnectDomainEventIOErrorReasonCallback)),
+        (
+            sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON,
+            generic!(on_io_error: sys::virConnectDomainEventIOErrorReasonCallback),
+        ),
         (sys::VIR_DOMAIN_EVENT_ID_CONTROL_ERROR, generic!(on_control_error: sys::virConnectDomainEventGenericCallback)),
         (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, generic!(on_device: sys::virConnectDomainEventDeviceRemovedCallback)),
         (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, generic!(on_device: sys::virConnectDomainEventDeviceAddedCallback)),
-        (sys::VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, generic!(on_iteration: sys::virConnectDomainEventMigrationIterationCallback)),
+        (
+            sys::VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION,
+            generic!(on_iteration: sys::virConnectDomainEventMigrationIterationCallback),
+        ),
         (sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, generic!(on_job: sys::virConnectDomainEventJobCompletedCallback)),
-        (sys::VIR_DOMAIN_EVENT_ID_MEMORY_FAILURE, generic!(on_memory_failure: sys::virConnectDomainEventMemoryFailureCallback)),
+        (
+            sys::VIR_DOMAIN_EVENT_ID_MEMORY_FAILURE,
+            generic!(on_memory_failure: sys::virConnectDomainEventMemoryFailureCallback),
+        ),
     ]
 }
 
@@ -199,13 +208,23 @@ unsafe extern "C" fn on_control_error(_: sys::virConnectPtr, domain: sys::virDom
     unsafe { emit_event(domain, opaque, Event::ControlError(ControlError {})) };
 }
 
-unsafe extern "C" fn on_device(_: sys::virConnectPtr, domain: sys::virDomainPtr, _: *const c_char, opaque: *mut c_void) {
+unsafe extern "C" fn on_device(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _: *const c_char,
+    opaque: *mut c_void,
+) {
     // SAFETY: libvirt lends a live domain.
     let (uuid, ..) = unsafe { identity(domain) };
     emit(opaque, Seen::DevicesChanged { uuid });
 }
 
-unsafe extern "C" fn on_iteration(_: sys::virConnectPtr, domain: sys::virDomainPtr, iteration: c_int, opaque: *mut c_void) {
+unsafe extern "C" fn on_iteration(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    iteration: c_int,
+    opaque: *mut c_void,
+) {
     // SAFETY: libvirt lends a live domain.
     unsafe { emit_event(domain, opaque, Event::MigrationIteration(MigrationIteration { iteration })) };
 }

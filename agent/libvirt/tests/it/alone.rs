@@ -112,7 +112,8 @@ fn a_socket_without_permission_is_denied() {
 #[test]
 fn domains_of_a_driver_without_daemon_are_told() {
     let mut worker = Worker::start(&["--uri", "test:///default"]);
-    let is_started = |body: &Body| matches!(body, Body::Started(started) if started.lib_version > 6_000_000).then_some(());
+    let is_started =
+        |body: &Body| matches!(body, Body::Started(started) if started.lib_version > 6_000_000).then_some(());
     worker.wait_for("start", SOON, is_started);
     let connected = worker.wait_for("connection", SOON, |body| match body {
         Body::Connected(connected) => Some(connected.clone()),

@@ -41,13 +41,23 @@ impl Daemon {
     pub(crate) fn start() -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/private-libvirtd.sh");
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]);
+        command.args([
+            "--mount",
+            "--net",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--propagation",
+            "private",
+        ]);
         command.arg("bash").arg(script).stdin(Stdio::piped());
         // SAFETY: prctl is async-signal-safe, and the only thing done between fork and exec.
         unsafe { command.pre_exec(|| prctl::set_pdeathsig(signal::Signal::SIGKILL).map_err(Into::into)) };
         let unshare = command.spawn().unwrap();
         let parent = i32::try_from(unshare.id()).unwrap();
-        let init = wait("the namespaces", || processes().find(|process| process.parent == parent).map(|found| found.pid));
+        let init =
+            wait("the namespaces", || processes().find(|process| process.parent == parent).map(|found| found.pid));
         let mut daemon = Self { unshare, init };
         daemon.restart();
         daemon
@@ -94,7 +104,8 @@ impl Daemon {
 
     /// Defines and starts a guest without an operating system; it has one disk and sits in its firmware.
     pub(crate) fn start_guest(&self, name: &str) {
-        let (kind, root) = (if Path::new("/dev/kvm").exists() { "kvm" } else { "qemu" }, format!("/proc/{}/root", self.init));
+        let (kind, root) =
+            (if Path::new("/dev/kvm").exists() { "kvm" } else { "qemu" }, format!("/proc/{}/root", self.init));
         let image = format!("/var/lib/libvirt/images/{name}.img");
         fs::File::create(format!("{root}{image}")).unwrap().set_len(16 << 20).unwrap();
         let xml = format!(

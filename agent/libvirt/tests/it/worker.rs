@@ -38,9 +38,11 @@ impl Worker {
         let fd = theirs.as_raw_fd();
         // SAFETY: dup2 is async-signal-safe, and the only thing done between fork and exec.
         unsafe {
-            command.pre_exec(move || {
-                if nix::libc::dup2(fd, 3) == 3 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-            });
+            command.pre_exec(
+                move || {
+                    if nix::libc::dup2(fd, 3) == 3 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+                },
+            );
         }
         change(&mut command);
         let child = command.spawn().unwrap();
@@ -63,7 +65,7 @@ impl Worker {
                 return found;
             }
         }
-        panic!("no {what} within {at_most:?}; it told {:#?}", self.told);
+        panic!("no {what} within {at_most:?}; it told {:?}", self.told);
     }
 
     /// What it tells within `during`.
