@@ -34,7 +34,7 @@ pub(crate) async fn answer(arguments: Arguments, terminal: &mut Terminal) -> Res
             findings::answer(&ask, terminal, node, code, all, since).await?;
         }
         Question::Status { socket } => agent_status::answer(&ask, terminal, socket).await?,
-        Question::Causes { id } => causes::answer(&ask, terminal, id).await?,
+        Question::Causes { id } => causes::answer(ask.format, terminal, id.as_deref())?,
         Question::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "kulprit", &mut text);

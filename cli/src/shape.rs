@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use kulprit_diagnosis::catalogue::{Clue, Step};
 use kulprit_proto::v1;
 use serde::Serialize;
 
@@ -436,17 +437,21 @@ pub(crate) struct CauseRemedy {
     pub(crate) prevent: Vec<String>,
 }
 
-impl From<v1::CatalogueCause> for CatalogueCause {
-    fn from(cause: v1::CatalogueCause) -> Self {
-        let remedy = cause.remedy.unwrap_or_default();
+impl From<&kulprit_diagnosis::Cause> for CatalogueCause {
+    fn from(cause: &kulprit_diagnosis::Cause) -> Self {
+        let texts = |steps: &[Step]| steps.iter().map(|step| step.text().to_owned()).collect();
         Self {
-            id: cause.id,
-            meaning: cause.meaning,
-            symptoms: cause.symptoms,
-            roles: cause.roles,
-            runbook_item: cause.runbook_item,
-            clues: cause.clues,
-            remedy: CauseRemedy { now: remedy.now, check: remedy.check, prevent: remedy.prevent },
+            id: cause.id.to_owned(),
+            meaning: cause.meaning.to_owned(),
+            symptoms: cause.symptoms().map(|symptom| symptom.as_str().to_owned()).collect(),
+            roles: cause.roles.iter().map(|role| role.as_str().to_owned()).collect(),
+            runbook_item: cause.runbook_item.to_owned(),
+            clues: cause.clues.iter().map(Clue::line).collect(),
+            remedy: CauseRemedy {
+                now: texts(cause.advice.now),
+                check: texts(cause.advice.check),
+                prevent: texts(cause.advice.prevent),
+            },
         }
     }
 }

@@ -49,3 +49,17 @@ fn completions_are_printed_for_every_shell() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("kulprit"), "{shell}");
     }
 }
+
+#[test]
+fn an_unknown_cause_points_to_the_list() {
+    check_refused(&["causes", "Gremlins"], &["`Gremlins`", "kulprit causes"]);
+}
+
+#[test]
+fn causes_are_listed_without_central() {
+    let output = kulprit(&["--central", "http://127.0.0.1:1", "causes", "-o", "json"]);
+    let causes: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON was asked for");
+    let ids: Vec<&str> =
+        causes["causes"].as_array().expect("a list").iter().filter_map(|cause| cause["id"].as_str()).collect();
+    assert!(ids.contains(&"LocalDiskStalled") && ids.last() == Some(&"Unexplained"), "{ids:?}");
+}

@@ -1,23 +1,20 @@
-//! `kulprit causes`: the catalogue of causes, as central knows it.
+//! `kulprit causes`: the catalogue of causes this command was built with; needs no central.
 
 use std::fmt::Write as _;
 
-use kulprit_proto::v1;
+use kulprit_diagnosis::CAUSES;
 
-use crate::{Terminal, commands::Ask, error::AskError, output, shape, table::Table};
+use crate::{Terminal, arguments::Format, error::AskError, output, shape, table::Table};
 
-pub(super) async fn answer(ask: &Ask, terminal: &mut Terminal, id: Option<String>) -> Result<(), AskError> {
-    let mut central = ask.central().await?;
-    let causes = ask.take(central.list_causes(v1::ListCausesRequest {}).await)?.causes;
-    let mut causes: Vec<shape::CatalogueCause> = causes.into_iter().map(shape::CatalogueCause::from).collect();
-    if let Some(id) = &id {
-        causes.retain(|cause| cause.id.eq_ignore_ascii_case(id));
-        if causes.is_empty() {
-            return Err(AskError::NoSuchCause(id.clone()));
-        }
+pub(super) fn answer(format: Format, terminal: &mut Terminal, id: Option<&str>) -> Result<(), AskError> {
+    let is_asked_for = |cause: &str| id.is_none_or(|id| cause.eq_ignore_ascii_case(id));
+    let causes: Vec<shape::CatalogueCause> =
+        CAUSES.iter().filter(|cause| is_asked_for(cause.id)).map(|cause| (*cause).into()).collect();
+    if let (Some(id), true) = (id, causes.is_empty()) {
+        return Err(AskError::NoSuchCause(id.to_owned()));
     }
     let shaped = shape::Causes { causes };
-    output::print(terminal, ask.format, &shaped, |terminal| match (&id, shaped.causes.as_slice()) {
+    output::print(terminal, format, &shaped, |terminal| match (id, shaped.causes.as_slice()) {
         (Some(_), [cause]) => page(terminal, cause),
         (_, causes) => {
             let mut table = Table::new(&["CAUSE", "MEANING"]);
