@@ -75,7 +75,7 @@ fn present(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
         if nearness == Nearness::Foreign || !fits(facts, &state.attributes, nearness) {
             continue;
         }
-        let is_later = state.since.wall_usec > scene.onset_usec.saturating_add(SAME_MOMENT_USEC);
+        let is_later = scene.has_onset() && state.since.wall_usec > scene.onset_usec.saturating_add(SAME_MOMENT_USEC);
         hits.push(Hit {
             factor: nearness.factor(),
             freshness: if is_later { AFTER_ONSET } else { 1.0 },

@@ -254,6 +254,11 @@ impl<'a> Scene<'a> {
         if is_other_vms { Nearness::Foreign } else { Nearness::OfNode }
     }
 
+    /// Whether the onset is one thing's. Where no symptom was derived, faults stand beside each other, each with its own.
+    pub(crate) fn has_onset(&self) -> bool {
+        self.symptom.id != SymptomId::Unspecified
+    }
+
     /// Whether the symptom is still being made, so that what is well now cannot be its cause. A guest stays paused, and a QEMU
     /// stays dead, long after what did it is over.
     pub(crate) fn is_ongoing(&self) -> bool {

@@ -1,1 +1,254 @@
+//! Builders for snapshots in tests: a node `n1` with one VM `db-0` that is well, and what can befall it.
+//!
+//! Every time is seconds before the moment of asking, [`NOW`]. A healthy node has every state that its probes own looked at and
+//! absent, since an hour.
 
+use kulprit_model::{
+    Attributes, Disk, Domain, Evidence, FindingCode, Moment, Occurrence, Qemu, State, Status, Subject,
+    catalogue::{CATALOGUE, Kind},
+    subject::SubjectType,
+};
+
+use crate::{
+    Attribution, NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView, attribute, libvirt, symptoms,
+};
+
+/// The moment of asking, Unix time in microseconds: 2026-03-01T10:15:00Z.
+pub(crate) const NOW: i64 = 1_772_360_100_000_000;
+pub(crate) const UID: &str = "0b2c0b2c-0000-4000-8000-000000000001";
+pub(crate) const OTHER_UID: &str = "0b2c0b2c-0000-4000-8000-000000000002";
+pub(crate) const PID: u32 = 4711;
+const HOUR: i64 = 3_600;
+
+/// `secs` before the moment of asking, on both clocks.
+pub(crate) fn ago(secs: i64) -> Moment {
+    Moment { wall_usec: NOW - secs * 1_000_000, boottime_usec: (100_000 - secs) * 1_000_000 }
+}
+
+pub(crate) fn mk_state(code: FindingCode, subject: Subject, status: Status, since_secs: i64) -> State {
+    State {
+        code,
+        subject,
+        status,
+        since: ago(since_secs),
+        looked: ago(1),
+        unknown_because: (status == Status::Unknown).then(|| "no answer within 2 s".to_owned()),
+        attributes: Attributes::new(),
+        evidence: match status {
+            Status::Present => vec![Evidence::new("procfs", ago(since_secs), format!("{code} as seen"))],
+            Status::Absent | Status::Unknown => Vec::new(),
+        },
+    }
+}
+
+pub(crate) fn mk_occurrence(code: FindingCode, subject: Subject, secs: i64, attributes: Attributes) -> Occurrence {
+    Occurrence {
+        code,
+        subject,
+        first: ago(secs),
+        last: ago(secs),
+        count: 1,
+        attributes,
+        evidence: vec![Evidence::new("kmsg", ago(secs), format!("{code} as logged"))],
+    }
+}
+
+pub(crate) fn mk_domain(uid: &str, state: i32, reason: i32, since_secs: i64) -> Domain {
+    Domain { uid: uid.to_owned(), name: "db-0".to_owned(), state, reason, since: ago(since_secs), is_persistent: true }
+}
+
+pub(crate) fn mk_qemu(uid: &str, pid: u32, device_name: &str, device: &str) -> Qemu {
+    Qemu {
+        uid: uid.to_owned(),
+        name: Some("db-0".to_owned()),
+        pid,
+        start_ticks: u64::from(pid) * 10,
+        since: ago(HOUR),
+        disks: vec![Disk {
+            path: format!("/mnt/{device_name}/disk.img"),
+            device: Some(device.to_owned()),
+            device_name: Some(device_name.to_owned()),
+            fstype: Some("ext4".to_owned()),
+            mount_point: Some(format!("/mnt/{device_name}")),
+        }],
+    }
+}
+
+fn mk_vm(uid: &str, name: &str, pid: u32, device_name: &str, device: &str) -> VmView {
+    VmView {
+        uid: uid.to_owned(),
+        namespace: None,
+        name: name.to_owned(),
+        domain: Some(mk_domain(uid, libvirt::RUNNING, 1, HOUR)),
+        qemu: Some(mk_qemu(uid, pid, device_name, device)),
+        last_qemu: None,
+    }
+}
+
+/// The subjects that a finding of this type has on the healthy node.
+fn subjects(subject: SubjectType) -> Vec<Subject> {
+    match subject {
+        SubjectType::Node => vec![Subject::Node],
+        SubjectType::Unit => vec![Subject::unit("kubelet.service")],
+        SubjectType::Vm => vec![Subject::vm(UID), Subject::vm(OTHER_UID)],
+        SubjectType::Libvirt => vec![Subject::Libvirt { uri: "qemu:///system".to_owned() }],
+        SubjectType::Probe => ["kubelet", "kvm", "qemu", "domain", "kernel-log"]
+            .map(|name| Subject::Probe { name: name.to_owned() })
+            .to_vec(),
+        SubjectType::Process | SubjectType::Device => Vec::new(),
+    }
+}
+
+/// One fault or change of the healthy node.
+pub(crate) struct World {
+    pub(crate) snapshot: Snapshot,
+}
+
+impl World {
+    /// A node `n1` with the VM `db-0` on `loop3` and the VM `other` on `loop4`, everything looked at and well.
+    pub(crate) fn well() -> Self {
+        let mut states: Vec<State> = CATALOGUE
+            .iter()
+            .filter(|spec| spec.kind == Kind::State)
+            .flat_map(|spec| subjects(spec.subject).into_iter().map(|subject| (spec.code, subject)))
+            .map(|(code, subject)| mk_state(code, subject, Status::Absent, HOUR))
+            .collect();
+        states.sort_by(|a, b| (a.code, &a.subject).cmp(&(b.code, &b.subject)));
+        let node = NodeView {
+            name: "n1".to_owned(),
+            is_reporting: true,
+            last_heard_wall_usec: Some(ago(1).wall_usec),
+            vms: vec![mk_vm(UID, "db-0", PID, "loop3", "7:3"), mk_vm(OTHER_UID, "other", 815, "loop4", "7:4")],
+            states,
+            occurrences: Vec::new(),
+            cannot_show: Vec::new(),
+        };
+        Self { snapshot: Snapshot { reference_wall_usec: NOW, nodes: vec![node], ..Snapshot::default() } }
+    }
+
+    pub(crate) fn node(&mut self) -> &mut NodeView {
+        &mut self.snapshot.nodes[0]
+    }
+
+    pub(crate) fn vm(&mut self) -> &mut VmView {
+        &mut self.node().vms[0]
+    }
+
+    /// The VM as one that KubeVirt runs.
+    pub(crate) fn kubevirt(mut self) -> Self {
+        self.vm().namespace = Some("prod".to_owned());
+        self
+    }
+
+    /// Sets a state of the node, replacing what was known of it.
+    pub(crate) fn set(mut self, state: State) -> Self {
+        self.node().states.retain(|old| (old.code, &old.subject) != (state.code, &state.subject));
+        self.node().states.push(state);
+        self
+    }
+
+    /// A state of the VM that is present.
+    pub(crate) fn vm_has(self, code: FindingCode, since_secs: i64) -> Self {
+        self.vm_has_with(code, since_secs, Attributes::new())
+    }
+
+    pub(crate) fn vm_has_with(self, code: FindingCode, since_secs: i64, attributes: Attributes) -> Self {
+        let state = mk_state(code, Subject::vm(UID), Status::Present, since_secs);
+        self.set(State { attributes, ..state })
+    }
+
+    /// A state of the node, of its kubelet or of its libvirt that is present.
+    pub(crate) fn node_has(self, code: FindingCode, since_secs: i64) -> Self {
+        let subject = subjects(code.spec().subject).remove(0);
+        self.set(mk_state(code, subject, Status::Present, since_secs))
+    }
+
+    /// Everything that a probe says is unknown, or its log was not read: as if its file were missing from a case.
+    pub(crate) fn blind(mut self, probe: &str) -> Self {
+        for state in &mut self.node().states {
+            let is_its_blindness = matches!(&state.subject, Subject::Probe { name } if name == probe);
+            if state.code.spec().probe == probe || is_its_blindness {
+                state.status = Status::Unknown;
+                state.unknown_because = Some("permission denied".to_owned());
+            }
+        }
+        self.node().occurrences.retain(|occurrence| occurrence.code.spec().probe != probe);
+        self
+    }
+
+    pub(crate) fn happened(mut self, code: FindingCode, subject: Subject, secs: i64, attributes: Attributes) -> Self {
+        self.node().occurrences.push(mk_occurrence(code, subject, secs, attributes));
+        self
+    }
+
+    pub(crate) fn domain(mut self, state: i32, reason: i32, since_secs: i64) -> Self {
+        self.vm().domain = Some(mk_domain(UID, state, reason, since_secs));
+        self
+    }
+
+    /// QEMU ended so many seconds ago; its per-process states are gone with it.
+    pub(crate) fn qemu_ended(mut self, secs: i64, attributes: Attributes) -> Self {
+        let vm = self.vm();
+        vm.last_qemu = vm.qemu.take();
+        self.node().states.retain(|state| state.subject != Subject::vm(UID));
+        self.happened(FindingCode::QemuExited, Subject::vm(UID), secs, attributes)
+    }
+
+    /// The agent of the node has been silent for a minute.
+    pub(crate) fn silent(mut self) -> Self {
+        let node = self.node();
+        node.is_reporting = false;
+        node.last_heard_wall_usec = Some(ago(60).wall_usec);
+        for state in &mut node.states {
+            state.status = Status::Unknown;
+        }
+        self
+    }
+
+    pub(crate) fn symptoms(&self) -> Vec<Symptom> {
+        symptoms(&self.snapshot)
+    }
+
+    /// The symptom of the VM `db-0`, which it must have.
+    #[track_caller]
+    pub(crate) fn symptom(&self) -> Symptom {
+        let found = self.symptoms().into_iter().find(|symptom| symptom.subject == vm_subject());
+        found.expect("the VM shows a symptom")
+    }
+
+    /// The answer for the symptom of the VM `db-0`.
+    #[track_caller]
+    pub(crate) fn why(&self) -> Attribution {
+        attribute(&self.snapshot, &self.symptom())
+    }
+
+    /// The answer for a symptom that was raised before, whatever can be seen now.
+    pub(crate) fn why_symptom(&self, id: SymptomId, onset_secs: i64) -> Attribution {
+        let since_wall_usec = Some(ago(onset_secs).wall_usec);
+        attribute(&self.snapshot, &Symptom { subject: vm_subject(), id, since_wall_usec, text: String::new() })
+    }
+
+    /// The answer for the node.
+    #[track_caller]
+    pub(crate) fn why_node(&self) -> Attribution {
+        let subject = SymptomSubject::Node { node: "n1".to_owned() };
+        let found = self.symptoms().into_iter().find(|symptom| symptom.subject == subject);
+        attribute(&self.snapshot, &found.expect("the node shows a symptom"))
+    }
+}
+
+pub(crate) fn vm_subject() -> SymptomSubject {
+    SymptomSubject::Vm { node: "n1".to_owned(), uid: UID.to_owned() }
+}
+
+/// One line per cause for a failing test.
+pub(crate) fn table(attribution: &Attribution) -> String {
+    let mut text = String::new();
+    for cause in attribution.causes.iter().take(5) {
+        text.push_str(&format!("\n  {:.3} {:+.1} {} {:?}", cause.probability, cause.score_db, cause.id, cause.chain));
+        for line in &cause.evidence {
+            text.push_str(&format!("\n      {:+.1} {} {}", line.weight_db, line.cause, line.text));
+        }
+    }
+    text
+}

@@ -1,1 +1,6 @@
+//! What the crate promises, from snapshot to verdict: symptoms, each cause from all sides, what is said beside it, properties.
 
+mod causes;
+mod properties;
+mod said;
+mod symptoms;

@@ -40,7 +40,7 @@ pub const QEMU_CRASHED: Cause = Cause {
         },
         Clue {
             group: "death",
-            strength: Strength::Good,
+            strength: Strength::Strong,
             look: Look::Happened(QemuExited, &[Fact::Own, Fact::Missing(SIGNAL), Fact::NoneOf(EXIT_CODE, &["0"])]),
             text: "QEMU ended by itself with an error code",
         },

@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::{DomainFailed, MemcgOomKill, NodeOomKill, ProcessCrashed, QemuExited},
-    attribute::SIGNAL,
+    attribute::{EXIT_CODE, SIGNAL},
 };
 
 use crate::{
@@ -54,16 +54,6 @@ pub const QEMU_KILLED: Cause = Cause {
             text: "QEMU vanished, and the kernel log has neither an OOM kill nor a crash",
         },
         Clue {
-            group: "libvirt",
-            strength: Strength::Hint,
-            look: Look::All(&[
-                Look::Happened(DomainFailed, &[Fact::Own]),
-                Look::NotHappened(MemcgOomKill),
-                Look::NotHappened(NodeOomKill),
-            ]),
-            text: "libvirt did not end it: it saw its QEMU vanish",
-        },
-        Clue {
             group: "other-death",
             strength: Strength::StronglyAgainst,
             look: Look::Happened(MemcgOomKill, &[Fact::Own]),
@@ -86,6 +76,12 @@ pub const QEMU_KILLED: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Happened(ProcessCrashed, &[Fact::Own]),
             text: "the kernel logged a fatal fault of QEMU",
+        },
+        Clue {
+            group: "other-death",
+            strength: Strength::StronglyAgainst,
+            look: Look::Happened(QemuExited, &[Fact::Own, Fact::Missing(SIGNAL), Fact::NoneOf(EXIT_CODE, &[])]),
+            text: "QEMU ended by itself, not by a signal",
         },
         Clue {
             group: "alive",

@@ -1,0 +1,151 @@
+//! What a verdict says beside its causes: the remedy, what is safe, what was and was not seen.
+
+use kulprit_model::{Attributes, FindingCode, Subject, attribute::SIGNAL};
+
+use crate::{CAUSES, SymptomId, libvirt, score_sheets, testing::*};
+
+fn dead() -> World {
+    World::well()
+        .domain(libvirt::SHUTOFF, libvirt::SHUTOFF_CRASHED, 58)
+        .qemu_ended(60, Attributes::new().with(SIGNAL, 11))
+}
+
+#[test]
+fn a_forced_delete_is_safe_only_when_qemu_is_certainly_gone() {
+    assert!(dead().why().causes[0].remedy.safe_to_force_delete);
+    let symptom = dead().symptom();
+    let check = |world: World, what: &str| {
+        let answer = crate::attribute(&world.snapshot, &symptom);
+        assert!(answer.causes.iter().all(|cause| !cause.remedy.safe_to_force_delete), "{what}");
+    };
+    check(dead().silent(), "a node that does not answer");
+    check(dead().blind("qemu"), "processes that cannot be read");
+    check(dead().domain(libvirt::RUNNING, 1, 58), "libvirt holds it active");
+    check(dead().vm_has(FindingCode::QemuTerminationPending, 5), "killed and not ended");
+    check(World::well(), "a QEMU that lives");
+}
+
+#[test]
+fn commands_name_the_vm_the_process_and_the_mount() {
+    let answer = World::well()
+        .vm_has(FindingCode::QemuThreadBlocked, 60)
+        .vm_has_with(
+            FindingCode::VmDiskStalled,
+            60,
+            Attributes::new().with("wait", "local_storage").with("mount_point", "/mnt/a b"),
+        )
+        .why();
+    let now = answer.causes[0].remedy.now.join("\n");
+    assert!(now.contains("fsfreeze --unfreeze '/mnt/a b'"), "{now}");
+    let stopped = World::well().vm_has(FindingCode::QemuStopped, 60).why();
+    let now = stopped.causes[0].remedy.now.join("\n");
+    assert!(now.contains(&format!("kill -CONT {PID}")) && now.contains("virsh destroy db-0"), "{now}");
+    assert!(!now.contains("kubectl") && !now.contains("virtctl"), "{now}");
+}
+
+#[test]
+fn a_vm_of_kubevirt_gets_kubernetes_commands() {
+    let answer = World::well().kubevirt().vm_has(FindingCode::QemuStopped, 60).why();
+    let now = answer.causes[0].remedy.now.join("\n");
+    assert!(
+        now.contains("virtctl stop --force --grace-period 0 -n prod db-0") && !now.contains("virsh destroy"),
+        "{now}"
+    );
+}
+
+#[test]
+fn a_hostile_name_cannot_leave_its_word() {
+    let mut world = World::well().vm_has(FindingCode::QemuStopped, 60);
+    world.vm().name = "x'; reboot #{node}".to_owned();
+    let now = world.why().causes[0].remedy.now.join("\n");
+    assert!(now.contains(r"virsh destroy 'x'\''; reboot #{node}'"), "{now}");
+}
+
+#[test]
+fn no_placeholder_is_left_in_any_remedy() {
+    for world in [World::well(), World::well().kubevirt()] {
+        let answer = world.why_symptom(SymptomId::Unspecified, 60);
+        for cause in &answer.causes {
+            for step in cause.remedy.now.iter().chain(&cause.remedy.check).chain(&cause.remedy.prevent) {
+                for key in ["{vm}", "{namespace}", "{node}", "{pid}", "{device}", "{mount}", "{unit}"] {
+                    assert!(!step.contains(key), "{}: {step}", cause.id);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_healthy_vm_asked_by_name_is_told_what_was_looked_at() {
+    let answer = World::well().why_symptom(SymptomId::Unspecified, 60);
+    assert_eq!(answer.causes[0].id, "Unexplained");
+    for probe in ["/dev/kvm", "QEMU's processes", "libvirt and its domains", "the kernel log"] {
+        assert!(answer.looked_at.iter().any(|text| text.contains(probe)), "{probe}: {:?}", answer.looked_at);
+    }
+    assert_eq!(answer.unknown, Vec::<String>::new());
+}
+
+#[test]
+fn each_blind_spot_is_said_once_with_its_reason() {
+    for (probe, what) in [
+        ("kvm", "/dev/kvm could not be looked at"),
+        ("qemu", "QEMU's processes and threads could not be looked at"),
+        ("domain", "libvirt and its domains could not be looked at"),
+        ("kernel-log", "the kernel log could not be looked at"),
+    ] {
+        let answer = World::well().blind(probe).why_symptom(SymptomId::Unspecified, 60);
+        let said: Vec<_> = answer.unknown.iter().filter(|text| text.contains(what)).collect();
+        assert_eq!(said.len(), 1, "{probe}: {:?}", answer.unknown);
+        assert!(said[0].ends_with("permission denied"), "{}", said[0]);
+        assert!(!answer.looked_at.iter().any(|text| text.contains(&what[..8])), "{probe}: {:?}", answer.looked_at);
+    }
+}
+
+#[test]
+fn what_a_host_cannot_show_is_passed_on() {
+    let mut world = World::well();
+    world.node().cannot_show.push("exit signals: kernel older than 6.15".to_owned());
+    let answer = world.why_symptom(SymptomId::Unspecified, 60);
+    assert_eq!(answer.unknown, ["n1: exit signals: kernel older than 6.15"]);
+}
+
+#[test]
+fn a_vm_or_node_that_nobody_knows_is_unexplained() {
+    let mut world = World::well();
+    world.snapshot.nodes.clear();
+    let answer = world.why_symptom(SymptomId::Unspecified, 60);
+    assert_eq!(answer.causes[0].id, "Unexplained");
+    assert_eq!(answer.unknown, ["n1: no agent of this node has ever reported"]);
+}
+
+#[test]
+fn evidence_of_one_origin_is_shown_and_counts_once() {
+    let answer =
+        World::well().vm_has(FindingCode::QemuStopped, 60).vm_has(FindingCode::DomainControlOccupied, 50).why();
+    let weights: Vec<_> = answer.causes[0].evidence.iter().map(|line| (line.text.as_str(), line.weight_db)).collect();
+    assert_eq!(weights, [("QemuStopped as seen", 30.0), ("DomainControlOccupied as seen", 0.0)]);
+}
+
+#[test]
+fn a_score_sheet_adds_up_to_the_score() {
+    let world = dead().happened(FindingCode::ProcessCrashed, Subject::vm(UID), 60, Attributes::new());
+    let symptom = world.symptom();
+    let answer = crate::attribute(&world.snapshot, &symptom);
+    for sheet in score_sheets(&world.snapshot, &symptom) {
+        let counted: f64 = sheet
+            .lines
+            .iter()
+            .filter(|line| line.is_counted)
+            .map(|line| line.clue.strength.decibans() * line.factor * line.freshness)
+            .sum();
+        assert!((sheet.score_db() - sheet.prior_db - counted).abs() < 1e-9, "{}", sheet.cause.id);
+        let candidate = answer.causes.iter().find(|cause| cause.id == sheet.cause.id).expect("no chain here");
+        assert!((candidate.score_db - sheet.score_db()).abs() < 1e-9, "{}", sheet.cause.id);
+    }
+}
+
+#[test]
+fn every_cause_is_a_candidate_of_every_symptom() {
+    let answer = World::well().why_symptom(SymptomId::Unresponsive, 60);
+    assert_eq!(answer.causes.len(), CAUSES.len());
+}
