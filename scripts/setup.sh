@@ -36,12 +36,15 @@ say() { echo "setup: $*"; }
 fail() { echo "setup: $*" >&2; exit 1; }
 
 # --- the Rust toolchain -------------------------------------------------------------------------------------------------------------
+# Where rustup puts it, also for the person behind sudo; and the folders of an administrator's tools.
+home=$([ -z "${SUDO_USER:-}" ] || getent passwd "$SUDO_USER" | cut -d: -f6)
+export PATH="$PATH:${HOME:-}/.cargo/bin:$home/.cargo/bin:/usr/sbin:/sbin"
 wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 if ! command -v cargo >/dev/null; then
     say "Rust is missing, and this script leaves it to you: install rustup (https://rustup.rs); on the first build it fetches the"
     say "version that rust-toolchain.toml names. Without rustup, any Rust from $wanted on will do."
     rust_missing=1
-elif ! command -v rustup >/dev/null; then
+elif ! command -v rustup >/dev/null; then # rustup fetches what rust-toolchain.toml names
     found=$(rustc --version | cut -d' ' -f2)
     if [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -1)" != "$wanted" ]; then
         say "Rust $found is too old: $wanted is needed. Update it, or install rustup (https://rustup.rs)."

@@ -14,6 +14,6 @@ echo
 echo "Left out, because they need root (run \`sudo -E env PATH=\"\$PATH\" make test\` for all):"
 # Each [[test]] of tests/Cargo.toml that requires the feature `lab`, and the tests in its file.
 awk -F '"' '/^name = /{ name = $2 } /^required-features = .*"lab"/{ print name }' tests/Cargo.toml | while read -r topic; do
-    awk -v topic="$topic" '/^#\[test\]/ { seen = 1; next }
+    awk -v topic="$topic" '/^#\[(tokio::)?test/ { seen = 1; next }
         seen && /^(async )?fn / { sub(/^(async )?fn /, ""); sub(/\(.*/, ""); print "  " topic "::" $0; seen = 0 }' "tests/tests/$topic.rs"
 done

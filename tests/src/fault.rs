@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -157,31 +157,42 @@ impl Drop for KvmMode {
     }
 }
 
-/// A memory limit (cgroup v1) on a guest's QEMU; lifted when dropped, if it is still there.
+/// A memory limit on a guest's QEMU; lifted when dropped, if its cgroup is still there.
 #[derive(Debug)]
-pub struct MemoryLimit(PathBuf);
+pub struct MemoryLimit {
+    limit: PathBuf,
+    none: &'static str,
+}
 
 impl MemoryLimit {
     /// Allows the QEMU of a guest `spare_mib` MiB more than it uses now. A guest that grows further gets it killed by the kernel, in its
     /// memory cgroup.
     ///
     /// # Errors
-    /// If the guest does not run, or not in a memory cgroup (v1) of its own.
+    /// If the guest does not run, or not in a memory cgroup of its own.
     pub fn new(guest: &Guest<'_>, spare_mib: u64) -> Result<Self> {
         let pid = guest.qemu_pid().with_context(|| format!("{} does not run", guest.name()))?;
-        let group = process::cgroup(pid, "memory")?;
-        let usage =
-            fs::read_to_string(group.join("memory.usage_in_bytes")).context("failed to read the cgroup's usage")?;
-        let limit = Self(group.join("memory.limit_in_bytes"));
-        let bytes = usage.trim().parse::<u64>()? + (spare_mib << 20);
-        fs::write(&limit.0, bytes.to_string()).with_context(|| format!("failed to write `{}`", limit.0.display()))?;
+        let (usage, limit) = match process::cgroup(pid, "memory") {
+            Ok(v1) => (v1.join("memory.usage_in_bytes"), Self { limit: v1.join("memory.limit_in_bytes"), none: "-1" }),
+            Err(_) => {
+                // libvirt's cgroups of single threads have no memory of their own.
+                let of_thread = process::cgroup(pid, "")?;
+                let has_limit = |dir: &&Path| dir.join("memory.max").exists();
+                let v2 = of_thread.ancestors().find(has_limit).context("no memory controller")?;
+                (v2.join("memory.current"), Self { limit: v2.join("memory.max"), none: "max" })
+            }
+        };
+        let used = fs::read_to_string(&usage).with_context(|| format!("failed to read `{}`", usage.display()))?;
+        let bytes = used.trim().parse::<u64>()? + (spare_mib << 20);
+        fs::write(&limit.limit, bytes.to_string())
+            .with_context(|| format!("failed to write `{}`", limit.limit.display()))?;
         Ok(limit)
     }
 }
 
 impl Drop for MemoryLimit {
     fn drop(&mut self) {
-        let _ = fs::write(&self.0, "-1");
+        let _ = fs::write(&self.limit, self.none);
     }
 }
 

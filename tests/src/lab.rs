@@ -120,7 +120,7 @@ pub(crate) fn complain(text: &str) {
     eprintln!("lab: {text}");
 }
 
-/// The one lock of the machine's lab, with the owner's pid as its content.
+/// The one lock of the machine's lab. The file names its owner: pid, and the second of its start.
 #[derive(Debug)]
 struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
 
@@ -141,8 +141,12 @@ impl Lock {
     fn take() -> Result<Self> {
         let file = Self::open()?;
         if file.try_lock().is_err() {
-            let owner = fs::read_to_string(folder().join("lock")).unwrap_or_default();
-            complain(&format!("waiting for the lab of process {}", owner.trim()));
+            // Silent among the tests of one process, which take turns all the time.
+            if let Some(pid) =
+                Self::owner().split(' ').next().filter(|pid| !pid.is_empty() && *pid != std::process::id().to_string())
+            {
+                complain(&format!("waiting for the lab of process {pid}"));
+            }
             file.lock().context("failed to lock the lab")?;
         }
         Self::own(file)
@@ -151,18 +155,17 @@ impl Lock {
     fn try_take() -> Result<Self> {
         let file = Self::open()?;
         if file.try_lock().is_err() {
-            let owner = fs::read_to_string(folder().join("lock")).unwrap_or_default();
-            bail!("a lab is alive, of process {}", owner.trim());
+            bail!("a lab is alive, of process {}", Self::owner());
         }
         Self::own(file)
     }
 
-    /// Writes down whose the lab is: pid, and a number that no other lab of this boot has.
+    /// Writes down whose the lab is; no two labs of a boot have the same pid and start.
     fn own(mut file: File) -> Result<Self> {
-        let boot_ticks = fs::read_to_string("/proc/uptime")?;
+        let uptime = fs::read_to_string("/proc/uptime")?;
         file.set_len(0)?;
         file.seek(io::SeekFrom::Start(0))?;
-        write!(file, "{} {}", std::process::id(), boot_ticks.split(' ').next().unwrap_or_default())?;
+        write!(file, "{} {}", std::process::id(), uptime.split(' ').next().unwrap_or_default())?;
         Ok(Self(file))
     }
 

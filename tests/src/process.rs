@@ -3,7 +3,7 @@
 //! Source: `/proc/<pid>`, on the host's side: pids are the host's. Kept apart from the readers under test on purpose.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
@@ -91,27 +91,24 @@ pub fn on_host(leader: i32, inner: i32) -> Option<i32> {
     })
 }
 
-/// The v1 or v2 cgroup folder of a process for a controller (`memory`, or `` for v2).
+/// The cgroup folder of a process for a v1 controller (`memory`), or in the v2 tree (``).
 ///
 /// # Errors
 /// If it is gone, or in no such hierarchy.
 pub fn cgroup(pid: i32, controller: &str) -> Result<PathBuf> {
     let path = format!("/proc/{pid}/cgroup");
     let text = fs::read_to_string(&path).with_context(|| format!("failed to read `{path}`"))?;
-    let in_hierarchy = text
-        .lines()
-        .find_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let names = parts.next()?;
-            names.split(',').any(|name| name == controller).then(|| parts.next()).flatten()
-        })
-        .with_context(|| format!("no controller `{controller}` in `{path}`"))?;
-    let top = if controller.is_empty() {
-        PathBuf::from("/sys/fs/cgroup")
-    } else {
-        PathBuf::from("/sys/fs/cgroup").join(controller)
+    // Lines are `id:controllers:path`.
+    let of = |line: &str| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        controllers.split(',').any(|name| name == controller).then(|| path.trim_start_matches('/').to_owned())
     };
-    Ok(top.join(in_hierarchy.trim_start_matches('/')))
+    let in_hierarchy =
+        text.lines().find_map(of).with_context(|| format!("no controller `{controller}` in `{path}`"))?;
+    let top = Path::new("/sys/fs/cgroup");
+    let is_hybrid = !top.join("cgroup.controllers").exists();
+    let hierarchy = if controller.is_empty() && is_hybrid { "unified" } else { controller };
+    Ok(top.join(hierarchy).join(in_hierarchy))
 }
 
 /// One line for a person: pid, command, state, and where its threads are stuck.

@@ -1,16 +1,13 @@
-//! The lab itself: each node is a machine of its own, its guests behave, and nothing of it stays, whatever happens.
+//! The lab's nodes and guests: each node is a machine of its own, and its guests behave.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use kulprit_tests::check::{SOON, assert_contains, failure, healthz, report};
 use kulprit_tests::guest::Program;
-use kulprit_tests::wait::{Stopwatch, pause, wait_until};
+use kulprit_tests::wait::pause;
 use kulprit_tests::{Guest, Lab, Node, lab, shell};
 
 #[test]
@@ -97,63 +94,5 @@ fn an_idle_guest_ignores_the_power_button() -> Result<()> {
     guest.virsh("shutdown")?;
     pause(Duration::from_secs(3));
     assert_eq!(guest.state()?, "running (booted)");
-    Ok(())
-}
-
-/// What there is of any lab on this machine: mounts, loop devices, cgroups, the namespace, files.
-fn remains() -> Result<Vec<String>> {
-    let folder = lab::folder().display().to_string();
-    let mut found: Vec<String> = Vec::new();
-    for table in [fs::read_to_string("/proc/self/mountinfo")?, shell::run(&["losetup", "--list"])?] {
-        found.extend(table.lines().filter(|line| line.contains(&folder)).map(str::to_owned));
-    }
-    for entry in fs::read_dir("/sys/fs/cgroup")?.flatten() {
-        let cgroup = entry.path().join("kulprit-lab");
-        if cgroup.exists() {
-            found.push(cgroup.display().to_string());
-        }
-    }
-    if Path::new("/run/netns/kulprit-lab").exists() {
-        found.push("network namespace".to_owned());
-    }
-    for entry in fs::read_dir(&folder)?.flatten().filter(|entry| entry.file_name() != "lock") {
-        found.push(entry.path().display().to_string());
-    }
-    Ok(found)
-}
-
-/// Starts a lab with a frozen disk in a process of its own and kills that.
-fn kill_a_lab_with_a_frozen_disk() -> Result<()> {
-    let mut owner = Command::new(env!("CARGO_BIN_EXE_kulprit-lab"))
-        .arg("frozen")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("failed to start kulprit-lab")?;
-    let mut line = String::new();
-    BufReader::new(owner.stdout.take().context("stdout is piped")?).read_line(&mut line)?;
-    assert_contains(&line, "up: node n1");
-    assert!(!remains()?.is_empty());
-    owner.kill()?;
-    owner.wait()?;
-    Ok(())
-}
-
-#[test]
-fn a_killed_run_is_cleaned_up_by_its_reaper() -> Result<()> {
-    kill_a_lab_with_a_frozen_disk()?;
-    let took = wait_until("the reaper to leave nothing", Duration::from_secs(60), || Ok(remains()?.is_empty()))?;
-    report("reaped", took);
-    Ok(())
-}
-
-#[test]
-fn a_killed_run_without_reaper_is_cleaned_up_by_the_next() -> Result<()> {
-    kill_a_lab_with_a_frozen_disk()?;
-    let clock = Stopwatch::start();
-    // Waits for the reaper's lock or takes it first: either way what is there now is this lab's own.
-    drop(Lab::open()?);
-    report("cleaned by the next", clock.elapsed());
-    assert_eq!(remains()?, Vec::<String>::new());
     Ok(())
 }
