@@ -1,0 +1,238 @@
+//! Wires the agent: the only file that knows all parts.
+//!
+//! Core tasks (tracker, uplink, socket, admin port) end the process when they end; probes are started again. On SIGTERM the
+//! probes end first, the tracker takes in what they sent, and the spool is closed last.
+
+use std::{collections::BTreeSet, env, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use kulprit_daemon::{
+    CancellationToken, Clock, Readiness, Supervisor, UsageError,
+    backoff::random_seed,
+    http::{self, Admin},
+    metrics::Metrics,
+    telemetry::Chain,
+};
+use kulprit_host::HostRoot;
+use kulprit_proto::v1;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use crate::{
+    arguments::Output,
+    check,
+    config::AgentConfig,
+    hello::{self, HelloSource},
+    look::Look,
+    metrics::{AgentMetrics, ProbeSeries, SpoolSeries},
+    probes::{PROBES, ProbeContext, ProbeCounters, VmIndex},
+    socket::{self, StatusService},
+    spool::{Limits, Spool},
+    tracker::{
+        ProbeRow, Tracker,
+        run::{Ask, Ends},
+    },
+    uplink::{Uplink, UplinkState},
+};
+
+/// Name in metrics and on the admin port.
+const PROGRAM: &str = "kulprit-agent";
+/// Version of the agent.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Looks on their way to the tracker; then the probes wait.
+const N_LOOKS: usize = 64;
+/// Questions on their way to the tracker.
+const N_ASKS: usize = 64;
+
+/// Runs the agent until `stop`.
+///
+/// # Errors
+/// If it cannot start as told, or a core task ends.
+pub async fn run(config: AgentConfig, stop: CancellationToken) -> anyhow::Result<()> {
+    let clock = Clock::kernel();
+    let host = HostRoot::new(&config.host_root);
+    let boot_id = host.boot_id().context("failed to find out which boot this is")?;
+    let node = node_name(&config, &host)?;
+    let limits = Limits { disk_bytes: config.spool_bytes, ..Limits::default() };
+    let opened = Spool::open(Some(&config.state_dir), limits, &boot_id, &clock)?;
+    let socket = socket::listen(&config.socket()).await?;
+    let listener = http::listen("admin HTTP", config.admin_listen, "--admin-listen").await?;
+    let hello = HelloSource::new(v1::Hello {
+        cluster: config.cluster.clone(),
+        node: node.clone(),
+        boot_id: boot_id.clone(),
+        epoch: opened.epoch,
+        agent_version: VERSION.to_owned(),
+        sent: None,
+        inventory: Some(hello::inventory(&host)),
+        cannot_show: opened.notes,
+    });
+    info!(version = VERSION, node, epoch = opened.epoch, central = config.central, socket = %config.socket().display(), "agent starts");
+
+    let readiness = Readiness::new();
+    let has_looked = readiness.block_on("every probe has looked once");
+    let counters = Arc::new(ProbeCounters::default());
+    let metrics = AgentMetrics::default();
+    let mut series = Metrics::new(PROGRAM, VERSION, &clock);
+    metrics.register(&mut series);
+    SpoolSeries(opened.spool.status()).register(&mut series);
+    ProbeSeries(Arc::clone(&counters)).register(&mut series);
+
+    let (looks, look_end) = mpsc::channel(N_LOOKS);
+    let (asks, ask_end) = mpsc::channel(N_ASKS);
+    let (uplink_state, uplink_seen) = watch::channel(UplinkState::default());
+    let probe_ended = {
+        let (asks, metrics) = (asks.clone(), metrics.clone());
+        move |name: &'static str, end: &kulprit_daemon::supervise::End| {
+            if PROBES.iter().any(|spec| spec.name == name) {
+                metrics.probe_ended(name);
+                // Full: then the probe's silence will tell the same.
+                let _ = asks.try_send(Ask::ProbeEnded(name, format!("its task {end}")));
+            }
+        }
+    };
+    let mut tasks = Supervisor::new(stop.clone(), series.section("task"), random_seed()).with_on_end(probe_ended);
+
+    let tracker = Tracker::new(&rows(), &boot_id, opened.memory, clock.now());
+    let ends = Ends { looks: look_end, asks: ask_end };
+    let spool = opened.spool.clone();
+    tasks.core("tracker", crate::tracker::run::run(tracker, ends, spool, clock.clone(), metrics.clone(), has_looked, stop.clone()));
+    let uplink = Uplink {
+        central: config.central.clone(),
+        hello: hello.clone(),
+        spool: opened.spool.clone(),
+        tracker: asks.clone(),
+        state: uplink_state,
+        metrics,
+        clock: clock.clone(),
+    };
+    tasks.core("uplink", uplink.run(stop.clone()));
+    let service = StatusService {
+        hello,
+        central: config.central.clone(),
+        tracker: asks.clone(),
+        uplink: uplink_seen,
+        spool: opened.spool.status(),
+        clock: clock.clone(),
+    };
+    tasks.core("socket", service.serve(socket, stop.clone()));
+    let admin = Admin::new(PROGRAM, VERSION, readiness, series, &config).map_err(anyhow::Error::from_boxed)?;
+    tasks.core("admin", admin.serve(listener, stop.clone()));
+
+    let context = ContextSource::new(&config, host, clock, counters, stop);
+    for spec in PROBES {
+        let (context, looks, asks) = (context.clone(), looks.clone(), asks.clone());
+        tasks.restartable(spec.name, move || {
+            let (context, looks, asks) = (context.clone(), looks.clone(), asks.clone());
+            async move {
+                let start_at = position(&asks, spec.name).await;
+                (spec.spawn)(ProbeContext { start_at, ..context.make(looks, false) }).await;
+                Ok(())
+            }
+        });
+    }
+    drop((looks, asks));
+    let ended = tasks.run(config.drain.get()).await;
+    opened.spool.close().await;
+    ended?.into_result()?;
+    Ok(())
+}
+
+/// Runs every probe once; prints; 0, 1 or 2 as [`check::exit_code`] says.
+///
+/// # Errors
+/// None of the probes' own: those are findings.
+#[expect(clippy::print_stdout, reason = "the table is what the command is for")]
+pub async fn check(config: AgentConfig, output: Output, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    let clock = Clock::kernel();
+    let host = HostRoot::new(&config.host_root);
+    let context = ContextSource::new(&config, host, clock.clone(), Arc::default(), stop.clone());
+    let checked = tokio::select! {
+        biased;
+        () = stop.cancelled() => anyhow::bail!("ended before every probe had looked"),
+        checked = check::check(PROBES, |looks| context.make(looks, true), &clock) => checked,
+    };
+    match output {
+        Output::Human => print!("{}", check::human(&checked)),
+        Output::Json => print!("{}", check::json(&checked)),
+    }
+    Ok(check::exit_code(&checked).into())
+}
+
+/// Prints the probe table.
+#[expect(clippy::print_stdout, reason = "the list is what the command is for")]
+pub fn list_probes() {
+    for spec in PROBES {
+        println!("{:<12} every {:>3} s  {}", spec.name, spec.look_every.as_secs(), spec.meaning);
+        println!("{:<12} looks at {}", "", spec.sources);
+    }
+}
+
+fn rows() -> Vec<ProbeRow> {
+    PROBES.iter().map(|spec| ProbeRow { name: spec.name, look_every: spec.look_every }).collect()
+}
+
+/// Flag or file, then the downward API's variable, then the host's own name.
+fn node_name(config: &AgentConfig, host: &HostRoot) -> Result<String, UsageError> {
+    let from_environment = env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+    match config.node_name.clone().or(from_environment) {
+        Some(name) => Ok(name),
+        None => host.hostname().map_err(|error| {
+            UsageError::new("failed to find out the name of this node").because(error).fix("give it with --node-name")
+        }),
+    }
+}
+
+/// Where a probe goes on; `None` also when the tracker has ended, and then so does the probe.
+async fn position(asks: &mpsc::Sender<Ask>, probe: &'static str) -> Option<String> {
+    let (reply, position) = oneshot::channel();
+    if let Err(error) = asks.send(Ask::Position(probe, reply)).await {
+        warn!(probe, error = %Chain(&error), "cannot ask where the probe is to go on");
+    }
+    position.await.ok().flatten()
+}
+
+/// What all probes have in common.
+#[derive(Clone, Debug)]
+struct ContextSource {
+    host: HostRoot,
+    config: Arc<crate::probes::ProbeConfig>,
+    clock: Clock,
+    stop: CancellationToken,
+    suspects: watch::Receiver<Arc<crate::probes::Suspects>>,
+    _suspects_kept: Arc<watch::Sender<Arc<crate::probes::Suspects>>>,
+    vms: Arc<VmIndex>,
+    counters: Arc<ProbeCounters>,
+}
+
+impl ContextSource {
+    fn new(config: &AgentConfig, host: HostRoot, clock: Clock, counters: Arc<ProbeCounters>, stop: CancellationToken) -> Self {
+        // Central does not name suspects yet: the set stays empty, and probes find suspects by what they see.
+        let (kept, suspects) = watch::channel(Arc::new(BTreeSet::new()));
+        Self {
+            host,
+            config: Arc::new(config.probes.clone()),
+            clock,
+            stop,
+            suspects,
+            _suspects_kept: Arc::new(kept),
+            vms: Arc::new(VmIndex::new()),
+            counters,
+        }
+    }
+
+    fn make(&self, out: mpsc::Sender<Look>, once: bool) -> ProbeContext {
+        ProbeContext {
+            host: self.host.clone(),
+            config: Arc::clone(&self.config),
+            clock: self.clock.clone(),
+            out,
+            stop: self.stop.clone(),
+            suspects: self.suspects.clone(),
+            vms: Arc::clone(&self.vms),
+            counters: Arc::clone(&self.counters),
+            start_at: None,
+            once,
+        }
+    }
+}

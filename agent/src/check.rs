@@ -1,0 +1,175 @@
+//! `kulprit-agent check`: every probe looks once, and a person or a script reads what it saw.
+//!
+//! A state that is held before it is raised may be seen at one look and be nothing (a thread in state D for a millisecond), so
+//! its probe looks again, once a second, until the hold is over or the state is. Faults win over blindness in the exit code: a
+//! fault that was found needs a person, whatever else could not be seen.
+
+mod print;
+
+use std::time::Duration;
+
+use kulprit_daemon::{Clock, telemetry::Chain};
+use kulprit_model::{Finding, FindingCode, Moment, Severity, Status, Subject};
+use serde::Serialize;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::{
+    look::Look,
+    probes::{ProbeContext, ProbeSpec},
+    tracker::{Memory, ProbeRow, Tracker},
+};
+
+pub use print::{human, json};
+
+/// A probe that has not answered by then is blind.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// The longest hold of the catalogue is 10 s.
+const HOLD_WITHIN: Duration = Duration::from_secs(12);
+const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(1);
+/// Occurrences older than this do not count, microseconds.
+const RECENT_USEC: i64 = 900_000_000;
+const N_LOOKS: usize = 16;
+
+/// What one probe saw.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Name of the probe.
+    pub name: &'static str,
+    /// Whether it could look.
+    pub outcome: Outcome,
+    /// How long the first look took, milliseconds.
+    pub duration_ms: u64,
+    /// What is present, what could not be looked at, and what happened in the last 15 min.
+    pub findings: Vec<Finding>,
+}
+
+/// Whether a probe could look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// At everything.
+    Ok,
+    /// Not at everything.
+    Partial,
+    /// At nothing.
+    Blind,
+}
+
+/// Runs every probe of `specs` once. `context` makes what a probe is given, with the channel for its looks.
+pub async fn check(
+    specs: &'static [ProbeSpec],
+    context: impl Fn(mpsc::Sender<Look>) -> ProbeContext,
+    clock: &Clock,
+) -> Vec<Checked> {
+    let rows: Vec<_> = specs.iter().map(|spec| ProbeRow { name: spec.name, look_every: spec.look_every }).collect();
+    let mut tracker = Tracker::new(&rows, "", Memory::default(), clock.now());
+    let mut durations_ms = Vec::new();
+    let mut first_looks = Vec::new();
+    for spec in specs {
+        let (out, looks) = mpsc::channel(N_LOOKS);
+        let probe = tokio::spawn((spec.spawn)(context(out)));
+        first_looks.push((spec, tokio::spawn(watch(spec.name, probe, looks, clock.clone()))));
+    }
+    for (spec, watched) in first_looks {
+        let Watched { looks, failed, took_usec } = watched.await.unwrap_or_else(|error| Watched {
+            looks: Vec::new(),
+            failed: Some(Chain(&error).to_string()),
+            took_usec: 0,
+        });
+        durations_ms.push(took_usec.div_ceil(1_000));
+        take_in(&mut tracker, spec.name, looks, failed, clock.now());
+    }
+    let hold_by = Instant::now() + HOLD_WITHIN;
+    while tracker.is_holding_back() && Instant::now() < hold_by {
+        sleep(LOOK_AGAIN_EVERY).await;
+        for spec in specs.iter().filter(|spec| tracker.is_holding_back_for(spec.name)).collect::<Vec<_>>() {
+            let (out, looks) = mpsc::channel(N_LOOKS);
+            let probe = tokio::spawn((spec.spawn)(context(out)));
+            let Watched { looks, failed, .. } = watch(spec.name, probe, looks, clock.clone()).await;
+            // Occurrences were counted at the first look.
+            let looks = looks.into_iter().map(|look| Look { verdicts: states_only(look.verdicts), ..look }).collect();
+            take_in(&mut tracker, spec.name, looks, failed, clock.now());
+        }
+    }
+    let now = clock.now();
+    specs.iter().zip(durations_ms).map(|(spec, duration_ms)| checked(&tracker, spec.name, duration_ms, now)).collect()
+}
+
+struct Watched {
+    looks: Vec<Look>,
+    failed: Option<String>,
+    took_usec: u64,
+}
+
+/// Waits for the end of a probe that looks once, and aborts it when it is late.
+async fn watch(name: &str, mut probe: tokio::task::JoinHandle<()>, mut out: mpsc::Receiver<Look>, clock: Clock) -> Watched {
+    let began = clock.now();
+    let answer_by = Instant::now() + ANSWER_WITHIN;
+    let mut looks = Vec::new();
+    while let Ok(Some(look)) = timeout_at(answer_by, out.recv()).await {
+        looks.push(look);
+    }
+    let failed = match timeout_at(answer_by, &mut probe).await {
+        Ok(Ok(())) if looks.is_empty() => Some(format!("probe `{name}` ended without a look")),
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(Chain(&error).to_string()),
+        Err(_) => {
+            probe.abort();
+            Some(format!("no answer within {} s", ANSWER_WITHIN.as_secs()))
+        }
+    };
+    Watched { looks, failed, took_usec: u64::try_from(clock.now().usec_since(began)).unwrap_or(0) }
+}
+
+fn take_in(tracker: &mut Tracker, probe: &str, looks: Vec<Look>, failed: Option<String>, now: Moment) {
+    for look in looks {
+        tracker.look(look);
+    }
+    if let Some(because) = failed {
+        tracker.probe_ended(probe, &because, now);
+    }
+}
+
+fn states_only(verdicts: Vec<kulprit_judge::Verdict>) -> Vec<kulprit_judge::Verdict> {
+    verdicts.into_iter().filter(|verdict| matches!(verdict, kulprit_judge::Verdict::State(_))).collect()
+}
+
+fn checked(tracker: &Tracker, probe: &'static str, duration_ms: u64, now: Moment) -> Checked {
+    let own = Subject::Probe { name: probe.to_owned() };
+    let is_own = |code: FindingCode, subject: &Subject| code.spec().probe == probe || *subject == own;
+    let states = tracker.states().filter(|state| state.status != Status::Absent && is_own(state.code, &state.subject));
+    let mut findings: Vec<Finding> = states.cloned().map(Finding::State).collect();
+    let recent = tracker.occurrences().filter(|one| now.usec_since(one.last) <= RECENT_USEC && is_own(one.code, &one.subject));
+    findings.extend(recent.cloned().map(Finding::Occurrence));
+    let is_blind = findings.iter().any(|finding| finding.code() == FindingCode::ProbeBlind);
+    let is_partial = findings.iter().any(is_unknown);
+    let outcome = match (is_blind, is_partial) {
+        (true, _) => Outcome::Blind,
+        (false, true) => Outcome::Partial,
+        (false, false) => Outcome::Ok,
+    };
+    Checked { name: probe, outcome, duration_ms, findings }
+}
+
+fn is_unknown(finding: &Finding) -> bool {
+    matches!(finding, Finding::State(state) if state.status == Status::Unknown)
+}
+
+/// 0 healthy, 1 a fault was found, 2 no fault was found but not everything could be looked at.
+#[must_use]
+pub fn exit_code(checked: &[Checked]) -> u8 {
+    let mut findings = checked.iter().flat_map(|probe| &probe.findings);
+    if findings.any(|finding| finding.code().spec().severity == Severity::Fault && !is_unknown(finding)) {
+        1
+    } else if checked.iter().any(|probe| probe.outcome != Outcome::Ok) {
+        2
+    } else {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests;

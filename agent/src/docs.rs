@@ -1,0 +1,73 @@
+//! The generated catalogue of findings, as text; a test compares the committed file.
+
+use std::fmt::Write as _;
+
+use kulprit_model::catalogue::{CATALOGUE, FindingSpec, Kind};
+
+use crate::probes::PROBES;
+
+/// `docs/findings.md`: every finding and every probe.
+#[must_use]
+pub fn findings_markdown() -> String {
+    let mut text = String::from(
+        "# Findings\n\nWhat an agent can say about its node. Generated from the catalogue; do not edit.\n\n\
+         A *state* is `Present`, `Absent` or `Unknown`; it is raised after it was seen for the first hold without a break, and \
+         cleared after it was seen absent for the second. An *occurrence* happened and is counted. A *fault* is wrong by \
+         itself; a *notice* is evidence when something else is.\n",
+    );
+    let mut probes: Vec<&str> = CATALOGUE.iter().map(|spec| spec.probe).collect();
+    probes.dedup();
+    for probe in probes {
+        write(&mut text, &format!("\n## {probe}\n\n"));
+        if let Some(spec) = PROBES.iter().find(|spec| spec.name == probe) {
+            write(&mut text, &format!("{} Looks at {}, at least every {} s.\n\n", spec.meaning, spec.sources, spec.look_every.as_secs()));
+        }
+        write(&mut text, "| finding | kind | of | weight | threshold | raise, clear | condition | meaning |\n|---|---|---|---|---|---|---|---|\n");
+        CATALOGUE.iter().filter(|spec| spec.probe == probe).for_each(|spec| write(&mut text, &row(spec)));
+    }
+    text
+}
+
+fn row(spec: &FindingSpec) -> String {
+    let holds = match spec.kind {
+        Kind::State => format!("{}, {}", in_words(spec.raise_after_ms), in_words(spec.clear_after_ms)),
+        Kind::Occurrence => String::new(),
+    };
+    let condition = spec.condition.map_or(String::new(), |condition| format!("`kulprit.io/{}`", condition.as_str()));
+    format!(
+        "| `{}` | {} | {} | {} | {} | {holds} | {condition} | {} |\n",
+        spec.code,
+        spec.kind.as_str(),
+        spec.subject.as_str(),
+        spec.severity.as_str(),
+        spec.threshold,
+        spec.meaning
+    )
+}
+
+fn in_words(msec: u32) -> String {
+    match msec {
+        0 => "at once".to_owned(),
+        _ if msec % 1_000 == 0 => format!("{} s", msec / 1_000),
+        _ => format!("{msec} ms"),
+    }
+}
+
+fn write(text: &mut String, more: &str) {
+    text.write_str(more).expect("writing to a String does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_finding_has_exactly_one_row_with_its_meaning() {
+        let text = findings_markdown();
+        for spec in CATALOGUE {
+            let rows: Vec<_> = text.lines().filter(|line| line.starts_with(&format!("| `{}` |", spec.code))).collect();
+            assert_eq!(rows.len(), 1, "{}", spec.code);
+            assert!(rows[0].contains(spec.meaning));
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Who this agent is: what Hello says, read once at the start.
+
+use std::sync::Arc;
+
+use kulprit_daemon::Clock;
+use kulprit_host::{HostRoot, inventory::read_inventory};
+use kulprit_proto::v1;
+
+/// Makes Hellos that differ in the time only. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct HelloSource(Arc<v1::Hello>);
+
+impl HelloSource {
+    /// Keeps `hello`.
+    #[must_use]
+    pub fn new(hello: v1::Hello) -> Self {
+        Self(Arc::new(hello))
+    }
+
+    /// The Hello of this moment.
+    #[must_use]
+    pub fn now(&self, clock: &Clock) -> v1::Hello {
+        v1::Hello { sent: Some(clock.now().into()), ..v1::Hello::clone(&self.0) }
+    }
+
+    /// Whether a record was written by this start of the agent.
+    #[must_use]
+    pub fn is_own(&self, boot_id: &str, epoch: u64) -> bool {
+        self.0.boot_id == boot_id && self.0.epoch == epoch
+    }
+}
+
+/// What the node is; what could not be found out stays empty or 0, as the contract says.
+#[must_use]
+pub fn inventory(host: &HostRoot) -> v1::Inventory {
+    let seen = read_inventory(host);
+    v1::Inventory {
+        machine_id: host.machine_id().unwrap_or_default(),
+        kernel: seen.kernel_release.unwrap_or_default(),
+        os: seen.os_pretty_name.unwrap_or_default(),
+        n_cpus: seen.n_cpus.unwrap_or(0),
+        memory_bytes: seen.memory_bytes.unwrap_or(0),
+        // Asked by the libvirt worker, when there is one; the domain probe does not hand them over yet.
+        libvirt: String::new(),
+        qemu: String::new(),
+    }
+}

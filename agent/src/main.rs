@@ -1,0 +1,39 @@
+//! The agent: parses, starts logging, runs, exits.
+
+use std::{cell::Cell, process::ExitCode};
+
+use clap::Parser as _;
+use kulprit_agent::{
+    app,
+    arguments::{Arguments, Command},
+};
+use kulprit_daemon::{
+    BoxError,
+    run::{RunOptions, Threads, fail, run},
+    telemetry,
+};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match arguments.to_config() {
+        Ok(config) => config,
+        Err(error) => return fail(error.as_ref()),
+    };
+    telemetry::init(config.log.format, &config.log.filter);
+    let options = RunOptions { threads: Threads::Current, drain_deadline: config.drain.get(), ..RunOptions::default() };
+    match arguments.command.unwrap_or(Command::Run) {
+        Command::Run => run(&options, |stop| async { app::run(config, stop).await.map_err(BoxError::from) }),
+        Command::Check { output } => {
+            let seen = Cell::new(ExitCode::SUCCESS);
+            let ended = run(&options, |stop| async {
+                seen.set(app::check(config, output, stop).await?);
+                Ok::<(), BoxError>(())
+            });
+            if ended == ExitCode::SUCCESS { seen.get() } else { ended }
+        }
+        Command::Probes => {
+            app::list_probes();
+            ExitCode::SUCCESS
+        }
+    }
+}

@@ -1,0 +1,606 @@
+//! The tracker: what is said and remembered of everything the probes see.
+//!
+//! A pure core: looks and the time come in as data, [`Batch`]es of records come out, and the same input gives the same output.
+//! Holds and edges of one state are in `hold`, bursts in `burst`, VMs in `vms`; here they meet the probes: a probe that is
+//! blind, or silent for three times its interval, makes what it owns `Unknown`, never `Absent`.
+//! [`run`] is the thin async loop around it.
+//!
+//! After a restart within the same boot it goes on from what it had said ([`Memory`]), so that a restart changes no status.
+
+mod burst;
+mod hold;
+pub mod run;
+mod vms;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kulprit_judge::{OccurrenceVerdict, StateVerdict, Verdict};
+use kulprit_model::{
+    Body, Domain, Evidence, FindingCode, Moment, Occurrence, Qemu, Record, State, Status, Subject,
+    catalogue::{CATALOGUE, Kind},
+    subject::SubjectType,
+};
+
+use crate::look::{Look, Sighting};
+use burst::Burst;
+use hold::{Change, Track};
+use vms::{Seen, Vms};
+
+/// Looks that a probe may leave out before it counts as silent.
+const N_MISSED_LOOKS: i64 = 3;
+/// A state that its probe looks past counts as not looked at after this at the earliest, microseconds: looks by event speak of
+/// one subject only, full looks come more rarely.
+const PASSED_OVER_USEC: i64 = 120_000_000;
+/// What an earlier run knew of a VM is gone after this at the earliest if nobody has seen it since, microseconds.
+const UNCONFIRMED_USEC: i64 = 10_000_000;
+/// A restored word whose look is older than this (and the time limit of its probe) is `Unknown` at once, microseconds; it is
+/// longer than the slowest refresh.
+const STALE_USEC: i64 = 660_000_000;
+/// Occurrences are remembered so long, microseconds: for the snapshot after central lost its memory, and for people.
+const REMEMBER_USEC: i64 = 3_600_000_000;
+/// So many are remembered at most, the newest.
+const N_REMEMBERED: usize = 512;
+/// If the tracker itself was held up by this much (suspend, SIGSTOP), the probes were too, microseconds.
+const HELD_UP_USEC: i64 = 5_000_000;
+/// A tick comes at least this often, microseconds.
+const LONGEST_SLEEP_USEC: i64 = 10_000_000;
+
+/// A probe as the tracker knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeRow {
+    /// Its name, as in the catalogue's `probe` column.
+    pub name: &'static str,
+    /// It looks at least this often.
+    pub look_every: Duration,
+}
+
+/// What is to be spooled in one piece: all of it becomes durable, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The records, in order.
+    pub bodies: Vec<Body>,
+    /// Positions of probes up to which everything is in this batch or was in an earlier one.
+    pub positions: Vec<(String, String)>,
+}
+
+impl Batch {
+    /// Whether there is nothing to spool.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bodies.is_empty() && self.positions.is_empty()
+    }
+}
+
+/// What an earlier run left: the newest record of each key, and the positions of the probes.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// The records, of any boot.
+    pub records: Vec<Record>,
+    /// Probe name and position.
+    pub positions: BTreeMap<String, String>,
+}
+
+/// One probe's own state.
+#[derive(Clone, Debug)]
+pub struct ProbeView {
+    /// Its name.
+    pub name: &'static str,
+    /// Its last look, blind ones included.
+    pub looked: Option<Moment>,
+    /// The last look that saw something.
+    pub last_success: Option<Moment>,
+    /// How long the last look took, microseconds.
+    pub took_usec: u64,
+    /// Why it is blind.
+    pub blind_because: Option<String>,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Changes of a status.
+    pub edges: u64,
+    /// Changes that were overtaken by the next one before they were sent.
+    pub edges_coalesced: u64,
+    /// Verdicts that the catalogue forbids (another probe's code, another type of subject): a bug of a probe.
+    pub verdicts_refused: u64,
+    /// Occurrences, bursts counted out.
+    pub occurrences: u64,
+}
+
+type Key = (FindingCode, Subject);
+
+#[derive(Debug)]
+struct Probe {
+    view: ProbeView,
+    limit_usec: i64,
+    /// Silence counts from here.
+    heard: Moment,
+    n_good_looks: u32,
+    /// The position of its newest look.
+    position: Option<String>,
+    /// Whether that position is not yet in a batch.
+    is_position_waiting: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Tracker {
+    probes: Vec<Probe>,
+    states: BTreeMap<Key, Track>,
+    bursts: BTreeMap<Key, Burst>,
+    vms: Vms,
+    counts: Counts,
+    started: Moment,
+    last_tick: Moment,
+    is_reconciled: bool,
+}
+
+impl Tracker {
+    /// Starts at `now` in boot `boot_id`, with what an earlier run left of the same boot.
+    #[must_use]
+    pub fn new(rows: &[ProbeRow], boot_id: &str, memory: Memory, now: Moment) -> Self {
+        let probe = |row: &ProbeRow| Probe {
+            view: ProbeView { name: row.name, looked: None, last_success: None, took_usec: 0, blind_because: None },
+            limit_usec: i64::try_from(row.look_every.as_micros()).unwrap_or(i64::MAX).saturating_mul(N_MISSED_LOOKS),
+            heard: now,
+            n_good_looks: 0,
+            position: memory.positions.get(row.name).cloned(),
+            is_position_waiting: false,
+        };
+        let mut tracker = Self {
+            probes: rows.iter().map(probe).collect(),
+            states: BTreeMap::new(),
+            bursts: BTreeMap::new(),
+            vms: Vms::default(),
+            counts: Counts::default(),
+            started: now,
+            last_tick: now,
+            is_reconciled: false,
+        };
+        for record in memory.records.into_iter().filter(|record| record.stamp.boot_id == boot_id) {
+            tracker.restore(record, now);
+        }
+        tracker
+    }
+
+    fn restore(&mut self, record: Record, now: Moment) {
+        match record.body {
+            Body::State(state) => {
+                let limit = STALE_USEC.saturating_add(self.limit_usec(state.code));
+                let age_usec = now.usec_since(record.stamp.at);
+                let key = (state.code, state.subject.clone());
+                let mut track = Track::restored(state);
+                if age_usec > limit {
+                    let because = format!("the agent did not run for {} s", age_usec / 1_000_000);
+                    track.lose(key.0, &key.1, because, now);
+                }
+                self.states.insert(key, track);
+            }
+            Body::Occurrence(occurrence) if now.usec_since(occurrence.last) <= REMEMBER_USEC => {
+                let key = (occurrence.code, occurrence.subject.clone());
+                self.bursts.insert(key, Burst::restored(occurrence));
+            }
+            Body::Domain(what) => {
+                self.vms.domains.insert(what.uid.clone(), Seen { what, looked: None });
+            }
+            Body::Qemu(what) => {
+                self.vms.qemus.insert((what.pid, what.start_ticks), Seen { what, looked: None });
+            }
+            Body::Occurrence(_) | Body::SubjectGone { .. } => {}
+        }
+    }
+
+    /// One look came in.
+    pub fn look(&mut self, look: Look) -> Batch {
+        let Look { probe, at, took_usec, blind_because, verdicts, sightings, position } = look;
+        let mut batch = Batch::default();
+        let Some(index) = self.probes.iter().position(|known| known.view.name == probe) else {
+            self.counts.verdicts_refused += 1;
+            return batch;
+        };
+        let known = &mut self.probes[index];
+        known.heard = at;
+        known.view.looked = Some(at);
+        known.view.took_usec = took_usec;
+        if let Some(position) = position {
+            known.position = Some(position);
+            known.is_position_waiting = true;
+        }
+        match blind_because {
+            Some(because) => self.blind(index, &because, at),
+            None => {
+                let known = &mut self.probes[index];
+                known.n_good_looks = known.n_good_looks.saturating_add(1);
+                known.view.last_success = Some(at);
+                self.can_see(index, at);
+            }
+        }
+        for sighting in sightings {
+            self.see(sighting, at, &mut batch);
+        }
+        for verdict in verdicts {
+            match verdict {
+                Verdict::State(verdict) => self.state(probe, verdict, at),
+                Verdict::Occurrence(verdict) => self.occurrence(probe, verdict),
+            }
+        }
+        self.flush(at, &mut batch);
+        batch
+    }
+
+    /// A probe's task ended (a panic, an error); it will start again.
+    pub fn probe_ended(&mut self, name: &str, because: &str, now: Moment) -> Batch {
+        let mut batch = Batch::default();
+        if let Some(index) = self.probes.iter().position(|known| known.view.name == name) {
+            self.probes[index].heard = now;
+            self.blind(index, because, now);
+            self.flush(now, &mut batch);
+        }
+        batch
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Moment) -> Batch {
+        let mut batch = Batch::default();
+        if now.usec_since(self.last_tick) > HELD_UP_USEC.saturating_add(LONGEST_SLEEP_USEC) {
+            self.woke_up(now);
+        }
+        self.last_tick = now;
+        self.mark_silent(now);
+        self.reconcile(now, &mut batch);
+        self.forget(now);
+        self.flush(now, &mut batch);
+        batch
+    }
+
+    /// When [`Tracker::tick`] has something to do next, boot time in microseconds.
+    #[must_use]
+    pub fn due_usec(&self) -> i64 {
+        let silent = self.probes.iter().filter(|probe| probe.view.blind_because.is_none());
+        let silent = silent.map(|probe| probe.heard.boottime_usec.saturating_add(probe.limit_usec));
+        let states = self.states.values().filter_map(Track::due_usec);
+        let bursts = self.bursts.values().filter_map(Burst::due_usec);
+        let latest = self.last_tick.boottime_usec.saturating_add(LONGEST_SLEEP_USEC);
+        silent.chain(states).chain(bursts).fold(latest, i64::min)
+    }
+
+    /// Everything that holds now, for a central that knows nothing: states, VMs, and the occurrences of the last hour.
+    pub fn snapshot(&mut self, now: Moment) -> Batch {
+        for (_, track) in &mut self.states {
+            track.mark_sent(now);
+        }
+        for burst in self.bursts.values_mut() {
+            burst.is_waiting = false;
+        }
+        let mut batch = Batch { bodies: self.bodies(), positions: Vec::new() };
+        self.take_positions(&mut batch);
+        batch
+    }
+
+    /// What waits for its turn goes out at once: the agent ends.
+    pub fn drain(&mut self, now: Moment) -> Batch {
+        let waiting = self.states.values_mut().filter_map(|track| track.take_waiting(now)).map(Body::State);
+        let mut batch = Batch { bodies: waiting.collect(), positions: Vec::new() };
+        for burst in self.bursts.values_mut().filter(|burst| burst.is_waiting) {
+            batch.bodies.push(Body::Occurrence(burst.take(now)));
+        }
+        self.take_positions(&mut batch);
+        batch
+    }
+
+    /// Everything that holds now, nothing marked as sent: VMs first, then states and occurrences by key.
+    #[must_use]
+    pub fn bodies(&self) -> Vec<Body> {
+        let domains = self.vms.domains.values().map(|seen| Body::Domain(seen.what.clone()));
+        let qemus = self.vms.qemus.values().map(|seen| Body::Qemu(seen.what.clone()));
+        let states = self.states().cloned().map(Body::State);
+        let occurrences = self.occurrences().cloned().map(Body::Occurrence);
+        domains.chain(qemus).chain(states).chain(occurrences).collect()
+    }
+
+    /// What is said of every state, by key.
+    pub fn states(&self) -> impl Iterator<Item = &State> {
+        self.states.values().filter_map(|track| track.state.as_ref())
+    }
+
+    /// The occurrences of the last hour, by key.
+    pub fn occurrences(&self) -> impl Iterator<Item = &Occurrence> {
+        self.bursts.values().map(|burst| &burst.occurrence)
+    }
+
+    /// The domains, by UID.
+    pub fn domains(&self) -> impl Iterator<Item = &Domain> {
+        self.vms.domains.values().map(|seen| &seen.what)
+    }
+
+    /// The QEMU processes, by pid.
+    pub fn qemus(&self) -> impl Iterator<Item = &Qemu> {
+        self.vms.qemus.values().map(|seen| &seen.what)
+    }
+
+    /// The probes, in table order.
+    pub fn probes(&self) -> impl Iterator<Item = &ProbeView> {
+        self.probes.iter().map(|probe| &probe.view)
+    }
+
+    /// Where the probe is to go on: the position of its newest look, of this run or an earlier one.
+    #[must_use]
+    pub fn position(&self, probe: &str) -> Option<&str> {
+        self.probes.iter().find(|known| known.view.name == probe)?.position.as_deref()
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Whether every probe has looked, or has been called blind or silent.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.probes().all(|probe| probe.looked.is_some() || probe.blind_because.is_some())
+    }
+
+    /// Whether a state is seen present whose hold still runs.
+    #[must_use]
+    pub fn is_holding_back(&self) -> bool {
+        self.states.values().any(Track::is_held_back)
+    }
+
+    /// The same for the states of one probe.
+    #[must_use]
+    pub fn is_holding_back_for(&self, probe: &str) -> bool {
+        self.states.iter().any(|((code, _), track)| code.spec().probe == probe && track.is_held_back())
+    }
+
+    fn limit_usec(&self, code: FindingCode) -> i64 {
+        let owner = code.spec().probe;
+        self.probes.iter().find(|probe| probe.view.name == owner).map_or(i64::MAX, |probe| probe.limit_usec)
+    }
+
+    fn count(&mut self, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Edge => self.counts.edges += 1,
+            Change::Coalesced => {
+                self.counts.edges += 1;
+                self.counts.edges_coalesced += 1;
+            }
+        }
+    }
+
+    fn state(&mut self, probe: &str, verdict: StateVerdict, at: Moment) {
+        if !is_allowed(probe, Kind::State, verdict.code, &verdict.subject) {
+            self.counts.verdicts_refused += 1;
+            return;
+        }
+        let key = (verdict.code, verdict.subject.clone());
+        let change = self.states.entry(key).or_insert_with(Track::new).see(verdict, at);
+        self.count(change);
+    }
+
+    fn occurrence(&mut self, probe: &str, verdict: OccurrenceVerdict) {
+        if !is_allowed(probe, Kind::Occurrence, verdict.code, &verdict.subject) {
+            self.counts.verdicts_refused += 1;
+            return;
+        }
+        self.counts.occurrences = self.counts.occurrences.saturating_add(verdict.count.max(1));
+        let key = (verdict.code, verdict.subject.clone());
+        match self.bursts.get_mut(&key) {
+            Some(burst) if burst.takes(verdict.at) => burst.grow(verdict),
+            _ => {
+                self.bursts.insert(key, Burst::new(verdict));
+            }
+        }
+    }
+
+    /// A probe could not look: all it owns is `Unknown`, and so is what it would have said of the node.
+    fn blind(&mut self, index: usize, because: &str, at: Moment) {
+        let name = self.probes[index].view.name;
+        self.probes[index].view.blind_because = Some(because.to_owned());
+        let rows = CATALOGUE.iter().filter(|spec| spec.probe == name && spec.kind == Kind::State);
+        for spec in rows.filter(|spec| spec.subject == SubjectType::Node) {
+            self.states.entry((spec.code, Subject::Node)).or_insert_with(Track::new);
+        }
+        let mut changes = Vec::new();
+        for ((code, subject), track) in &mut self.states {
+            if code.spec().probe == name && !is_at_rest(&self.vms, *code, subject) {
+                changes.push(track.lose(*code, subject, because.to_owned(), at));
+            }
+        }
+        changes.into_iter().for_each(|change| self.count(change));
+        let evidence = vec![Evidence::new("agent", at, format!("probe `{name}` could not look: {because}"))];
+        self.say_blind(name, StateVerdict { evidence, ..blindness(name, true) }, at);
+    }
+
+    fn can_see(&mut self, index: usize, at: Moment) {
+        let name = self.probes[index].view.name;
+        self.probes[index].view.blind_because = None;
+        self.say_blind(name, blindness(name, false), at);
+    }
+
+    fn say_blind(&mut self, name: &'static str, verdict: StateVerdict, at: Moment) {
+        let key = (FindingCode::ProbeBlind, Subject::Probe { name: name.to_owned() });
+        let change = self.states.entry(key).or_insert_with(Track::new).see(verdict, at);
+        self.count(change);
+    }
+
+    fn see(&mut self, sighting: Sighting, at: Moment, batch: &mut Batch) {
+        match sighting {
+            Sighting::Domain(domain) => batch.bodies.extend(self.vms.see_domain(domain, at).map(Body::Domain)),
+            Sighting::Qemu(qemu) => batch.bodies.extend(self.vms.see_qemu(qemu, at).map(Body::Qemu)),
+            Sighting::Gone(subject) => self.gone(&subject, at, batch),
+        }
+    }
+
+    fn gone(&mut self, subject: &Subject, at: Moment, batch: &mut Batch) {
+        match subject {
+            Subject::Vm { uid } => {
+                self.vms.domains.remove(uid);
+                self.states.retain(|(code, about), _| about != subject || code.spec().probe != "domain");
+                if !self.vms.has_qemu(uid) {
+                    self.vm_gone(subject, at, batch);
+                }
+            }
+            Subject::Process { pid, start_ticks } => {
+                let ended = self.vms.qemus.remove(&(*pid, *start_ticks));
+                self.states.retain(|(_, about), _| about != subject);
+                batch.bodies.push(Body::SubjectGone { subject: subject.clone(), at });
+                let Some(Seen { what: Qemu { uid, .. }, .. }) = ended else { return };
+                if self.vms.has_qemu(&uid) {
+                    return;
+                }
+                let vm = Subject::vm(&uid);
+                if self.vms.has_domain(&uid) {
+                    self.process_ended(&vm, *pid, at);
+                } else {
+                    self.vm_gone(&vm, at, batch);
+                }
+            }
+            Subject::Node | Subject::Unit { .. } | Subject::Device { .. } | Subject::Libvirt { .. } | Subject::Probe { .. } => {
+                self.counts.verdicts_refused += 1;
+            }
+        }
+    }
+
+    /// No thread of an ended process is blocked, stopped or anything else.
+    fn process_ended(&mut self, vm: &Subject, pid: u32, at: Moment) {
+        let mut changes = Vec::new();
+        for ((code, subject), track) in &mut self.states {
+            if subject == vm && code.spec().probe == "qemu" && track.status() != Some(Status::Absent) {
+                let evidence = vec![Evidence::new("procfs", at, format!("the QEMU process {pid} has ended"))];
+                changes.push(track.end(StateVerdict { evidence, ..StateVerdict::seen(*code, subject.clone(), false) }, at));
+            }
+        }
+        changes.into_iter().for_each(|change| self.count(change));
+    }
+
+    fn vm_gone(&mut self, vm: &Subject, at: Moment, batch: &mut Batch) {
+        self.states.retain(|(_, about), _| about != vm);
+        batch.bodies.push(Body::SubjectGone { subject: vm.clone(), at });
+    }
+
+    /// We did not run for a while: nobody was silent in that time.
+    fn woke_up(&mut self, now: Moment) {
+        for probe in &mut self.probes {
+            probe.heard = now;
+        }
+        for track in self.states.values_mut().filter(|track| track.looked.is_some()) {
+            track.looked = Some(now);
+        }
+    }
+
+    fn mark_silent(&mut self, now: Moment) {
+        for index in 0..self.probes.len() {
+            let probe = &self.probes[index];
+            let silence_usec = now.usec_since(probe.heard);
+            if probe.view.blind_because.is_none() && silence_usec >= probe.limit_usec {
+                let because = format!("the probe has not looked for {} s", silence_usec / 1_000_000);
+                self.blind(index, &because, now);
+            }
+        }
+        let mut changes = Vec::new();
+        for ((code, subject), track) in &mut self.states {
+            let owner = self.probes.iter().find(|probe| probe.view.name == code.spec().probe);
+            let Some(owner) = owner.filter(|owner| owner.view.blind_because.is_none()) else { continue };
+            let looked = track.looked.unwrap_or(self.started);
+            let passed_over_usec = now.usec_since(looked);
+            let is_forgotten = passed_over_usec >= owner.limit_usec.max(PASSED_OVER_USEC);
+            if is_forgotten && track.status() != Some(Status::Unknown) && !is_at_rest(&self.vms, *code, subject) {
+                let because = format!("the probe has not looked at it for {} s", passed_over_usec / 1_000_000);
+                changes.push(track.lose(*code, subject, because, now));
+            }
+        }
+        changes.into_iter().for_each(|change| self.count(change));
+    }
+
+    /// Once, soon after a restart: VMs and processes that vanished while nobody looked.
+    fn reconcile(&mut self, now: Moment, batch: &mut Batch) {
+        let has_looked = |name: &str| {
+            self.probes.iter().any(|probe| {
+                let wait_usec = probe.limit_usec.max(UNCONFIRMED_USEC);
+                probe.view.name == name && probe.n_good_looks >= 2 && now.usec_since(self.started) >= wait_usec
+            })
+        };
+        if self.is_reconciled || !has_looked("qemu") || !has_looked("domain") {
+            return;
+        }
+        self.is_reconciled = true;
+        let (vms, processes) = self.vms.unseen();
+        for subject in processes.into_iter().chain(vms) {
+            self.gone(&subject, now, batch);
+        }
+        // What was said of VMs that neither probe knows: they vanished together with their domain.
+        let orphans: Vec<Subject> = self
+            .states
+            .iter()
+            .filter(|((_, subject), track)| {
+                let is_unknown_vm = subject.vm_uid().is_some_and(|uid| !self.vms.has_domain(uid) && !self.vms.has_qemu(uid));
+                is_unknown_vm && track.looked.is_none()
+            })
+            .map(|((_, subject), _)| subject.clone())
+            .collect();
+        for subject in orphans {
+            if self.states.keys().any(|(_, about)| *about == subject) {
+                self.vm_gone(&subject, now, batch);
+            }
+        }
+    }
+
+    fn forget(&mut self, now: Moment) {
+        self.bursts.retain(|_, burst| burst.is_waiting || now.usec_since(burst.occurrence.last) <= REMEMBER_USEC);
+        let n_surplus = self.bursts.len().saturating_sub(N_REMEMBERED);
+        if n_surplus > 0 {
+            let sent = self.bursts.iter().filter(|(_, burst)| !burst.is_waiting);
+            let mut by_age: Vec<(Moment, Key)> = sent.map(|(key, burst)| (burst.occurrence.last, key.clone())).collect();
+            by_age.sort();
+            for (_, key) in by_age.into_iter().take(n_surplus) {
+                self.bursts.remove(&key);
+            }
+        }
+    }
+
+    /// Takes what is due into the batch; positions when nothing of their probe waits any more.
+    fn flush(&mut self, now: Moment, batch: &mut Batch) {
+        batch.bodies.extend(self.states.values_mut().filter_map(|track| track.take_due(now)).map(Body::State));
+        for burst in self.bursts.values_mut() {
+            if burst.due_usec().is_some_and(|due_usec| due_usec <= now.boottime_usec) {
+                batch.bodies.push(Body::Occurrence(burst.take(now)));
+            }
+        }
+        self.take_positions(batch);
+    }
+
+    fn take_positions(&mut self, batch: &mut Batch) {
+        for probe in &mut self.probes {
+            let name = probe.view.name;
+            let mut bursts = self.bursts.iter();
+            let is_waiting = bursts.any(|((code, _), burst)| burst.is_waiting && code.spec().probe == name);
+            if probe.is_position_waiting && !is_waiting {
+                probe.is_position_waiting = false;
+                batch.positions.extend(probe.position.clone().map(|position| (name.to_owned(), position)));
+            }
+        }
+    }
+}
+
+fn blindness(probe: &str, is_blind: bool) -> StateVerdict {
+    StateVerdict::seen(FindingCode::ProbeBlind, Subject::Probe { name: probe.to_owned() }, is_blind)
+}
+
+fn is_allowed(probe: &str, kind: Kind, code: FindingCode, subject: &Subject) -> bool {
+    let spec = code.spec();
+    spec.probe == probe && spec.kind == kind && spec.subject.allows(subject)
+}
+
+/// A VM's state that nobody is expected to look at: it has no process, or libvirt has no domain.
+fn is_at_rest(vms: &Vms, code: FindingCode, subject: &Subject) -> bool {
+    match (code.spec().probe, subject.vm_uid()) {
+        ("qemu", Some(uid)) => vms.has_domain(uid) && !vms.has_qemu(uid),
+        (_, _) => false,
+    }
+}

@@ -1,0 +1,336 @@
+//! The uplink: from the spool to central, over one gRPC stream.
+//!
+//! Each stream begins with Hello and a snapshot; then follows the spool in its order. Nothing leaves the spool before central
+//! has acked it, so a lost connection costs a repetition and nothing else. Retries back off with full jitter; a central that is
+//! not there is said once, not once per try.
+//!
+//! The snapshot is spooled like everything else, as one run of records. What was not acked before stands between
+//! `SnapshotBegin` and those records: it is older than they are, and they have the last word.
+
+use std::time::Duration;
+
+use kulprit_daemon::{
+    BoxError, CancellationToken, Chain, Clock,
+    backoff::{Backoff, BackoffPolicy, random_seed},
+};
+use kulprit_proto::v1::{
+    self, AgentMessage, CentralMessage, agent_message::Message, central_message, ingest_client::IngestClient,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
+use tracing::{info, warn};
+
+use crate::{
+    hello::HelloSource,
+    metrics::AgentMetrics,
+    spool::{Cursor, Item, Span, Spool, SpoolEnded},
+    tracker::run::Ask,
+};
+
+/// Central takes 20 s of silence for unknown: four of these may get lost.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+/// A connection that takes longer is tried again.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// HTTP/2 pings: a peer that vanished without a word is noticed after 15 s.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+/// A ping unanswered for this long ends the connection.
+const KEEPALIVE_WITHIN: Duration = Duration::from_secs(5);
+/// A connection that held this long was well: the next failure is waited for like the first.
+const WELL_AFTER: Duration = Duration::from_secs(30);
+/// What is committed when the agent is told to end may still be sent for so long.
+const LAST_SEND: Duration = Duration::from_millis(500);
+/// Messages on their way into the stream; then the reader of the spool waits.
+const N_QUEUED: usize = 64;
+
+/// How the uplink stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UplinkState {
+    /// Whether central has accepted our stream.
+    pub is_connected: bool,
+    /// Why not.
+    pub error: Option<String>,
+}
+
+/// What the uplink needs.
+#[derive(Debug)]
+pub struct Uplink {
+    /// Address of central, a URL.
+    pub central: String,
+    /// Who we are.
+    pub hello: HelloSource,
+    /// Where the records are.
+    pub spool: Spool,
+    /// Where the snapshot comes from.
+    pub tracker: mpsc::Sender<Ask>,
+    /// Where to say how it stands.
+    pub state: watch::Sender<UplinkState>,
+    /// What to count.
+    pub metrics: AgentMetrics,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// Why a stream ended. None of it ends the agent but the last.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("bad address `{address}` of central")]
+    Address {
+        address: String,
+        #[source]
+        source: tonic::transport::Error,
+    },
+    #[error("failed to connect to central at {address}")]
+    Connect {
+        address: String,
+        #[source]
+        source: tonic::transport::Error,
+    },
+    #[error("central refused the stream ({code:?}): {message}")]
+    Refused { code: tonic::Code, message: String },
+    #[error("central did not accept the stream within {0:?}")]
+    NotAccepted(Duration),
+    #[error("central ended the stream")]
+    Ended,
+    #[error("the tracker has ended")]
+    TrackerEnded,
+    #[error(transparent)]
+    SpoolEnded(#[from] SpoolEnded),
+}
+
+impl From<tonic::Status> for StreamError {
+    fn from(status: tonic::Status) -> Self {
+        Self::Refused { code: status.code(), message: status.message().to_owned() }
+    }
+}
+
+/// Opens a connection: plaintext HTTP/2. The only place that knows how.
+async fn connect(address: &str) -> Result<Channel, StreamError> {
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(|source| StreamError::Address { address: address.to_owned(), source })?
+        .connect_timeout(CONNECT_WITHIN)
+        .http2_keep_alive_interval(KEEPALIVE_EVERY)
+        .keep_alive_timeout(KEEPALIVE_WITHIN)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    endpoint.connect().await.map_err(|source| StreamError::Connect { address: address.to_owned(), source })
+}
+
+/// Whether `address` can be connected to at all; told before the agent starts.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_address(address: &str) -> Result<(), String> {
+    if !address.starts_with("http://") {
+        return Err("it must begin with http://".to_owned());
+    }
+    Endpoint::from_shared(address.to_owned()).map(|_| ()).map_err(|error| Chain(&error).to_string())
+}
+
+impl Uplink {
+    /// Keeps a stream to central until `stop`; then sends what is committed, as far as central takes it at once.
+    ///
+    /// # Errors
+    /// If spool or tracker have ended.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
+        let mut backoff = Backoff::new(BackoffPolicy::default(), random_seed());
+        let mut is_said = false;
+        loop {
+            let began = Instant::now();
+            let ended = tokio::select! {
+                biased;
+                ended = self.stream(&mut is_said, &stop) => ended,
+                () = async { stop.cancelled().await; sleep(LAST_SEND).await } => return Ok(()),
+            };
+            let Err(error) = ended else { return Ok(()) };
+            let was_connected = self.state.borrow().is_connected;
+            if let StreamError::SpoolEnded(_) | StreamError::TrackerEnded = error {
+                return if stop.is_cancelled() { Ok(()) } else { Err(error.into()) };
+            }
+            self.metrics.disconnected();
+            self.state.send_replace(UplinkState { is_connected: false, error: Some(Chain(&error).to_string()) });
+            if !is_said {
+                is_said = true;
+                warn!(central = self.central, error = %Chain(&error), "no connection to central, keeping records and trying on");
+            }
+            if was_connected && began.elapsed() >= WELL_AFTER {
+                backoff.reset();
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = sleep(backoff.next_delay()) => {}
+            }
+        }
+    }
+
+    /// One stream, from connect to its end; `Ok` when told to stop.
+    async fn stream(&self, is_said: &mut bool, stop: &CancellationToken) -> Result<(), StreamError> {
+        let channel = connect(&self.central).await?;
+        let (outgoing, messages) = mpsc::channel(N_QUEUED);
+        let outgoing = Outgoing(outgoing);
+        let hello = self.hello.now(&self.clock);
+        outgoing.send(Message::Hello(hello)).await?;
+        let mut client = IngestClient::new(channel);
+        let accepted = timeout(CONNECT_WITHIN, client.report(ReceiverStream::new(messages))).await;
+        let mut incoming = accepted.map_err(|_| StreamError::NotAccepted(CONNECT_WITHIN))??.into_inner();
+        self.state.send_replace(UplinkState { is_connected: true, error: None });
+        self.metrics.connected();
+        *is_said = false;
+        info!(central = self.central, "connected to central");
+        tokio::select! {
+            biased;
+            ended = self.take_acks(&mut incoming) => Err(ended),
+            ended = self.send_all(&outgoing, stop) => ended,
+            ended = self.beat(&outgoing) => Err(ended),
+        }
+    }
+
+    async fn take_acks(&self, incoming: &mut Streaming<CentralMessage>) -> StreamError {
+        loop {
+            match incoming.message().await {
+                Ok(Some(CentralMessage { message: Some(central_message::Message::Ack(ack)) })) => {
+                    if let Err(error) = self.spool.ack(ack).await {
+                        return error.into();
+                    }
+                    self.metrics.acked();
+                }
+                // A newer central says something that we need not understand.
+                Ok(Some(CentralMessage { message: None })) => {}
+                Ok(None) => return StreamError::Ended,
+                Err(status) => return status.into(),
+            }
+        }
+    }
+
+    async fn beat(&self, outgoing: &Outgoing) -> StreamError {
+        let status = self.spool.status();
+        let mut beats = interval(HEARTBEAT_EVERY);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beats.tick().await;
+            let n_spooled = status.borrow().n_waiting;
+            let beat = v1::Heartbeat { sent: Some(self.clock.now().into()), n_spooled };
+            if let Err(error) = outgoing.send(Message::Heartbeat(beat)).await {
+                return error;
+            }
+        }
+    }
+
+    async fn send_all(&self, outgoing: &Outgoing, stop: &CancellationToken) -> Result<(), StreamError> {
+        let mut committed = self.spool.status();
+        let mut snapshot = Snapshot::Waiting(self.ask_snapshot().await?);
+        outgoing.send(Message::SnapshotBegin(v1::SnapshotBegin {})).await?;
+        let mut cursor = Cursor::default();
+        loop {
+            committed.mark_unchanged();
+            let (items, next) = self.spool.read(cursor).await?;
+            let is_at_end = items.is_empty() && next == cursor;
+            cursor = next;
+            for item in items {
+                match item {
+                    Item::Loss(loss) => outgoing.send(Message::Loss(loss)).await?,
+                    Item::Record(record) => {
+                        let seq = self.own_seq(&record);
+                        outgoing.send(Message::Record(*record)).await?;
+                        self.metrics.sent();
+                        snapshot.passed(seq, outgoing).await?;
+                    }
+                }
+            }
+            if is_at_end {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                snapshot.at_end(outgoing).await?;
+                tokio::select! {
+                    changed = committed.changed() => changed.map_err(|_| SpoolEnded)?,
+                    () = stop.cancelled() => {}
+                    () = snapshot.ready() => {}
+                }
+            }
+        }
+    }
+
+    async fn ask_snapshot(&self) -> Result<oneshot::Receiver<Span>, StreamError> {
+        let (reply, span) = oneshot::channel();
+        self.tracker.send(Ask::Snapshot(reply)).await.map_err(|_| StreamError::TrackerEnded)?;
+        Ok(span)
+    }
+
+    /// The record's number if it is of this start; records kept from before are never in the snapshot.
+    fn own_seq(&self, record: &v1::Record) -> Option<u64> {
+        self.hello.is_own(&record.boot_id, record.epoch).then_some(record.seq)
+    }
+}
+
+/// Where the stream is within its snapshot.
+#[derive(Debug)]
+enum Snapshot {
+    /// The tracker has not yet spooled it.
+    Waiting(oneshot::Receiver<Span>),
+    /// It is in the spool; records up to `last_seq` belong to it.
+    Under { last_seq: u64, passed_seq: u64 },
+    /// `SnapshotEnd` is sent.
+    Done,
+}
+
+impl Snapshot {
+    /// A record of this start was sent.
+    async fn passed(&mut self, seq: Option<u64>, outgoing: &Outgoing) -> Result<(), StreamError> {
+        if let Self::Waiting(span) = self
+            && let Ok(span) = span.try_recv()
+        {
+            *self = Self::Under { last_seq: span.last_seq, passed_seq: 0 };
+        }
+        if let (Self::Under { passed_seq, .. }, Some(seq)) = (&mut *self, seq) {
+            *passed_seq = seq;
+        }
+        self.end_if_over(outgoing, false).await
+    }
+
+    /// The spool has nothing more: a snapshot that is spooled has passed.
+    async fn at_end(&mut self, outgoing: &Outgoing) -> Result<(), StreamError> {
+        self.end_if_over(outgoing, true).await
+    }
+
+    async fn end_if_over(&mut self, outgoing: &Outgoing, is_at_end: bool) -> Result<(), StreamError> {
+        if let Self::Under { last_seq, passed_seq } = *self
+            && (is_at_end || passed_seq >= last_seq)
+        {
+            *self = Self::Done;
+            outgoing.send(Message::SnapshotEnd(v1::SnapshotEnd { seq: last_seq })).await?;
+        }
+        Ok(())
+    }
+
+    /// Resolves when the tracker has spooled the snapshot; never again after that. Cancel-safe.
+    async fn ready(&mut self) {
+        if let Self::Waiting(span) = self
+            && let Ok(span) = span.await
+        {
+            *self = Self::Under { last_seq: span.last_seq, passed_seq: 0 };
+        } else {
+            std::future::pending().await
+        }
+    }
+}
+
+/// The sending half of the stream; bounded, so that a slow central slows the reader of the spool and nobody else.
+#[derive(Debug)]
+struct Outgoing(mpsc::Sender<AgentMessage>);
+
+impl Outgoing {
+    async fn send(&self, message: Message) -> Result<(), StreamError> {
+        self.0.send(AgentMessage { message: Some(message) }).await.map_err(|_| StreamError::Ended)
+    }
+}
+
+#[cfg(test)]
+mod tests;
