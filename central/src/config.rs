@@ -1,0 +1,287 @@
+//! What central can be told: one YAML file, and flags that win over it.
+//!
+//! Every default has its unit and reason here; the effective configuration is shown at `/debug/config`.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::Parser;
+use kulprit_daemon::{
+    UsageError,
+    config::{self, ConfigError, HumanDuration},
+    telemetry::{LogFilter, LogFormat},
+};
+use kulprit_diagnosis::Settings;
+use serde::{Deserialize, Serialize};
+
+use crate::{incident::Timers, state::Limits};
+
+/// Where the gRPC API listens and where the `kulprit` command looks for it without flags.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7443";
+/// Where metrics and readiness are served.
+pub const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:7444";
+/// Where the store is.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/kulprit-central";
+
+/// The central service of Kulprit: takes what agents see, explains every VM in trouble, answers queries.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "kulprit-central", version)]
+pub struct Flags {
+    /// Configuration file (YAML); flags win over it
+    #[arg(long, env = "KULPRIT_CENTRAL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address of the gRPC API for agents and queries [default: 127.0.0.1:7443]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Address for /metrics, /ready and /debug/config [default: 127.0.0.1:7444]
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_listen: Option<SocketAddr>,
+    /// Folder of the store [default: /var/lib/kulprit-central]
+    #[arg(long, value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// Log lines for people or as JSON: human or json [default: human]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// Which log lines are written, for example info,kulprit_central::ingest=debug [default: info]
+    #[arg(long, env = "KULPRIT_LOG", value_name = "FILTER")]
+    pub log: Option<LogFilter>,
+}
+
+/// The effective configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address of the gRPC API. Loopback: agents of this host only, until there is TLS.
+    pub listen: SocketAddr,
+    /// Address of metrics and readiness.
+    pub admin_listen: SocketAddr,
+    /// Folder of the store.
+    pub data_dir: PathBuf,
+    /// What an agent without a cluster of its own belongs to. Default: this host's machine id.
+    pub cluster: Option<String>,
+    /// How long history and closed incidents are kept. 7 days: a weekend and the week before it.
+    pub history_retention: HumanDuration,
+    /// Nothing heard of a node for longer: it is Unknown. 20 s: four heartbeats.
+    pub silence_after: HumanDuration,
+    /// When VMs count as stuck.
+    pub symptoms: SymptomConfig,
+    /// When incidents close and reopen.
+    pub incidents: IncidentConfig,
+    /// How long tasks may take to end. 10 s: a third of the grace period of Kubernetes.
+    pub drain: HumanDuration,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines are written.
+    pub log: LogFilter,
+}
+
+/// The clocks of symptoms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SymptomConfig {
+    /// Standalone: how long a guest may take to shut down after it was asked to. 2 min: slow services of a big guest.
+    pub shutdown_grace: HumanDuration,
+    /// How long after that a stop is stuck. 30 s: what QEMU and libvirt need themselves.
+    pub stop_margin: HumanDuration,
+    /// How long a killed QEMU may take to end. 15 s: freeing the memory of a big guest.
+    pub kill_grace: HumanDuration,
+    /// How old an occurrence may be to speak for now. 5 min: as long as the slowest of them is reported.
+    pub occurrence_fresh: HumanDuration,
+}
+
+/// The clocks of incidents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IncidentConfig {
+    /// How long no symptom may be left before an incident closes. 60 s: longer than the slowest look.
+    pub close_after: HumanDuration,
+    /// The same cause at the same place reopens it within this time. 15 min: a flapping fault is one page.
+    pub reopen_within: HumanDuration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_LISTEN.parse().expect("the constant is an address"),
+            admin_listen: DEFAULT_ADMIN_LISTEN.parse().expect("the constant is an address"),
+            data_dir: PathBuf::from(DEFAULT_DATA_DIR),
+            cluster: None,
+            history_retention: "7d".parse().expect("the constant is a duration"),
+            silence_after: HumanDuration::from_secs(20),
+            symptoms: SymptomConfig::default(),
+            incidents: IncidentConfig::default(),
+            drain: HumanDuration::from_secs(10),
+            log_format: LogFormat::Human,
+            log: LogFilter::default(),
+        }
+    }
+}
+
+impl Default for SymptomConfig {
+    fn default() -> Self {
+        Self {
+            shutdown_grace: HumanDuration::from_mins(2),
+            stop_margin: HumanDuration::from_secs(30),
+            kill_grace: HumanDuration::from_secs(15),
+            occurrence_fresh: HumanDuration::from_mins(5),
+        }
+    }
+}
+
+impl Default for IncidentConfig {
+    fn default() -> Self {
+        Self { close_after: HumanDuration::from_secs(60), reopen_within: HumanDuration::from_mins(15) }
+    }
+}
+
+impl Config {
+    /// The file that the flags name, if any, and then the flags.
+    ///
+    /// # Errors
+    /// If the file is missing or wrong, or a value makes no sense.
+    pub fn effective(flags: Flags) -> Result<Self, LoadError> {
+        let Flags { config: path, listen, admin_listen, data_dir, log_format, log } = flags;
+        let mut effective = match &path {
+            Some(path) => config::load::<Self>(path)?,
+            None => Self::default(),
+        };
+        effective.listen = listen.unwrap_or(effective.listen);
+        effective.admin_listen = admin_listen.unwrap_or(effective.admin_listen);
+        effective.data_dir = data_dir.unwrap_or(effective.data_dir);
+        effective.log_format = log_format.unwrap_or(effective.log_format);
+        effective.log = log.unwrap_or(effective.log);
+        effective.check(path.as_deref())?;
+        Ok(effective)
+    }
+
+    /// The clocks of symptoms for diagnosis.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            shutdown_grace_usec: usec(self.symptoms.shutdown_grace),
+            stop_margin_usec: usec(self.symptoms.stop_margin),
+            kill_grace_usec: usec(self.symptoms.kill_grace),
+            occurrence_fresh_usec: usec(self.symptoms.occurrence_fresh),
+        }
+    }
+
+    /// The clocks of incidents.
+    #[must_use]
+    pub fn timers(&self) -> Timers {
+        Timers {
+            close_after_usec: usec(self.incidents.close_after),
+            reopen_within_usec: usec(self.incidents.reopen_within),
+        }
+    }
+
+    /// The bounds of the current state.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { silence_usec: usec(self.silence_after), ..Limits::default() }
+    }
+
+    fn check(&self, path: Option<&Path>) -> Result<(), UsageError> {
+        let place = path.map_or_else(|| "the configuration".to_owned(), |path| format!("`{}`", path.display()));
+        let wrong = |key: &str, problem: &str, fix: &str| {
+            Err(UsageError::new(format!("bad value of `{key}` in {place}: {problem}")).fix(fix))
+        };
+        if self.history_retention < HumanDuration::from_mins(60) {
+            return wrong("history_retention", "less than an hour", "write at least 1h");
+        }
+        if self.silence_after < HumanDuration::from_secs(6) {
+            let problem = "no longer than one heartbeat of an agent (5 s): healthy nodes would be Unknown";
+            return wrong("silence_after", problem, "write at least 6s");
+        }
+        if self.listen == self.admin_listen && self.listen.port() != 0 {
+            return wrong("admin_listen", "the same address as `listen`", "choose another port with --admin-listen");
+        }
+        Ok(())
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is missing or wrong.
+    #[error(transparent)]
+    File(#[from] ConfigError),
+    /// A value makes no sense.
+    #[error(transparent)]
+    Value(#[from] UsageError),
+}
+
+fn usec(duration: HumanDuration) -> i64 {
+    i64::try_from(duration.get().as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use kulprit_daemon::exit::ExitReason;
+
+    use super::*;
+
+    #[track_caller]
+    fn check_error(yaml: &str, want: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("central.yaml");
+        std::fs::write(&path, yaml).unwrap();
+        let flags = Flags { config: Some(path.clone()), ..Flags::default() };
+        let error: kulprit_daemon::BoxError = match Config::effective(flags).unwrap_err() {
+            LoadError::File(error) => error.into(),
+            LoadError::Value(error) => error.into(),
+        };
+        let reason = ExitReason::of(error.as_ref());
+        assert_eq!(reason.code, 2);
+        assert_eq!(reason.line.replace(&path.display().to_string(), "FILE"), want);
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_types_they_fill() {
+        let config = Config::default();
+        assert_eq!(config.settings(), Settings::default());
+        assert_eq!(config.timers(), Timers::default());
+        assert_eq!(config.limits(), Limits::default());
+        config.check(None).unwrap();
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("central.yaml");
+        std::fs::write(&path, "listen: 127.0.0.1:1\ndata_dir: /a\nsymptoms: {shutdown_grace: 30s}\n").unwrap();
+        let flags = Flags { config: Some(path), data_dir: Some(PathBuf::from("/b")), ..Flags::default() };
+        let config = Config::effective(flags).unwrap();
+        assert_eq!((config.listen.port(), config.data_dir.as_path()), (1, Path::new("/b")));
+        assert_eq!(config.settings().shutdown_grace_usec, 30_000_000);
+        assert_eq!(config.settings().kill_grace_usec, 15_000_000, "what the file leaves out keeps its default");
+    }
+
+    #[test]
+    fn nonsense_is_told_with_what_to_write() {
+        check_error(
+            "silence_after: 5s\n",
+            "bad value of `silence_after` in `FILE`: no longer than one heartbeat of an agent (5 s): healthy nodes would be Unknown; write at least 6s",
+        );
+        check_error(
+            "history_retention: 10m\n",
+            "bad value of `history_retention` in `FILE`: less than an hour; write at least 1h",
+        );
+        check_error(
+            "admin_listen: 127.0.0.1:7443\n",
+            "bad value of `admin_listen` in `FILE`: the same address as `listen`; choose another port with --admin-listen",
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("central.yaml");
+        std::fs::write(&path, "symptoms:\n  shutdown_grase: 30s\n").unwrap();
+        let flags = Flags { config: Some(path), ..Flags::default() };
+        let error = Config::effective(flags).unwrap_err().to_string();
+        assert!(error.contains(":2:3: unknown key `symptoms.shutdown_grase`"), "{error}");
+        assert!(error.contains("shutdown_grace"), "{error}");
+    }
+}

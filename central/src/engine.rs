@@ -1,0 +1,238 @@
+//! The engine: diagnose again whenever something changed, and while something is open as time passes.
+//!
+//! A change is waited out for [`DEBOUNCE`] so that one fault's many records are one pass. Symptoms also begin and incidents
+//! end by the clock alone, so while anything is Present or open a pass follows every second at best, every 10 s at worst,
+//! in proportion to what a pass costs. Everything is decided from one snapshot, on a thread where it may take its time.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use kulprit_daemon::{BoxError, CancellationToken};
+use kulprit_diagnosis::{Attribution, Snapshot, attribute, symptoms};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+use tracing::{debug, info};
+use ulid::Ulid;
+
+use crate::{
+    incident::{Event, IncidentChange, Incidents, Looks, Timers, advance, observe::observe},
+    live::Live,
+    metrics::{CentralMetrics, EventLabel},
+    store::{StoreWriter, Write},
+};
+
+/// How long a change waits for others of the same fault.
+pub const DEBOUNCE: Duration = Duration::from_millis(50);
+/// How often time passes: silence, expiry, and the earliest next pass.
+const TICK: Duration = Duration::from_secs(1);
+/// The longest time between two passes while something is open.
+const PASS_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
+/// A pass for the clock's sake may take this share of one core: one part in so many.
+const COST_DIVISOR: u32 = 50;
+/// How often retention is applied.
+const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
+
+/// What the engine decided last; clones share it.
+#[derive(Clone, Debug)]
+pub struct Decided(Arc<Mutex<Arc<Incidents>>>);
+
+impl Decided {
+    /// Starts from what the store has.
+    #[must_use]
+    pub fn new(incidents: Incidents) -> Self {
+        Self(Arc::new(Mutex::new(Arc::new(incidents))))
+    }
+
+    /// All incidents as they are.
+    #[must_use]
+    pub fn incidents(&self) -> Arc<Incidents> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, incidents: Incidents) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(incidents);
+    }
+}
+
+/// Decides, and hands on what was decided.
+#[derive(Debug)]
+pub struct Engine {
+    live: Live,
+    store: StoreWriter,
+    decided: Decided,
+    metrics: CentralMetrics,
+    timers: Timers,
+    retention: Duration,
+    /// Incidents whose row in the store is out of date.
+    unsaved: BTreeSet<Ulid>,
+}
+
+/// One pass: what was seen and what follows from it.
+#[derive(Debug)]
+pub struct Pass {
+    /// What was looked at.
+    pub snapshot: Snapshot,
+    /// One for each symptom.
+    pub attributions: Vec<Attribution>,
+    /// What becomes of incidents.
+    pub changes: Vec<IncidentChange>,
+}
+
+/// Diagnoses a snapshot and moves incidents on. Pure.
+#[must_use]
+pub fn pass(snapshot: Snapshot, incidents: &Incidents, timers: &Timers) -> Pass {
+    let attributions: Vec<Attribution> =
+        symptoms(&snapshot).iter().map(|symptom| attribute(&snapshot, symptom)).collect();
+    let observations = observe(&snapshot, &attributions);
+    let changes = advance(incidents, &observations, &Looks::of(&snapshot), snapshot.reference_wall_usec, timers);
+    Pass { snapshot, attributions, changes }
+}
+
+impl Engine {
+    /// Decides from `live`; history and incidents older than `retention` are dropped.
+    #[must_use]
+    pub fn new(
+        live: Live,
+        store: StoreWriter,
+        decided: Decided,
+        metrics: CentralMetrics,
+        timers: Timers,
+        retention: Duration,
+    ) -> Self {
+        Self { live, store, decided, metrics, timers, retention, unsaved: BTreeSet::new() }
+    }
+
+    /// Runs until `stop`.
+    ///
+    /// # Errors
+    /// If a pass panics.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
+        let mut changed = self.live.subscribe();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut last_retention: Option<Instant> = None;
+        let mut next_pass = Instant::now();
+        loop {
+            let is_due = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                _ = ticks.tick() => {
+                    for fallen in self.live.tick(&self.store, &self.metrics) {
+                        info!(node = %fallen.node, "a node has fallen silent; what it said is unknown now");
+                    }
+                    if last_retention.is_none_or(|last| last.elapsed() >= RETENTION_EVERY) {
+                        last_retention = Some(Instant::now());
+                        self.apply_retention();
+                    }
+                    self.save_incidents();
+                    Instant::now() >= next_pass && self.is_anything_open()
+                }
+                () = settled(&mut changed) => true,
+            };
+            if is_due {
+                let began = Instant::now();
+                self.pass().await?;
+                let cost = began.elapsed();
+                next_pass = Instant::now() + (cost * COST_DIVISOR).min(PASS_AT_LEAST_EVERY);
+            }
+        }
+    }
+
+    async fn pass(&mut self) -> Result<(), BoxError> {
+        let began = Instant::now();
+        let (live, timers, incidents) = (self.live.clone(), self.timers, self.decided.incidents());
+        let (done, incidents) = spawn_blocking(move || {
+            let done = pass(live.snapshot(), &incidents, &timers);
+            let mut next = (*incidents).clone();
+            next.apply(&done.changes);
+            (done, next)
+        })
+        .await?;
+        self.metrics.diagnosis_passes.inc();
+        self.metrics.diagnosis_seconds.observe(began.elapsed().as_secs_f64());
+        self.metrics.symptoms.set(i64::try_from(done.attributions.len()).unwrap_or(i64::MAX));
+        self.metrics.incidents_open.set(i64::try_from(incidents.open().count()).unwrap_or(i64::MAX));
+        self.decided.replace(incidents);
+        for change in &done.changes {
+            self.report(change);
+            self.unsaved.insert(change.incident.id);
+        }
+        self.save_incidents();
+        Ok(())
+    }
+
+    fn report(&self, change: &IncidentChange) {
+        for event in &change.events {
+            self.metrics.incident_events.get_or_create(&EventLabel::new(event.as_str())).inc();
+            let incident = &change.incident;
+            let (id, cause, node) = (incident.id.to_string(), &incident.key.cause, &incident.node);
+            match event {
+                Event::Opened | Event::Reopened | Event::Closed | Event::CauseChanged | Event::Merged => {
+                    info!(incident = id, %cause, %node, event = event.as_str(), "an incident changed");
+                }
+                Event::MemberJoined | Event::MemberEnded => {
+                    debug!(incident = id, %cause, %node, event = event.as_str(), "an incident changed");
+                }
+            }
+        }
+    }
+
+    /// Queues incidents that changed; what the store has no room for waits for the next tick.
+    fn save_incidents(&mut self) {
+        if self.unsaved.is_empty() {
+            return;
+        }
+        let incidents = self.decided.incidents();
+        let changed = self.unsaved.iter().filter_map(|id| incidents.get(*id).cloned()).collect();
+        if self.store.try_queue(Write::Incidents(changed)).is_ok() {
+            self.unsaved.clear();
+        }
+    }
+
+    fn apply_retention(&self) {
+        let kept_usec = i64::try_from(self.retention.as_micros()).unwrap_or(i64::MAX);
+        let oldest = self.live.clock().now().wall_usec.saturating_sub(kept_usec);
+        self.store.drop_history_before(oldest);
+        let mut incidents = (*self.decided.incidents()).clone();
+        incidents.drop_closed_before(oldest);
+        self.decided.replace(incidents);
+    }
+
+    /// Whether anything can begin or end by the clock alone.
+    fn is_anything_open(&self) -> bool {
+        self.decided.incidents().open().next().is_some() || self.live.look(|state| state.count_states().n_present > 0)
+    }
+}
+
+impl Event {
+    /// The word used in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Reopened => "reopened",
+            Self::Closed => "closed",
+            Self::CauseChanged => "cause_changed",
+            Self::Merged => "merged",
+            Self::MemberJoined => "member_joined",
+            Self::MemberEnded => "member_ended",
+        }
+    }
+}
+
+/// Resolves [`DEBOUNCE`] after the next change. Not cancel-safe in full: a change waited out by a cancelled call is seen by
+/// the next one, because only the end of the wait marks it as seen.
+async fn settled(changed: &mut watch::Receiver<u64>) {
+    if !changed.has_changed().unwrap_or(false) && changed.clone().changed().await.is_err() {
+        // The engine itself holds the sender.
+        return std::future::pending().await;
+    }
+    sleep(DEBOUNCE).await;
+    changed.borrow_and_update();
+}

@@ -1,0 +1,340 @@
+//! One pass: from what is to what has become of it.
+//!
+//! In this order: a new explanation of the same symptom moves the incident (it keeps its id); two of one key become the
+//! older; every observation joins its incident, which is opened or reopened for it; what was seen to be over ends; what is
+//! quiet for long enough closes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use ulid::Ulid;
+
+use super::{Incident, Incidents, Key, Looks, Member, Observation, Timers, Whom};
+
+/// An incident as it is now, and what happened to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IncidentChange {
+    /// The whole incident.
+    pub incident: Arc<Incident>,
+    /// What happened in this pass, in order; empty if only figures moved.
+    pub events: Vec<Event>,
+}
+
+/// What can happen to an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// It is new.
+    Opened,
+    /// It came back.
+    Reopened,
+    /// Its symptoms were seen to be over for long enough.
+    Closed,
+    /// Another explanation of the same symptoms.
+    CauseChanged,
+    /// It was taken over by an older one.
+    Merged,
+    /// Somebody more is touched.
+    MemberJoined,
+    /// Somebody's symptom was seen to be over.
+    MemberEnded,
+}
+
+/// The incident of a symptom that nothing explains; it gives way to any explanation.
+const UNEXPLAINED: &str = "Unexplained";
+
+/// What becomes of `incidents` when diagnosis says `observations` at `now_wall_usec`. Changes come by id.
+#[must_use]
+pub fn advance(
+    incidents: &Incidents,
+    observations: &[Observation],
+    looks: &Looks,
+    now_wall_usec: i64,
+    timers: &Timers,
+) -> Vec<IncidentChange> {
+    let mut pass = Pass { incidents, observations, looks, now_wall_usec, timers, drafts: BTreeMap::new() };
+    for incident in incidents.open() {
+        pass.drafts.insert(incident.id, Draft { incident: (**incident).clone(), events: Vec::new() });
+    }
+    pass.move_to_new_causes();
+    pass.merge_equal_keys();
+    pass.join_observations();
+    pass.end_members();
+    pass.close_quiet_ones();
+    pass.into_changes()
+}
+
+struct Draft {
+    incident: Incident,
+    events: Vec<Event>,
+}
+
+impl Draft {
+    fn is_open(&self) -> bool {
+        self.incident.is_open()
+    }
+}
+
+struct Pass<'a> {
+    incidents: &'a Incidents,
+    observations: &'a [Observation],
+    looks: &'a Looks,
+    now_wall_usec: i64,
+    timers: &'a Timers,
+    drafts: BTreeMap<Ulid, Draft>,
+}
+
+impl Pass<'_> {
+    fn move_to_new_causes(&mut self) {
+        let (observations, now) = (self.observations, self.now_wall_usec);
+        for draft in self.drafts.values_mut() {
+            let incident = &mut draft.incident;
+            let is_unexplained = incident.key.cause == UNEXPLAINED;
+            let is_of_a_member = |observation: &&Observation| {
+                incident.members.iter().any(|member| {
+                    member.until_wall_usec.is_none()
+                        && member.whom == observation.whom
+                        && (member.symptom == observation.symptom || is_unexplained)
+                })
+            };
+            let mut counts = BTreeMap::<(&Key, &String), usize>::new();
+            for observation in observations.iter().filter(is_of_a_member) {
+                *counts.entry((&observation.key, &observation.node)).or_default() += 1;
+            }
+            if counts.keys().any(|(key, _)| **key == incident.key) {
+                continue;
+            }
+            // The key that explains most of them; of equals the first.
+            let Some(((key, node), _)) = counts.into_iter().rev().max_by_key(|(_, count)| *count) else { continue };
+            incident.say(now, format!("the cause is now {}, it was {}", key.cause, incident.key.cause));
+            incident.key = key.clone();
+            incident.node.clone_from(node);
+            incident.probability = 0.0;
+            draft.events.push(Event::CauseChanged);
+        }
+    }
+
+    fn merge_equal_keys(&mut self) {
+        let mut by_key = BTreeMap::<Key, Vec<Ulid>>::new();
+        for (id, draft) in &self.drafts {
+            by_key.entry(draft.incident.key.clone()).or_default().push(*id);
+        }
+        for ids in by_key.into_values().filter(|ids| ids.len() > 1) {
+            // Ids sort by opening.
+            let (older, others) = ids.split_first().expect("there are at least two");
+            for other in others {
+                self.merge(*older, *other);
+            }
+        }
+    }
+
+    fn merge(&mut self, older: Ulid, younger: Ulid) {
+        let now = self.now_wall_usec;
+        let Some(gone) = self.drafts.get_mut(&younger) else { return };
+        gone.incident.say(now, format!("merged into {older}"));
+        gone.incident.merged_into = Some(older);
+        gone.incident.closed_wall_usec = Some(now);
+        gone.incident.quiet_since_wall_usec = None;
+        gone.events.push(Event::Merged);
+        let members = gone.incident.members.clone();
+        let probability = gone.incident.probability;
+        let Some(kept) = self.drafts.get_mut(&older) else { return };
+        kept.incident.say(now, format!("took over {younger}"));
+        kept.incident.probability = kept.incident.probability.max(probability);
+        for member in members {
+            let known = kept.incident.members.iter_mut().find(|known| is_same(known, &member.whom, &member.symptom));
+            match known {
+                Some(known) if member.until_wall_usec.is_none() => known.until_wall_usec = None,
+                Some(_) => {}
+                None => kept.incident.members.push(member),
+            }
+        }
+    }
+
+    fn join_observations(&mut self) {
+        for observation in self.observations {
+            let id = self.incident_for(observation);
+            let now = self.now_wall_usec;
+            let draft = self.drafts.get_mut(&id).expect("it was made just now if it was missing");
+            let incident = &mut draft.incident;
+            incident.quiet_since_wall_usec = None;
+            if observation.probability > incident.probability {
+                incident.probability = observation.probability;
+            }
+            if incident.chain != observation.chain && is_strongest(self.observations, observation) {
+                incident.chain.clone_from(&observation.chain);
+            }
+            let known =
+                incident.members.iter().position(|member| is_same(member, &observation.whom, &observation.symptom));
+            match known.map(|index| &mut incident.members[index]) {
+                Some(member) => {
+                    member.based_on.clone_from(&observation.based_on);
+                    if member.until_wall_usec.take().is_none() {
+                        continue;
+                    }
+                }
+                None => incident.members.push(Member {
+                    whom: observation.whom.clone(),
+                    namespace: observation.namespace.clone(),
+                    name: observation.name.clone(),
+                    symptom: observation.symptom.clone(),
+                    since_wall_usec: observation.since_wall_usec,
+                    until_wall_usec: None,
+                    based_on: observation.based_on.clone(),
+                }),
+            }
+            incident.say(now, format!("{}: {}", title(&observation.whom, &observation.name), observation.symptom));
+            draft.events.push(Event::MemberJoined);
+        }
+        for draft in self.drafts.values_mut() {
+            draft.incident.members.sort_by(|a, b| {
+                // Onsets that are not known come last.
+                let onset = |member: &Member| member.since_wall_usec.unwrap_or(i64::MAX);
+                onset(a).cmp(&onset(b)).then_with(|| a.whom.cmp(&b.whom)).then_with(|| a.symptom.cmp(&b.symptom))
+            });
+        }
+    }
+
+    /// The open incident of the observation's key: there already, reopened, or new.
+    fn incident_for(&mut self, observation: &Observation) -> Ulid {
+        let open = self.drafts.iter().find(|(_, draft)| draft.is_open() && draft.incident.key == observation.key);
+        if let Some((id, _)) = open {
+            return *id;
+        }
+        let now = self.now_wall_usec;
+        let oldest = now.saturating_sub(self.timers.reopen_within_usec);
+        let recent = self.incidents.iter().filter(|incident| {
+            incident.key == observation.key
+                && incident.merged_into.is_none()
+                && incident.closed_wall_usec.is_some_and(|closed| closed >= oldest)
+        });
+        if let Some(closed) = recent.max_by_key(|incident| incident.closed_wall_usec) {
+            let mut incident = (**closed).clone();
+            incident.closed_wall_usec = None;
+            incident.say(now, "reopened".to_owned());
+            let id = incident.id;
+            self.drafts.insert(id, Draft { incident, events: vec![Event::Reopened] });
+            return id;
+        }
+        let incident = opened(observation, now);
+        let id = incident.id;
+        self.drafts.insert(id, Draft { incident, events: vec![Event::Opened] });
+        id
+    }
+
+    fn end_members(&mut self) {
+        let mut seen = BTreeMap::<(&Whom, &str), BTreeSet<&Key>>::new();
+        for observation in self.observations {
+            seen.entry((&observation.whom, &observation.symptom)).or_default().insert(&observation.key);
+        }
+        let (looks, now) = (self.looks, self.now_wall_usec);
+        for draft in self.drafts.values_mut().filter(|draft| draft.is_open()) {
+            let incident = &mut draft.incident;
+            let mut said = Vec::new();
+            incident.members.retain_mut(|member| {
+                if member.until_wall_usec.is_some() {
+                    return true;
+                }
+                match seen.get(&(&member.whom, member.symptom.as_str())) {
+                    Some(keys) if keys.contains(&incident.key) => true,
+                    Some(_) => {
+                        said.push((
+                            format!("{}: {} has another cause", title(&member.whom, &member.name), member.symptom),
+                            None,
+                        ));
+                        false
+                    }
+                    None => {
+                        if looks.can_see(&member.whom, &member.based_on) {
+                            member.until_wall_usec = Some(now);
+                            let text = format!("{}: {} is over", title(&member.whom, &member.name), member.symptom);
+                            said.push((text, Some(Event::MemberEnded)));
+                        }
+                        true
+                    }
+                }
+            });
+            for (text, event) in said {
+                incident.say(now, text);
+                draft.events.extend(event);
+            }
+        }
+    }
+
+    fn close_quiet_ones(&mut self) {
+        let now = self.now_wall_usec;
+        for draft in self.drafts.values_mut().filter(|draft| draft.is_open()) {
+            let incident = &mut draft.incident;
+            if incident.members.iter().any(|member| member.until_wall_usec.is_none()) {
+                incident.quiet_since_wall_usec = None;
+                continue;
+            }
+            let quiet_since = *incident.quiet_since_wall_usec.get_or_insert(now);
+            if now.saturating_sub(quiet_since) >= self.timers.close_after_usec {
+                incident.closed_wall_usec = Some(now);
+                incident.quiet_since_wall_usec = None;
+                incident.say(now, "closed".to_owned());
+                draft.events.push(Event::Closed);
+            }
+        }
+    }
+
+    fn into_changes(self) -> Vec<IncidentChange> {
+        let incidents = self.incidents;
+        let drafts = self.drafts.into_iter();
+        let changed = drafts.filter(|(id, draft)| incidents.get(*id).is_none_or(|before| **before != draft.incident));
+        changed.map(|(_, draft)| IncidentChange { incident: Arc::new(draft.incident), events: draft.events }).collect()
+    }
+}
+
+fn opened(observation: &Observation, now_wall_usec: i64) -> Incident {
+    let mut incident = Incident {
+        id: new_id(&observation.key, now_wall_usec),
+        key: observation.key.clone(),
+        node: observation.node.clone(),
+        opened_wall_usec: now_wall_usec,
+        closed_wall_usec: None,
+        quiet_since_wall_usec: None,
+        members: Vec::new(),
+        timeline: Vec::new(),
+        probability: observation.probability,
+        chain: observation.chain.clone(),
+        merged_into: None,
+    };
+    incident.say(now_wall_usec, format!("opened: {}", observation.key.cause));
+    incident
+}
+
+/// A ULID whose random part is a hash of what it names: a replay of the same input makes the same ids, and no key opens
+/// two incidents in one microsecond.
+fn new_id(key: &Key, opened_wall_usec: i64) -> Ulid {
+    // FNV-1a with 128 bits (Fowler, Noll, Vo; RFC 9923).
+    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    let parts = [key.cause.as_bytes(), b"\0", key.place.as_bytes(), b"\0", &opened_wall_usec.to_be_bytes()];
+    for byte in parts.into_iter().flatten() {
+        hash = (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+    }
+    Ulid::from_parts(u64::try_from(opened_wall_usec / 1_000).unwrap_or(0), hash >> 48)
+}
+
+fn is_same(member: &Member, whom: &Whom, symptom: &str) -> bool {
+    member.whom == *whom && member.symptom == symptom
+}
+
+/// Whether no observation of the same key is surer; of equals the first counts.
+fn is_strongest(observations: &[Observation], one: &Observation) -> bool {
+    let of_key = observations.iter().filter(|other| other.key == one.key);
+    let strongest = of_key.reduce(|best, other| if other.probability > best.probability { other } else { best });
+    strongest.is_some_and(|strongest| std::ptr::eq(strongest, one))
+}
+
+fn title(whom: &Whom, name: &str) -> String {
+    if whom.uid.is_empty() {
+        format!("node {}", whom.node)
+    } else if name.is_empty() {
+        format!("{} on {}", whom.uid, whom.node)
+    } else {
+        format!("{name} on {}", whom.node)
+    }
+}

@@ -1,0 +1,120 @@
+//! What a pass over incidents sees: each attribution as an observation, and where nobody could look.
+
+use std::collections::BTreeSet;
+
+use kulprit_diagnosis::{Attribution, NodeView, Snapshot, SymptomSubject, place::incident_key};
+use kulprit_model::{FindingCode, Severity, State, Status, Subject};
+
+use super::{Key, Whom};
+
+/// One symptom and its root cause, as diagnosis sees them now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// Root cause and place.
+    pub key: Key,
+    /// Node of the place.
+    pub node: String,
+    /// Who shows the symptom.
+    pub whom: Whom,
+    /// Namespace of the VM; empty for none.
+    pub namespace: String,
+    /// Name of the VM; empty for a node.
+    pub name: String,
+    /// Symptom id.
+    pub symptom: String,
+    /// Onset, Unix time in microseconds.
+    pub since_wall_usec: Option<i64>,
+    /// Of the root cause.
+    pub probability: f64,
+    /// Causes from the root to the symptom.
+    pub chain: Vec<String>,
+    /// States that are Present and may carry the symptom, `<code> <subject>`, sorted.
+    pub based_on: Vec<String>,
+}
+
+/// Where nobody could look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Looks {
+    /// Nodes whose agent does not report.
+    pub silent_nodes: BTreeSet<String>,
+    /// States that are Unknown, by node: `<code> <subject>`.
+    pub unknown: BTreeSet<(String, String)>,
+}
+
+impl Looks {
+    /// Reads off a snapshot where nobody could look.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let mut looks = Self::default();
+        for node in &snapshot.nodes {
+            if !node.is_reporting {
+                looks.silent_nodes.insert(node.name.clone());
+            }
+            let unknown = node.states.iter().filter(|state| state.status == Status::Unknown);
+            looks.unknown.extend(unknown.map(|state| (node.name.clone(), state_key(state.code, &state.subject))));
+        }
+        looks
+    }
+
+    /// Whether it could be seen if the symptom were still there.
+    pub(super) fn can_see(&self, whom: &Whom, based_on: &[String]) -> bool {
+        !self.silent_nodes.contains(&whom.node)
+            && !based_on.iter().any(|key| self.unknown.contains(&(whom.node.clone(), key.clone())))
+    }
+}
+
+/// What `attributions` say, in their order; those that make no incident are left out.
+#[must_use]
+pub fn observe(snapshot: &Snapshot, attributions: &[Attribution]) -> Vec<Observation> {
+    attributions.iter().filter_map(|attribution| observation(snapshot, attribution)).collect()
+}
+
+/// Whom a symptom is about, as incidents know it.
+#[must_use]
+pub fn whom(subject: &SymptomSubject) -> Whom {
+    match subject {
+        SymptomSubject::Vm { node, uid } => Whom { node: node.clone(), uid: uid.clone() },
+        SymptomSubject::Node { node } => Whom { node: node.clone(), uid: String::new() },
+    }
+}
+
+fn observation(snapshot: &Snapshot, attribution: &Attribution) -> Option<Observation> {
+    let (cause, place) = incident_key(attribution)?;
+    let first = attribution.causes.first()?;
+    let whom = whom(&attribution.symptom.subject);
+    let node = snapshot.nodes.iter().find(|node| node.name == whom.node);
+    let vm = node.and_then(|node| node.vms.iter().find(|vm| vm.uid == whom.uid));
+    Some(Observation {
+        node: place.node().to_owned(),
+        key: Key { cause: cause.to_owned(), place: place.to_string() },
+        namespace: vm.and_then(|vm| vm.namespace.clone()).unwrap_or_default(),
+        name: vm.map(|vm| vm.name.clone()).unwrap_or_default(),
+        symptom: attribution.symptom.id.as_str().to_owned(),
+        since_wall_usec: attribution.symptom.since_wall_usec,
+        probability: first.probability,
+        chain: first.chain.iter().map(|id| (*id).to_owned()).collect(),
+        based_on: node.map(|node| present_states(node, &whom)).unwrap_or_default(),
+        whom,
+    })
+}
+
+/// The states that may carry a symptom of `whom`: its own, and the faults of its node.
+fn present_states(node: &NodeView, whom: &Whom) -> Vec<String> {
+    let carries = |state: &&State| match &state.subject {
+        Subject::Vm { uid } => *uid == whom.uid,
+        Subject::Process { .. } => false,
+        Subject::Node
+        | Subject::Unit { .. }
+        | Subject::Device { .. }
+        | Subject::Libvirt { .. }
+        | Subject::Probe { .. } => state.code.spec().severity == Severity::Fault,
+    };
+    let present = node.states.iter().filter(|state| state.status == Status::Present).filter(carries);
+    let mut keys: Vec<String> = present.map(|state| state_key(state.code, &state.subject)).collect();
+    keys.sort_unstable();
+    keys
+}
+
+fn state_key(code: FindingCode, subject: &Subject) -> String {
+    format!("{code} {subject}")
+}

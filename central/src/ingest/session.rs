@@ -1,0 +1,266 @@
+//! One stream from its Hello to its end: messages in, acks out.
+//!
+//! Records act in memory at once; the write follows when the store has room. If it has none for [`STORE_PATIENCE`] (a disk
+//! that hangs), the stream goes on without it: verdicts stay right, nothing is acked. Once the store is back the stream
+//! ends, and the agent sends again what was not acked.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+    time::Duration,
+};
+
+use kulprit_proto::v1::{self, agent_message::Message};
+use tokio::{sync::mpsc::Sender, time::timeout};
+use tokio_stream::Stream;
+use tonic::{Code, Status, Streaming};
+use tracing::{debug, info, warn};
+
+use super::{
+    Context,
+    batch::{StreamMemory, take_in},
+    count_end, count_message, hello,
+};
+use crate::{
+    live::Session,
+    state::Epoch,
+    store::{RecordsWrite, StoreWriter, writer::MAX_WAITING},
+};
+
+/// How long a caller may take to say Hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// How long a stream waits for room in the store before it goes on without; far below the silence limit.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+/// Most messages taken in at once: bounds how long the lock is held.
+const BATCH_MAX: usize = 512;
+
+type Answers = Sender<Result<v1::CentralMessage, Status>>;
+
+/// Why a stream ended.
+enum End {
+    /// The agent closed it.
+    Agent,
+    /// It broke.
+    Broken(Status),
+    /// Told to the agent, with the reason as counted.
+    Told(&'static str, Status),
+}
+
+/// Serves one stream to its end.
+pub(super) async fn run(context: Arc<Context>, mut inbound: Streaming<v1::AgentMessage>, answers: Answers) {
+    let end = match greet(&context, &mut inbound).await {
+        Ok(hello) => {
+            context.metrics.streams.inc();
+            let end = Box::pin(serve(&context, inbound, &answers, hello)).await;
+            context.metrics.streams.dec();
+            end
+        }
+        Err(end) => end,
+    };
+    match end {
+        End::Agent => count_end(&context.metrics, "agent"),
+        End::Broken(status) => {
+            count_end(&context.metrics, "broken");
+            debug!(code = ?status.code(), message = status.message(), "a stream broke");
+        }
+        End::Told(reason, status) => {
+            count_end(&context.metrics, reason);
+            // If the agent is gone there is nobody to tell.
+            let _ = answers.try_send(Err(status));
+        }
+    }
+}
+
+async fn greet(context: &Context, inbound: &mut Streaming<v1::AgentMessage>) -> Result<v1::Hello, End> {
+    let refused = |status| End::Told("refused", status);
+    let first = tokio::select! {
+        biased;
+        () = context.stop.cancelled() => return Err(stopping()),
+        first = timeout(HELLO_WITHIN, inbound.message()) => first,
+    };
+    let first = first.map_err(|_| refused(Status::deadline_exceeded("hello: none within 10 s")))?;
+    let Some(first) = first.map_err(End::Broken)? else { return Err(End::Agent) };
+    match first.message {
+        Some(Message::Hello(hello)) => {
+            count_message(&context.metrics, "hello");
+            Ok(hello)
+        }
+        _ => Err(refused(Status::invalid_argument(hello::HelloError::NotFirst.to_string()))),
+    }
+}
+
+async fn serve(
+    context: &Context,
+    mut inbound: Streaming<v1::AgentMessage>,
+    answers: &Answers,
+    hello: v1::Hello,
+) -> End {
+    let stream = match hello::check(&hello, &context.own_cluster) {
+        Ok(stream) => stream,
+        Err(error) => {
+            warn!(error = %error, "refused an agent");
+            return End::Told("refused", Status::invalid_argument(error.to_string()));
+        }
+    };
+    info!(node = %stream.node, agent_version = %hello.agent_version, epoch = hello.epoch, "an agent has connected");
+    let (session, greeting) = context.live.connect(stream, hello, &context.store);
+    let mut link = Link { context, session, memory: StreamMemory::default(), is_behind: false, told: BTreeMap::new() };
+    if let Some(end) = link.store(greeting).await {
+        return end;
+    }
+    let mut batch = Vec::new();
+    let mut acks = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = context.stop.cancelled() => return stopping(),
+            () = link.session.replaced.cancelled() => return link.replaced(),
+            slot = answers.reserve(), if !acks.is_empty() => {
+                // The agent has hung up: its side of the stream ends next.
+                let Ok(slot) = slot else { return End::Agent };
+                slot.send(Ok(acks.remove(0)));
+            }
+            () = link.session.durable.notified() => acks = link.acks(),
+            () = room(&context.store), if link.is_behind => {
+                return End::Told("behind", Status::unavailable("the store was behind; send again what was not acked"));
+            }
+            more = next_batch(&mut inbound, &mut batch) => {
+                let messages = std::mem::take(&mut batch);
+                if let Some(end) = link.take_in(messages).await {
+                    return end;
+                }
+                // Acks of what was sent again come from here: nothing becomes durable for it.
+                acks = link.acks();
+                match more {
+                    Ok(true) => {}
+                    Ok(false) => return End::Agent,
+                    Err(status) => return End::Broken(status),
+                }
+            }
+        }
+    }
+}
+
+/// A stream that has said Hello.
+struct Link<'a> {
+    context: &'a Context,
+    session: Session,
+    memory: StreamMemory,
+    /// Whether something was not queued for the store: no acks until the agent sends it again, on its next stream.
+    is_behind: bool,
+    /// What the agent was told to be durable.
+    told: BTreeMap<Epoch, u64>,
+}
+
+impl Link<'_> {
+    /// Lets messages act, then hands them to the store.
+    async fn take_in(&mut self, messages: Vec<v1::AgentMessage>) -> Option<End> {
+        if messages.is_empty() {
+            return None;
+        }
+        self.forget_told_of_repeats(&messages);
+        let (context, memory) = (self.context, &mut self.memory);
+        let now = context.live.clock().now();
+        let limits = context.live.look(|state| state.limits());
+        let mut write = RecordsWrite::new(self.session.stream.clone(), now.wall_usec);
+        let changed = self.session.change(|node, touched| {
+            *touched = take_in(node, messages, now, &limits, &context.metrics, memory, &mut write);
+        });
+        if changed.is_none() {
+            return Some(self.replaced());
+        }
+        self.store(write).await
+    }
+
+    async fn store(&mut self, write: RecordsWrite) -> Option<End> {
+        let n_rows = write.n_rows();
+        if n_rows == 0 || self.is_behind {
+            return None;
+        }
+        let permits = self.context.store.permits();
+        let permit = tokio::select! {
+            biased;
+            () = self.session.replaced.cancelled() => return Some(self.replaced()),
+            permit = timeout(STORE_PATIENCE, permits.acquire_many_owned(StoreWriter::n_permits(n_rows))) => permit,
+        };
+        if let Ok(Ok(permit)) = permit {
+            return if self.session.queue(&self.context.store, write, permit) { None } else { Some(self.replaced()) };
+        }
+        self.is_behind = true;
+        warn!(node = %self.session.stream.node, "the store has no room; the node's records act and are not acked");
+        None
+    }
+
+    /// A record that is sent again was not acked as far as the agent knows: it is told once more.
+    fn forget_told_of_repeats(&mut self, messages: &[v1::AgentMessage]) {
+        for message in messages {
+            let Some(Message::Record(record)) = &message.message else { continue };
+            let is_repeat = |epoch: &Epoch, told: u64| {
+                epoch.boot_id == record.boot_id && epoch.epoch == record.epoch && record.seq <= told
+            };
+            self.told.retain(|epoch, told| !is_repeat(epoch, *told));
+        }
+    }
+
+    /// What is durable and was not told yet.
+    fn acks(&mut self) -> Vec<v1::CentralMessage> {
+        let mut acks = Vec::new();
+        for (epoch, seq) in self.session.durable_marks() {
+            // A new stream is told everything once: the agent may still keep records of earlier starts.
+            if self.told.get(&epoch).is_none_or(|told| *told < seq) {
+                let ack = v1::Ack { boot_id: epoch.boot_id.clone(), epoch: epoch.epoch, seq };
+                acks.push(v1::CentralMessage { message: Some(v1::central_message::Message::Ack(ack)) });
+                self.told.insert(epoch, seq);
+            }
+        }
+        acks
+    }
+
+    fn replaced(&self) -> End {
+        let node = &self.session.stream.node;
+        info!(%node, "a newer stream of the node replaces this one");
+        End::Told(
+            "replaced",
+            Status::new(Code::Aborted, format!("a newer stream of node {node} has replaced this one")),
+        )
+    }
+}
+
+/// Resolves when half of the store's room is free again.
+async fn room(store: &StoreWriter) {
+    let half = u32::try_from(MAX_WAITING / 2).unwrap_or(u32::MAX);
+    // Given back at once: this only waits.
+    let _ = store.permits().acquire_many_owned(half).await;
+}
+
+fn stopping() -> End {
+    End::Told("stopping", Status::unavailable("central is ending"))
+}
+
+/// Adds what has arrived to `batch`, at least one message; false at the end of the stream. Cancel-safe: what was taken
+/// from the stream is in `batch`.
+async fn next_batch(
+    inbound: &mut Streaming<v1::AgentMessage>,
+    batch: &mut Vec<v1::AgentMessage>,
+) -> Result<bool, Status> {
+    poll_fn(|cx: &mut TaskContext<'_>| {
+        loop {
+            match Pin::new(&mut *inbound).poll_next(cx) {
+                Poll::Ready(Some(Ok(message))) => {
+                    batch.push(message);
+                    if batch.len() >= BATCH_MAX {
+                        return Poll::Ready(Ok(true));
+                    }
+                }
+                Poll::Ready(Some(Err(status))) => return Poll::Ready(Err(status)),
+                Poll::Ready(None) => return Poll::Ready(Ok(false)),
+                Poll::Pending if batch.is_empty() => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(Ok(true)),
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,251 @@
+//! The current state, shared: ingest changes it, the engine and queries look at it, the store says what is durable.
+//!
+//! One lock, held for the in-memory work of one batch and never across an await. Everything that must keep an order goes
+//! through here: a record acts in memory first and is queued for the store afterwards, and a stream that was replaced by a
+//! newer one of the same node changes nothing any more.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kulprit_daemon::{CancellationToken, Clock};
+use kulprit_diagnosis::{Settings, Snapshot};
+use kulprit_model::StreamId;
+use kulprit_proto::v1;
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+
+use crate::{
+    metrics::{CentralMetrics, StatusLabel},
+    state::{CurrentState, Epoch, NodeState},
+    store::{NodeWrite, RecordsWrite, StoreWriter, Write},
+};
+
+/// What is known now; clones share it.
+#[derive(Clone, Debug)]
+pub struct Live(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Counts changes; the engine waits on it.
+    changed: watch::Sender<u64>,
+    clock: Clock,
+    settings: Settings,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: CurrentState,
+    sessions: BTreeMap<StreamId, SessionEntry>,
+    n_sessions: u64,
+    /// Nodes whose row in the store is out of date.
+    unsaved: BTreeSet<StreamId>,
+}
+
+#[derive(Debug)]
+struct SessionEntry {
+    number: u64,
+    durable: Arc<Notify>,
+    replaced: CancellationToken,
+}
+
+/// The right of one stream to change its node, until a newer stream of the node takes it away.
+#[derive(Debug)]
+pub struct Session {
+    live: Live,
+    /// Which node.
+    pub stream: StreamId,
+    number: u64,
+    /// Told when more of the node became durable.
+    pub durable: Arc<Notify>,
+    /// Cancelled when a newer stream of the node has come.
+    pub replaced: CancellationToken,
+}
+
+impl Live {
+    /// Shares `state`.
+    #[must_use]
+    pub fn new(state: CurrentState, clock: Clock, settings: Settings) -> Self {
+        let inner = Inner { state, sessions: BTreeMap::new(), n_sessions: 0, unsaved: BTreeSet::new() };
+        Self(Arc::new(Shared { inner: Mutex::new(inner), changed: watch::Sender::new(0), clock, settings }))
+    }
+
+    /// Central's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Told of each change.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Everything a diagnosis may look at, now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.look(|state| state.snapshot(self.0.settings, self.0.clock.now()))
+    }
+
+    /// Looks at the current state. `look` must not block.
+    pub fn look<T>(&self, look: impl FnOnce(&CurrentState) -> T) -> T {
+        look(&self.lock().state)
+    }
+
+    /// A stream of the node begins; an older one of the same node ends.
+    #[must_use]
+    pub fn connect(&self, stream: StreamId, hello: v1::Hello, store: &StoreWriter) -> (Session, RecordsWrite) {
+        let now = self.0.clock.now();
+        let mut inner = self.lock();
+        inner.n_sessions += 1;
+        let number = inner.n_sessions;
+        let session = Session {
+            live: self.clone(),
+            stream: stream.clone(),
+            number,
+            durable: Arc::new(Notify::new()),
+            replaced: CancellationToken::new(),
+        };
+        let entry = SessionEntry { number, durable: Arc::clone(&session.durable), replaced: session.replaced.clone() };
+        if let Some(older) = inner.sessions.insert(stream.clone(), entry) {
+            older.replaced.cancel();
+        }
+        let mut write = RecordsWrite::new(stream.clone(), now.wall_usec);
+        write.changes = inner.state.node_mut(&stream).hello(hello, now);
+        inner.unsaved.insert(stream);
+        save_nodes(&mut inner, store);
+        drop(inner);
+        self.bump();
+        (session, write)
+    }
+
+    /// Some of a node's records became durable. Called from the store's thread.
+    pub fn on_durable(&self, stream: &StreamId, watermarks: &[(Epoch, u64)]) {
+        let mut inner = self.lock();
+        let node = inner.state.node_mut(stream);
+        for (epoch, seq) in watermarks {
+            node.progress.durable(epoch, *seq);
+        }
+        if let Some(entry) = inner.sessions.get(stream) {
+            entry.durable.notify_one();
+        }
+    }
+
+    /// Lets time pass: silence becomes Unknown, what is old goes, rows of nodes are brought up to date.
+    pub fn tick(&self, store: &StoreWriter, metrics: &CentralMetrics) -> Vec<StreamId> {
+        let now = self.0.clock.now();
+        let mut inner = self.lock();
+        let fallen = inner.state.check_silence(now);
+        inner.unsaved.extend(fallen.iter().cloned());
+        for (stream, changes) in inner.state.expire(now) {
+            let write = RecordsWrite { changes, ..RecordsWrite::new(stream, now.wall_usec) };
+            // If the store is behind, a row too many is found after a restart, and goes then.
+            let _ = store.try_queue(Write::Records(write));
+        }
+        save_nodes(&mut inner, store);
+        let (silent, all) = inner
+            .state
+            .nodes()
+            .fold((0_i64, 0_i64), |(silent, all), (_, node)| (silent + i64::from(node.is_silent()), all + 1));
+        let counts = inner.state.count_states();
+        drop(inner);
+        if !fallen.is_empty() {
+            self.bump();
+        }
+        metrics.nodes.get_or_create(&StatusLabel::new("silent")).set(silent);
+        metrics.nodes.get_or_create(&StatusLabel::new("reporting")).set(all - silent);
+        metrics.states.get_or_create(&StatusLabel::new("present")).set(counts.n_present);
+        metrics.states.get_or_create(&StatusLabel::new("absent")).set(counts.n_absent);
+        metrics.states.get_or_create(&StatusLabel::new("unknown")).set(counts.n_unknown);
+        fallen
+    }
+
+    /// Something changed that a diagnosis may see.
+    pub fn bump(&self) {
+        self.0.changed.send_modify(|n| *n += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while it was held leaves at most one batch half applied; the next snapshot of the node puts that right.
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Queues the rows of nodes that are out of date, as many as the store takes.
+fn save_nodes(inner: &mut Inner, store: &StoreWriter) {
+    while let Some(stream) = inner.unsaved.first().cloned() {
+        let node = inner.state.node_mut(&stream);
+        let write = NodeWrite {
+            hello: node.hello_message().clone(),
+            applied_offset_usec: node.applied_offset_usec(),
+            is_silent: node.is_silent(),
+            stream: stream.clone(),
+        };
+        if store.try_queue(Write::Node(write)).is_err() {
+            return;
+        }
+        inner.unsaved.remove(&stream);
+    }
+}
+
+impl Session {
+    /// Changes the node; `None` if a newer stream has taken over. `change` must not block.
+    pub fn change<T>(&self, change: impl FnOnce(&mut NodeState, &mut Touched) -> T) -> Option<T> {
+        let mut inner = self.live.lock();
+        if inner.sessions.get(&self.stream)?.number != self.number {
+            return None;
+        }
+        let mut touched = Touched::default();
+        let changed = change(inner.state.node_mut(&self.stream), &mut touched);
+        if touched.is_node_row_old {
+            inner.unsaved.insert(self.stream.clone());
+        }
+        drop(inner);
+        if touched.is_shown_otherwise {
+            self.live.bump();
+        }
+        Some(changed)
+    }
+
+    /// Queues what a batch changed, in the order of the batches; false if a newer stream has taken over.
+    pub fn queue(&self, store: &StoreWriter, write: RecordsWrite, permit: OwnedSemaphorePermit) -> bool {
+        let mut inner = self.live.lock();
+        if inner.sessions.get(&self.stream).is_none_or(|entry| entry.number != self.number) {
+            return false;
+        }
+        let node = inner.state.node_mut(&self.stream);
+        for (epoch, seq) in &write.watermarks {
+            node.progress.queued(epoch, *seq);
+        }
+        store.queue(Write::Records(write), permit);
+        true
+    }
+
+    /// What is durable, by epoch.
+    #[must_use]
+    pub fn durable_marks(&self) -> Vec<(Epoch, u64)> {
+        let mut inner = self.live.lock();
+        let node = inner.state.node_mut(&self.stream);
+        node.progress.durable_marks().map(|(epoch, seq)| (epoch.clone(), seq)).collect()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let mut inner = self.live.lock();
+        if inner.sessions.get(&self.stream).is_some_and(|entry| entry.number == self.number) {
+            inner.sessions.remove(&self.stream);
+        }
+    }
+}
+
+/// What a change of a node calls for afterwards.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Touched {
+    /// A diagnosis may see a difference.
+    pub is_shown_otherwise: bool,
+    /// The node's row in the store is out of date.
+    pub is_node_row_old: bool,
+}

@@ -1,0 +1,208 @@
+//! What central counts: every series, in one table.
+//!
+//! The table makes the fields, the registration and the documentation; a test moves each row and fails for one that cannot
+//! be moved. Label values come from closed sets.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use kulprit_daemon::metrics::ClosedName;
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricRow {
+    /// Full name as scraped.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Label and its values, or empty.
+    pub label: &'static str,
+    /// What it counts.
+    pub meaning: &'static str,
+}
+
+macro_rules! label {
+    ($name:ident, $key:ident) => {
+        /// The one label of a family.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+        pub struct $name {
+            /// Its value, of a closed set.
+            pub $key: ClosedName,
+        }
+
+        impl $name {
+            /// With this value.
+            #[must_use]
+            pub const fn new(value: &'static str) -> Self {
+                Self { $key: ClosedName(value) }
+            }
+        }
+    };
+}
+
+label!(KindLabel, kind);
+label!(OutcomeLabel, outcome);
+label!(ReasonLabel, reason);
+label!(StatusLabel, status);
+label!(EventLabel, event);
+
+/// Method and gRPC code of an answered question.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct QueryLabels {
+    /// Name of the RPC.
+    pub method: ClosedName,
+    /// gRPC status code.
+    pub code: ClosedName,
+}
+
+/// Seconds; from a quick fsync to a disk in trouble.
+const SECONDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+
+/// A histogram of seconds.
+#[derive(Clone, Debug)]
+pub struct Seconds(Histogram);
+
+impl Default for Seconds {
+    fn default() -> Self {
+        Self(Histogram::new(SECONDS))
+    }
+}
+
+impl Seconds {
+    /// Takes in one duration, seconds.
+    pub fn observe(&self, seconds: f64) {
+        self.0.observe(seconds);
+    }
+}
+
+trait Registered: Clone + Send + Sync + 'static {
+    type Metric: prometheus_client::registry::Metric;
+    fn metric(&self) -> Self::Metric;
+}
+macro_rules! registered {
+    ($($type:ty),*) => {$(
+        impl Registered for $type {
+            type Metric = Self;
+            fn metric(&self) -> Self {
+                self.clone()
+            }
+        }
+    )*};
+}
+registered!(
+    Counter,
+    Gauge,
+    Family<KindLabel, Counter>,
+    Family<OutcomeLabel, Counter>,
+    Family<ReasonLabel, Counter>,
+    Family<StatusLabel, Gauge>,
+    Family<EventLabel, Counter>,
+    Family<QueryLabels, Counter>
+);
+impl Registered for Seconds {
+    type Metric = Histogram;
+    fn metric(&self) -> Histogram {
+        self.0.clone()
+    }
+}
+
+macro_rules! table {
+    ($($field:ident: $type:ty, $kind:literal, $name:literal, $full:literal, $label:literal, $meaning:literal;)*) => {
+        /// The series of central; clones share them.
+        #[derive(Clone, Debug)]
+        pub struct CentralMetrics {
+            $(#[doc = $meaning] pub $field: $type,)*
+        }
+
+        /// Every series, in the order of the documentation.
+        pub const TABLE: &[MetricRow] =
+            &[$(MetricRow { name: $full, kind: $kind, label: $label, meaning: $meaning },)*];
+
+        impl CentralMetrics {
+            /// Registers all of them in the section `central`.
+            pub fn register(registry: &mut Registry) -> Self {
+                let metrics = Self { $($field: <$type>::default(),)* };
+                $(registry.register($name, $meaning.trim_end_matches('.'), metrics.$field.metric());)*
+                metrics
+            }
+        }
+    };
+}
+
+table! {
+    messages: Family<KindLabel, Counter>, "counter", "messages", "kulprit_central_messages_total",
+        "kind: hello, snapshot, record, heartbeat, loss, unknown", "Messages from agents.";
+    records: Family<OutcomeLabel, Counter>, "counter", "records", "kulprit_central_records_total",
+        "outcome: new, duplicate, unknown, malformed",
+        "Records from agents by what became of them; unknown is of a newer agent, malformed of a broken one, both are skipped.";
+    lost_records: Counter, "counter", "lost_records", "kulprit_central_lost_records_total", "",
+        "Records that agents had to drop and said so.";
+    missing_records: Counter, "counter", "missing_records", "kulprit_central_missing_records_total", "",
+        "Records that never came and nobody said why.";
+    streams: Gauge, "gauge", "streams", "kulprit_central_streams", "", "Agents connected now.";
+    stream_ends: Family<ReasonLabel, Counter>, "counter", "stream_ends", "kulprit_central_stream_ends_total",
+        "reason: agent, refused, replaced, behind, broken, stopping", "Streams that ended.";
+    nodes: Family<StatusLabel, Gauge>, "gauge", "nodes", "kulprit_central_nodes", "status: reporting, silent",
+        "Nodes that ever reported.";
+    states: Family<StatusLabel, Gauge>, "gauge", "states", "kulprit_central_states", "status: present, absent, unknown",
+        "States of all nodes.";
+    store_commits: Counter, "counter", "store_commits", "kulprit_central_store_commits_total", "", "Groups made durable.";
+    store_commit_seconds: Seconds, "histogram", "store_commit_seconds", "kulprit_central_store_commit_seconds", "",
+        "How long a group took to become durable, retries included.";
+    store_records: Counter, "counter", "store_records", "kulprit_central_store_records_total", "",
+        "Records added to the history.";
+    store_failures: Counter, "counter", "store_failures", "kulprit_central_store_failures_total", "",
+        "Commits that failed and were tried again.";
+    store_dropped_days: Counter, "counter", "store_dropped_days", "kulprit_central_store_dropped_days_total", "",
+        "Days of history dropped by retention.";
+    diagnosis_passes: Counter, "counter", "diagnosis_passes", "kulprit_central_diagnosis_passes_total", "",
+        "Times that everything was diagnosed.";
+    diagnosis_seconds: Seconds, "histogram", "diagnosis_seconds", "kulprit_central_diagnosis_seconds", "",
+        "How long one pass took.";
+    symptoms: Gauge, "gauge", "symptoms", "kulprit_central_symptoms", "", "Symptoms that VMs and nodes show now.";
+    incidents_open: Gauge, "gauge", "incidents_open", "kulprit_central_incidents_open", "", "Incidents open now.";
+    incident_events: Family<EventLabel, Counter>, "counter", "incident_events", "kulprit_central_incident_events_total",
+        "event: opened, reopened, closed, cause_changed, merged, member_joined, member_ended",
+        "What happened to incidents.";
+    queries: Family<QueryLabels, Counter>, "counter", "queries", "kulprit_central_queries_total",
+        "method, code: of the RPC", "Questions answered.";
+}
+
+/// The table as a part of docs/metrics.md.
+#[must_use]
+pub fn metrics_markdown() -> String {
+    let mut text = String::from("| series | kind | label | meaning |\n|---|---|---|---|\n");
+    for MetricRow { name, kind, label, meaning } in TABLE {
+        text.push_str(&format!("| `{name}` | {kind} | {label} | {meaning} |\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use kulprit_daemon::{Clock, metrics::Metrics};
+
+    use super::*;
+
+    #[test]
+    fn every_row_is_registered_under_the_name_it_documents() {
+        let mut metrics = Metrics::new("kulprit-central", "0", &Clock::kernel());
+        let central = CentralMetrics::register(metrics.section("central"));
+        central.messages.get_or_create(&KindLabel::new("hello")).inc();
+        let text = metrics.encode();
+        for row in TABLE {
+            let family = row.name.trim_end_matches("_total");
+            assert!(text.contains(&format!("# TYPE {family} {}\n", row.kind)), "{} is not registered", row.name);
+        }
+        let n_registered = text.lines().filter(|line| line.starts_with("# TYPE kulprit_central_")).count();
+        assert_eq!(n_registered, TABLE.len(), "{text}");
+    }
+
+    #[test]
+    fn the_documentation_has_one_line_a_row() {
+        assert_eq!(metrics_markdown().lines().count(), TABLE.len() + 2);
+    }
+}

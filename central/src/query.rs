@@ -1,0 +1,214 @@
+//! People and programs ask here: the `Query` service.
+//!
+//! Every answer comes from memory, decided at the moment of asking, so that `kulprit why` knows what arrived a millisecond
+//! ago; only the history is read from disk. What is wrong with a question is said with the field's name. [`answer`] is pure,
+//! [`page`] makes page tokens, [`wire`] turns attributions and views into messages.
+
+pub mod answer;
+pub mod page;
+mod wire;
+
+use std::sync::Arc;
+
+use kulprit_daemon::{Chain, metrics::ClosedName};
+use kulprit_diagnosis::Snapshot;
+use kulprit_proto::v1::{self, query_server::Query};
+use tokio::task::spawn_blocking;
+use tonic::{Code, Request, Response, Status};
+use tracing::warn;
+use ulid::Ulid;
+
+use crate::{
+    engine::Decided,
+    incident::Incidents,
+    live::Live,
+    metrics::{CentralMetrics, QueryLabels},
+    store::{HistoryReader, StoreError},
+};
+
+/// What answers are made of.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// What is known now.
+    pub live: Live,
+    /// Incidents.
+    pub decided: Decided,
+    /// The history.
+    pub history: HistoryReader,
+    /// What to count.
+    pub metrics: CentralMetrics,
+}
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct QueryService {
+    sources: Arc<Sources>,
+}
+
+/// Most incidents of one answer, and how many where none are asked for.
+const INCIDENTS_MAX: u32 = 1_000;
+const INCIDENTS_DEFAULT: u32 = 100;
+/// Names and keys in questions are no longer than this, bytes.
+const MAX_TEXT_BYTES: usize = 1_024;
+
+impl QueryService {
+    /// Answers from `sources`.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        Self { sources: Arc::new(sources) }
+    }
+
+    fn answer<T>(&self, method: &'static str, answer: Result<T, Status>) -> Result<Response<T>, Status> {
+        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        let labels = QueryLabels { method: ClosedName(method), code: ClosedName(code_name(code)) };
+        self.sources.metrics.queries.get_or_create(&labels).inc();
+        answer.map(Response::new)
+    }
+
+    /// Decides on a thread where it may take its time.
+    async fn decide<T: Send + 'static>(
+        &self,
+        decide: impl FnOnce(&Snapshot, &Incidents) -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        let sources = Arc::clone(&self.sources);
+        spawn_blocking(move || decide(&sources.live.snapshot(), &sources.decided.incidents()))
+            .await
+            .unwrap_or_else(|_| Err(Status::internal("the answer could not be decided; the log of central says why")))
+    }
+
+    async fn findings(&self, request: v1::ListFindingsRequest) -> Result<v1::ListFindingsResponse, Status> {
+        let question = answer::FindingsQuestion::new(request)?;
+        let Some(query) = question.history() else {
+            return self.decide(move |snapshot, _| answer::current_findings(snapshot, &question)).await;
+        };
+        let entries = self.sources.history.read(query).await.map_err(|error| {
+            warn!(error = %Chain(&error), "a question about history could not be answered");
+            match error {
+                StoreError::NoAnswer => {
+                    Status::unavailable("the store does not answer; what holds now can still be asked")
+                }
+                _ => Status::internal("the history could not be read; the log of central says why"),
+            }
+        })?;
+        Ok(answer::history_findings(&self.sources.live.snapshot(), &question, entries))
+    }
+}
+
+#[tonic::async_trait]
+impl Query for QueryService {
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+        let v1::ExplainRequest { vm, node } = request.into_inner();
+        let answer = match check_texts(&[("vm", &vm), ("node", &node)]) {
+            Ok(()) => self.decide(move |snapshot, incidents| answer::explain(snapshot, incidents, &vm, &node)).await,
+            Err(status) => Err(status),
+        };
+        self.answer("Explain", answer)
+    }
+
+    async fn list_incidents(
+        &self,
+        request: Request<v1::ListIncidentsRequest>,
+    ) -> Result<Response<v1::ListIncidentsResponse>, Status> {
+        let v1::ListIncidentsRequest { include_closed, limit } = request.into_inner();
+        let answer = match limit {
+            0 => Ok(INCIDENTS_DEFAULT),
+            1..=INCIDENTS_MAX => Ok(limit),
+            _ => Err(Status::invalid_argument(format!("limit: {limit}, at most {INCIDENTS_MAX} are given"))),
+        };
+        let answer = answer.map(|limit| {
+            let incidents = self.sources.decided.incidents();
+            let wanted = incidents.iter().rev().filter(|incident| include_closed || incident.is_open());
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            v1::ListIncidentsResponse { incidents: wanted.take(limit).map(|incident| (&**incident).into()).collect() }
+        });
+        self.answer("ListIncidents", answer)
+    }
+
+    async fn get_incident(&self, request: Request<v1::GetIncidentRequest>) -> Result<Response<v1::Incident>, Status> {
+        let v1::GetIncidentRequest { id } = request.into_inner();
+        let answer = match Ulid::from_string(&id) {
+            Err(_) => Err(Status::invalid_argument(format!("id: `{}` is no ULID", shortened(&id)))),
+            Ok(ulid) => match self.sources.decided.incidents().get(ulid) {
+                Some(incident) => Ok((&**incident).into()),
+                None => Err(Status::not_found(format!(
+                    "no incident `{ulid}`; closed ones are kept for the time of retention"
+                ))),
+            },
+        };
+        self.answer("GetIncident", answer)
+    }
+
+    async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let answer = self.sources.live.look(|state| {
+            let nodes = state.nodes().map(|(id, node)| wire::node(id, node, self.sources.live.clock().now().wall_usec));
+            v1::ListNodesResponse { nodes: nodes.collect() }
+        });
+        self.answer("ListNodes", Ok(answer))
+    }
+
+    async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::GetNodeResponse>, Status> {
+        let v1::GetNodeRequest { name } = request.into_inner();
+        let answer = match check_texts(&[("name", &name)]) {
+            Err(status) => Err(status),
+            Ok(()) if name.is_empty() => Err(Status::invalid_argument("name: missing")),
+            Ok(()) => {
+                let sources = Arc::clone(&self.sources);
+                self.decide(move |snapshot, _| {
+                    let now = snapshot.reference_wall_usec;
+                    let node = sources.live.look(|state| {
+                        state.nodes().find(|(id, _)| id.node == name).map(|(id, node)| wire::node(id, node, now))
+                    });
+                    answer::node_detail(snapshot, node, &name)
+                })
+                .await
+            }
+        };
+        self.answer("GetNode", answer)
+    }
+
+    async fn list_vms(&self, request: Request<v1::ListVmsRequest>) -> Result<Response<v1::ListVmsResponse>, Status> {
+        let v1::ListVmsRequest { node } = request.into_inner();
+        let answer = match check_texts(&[("node", &node)]) {
+            Ok(()) => self.decide(move |snapshot, _| answer::vms(snapshot, &node)).await,
+            Err(status) => Err(status),
+        };
+        self.answer("ListVms", answer)
+    }
+
+    async fn list_findings(
+        &self,
+        request: Request<v1::ListFindingsRequest>,
+    ) -> Result<Response<v1::ListFindingsResponse>, Status> {
+        let answer = self.findings(request.into_inner()).await;
+        self.answer("ListFindings", answer)
+    }
+
+    async fn list_causes(&self, _: Request<v1::ListCausesRequest>) -> Result<Response<v1::ListCausesResponse>, Status> {
+        self.answer("ListCauses", Ok(v1::ListCausesResponse { causes: wire::catalogue() }))
+    }
+}
+
+/// Refuses texts that cannot be names.
+fn check_texts(texts: &[(&str, &str)]) -> Result<(), Status> {
+    match texts.iter().find(|(_, text)| text.len() > MAX_TEXT_BYTES) {
+        Some((field, _)) => Err(Status::invalid_argument(format!("{field}: longer than {MAX_TEXT_BYTES} bytes"))),
+        None => Ok(()),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// The word for a code that an answer of ours can have.
+const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::InvalidArgument => "invalid_argument",
+        Code::NotFound => "not_found",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Unavailable => "unavailable",
+        Code::Internal => "internal",
+        _ => "other",
+    }
+}

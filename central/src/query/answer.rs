@@ -1,0 +1,341 @@
+//! Answers, decided from a snapshot. Pure: the same snapshot and question give the same answer.
+
+use kulprit_diagnosis::{NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView, attribute, symptoms};
+use kulprit_model::{FindingCode, Record, Status as Seen, Subject};
+use kulprit_proto::v1;
+use tonic::Status;
+
+use super::{check_texts, page, shortened, wire};
+use crate::{
+    incident::Incidents,
+    store::{HistoryEntry, HistoryPosition, HistoryQuery},
+};
+
+/// Most candidates named where a name is ambiguous.
+const CANDIDATES_MAX: usize = 10;
+/// Findings of one page: at most, and where none are asked for.
+const PAGE_MAX: u32 = 1_000;
+const PAGE_DEFAULT: u32 = 200;
+
+/// Why a VM or node is in trouble, or everything that is.
+///
+/// # Errors
+/// NOT_FOUND names what does not exist; FAILED_PRECONDITION lists the candidates of an ambiguous name.
+pub fn explain(
+    snapshot: &Snapshot,
+    incidents: &Incidents,
+    vm: &str,
+    node: &str,
+) -> Result<v1::ExplainResponse, Status> {
+    let shown = symptoms(snapshot);
+    let wanted: Vec<Symptom> = if !vm.is_empty() {
+        let (node, vm) = find_vm(snapshot, vm, node)?;
+        let subject = SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() };
+        of_subject(shown, subject, || no_symptom_of_vm(node, vm))
+    } else if !node.is_empty() {
+        let node = find_node(snapshot, node)?;
+        let subject = SymptomSubject::Node { node: node.name.clone() };
+        of_subject(shown, subject, || no_symptom_of_node(node))
+    } else {
+        shown
+    };
+    let verdicts = wanted.iter().map(|symptom| wire::verdict(snapshot, incidents, &attribute(snapshot, symptom)));
+    Ok(v1::ExplainResponse { verdicts: verdicts.collect() })
+}
+
+/// The symptoms of `subject`; if there are none, one that says so.
+fn of_subject(shown: Vec<Symptom>, subject: SymptomSubject, none: impl FnOnce() -> String) -> Vec<Symptom> {
+    let own: Vec<Symptom> = shown.into_iter().filter(|symptom| symptom.subject == subject).collect();
+    if own.is_empty() {
+        vec![Symptom { subject, id: SymptomId::Unspecified, since_wall_usec: None, text: none() }]
+    } else {
+        own
+    }
+}
+
+fn no_symptom_of_vm(node: &NodeView, vm: &VmView) -> String {
+    if !node.is_reporting {
+        return format!("whether the VM shows a symptom is not known: the agent of {} does not report", node.name);
+    }
+    match &vm.domain {
+        Some(domain) => {
+            format!(
+                "the VM shows no symptom; libvirt says {}",
+                kulprit_diagnosis::libvirt::describe(domain.state, domain.reason)
+            )
+        }
+        None => "the VM shows no symptom that could be seen; libvirt says nothing about it".to_owned(),
+    }
+}
+
+fn no_symptom_of_node(node: &NodeView) -> String {
+    if node.is_reporting {
+        "the node shows no fault of its own".to_owned()
+    } else {
+        "whether the node has a fault is not known: its agent does not report".to_owned()
+    }
+}
+
+/// The one VM of that name, namespace/name or UID; `node` narrows if it is not empty.
+fn find_vm<'a>(snapshot: &'a Snapshot, vm: &str, node: &str) -> Result<(&'a NodeView, &'a VmView), Status> {
+    if !node.is_empty() {
+        find_node(snapshot, node)?;
+    }
+    let is_it = |view: &VmView| {
+        let full = view.namespace.as_ref().map(|namespace| format!("{namespace}/{}", view.name));
+        view.uid.eq_ignore_ascii_case(vm) || view.name == vm || full.is_some_and(|full| full == vm)
+    };
+    let nodes = snapshot.nodes.iter().filter(|view| node.is_empty() || view.name == node);
+    let found: Vec<_> =
+        nodes.flat_map(|view| view.vms.iter().filter(|vm| is_it(vm)).map(move |vm| (view, vm))).collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let n_vms: usize = snapshot.nodes.iter().map(|node| node.vms.len()).sum();
+            let place = if node.is_empty() { String::new() } else { format!(" on node `{node}`") };
+            let known = format!("{n_vms} VMs on {} nodes are known", snapshot.nodes.len());
+            Err(Status::not_found(format!("no VM `{}`{place}; {known}", shortened(vm))))
+        }
+        many => {
+            let candidates = many
+                .iter()
+                .take(CANDIDATES_MAX)
+                .map(|(node, vm)| format!("{} on {} (UID {})", vm.name, node.name, vm.uid));
+            let candidates = candidates.collect::<Vec<_>>().join(", ");
+            let more = if many.len() > CANDIDATES_MAX { ", ..." } else { "" };
+            let text = format!(
+                "vm: `{}` is the name of {} VMs: {candidates}{more}; ask with a UID or a node",
+                shortened(vm),
+                many.len()
+            );
+            Err(Status::failed_precondition(text))
+        }
+    }
+}
+
+fn find_node<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a NodeView, Status> {
+    snapshot.nodes.iter().find(|node| node.name == name).ok_or_else(|| no_node(snapshot, name))
+}
+
+fn no_node(snapshot: &Snapshot, name: &str) -> Status {
+    let known: Vec<&str> = snapshot.nodes.iter().take(CANDIDATES_MAX).map(|node| node.name.as_str()).collect();
+    let known = match known.as_slice() {
+        [] => "no node has reported yet".to_owned(),
+        names if snapshot.nodes.len() > names.len() => format!("known are {}, ...", names.join(", ")),
+        names => format!("known are {}", names.join(", ")),
+    };
+    Status::not_found(format!("no node `{}`; {known}", shortened(name)))
+}
+
+/// A node with its findings and VMs. `node` is its message, if it is known.
+///
+/// # Errors
+/// NOT_FOUND if no node has that name.
+pub fn node_detail(snapshot: &Snapshot, node: Option<v1::Node>, name: &str) -> Result<v1::GetNodeResponse, Status> {
+    let view = find_node(snapshot, name)?;
+    Ok(v1::GetNodeResponse {
+        node: Some(node.ok_or_else(|| no_node(snapshot, name))?),
+        findings: findings_of(view).map(|(_, _, finding)| finding).collect(),
+        vms: vms_of(snapshot, view),
+    })
+}
+
+/// VMs by name, of one node or all.
+///
+/// # Errors
+/// NOT_FOUND if no node has that name.
+pub fn vms(snapshot: &Snapshot, node: &str) -> Result<v1::ListVmsResponse, Status> {
+    let nodes: Vec<&NodeView> =
+        if node.is_empty() { snapshot.nodes.iter().collect() } else { vec![find_node(snapshot, node)?] };
+    let mut vms: Vec<v1::Vm> = nodes.into_iter().flat_map(|view| vms_of(snapshot, view)).collect();
+    vms.sort_by(|a, b| (&a.namespace, &a.name, &a.node, &a.uid).cmp(&(&b.namespace, &b.name, &b.node, &b.uid)));
+    Ok(v1::ListVmsResponse { vms })
+}
+
+fn vms_of(snapshot: &Snapshot, view: &NodeView) -> Vec<v1::Vm> {
+    let shown = symptoms(snapshot);
+    let symptom_of = |vm: &VmView| {
+        let subject = SymptomSubject::Vm { node: view.name.clone(), uid: vm.uid.clone() };
+        shown.iter().find(|symptom| symptom.subject == subject).map(|symptom| symptom.id)
+    };
+    view.vms.iter().map(|vm| wire::vm(view, vm, symptom_of(vm))).collect()
+}
+
+/// A question about findings, checked.
+#[derive(Clone, Debug)]
+pub struct FindingsQuestion {
+    request: v1::ListFindingsRequest,
+    page_size: usize,
+    /// From the page token: what the previous page ended with.
+    after: Option<String>,
+}
+
+impl FindingsQuestion {
+    /// Checks a request.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT names the field.
+    pub fn new(request: v1::ListFindingsRequest) -> Result<Self, Status> {
+        check_texts(&[("node", &request.node), ("code", &request.code), ("subject", &request.subject)])?;
+        if !request.code.is_empty() && request.code.parse::<FindingCode>().is_err() {
+            let code = shortened(&request.code);
+            return Err(Status::invalid_argument(format!(
+                "code: `{code}` is not in the finding catalogue of this version"
+            )));
+        }
+        if !request.subject.is_empty()
+            && let Err(error) = request.subject.parse::<Subject>()
+        {
+            return Err(Status::invalid_argument(format!("subject: {error}")));
+        }
+        if request.from_wall_usec > request.to_wall_usec {
+            return Err(Status::invalid_argument("from_wall_usec: later than to_wall_usec"));
+        }
+        let page_size = match request.page_size {
+            0 => PAGE_DEFAULT,
+            1..=PAGE_MAX => request.page_size,
+            more => return Err(Status::invalid_argument(format!("page_size: {more}, at most {PAGE_MAX} are given"))),
+        };
+        let page_size = usize::try_from(page_size).unwrap_or(usize::MAX);
+        let mut question = Self { request, page_size, after: None };
+        if !question.request.page_token.is_empty() {
+            let after = page::position(&question.texts_of_question(), &question.request.page_token);
+            let wrong = || Status::invalid_argument("page_token: not one that this question was answered with");
+            question.after = Some(after.ok_or_else(wrong)?);
+            if question.is_history() && question.position().is_none() {
+                return Err(wrong());
+            }
+        }
+        Ok(question)
+    }
+
+    /// The part of the history that is asked for; `None` if what holds now is asked for.
+    #[must_use]
+    pub fn history(&self) -> Option<HistoryQuery> {
+        let v1::ListFindingsRequest { node, code, subject, include_absent, from_wall_usec, to_wall_usec, .. } =
+            &self.request;
+        self.is_history().then(|| HistoryQuery {
+            from_wall_usec: *from_wall_usec,
+            to_wall_usec: *to_wall_usec,
+            node: node.clone(),
+            code: code.clone(),
+            subject: subject.clone(),
+            include_absent: *include_absent,
+            after: self.position(),
+            // One more tells whether there is a next page.
+            limit: self.page_size + 1,
+        })
+    }
+
+    const fn is_history(&self) -> bool {
+        self.request.from_wall_usec != 0 || self.request.to_wall_usec != 0
+    }
+
+    fn position(&self) -> Option<HistoryPosition> {
+        let mut numbers = self.after.as_ref()?.split('.').map(|number| number.parse().ok());
+        let mut next = || numbers.next().flatten();
+        Some(HistoryPosition { at_wall_usec: next()?, day: next()?, row: next()? })
+    }
+
+    /// What a page token is bound to.
+    fn texts_of_question(&self) -> Vec<&str> {
+        let v1::ListFindingsRequest { node, code, subject, include_absent, .. } = &self.request;
+        let kind = if self.is_history() { "history" } else { "current" };
+        vec![kind, node, code, subject, if *include_absent { "all" } else { "present" }]
+    }
+
+    fn token(&self, position: &str) -> String {
+        page::token(&self.texts_of_question(), position)
+    }
+
+    fn wants(&self, code: FindingCode, subject: &str, is_absent: bool) -> bool {
+        let v1::ListFindingsRequest { code: wanted, subject: about, include_absent, .. } = &self.request;
+        (wanted.is_empty() || wanted == code.as_str())
+            && (about.is_empty() || about == subject)
+            && (*include_absent || !is_absent)
+    }
+}
+
+/// One page of what holds now, by (node, kind, code, subject, first time).
+///
+/// # Errors
+/// NOT_FOUND if no node has the name asked for.
+pub fn current_findings(snapshot: &Snapshot, question: &FindingsQuestion) -> Result<v1::ListFindingsResponse, Status> {
+    let node = &question.request.node;
+    let nodes: Vec<&NodeView> =
+        if node.is_empty() { snapshot.nodes.iter().collect() } else { vec![find_node(snapshot, node)?] };
+    let mut findings = Vec::new();
+    let mut last = String::new();
+    for view in nodes {
+        let wanted =
+            findings_of(view).filter(|((code, subject, is_absent), ..)| question.wants(*code, subject, *is_absent));
+        for (_, position, finding) in wanted {
+            if question.after.as_ref().is_some_and(|after| position <= *after) {
+                continue;
+            }
+            if findings.len() == question.page_size {
+                return Ok(v1::ListFindingsResponse { findings, next_page_token: question.token(&last) });
+            }
+            findings.push(finding);
+            last = position;
+        }
+    }
+    Ok(v1::ListFindingsResponse { findings, next_page_token: String::new() })
+}
+
+/// What a question filters by: code, subject key, whether it is an Absent state.
+type Filtered = (FindingCode, String, bool);
+
+/// The findings of a node, each with what is filtered by and its position in the order of all.
+fn findings_of(view: &NodeView) -> impl Iterator<Item = (Filtered, String, v1::NodeFinding)> {
+    let states = view.states.iter().map(|state| {
+        let subject = state.subject.to_string();
+        let position = format!("{}\0state\0{}\0{subject}", view.name, state.code);
+        let finding = wire::state(&view.name, wire::vm_name(Some(view), &state.subject), state.clone());
+        ((state.code, subject, state.status == Seen::Absent), position, finding)
+    });
+    let occurrences = view.occurrences.iter().map(|occurrence| {
+        let subject = occurrence.subject.to_string();
+        // Times before 1970 come last; they are nonsense anyway.
+        let first = occurrence.first.wall_usec;
+        let position = format!("{}\0occurrence\0{}\0{subject}\0{first:020}", view.name, occurrence.code);
+        let finding = wire::occurrence(&view.name, wire::vm_name(Some(view), &occurrence.subject), occurrence.clone());
+        ((occurrence.code, subject, false), position, finding)
+    });
+    let mut findings: Vec<_> = states.chain(occurrences).collect();
+    findings.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
+    findings.into_iter()
+}
+
+/// One page of the history, oldest first. `entries` may hold one more than the page.
+#[must_use]
+pub fn history_findings(
+    snapshot: &Snapshot,
+    question: &FindingsQuestion,
+    mut entries: Vec<HistoryEntry>,
+) -> v1::ListFindingsResponse {
+    let is_last = entries.len() <= question.page_size;
+    entries.truncate(question.page_size);
+    let last = entries.last().map(|entry| entry.position);
+    let next_page_token = match last {
+        Some(HistoryPosition { at_wall_usec, day, row }) if !is_last => {
+            question.token(&format!("{at_wall_usec}.{day}.{row}"))
+        }
+        _ => String::new(),
+    };
+    let findings = entries.into_iter().filter_map(|entry| {
+        let view = snapshot.nodes.iter().find(|node| node.name == entry.node);
+        match Record::try_from(entry.record).ok()?.body {
+            kulprit_model::Body::State(state) => {
+                Some(wire::state(&entry.node, wire::vm_name(view, &state.subject), state))
+            }
+            kulprit_model::Body::Occurrence(occurrence) => {
+                Some(wire::occurrence(&entry.node, wire::vm_name(view, &occurrence.subject), occurrence))
+            }
+            kulprit_model::Body::Domain(_) | kulprit_model::Body::Qemu(_) | kulprit_model::Body::SubjectGone { .. } => {
+                None
+            }
+        }
+    });
+    v1::ListFindingsResponse { findings: findings.collect(), next_page_token }
+}
