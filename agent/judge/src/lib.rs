@@ -5,6 +5,7 @@
 
 pub mod domain;
 pub mod kernel_log;
+pub mod kubelet;
 pub mod kvm;
 pub mod qemu;
 pub mod wait;
