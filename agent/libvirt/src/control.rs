@@ -5,7 +5,6 @@
 //! when to look again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
     io::{self, Write},
     sync::{
         Arc,
@@ -19,15 +18,15 @@ use kulprit_proto::worker::{
     self, Connected, ConnectionLost, DomainEvent, Dropped, Hung, HungEnded, LostClass, Started, ToWorker,
     domain_event::Event, from_worker::Body, to_worker::Request,
 };
-use virt_sys as sys;
 
 use crate::{
     clock::{boot_usec, mono_usec},
     flags::Times,
     lane::{Lane, Report},
-    look::{Answer, OpenError, Question, is_free, reply},
+    look::{Answer, OpenError, Question, reply},
     lost::class_of_close,
     out::Out,
+    questions::Questions,
     virt::{Connection, Seen, VirtError},
 };
 
@@ -37,7 +36,7 @@ const RETRY_FIRST_MS: u32 = 500;
 const RETRY_LAST_MS: u32 = 5_000;
 /// A look follows an event after this long, so that a burst of events costs one look, microseconds.
 const LOOK_AFTER_EVENT_USEC: u64 = 250_000;
-/// Requests of the agent kept while the question lane is busy; more are declined.
+/// `Poll`s kept until the next look; more are declined.
 const MAX_WAITING: usize = 16;
 /// Events kept while a connection is being set up; more are dropped.
 const MAX_EARLY: usize = 1_024;
@@ -97,11 +96,6 @@ enum Link {
     Up(Arc<Connection>),
 }
 
-/// What of a domain decides what may be asked about it.
-struct Known {
-    is_free: bool,
-}
-
 /// The worker's state.
 pub(crate) struct Control<W> {
     times: Times,
@@ -121,10 +115,7 @@ pub(crate) struct Control<W> {
     /// `Poll`s that the next look answers, and that the present one does.
     polls: Vec<u64>,
     polls_under_way: Vec<u64>,
-    known: BTreeMap<String, Known>,
-    wants_disks: BTreeSet<String>,
-    wants_job: BTreeSet<String>,
-    disk_error_requests: VecDeque<(u64, String)>,
+    questions: Questions,
 }
 
 impl<W: Write> Control<W> {
@@ -150,10 +141,7 @@ impl<W: Write> Control<W> {
             beat_usec: 0,
             polls: Vec::new(),
             polls_under_way: Vec::new(),
-            known: BTreeMap::new(),
-            wants_disks: BTreeSet::new(),
-            wants_job: BTreeSet::new(),
-            disk_error_requests: VecDeque::new(),
+            questions: Questions::default(),
         }
     }
 
@@ -265,22 +253,14 @@ impl<W: Write> Control<W> {
         None
     }
 
-    /// Gives the idle ask lane its next question: the agent's own first, then disks, then jobs.
+    /// Gives the idle ask lane its next question.
     fn start_question(&mut self) {
         let Link::Up(connection) = &self.link else { return };
         if self.asks.is_busy() {
             return;
         }
-        let connection = Arc::clone(connection);
-        let next = if let Some((request_id, uuid)) = self.disk_error_requests.pop_front() {
-            Some((uuid, Question::DiskErrors { request_id }))
-        } else if let Some(uuid) = take_free(&mut self.wants_disks, &self.known) {
-            Some((uuid, Question::Disks))
-        } else {
-            take_free(&mut self.wants_job, &self.known).map(|uuid| (uuid, Question::Job))
-        };
-        if let Some((uuid, question)) = next {
-            self.asks.give(AskTask { connection, uuid, question });
+        if let Some((uuid, question)) = self.questions.next() {
+            self.asks.give(AskTask { connection: Arc::clone(connection), uuid, question });
         }
     }
 
@@ -292,7 +272,7 @@ impl<W: Write> Control<W> {
             Input::Beat { generation, lost } => {
                 self.looks.done();
                 match lost {
-                    Some(error) => self.lose(generation, LostClass::Closed, Some(error)),
+                    Some(error) => self.lose(generation, LostClass::Closed, Some(&error)),
                     None => Ok(()),
                 }
             }
@@ -302,14 +282,10 @@ impl<W: Write> Control<W> {
             Input::Answered { generation, uuid, question, answer } => {
                 self.asks.done();
                 match answer {
-                    Answer::Tell(body) => self.tell(body),
+                    Answer::Tell(body) => self.tell(*body),
                     Answer::PutBack => {
                         if generation == self.generation && question == Question::Disks {
-                            // Until the next look says that it is free.
-                            if let Some(known) = self.known.get_mut(&uuid) {
-                                known.is_free = false;
-                            }
-                            self.wants_disks.insert(uuid);
+                            self.questions.put_back_disks(uuid);
                         }
                         Ok(())
                     }
@@ -327,22 +303,18 @@ impl<W: Write> Control<W> {
                 self.look_usec = 0;
                 Ok(())
             }
-            Some(Request::GetDiskErrors(worker::GetDiskErrors { uuid }))
-                if is_up && self.disk_error_requests.len() < MAX_WAITING && !self.asks_are_hung() =>
-            {
-                self.disk_error_requests.push_back((request_id, uuid));
-                Ok(())
+            Some(Request::GetDiskErrors(worker::GetDiskErrors { uuid })) => {
+                let may_ask = is_up && self.asks.late_call().is_none();
+                if may_ask && self.questions.request_disk_errors(request_id, uuid) {
+                    return Ok(());
+                }
+                self.decline(request_id, "virDomainGetDiskErrors")
             }
             Some(Request::Poll(_)) => self.decline(request_id, "virConnectListAllDomains"),
-            Some(Request::GetDiskErrors(_)) => self.decline(request_id, "virDomainGetDiskErrors"),
             // `run` ends before.
             Some(Request::Shutdown(_)) => Ok(()),
             None => self.decline(request_id, "unknown request"),
         }
-    }
-
-    fn asks_are_hung(&self) -> bool {
-        self.asks.late_call().is_some()
     }
 
     fn decline(&mut self, request_id: u64, call: &'static str) -> io::Result<()> {
@@ -373,7 +345,7 @@ impl<W: Write> Control<W> {
                 }
                 Ok(())
             }
-            Err(OpenError { class, error }) => self.lose(generation, class, Some(error)),
+            Err(OpenError { class, error }) => self.lose(generation, class, Some(&error)),
         }
     }
 
@@ -390,10 +362,10 @@ impl<W: Write> Control<W> {
         let polls = std::mem::take(&mut self.polls_under_way);
         let error = outcome.as_ref().err().cloned();
         if is_lost || generation != self.generation {
-            self.lose(generation, LostClass::Closed, error.clone())?;
+            self.lose(generation, LostClass::Closed, error.as_ref())?;
         } else if let Ok(domains) = outcome {
             self.look += 1;
-            self.note(&domains);
+            self.questions.note_look(&domains);
             self.out.send_look(boot_usec(), self.look, domains, took_usec)?;
         }
         for request_id in polls {
@@ -401,23 +373,6 @@ impl<W: Write> Control<W> {
             self.tell(reply(request_id, outcome))?;
         }
         Ok(())
-    }
-
-    /// Keeps of a look what decides on the questions.
-    fn note(&mut self, domains: &[worker::Domain]) {
-        let is_first = self.known.is_empty();
-        self.known.clear();
-        for domain in domains {
-            if is_first {
-                self.wants_disks.insert(domain.uuid.clone());
-            }
-            if has_job_to_ask_for(domain) {
-                self.wants_job.insert(domain.uuid.clone());
-            }
-            self.known.insert(domain.uuid.clone(), Known { is_free: is_free(domain.control.as_ref()) });
-        }
-        self.wants_disks.retain(|uuid| self.known.contains_key(uuid));
-        self.wants_job.retain(|uuid| self.known.contains_key(uuid));
     }
 
     fn take_seen(&mut self, generation: u64, seen: Seen, boot_usec: u64) -> io::Result<()> {
@@ -435,10 +390,10 @@ impl<W: Write> Control<W> {
         match seen {
             Seen::Event(event) => {
                 self.follow_up(&event);
-                self.out.send(boot_usec, Body::Event(event))
+                self.out.send(boot_usec, Body::Event(*event))
             }
             Seen::DevicesChanged { uuid } => {
-                self.wants_disks.insert(uuid);
+                self.questions.note_devices_changed(uuid);
                 Ok(())
             }
             Seen::Closed { reason } => match (class_of_close(reason), &self.link) {
@@ -451,23 +406,16 @@ impl<W: Write> Control<W> {
 
     /// What an event makes worth asking.
     fn follow_up(&mut self, event: &DomainEvent) {
-        let now_usec = mono_usec();
+        self.questions.note_event(event);
         match &event.event {
-            Some(Event::Lifecycle(lifecycle)) => {
-                let kind = lifecycle.event.cast_unsigned();
-                if kind == sys::VIR_DOMAIN_EVENT_DEFINED || kind == sys::VIR_DOMAIN_EVENT_STARTED {
-                    self.wants_disks.insert(event.uuid.clone());
-                }
-                self.look_soon(now_usec);
-            }
-            Some(Event::IoError(_) | Event::ControlError(_) | Event::JobCompleted(_) | Event::Watchdog(_)) => {
-                self.look_soon(now_usec);
-            }
-            // QEMU has just shown that it answers: the best moment.
-            Some(Event::MigrationIteration(_)) => {
-                self.wants_job.insert(event.uuid.clone());
-            }
-            Some(Event::MemoryFailure(_) | Event::QemuEvent(_)) | None => {}
+            Some(
+                Event::Lifecycle(_)
+                | Event::IoError(_)
+                | Event::ControlError(_)
+                | Event::JobCompleted(_)
+                | Event::Watchdog(_),
+            ) => self.look_soon(mono_usec()),
+            Some(Event::MigrationIteration(_) | Event::MemoryFailure(_) | Event::QemuEvent(_)) | None => {}
         }
     }
 
@@ -476,7 +424,7 @@ impl<W: Write> Control<W> {
     }
 
     /// The connection (or the attempt at one) of this generation is over.
-    fn lose(&mut self, generation: u64, class: LostClass, error: Option<VirtError>) -> io::Result<()> {
+    fn lose(&mut self, generation: u64, class: LostClass, error: Option<&VirtError>) -> io::Result<()> {
         if generation != self.generation {
             return Ok(());
         }
@@ -495,19 +443,15 @@ impl<W: Write> Control<W> {
         let retry_ms = retry_ms(n_failed);
         self.link = Link::Down { n_failed, retry_usec: mono_usec() + u64::from(retry_ms) * 1_000 };
         self.early.clear();
-        self.known.clear();
-        self.wants_disks.clear();
-        self.wants_job.clear();
         self.tell(Body::ConnectionLost(ConnectionLost {
             class: class.into(),
-            text: error.as_ref().map_or_else(|| "the connection ended".into(), |error| error.text.clone()),
-            code: error.as_ref().filter(|error| error.code != 0).map(|error| error.code.cast_signed()),
-            os_error: error.as_ref().and_then(|error| error.os_error),
+            text: error.map_or_else(|| "the connection ended".into(), |error| error.text.clone()),
+            code: error.filter(|error| error.code != 0).map(|error| error.code.cast_signed()),
+            os_error: error.and_then(|error| error.os_error),
             attempt: n_failed,
             retry_ms,
         }))?;
-        let disk_errors = self.disk_error_requests.drain(..).map(|(request_id, _)| request_id);
-        let waiting: Vec<u64> = self.polls.drain(..).chain(disk_errors).collect();
+        let waiting: Vec<u64> = self.polls.drain(..).chain(self.questions.clear()).collect();
         for request_id in waiting {
             self.decline(request_id, "request")?;
         }
@@ -517,24 +461,6 @@ impl<W: Write> Control<W> {
     fn tell(&mut self, body: Body) -> io::Result<()> {
         self.out.send(boot_usec(), body)
     }
-}
-
-/// The first domain of the set that is known and free; the others stay until a look says they are.
-fn take_free(wanted: &mut BTreeSet<String>, known: &BTreeMap<String, Known>) -> Option<String> {
-    let uuid = wanted.iter().find(|uuid| known.get(*uuid).is_some_and(|known| known.is_free))?.clone();
-    wanted.remove(&uuid);
-    Some(uuid)
-}
-
-/// Whether the domain has a job whose figures libvirt would give. On the target of a migration it does not, and logs an
-/// error for each time it is asked.
-fn has_job_to_ask_for(domain: &worker::Domain) -> bool {
-    let is_job = |control: &worker::Control| control.state.cast_unsigned() == sys::VIR_DOMAIN_CONTROL_JOB;
-    let is_incoming = domain.state.map(i32::cast_unsigned) == Some(sys::VIR_DOMAIN_PAUSED)
-        && domain.reason.map(i32::cast_unsigned).is_some_and(|reason| {
-            reason == sys::VIR_DOMAIN_PAUSED_MIGRATION || reason == sys::VIR_DOMAIN_PAUSED_STARTING_UP
-        });
-    domain.control.as_ref().is_some_and(is_job) && !is_incoming
 }
 
 /// Wait before the next attempt after so many failed in a row, ms.
@@ -554,41 +480,5 @@ mod tests {
     fn attempts_back_off_to_five_seconds() {
         let waits: Vec<u32> = [0, 1, 2, 3, 4, 40].into_iter().map(retry_ms).collect();
         assert_eq!(waits, [500, 1_000, 2_000, 4_000, 5_000, 5_000]);
-    }
-
-    #[track_caller]
-    fn check_job(control: i32, state: i32, reason: i32, want: bool) {
-        let domain = worker::Domain {
-            control: Some(worker::Control { state: control, ..Default::default() }),
-            state: Some(state),
-            reason: Some(reason),
-            ..Default::default()
-        };
-        assert_eq!(has_job_to_ask_for(&domain), want, "control={control} state={state} reason={reason}");
-    }
-
-    #[test]
-    fn job_figures_are_asked_for_only_of_a_job_nobody_waits_in() {
-        check_job(1, 1, 1, true);
-        check_job(1, 3, 1, true);
-        check_job(0, 1, 1, false);
-        check_job(2, 1, 1, false);
-        check_job(3, 1, 1, false);
-    }
-
-    #[test]
-    fn job_figures_are_not_asked_for_on_a_migration_target() {
-        check_job(1, 3, 2, false);
-        check_job(1, 3, 11, false);
-    }
-
-    #[test]
-    fn an_occupied_or_unknown_domain_waits_for_its_question() {
-        let known = |is_free| Known { is_free };
-        let known = BTreeMap::from([("a".to_owned(), known(false)), ("c".to_owned(), known(true))]);
-        let mut wanted = BTreeSet::from(["a", "b", "c"].map(str::to_owned));
-        assert_eq!(take_free(&mut wanted, &known).as_deref(), Some("c"));
-        assert_eq!(take_free(&mut wanted, &known), None);
-        assert_eq!(wanted.len(), 2);
     }
 }

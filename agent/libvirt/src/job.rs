@@ -87,9 +87,9 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(params: &[(&str, Value)], want: Job) {
+    fn check(params: &[(&str, Value)], want: &Job) {
         let params = params.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
-        assert_eq!(job_from_params(2, params), want);
+        assert_eq!(&job_from_params(2, params), want);
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
                 ("success", Value::Bool(false)),
                 ("errmsg", Value::Text(b"Channel \xff error".to_vec())),
             ],
-            Job {
+            &Job {
                 r#type: 2,
                 operation: Some(5),
                 memory_remaining_bytes: Some(4096),
@@ -126,7 +126,7 @@ mod tests {
                 ("operation", Value::Uint(u64::MAX)),
                 ("disk_bps", Value::Double(1.5)),
             ],
-            Job { r#type: 2, ..Job::default() },
+            &Job { r#type: 2, ..Job::default() },
         );
     }
 

@@ -129,12 +129,9 @@ fn uuids(domains: Result<Vec<Domain>, VirtError>) -> Option<BTreeSet<String>> {
     domains.ok().map(|domains| domains.iter().map(|domain| domain.uuid.clone()).collect())
 }
 
-/// Whether control info says that a question may be asked: nobody waits for QEMU and the monitor works.
+/// Whether control info says that a question may be asked: nobody has a command to QEMU in flight and the monitor works.
 pub(crate) fn is_free(control: Option<&Control>) -> bool {
-    control.is_none_or(|control| {
-        let state = control.state.cast_unsigned();
-        state == sys::VIR_DOMAIN_CONTROL_OK || state == sys::VIR_DOMAIN_CONTROL_JOB
-    })
+    control.is_none_or(|control| control.state.cast_unsigned() == sys::VIR_DOMAIN_CONTROL_OK)
 }
 
 /// A question about one domain.
@@ -150,7 +147,7 @@ pub(crate) enum Question {
 
 /// What came of a question.
 pub(crate) enum Answer {
-    Tell(Body),
+    Tell(Box<Body>),
     /// The domain is occupied: ask again later.
     PutBack,
     /// The domain or its job is gone: there is nothing to tell.
@@ -164,17 +161,17 @@ pub(crate) fn ask(caller: &Caller, connection: &Arc<Connection>, uuid: &str, que
         Ok(None) => {
             return match question {
                 Question::Disks => Answer::PutBack,
-                // The next look asks for it again, if there is still one.
+                // The next round brings the next occasion.
                 Question::Job => Answer::Nothing,
                 Question::DiskErrors { request_id } => {
                     let error = VirtError::own("virDomainGetDiskErrors", "declined: the domain is occupied");
-                    Answer::Tell(reply(*request_id, Err(error)))
+                    Answer::Tell(Box::new(reply(*request_id, Err(error))))
                 }
             };
         }
         Err(error) => {
             return match question {
-                Question::DiskErrors { request_id } => Answer::Tell(reply(*request_id, Err(error))),
+                Question::DiskErrors { request_id } => Answer::Tell(Box::new(reply(*request_id, Err(error)))),
                 Question::Disks | Question::Job => Answer::Nothing,
             };
         }
@@ -186,25 +183,22 @@ pub(crate) fn ask(caller: &Caller, connection: &Arc<Connection>, uuid: &str, que
                 parse_disks(&xml).map_err(|error| VirtError::own("virDomainGetXMLDesc", error.to_string()))
             });
             match disks {
-                Ok(disks) => Answer::Tell(Body::Disks(Disks { uuid, name, disks, error: None })),
+                Ok(disks) => Answer::Tell(Box::new(Body::Disks(Disks { uuid, name, disks, error: None }))),
                 Err(error) if error.is_no_domain() => Answer::Nothing,
                 Err(error) => {
                     let error = Some(CallError::from(&error));
-                    Answer::Tell(Body::Disks(Disks { uuid, name, disks: Vec::new(), error }))
+                    Answer::Tell(Box::new(Body::Disks(Disks { uuid, name, disks: Vec::new(), error })))
                 }
             }
         }
         Question::Job => match domain.job(caller) {
             Ok(job) if job.r#type.cast_unsigned() != sys::VIR_DOMAIN_JOB_NONE => {
-                Answer::Tell(Body::JobStats(JobStats {
-                    uuid: domain.uuid.clone(),
-                    name: domain.name.clone(),
-                    job: Some(job),
-                }))
+                let (uuid, name) = (domain.uuid.clone(), domain.name.clone());
+                Answer::Tell(Box::new(Body::JobStats(JobStats { uuid, name, job: Some(job) })))
             }
             Ok(_) | Err(_) => Answer::Nothing,
         },
-        Question::DiskErrors { request_id } => Answer::Tell(reply(*request_id, domain.disk_errors(caller))),
+        Question::DiskErrors { request_id } => Answer::Tell(Box::new(reply(*request_id, domain.disk_errors(caller)))),
     }
 }
 

@@ -18,6 +18,7 @@ mod lane;
 mod look;
 mod lost;
 mod out;
+mod questions;
 mod target;
 mod text;
 mod virt;

@@ -1,19 +1,20 @@
 //! One domain, and what is asked about it.
 //!
-//! Measured with libvirt 11.3 on a QEMU stopped with SIGSTOP, alone (a) and while somebody's command to it is
-//! unanswered (b), milliseconds; `waits` = until that command ends, at most libvirt's 30 s:
+//! Measured with libvirt 11.3 on a QEMU stopped with SIGSTOP: while nobody asks it anything (a), while somebody's command
+//! to it is unanswered (b), and during its migration while nobody asks (c). `waits` = until the other's command ends, at
+//! most libvirt's 30 s; `holds` = until QEMU answers, and everybody else waits.
 //!
-//! | call | a | b |
-//! |---|---|---|
-//! | `virConnectListAllDomains`, `virDomainGetState`, `virDomainGetControlInfo` | < 1 | < 1 |
-//! | `virDomainGetJobStats` of a completed job | < 1 | < 1 |
-//! | `virDomainGetXMLDesc`, with `INACTIVE` too | < 1 | waits |
-//! | `virDomainGetJobStats` of no job | < 1 | waits |
-//! | `virDomainGetJobStats` during a migration | holds the job | waits |
-//! | `virDomainGetDiskErrors` | holds the job | waits |
+//! | call | a | b | c |
+//! |---|---|---|---|
+//! | `virConnectListAllDomains`, `virDomainGetState`, `virDomainGetControlInfo` | < 1 ms | < 1 ms | < 1 ms |
+//! | `virDomainGetXMLDesc`, with `INACTIVE` too | < 1 ms | waits | < 1 ms |
+//! | `virDomainGetJobStats` | < 1 ms | waits | holds |
+//! | `virDomainGetDiskErrors` | holds | waits | holds |
 //!
-//! So a look makes only the calls of the first row; the others are made apart, never of an occupied domain, and the last
-//! one only on demand.
+//! So a look makes only the calls of the first row; the others are made apart and never while control info says that
+//! somebody has a command in flight: XML at a start, job statistics right after QEMU told of a migration round, disk errors
+//! on demand. Control info says `occupied` for (b); during a migration it says `job` instead, with the age of the migration
+//! and not of the command, and `ok` while no command is in flight.
 
 use std::{
     ffi::{CStr, c_char},
@@ -83,7 +84,7 @@ impl Domain {
         Ok(Control { state: info.state.cast_signed(), details: info.details.cast_signed(), state_ms: info.stateTime })
     }
 
-    /// Figures of the job under way. Takes the query job for a moment.
+    /// Figures of the job under way. Takes the query job, and during a migration asks QEMU.
     ///
     /// # Errors
     /// libvirt's.

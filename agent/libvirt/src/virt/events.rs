@@ -27,7 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Seen {
     /// To be handed on.
-    Event(DomainEvent),
+    Event(Box<DomainEvent>),
     /// A device came or went: the disks may be others now.
     DevicesChanged { uuid: String },
     /// The connection ended, with its virConnectCloseReason.
@@ -63,7 +63,7 @@ fn table() -> [(sys::virDomainEventID, Generic); 9] {
             sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON,
             generic!(on_io_error: sys::virConnectDomainEventIOErrorReasonCallback),
         ),
-        (sys::VIR_DOMAIN_EVENT_ID_CONTROL_ERROR, generic!(on_control_error: sys::virConnectDomainEventGenericCallback)),
+        (sys::VIR_DOMAIN_EVENT_ID_CONTROL_ERROR, on_control_error),
         (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, generic!(on_device: sys::virConnectDomainEventDeviceRemovedCallback)),
         (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, generic!(on_device: sys::virConnectDomainEventDeviceAddedCallback)),
         (
@@ -162,7 +162,7 @@ fn emit(opaque: *mut c_void, seen: Seen) {
 unsafe fn emit_event(domain: sys::virDomainPtr, opaque: *mut c_void, event: Event) {
     // SAFETY: as the caller promises.
     let (uuid, name, id) = unsafe { identity(domain) };
-    emit(opaque, Seen::Event(DomainEvent { uuid, name, id, event: Some(event) }));
+    emit(opaque, Seen::Event(Box::new(DomainEvent { uuid, name, id, event: Some(event) })));
 }
 
 pub(super) unsafe extern "C" fn on_close(_: sys::virConnectPtr, reason: c_int, opaque: *mut c_void) {

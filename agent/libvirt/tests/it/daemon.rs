@@ -35,30 +35,32 @@ pub(crate) struct Daemon {
     unshare: Child,
     /// The first process in the namespaces.
     init: i32,
+    /// Of the TCP socket, in their network.
+    port: u16,
 }
 
 impl Daemon {
     pub(crate) fn start() -> Self {
+        Self::start_in(Command::new("unshare").arg("--net"), 16_509)
+    }
+
+    /// Another one in the same network: a second node.
+    pub(crate) fn start_beside(first: &Self) -> Self {
+        let network = format!("--net=/proc/{}/ns/net", first.init);
+        Self::start_in(Command::new("nsenter").arg(network).arg("unshare"), 16_510)
+    }
+
+    fn start_in(command: &mut Command, port: u16) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/private-libvirtd.sh");
-        let mut command = Command::new("unshare");
-        command.args([
-            "--mount",
-            "--net",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "--propagation",
-            "private",
-        ]);
-        command.arg("bash").arg(script).stdin(Stdio::piped());
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]);
+        command.arg("bash").arg(script).arg(port.to_string()).stdin(Stdio::piped());
         // SAFETY: prctl is async-signal-safe, and the only thing done between fork and exec.
         unsafe { command.pre_exec(|| prctl::set_pdeathsig(signal::Signal::SIGKILL).map_err(Into::into)) };
         let unshare = command.spawn().unwrap();
         let parent = i32::try_from(unshare.id()).unwrap();
         let init =
             wait("the namespaces", || processes().find(|process| process.parent == parent).map(|found| found.pid));
-        let mut daemon = Self { unshare, init };
+        let mut daemon = Self { unshare, init, port };
         daemon.restart();
         daemon
     }
@@ -96,6 +98,11 @@ impl Daemon {
         processes().find(|it| it.comm == comm && namespace(it.pid) == ours && has_argument(it.pid)).map(|it| it.pid)
     }
 
+    /// Where another daemon in the same network finds it.
+    pub(crate) fn tcp_uri(&self) -> String {
+        format!("qemu+tcp://127.0.0.1:{}/system", self.port)
+    }
+
     /// Ends the daemon, not its guests.
     pub(crate) fn stop(&self) {
         signal(self.pid(), signal::Signal::SIGTERM);
@@ -107,7 +114,7 @@ impl Daemon {
         let (kind, root) =
             (if Path::new("/dev/kvm").exists() { "kvm" } else { "qemu" }, format!("/proc/{}/root", self.init));
         let image = format!("/var/lib/libvirt/images/{name}.img");
-        fs::File::create(format!("{root}{image}")).unwrap().set_len(16 << 20).unwrap();
+        self.create_image(name);
         let xml = format!(
             "<domain type='{kind}'><name>{name}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
             <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>
@@ -120,6 +127,12 @@ impl Daemon {
         fs::write(&file, xml).unwrap();
         self.virsh(&["define", &file]);
         self.virsh(&["start", name]);
+    }
+
+    /// Makes the image of a guest's disk.
+    pub(crate) fn create_image(&self, name: &str) {
+        let path = format!("/proc/{}/root/var/lib/libvirt/images/{name}.img", self.init);
+        fs::File::create(path).unwrap().set_len(16 << 20).unwrap();
     }
 
     #[track_caller]

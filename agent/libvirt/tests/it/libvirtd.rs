@@ -18,6 +18,8 @@ const DOMAIN_RUNNING: i32 = 1;
 const CONTROL_OCCUPIED: i32 = 2;
 const EVENT_STOPPED: i32 = 5;
 const STOPPED_DESTROYED: i32 = 1;
+const OPERATION_MIGRATION_OUT: i32 = 5;
+const JOB_UNBOUNDED: i32 = 2;
 
 /// A worker for the daemon that looks every second.
 fn worker_for(daemon: &Daemon, flags: &[&str]) -> Worker {
@@ -278,6 +280,50 @@ fn looking_on_while_a_qemu_is_stopped_fails_no_call_of_a_user() {
     let began = now();
     daemon.virsh(&["setvcpus", "db-0", "1", "--live"]);
     assert!(now() - began < Duration::from_secs(2), "{:?}", now() - began);
+}
+
+#[test]
+fn a_migration_tells_its_rounds_and_its_end() {
+    if !may_run("a_migration_tells_its_rounds_and_its_end") {
+        return;
+    }
+    let source = Daemon::start();
+    let target = Daemon::start_beside(&source);
+    source.start_guest("db-0");
+    target.create_image("db-0");
+    let mut worker = worker_for(&source, &[]);
+    connected(&mut worker);
+    disks(&mut worker);
+    let mut at_target = worker_for(&target, &[]);
+    connected(&mut at_target);
+
+    source.virsh(&["migrate", "--live", "--p2p", "--unsafe", "db-0", &target.tcp_uri(), "tcp://127.0.0.1"]);
+    event(&mut worker, "first round", |event| match &event.event {
+        Some(Event::MigrationIteration(round)) if round.iteration == 1 => Some(()),
+        _ => None,
+    });
+    let at_round = worker.wait_for("figures of a round", SOON, |body| match body {
+        Body::JobStats(stats) => stats.job.clone(),
+        _ => None,
+    });
+    assert_eq!((at_round.r#type, at_round.operation), (JOB_UNBOUNDED, Some(OPERATION_MIGRATION_OUT)), "{at_round:?}");
+    assert!(at_round.memory_remaining_bytes.is_some(), "{at_round:?}");
+    let job = event(&mut worker, "end of the job", |event| match &event.event {
+        Some(Event::JobCompleted(done)) => done.job.clone(),
+        _ => None,
+    });
+    assert_eq!((job.operation, job.error.as_deref()), (Some(OPERATION_MIGRATION_OUT), None), "{job:?}");
+    assert!(job.memory_total_bytes.is_some_and(|bytes| bytes > 0) && job.time_elapsed_ms.is_some(), "{job:?}");
+    let moved = worker.wait_for("stopped domain", SOON, |body| match body {
+        Body::Domains(look) => look.domains.iter().find(|domain| domain.id.is_none()).cloned(),
+        _ => None,
+    });
+    assert_eq!((moved.state, moved.reason), (Some(5), Some(4)), "shut off: migrated");
+    let arrived = at_target.wait_for("running domain", SOON, |body| match body {
+        Body::Domains(look) => look.domains.iter().find(|domain| domain.state == Some(DOMAIN_RUNNING)).cloned(),
+        _ => None,
+    });
+    assert_eq!((arrived.uuid, arrived.persistent), (moved.uuid, Some(false)));
 }
 
 #[test]

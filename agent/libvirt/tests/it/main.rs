@@ -3,6 +3,12 @@
 //! `alone` needs nothing; `libvirtd` starts a private libvirtd and QEMU in namespaces of its own and needs root. Without
 //! root those are left out and say so; with `CI=true` they fail instead.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test ends at the first surprise, and prints its figures"
+)]
+
 mod alone;
 mod daemon;
 mod libvirtd;
