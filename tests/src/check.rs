@@ -36,7 +36,7 @@ pub fn failure<T: Debug>(result: Result<T>) -> String {
 ///
 /// # Errors
 /// If nobody listens, or no answer comes within 2 s (exit status 124).
-pub fn healthz(node: &Node<'_>) -> Result<String> {
+pub fn healthz(node: &Node) -> Result<String> {
     let ask = "exec 3<>/dev/tcp/127.0.0.1/10248; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; tail -n1 <&3";
     shell::output(node.agent_command("timeout").args(["2", "bash", "-c", ask]))
 }

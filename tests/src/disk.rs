@@ -48,7 +48,7 @@ impl FileDisk {
     ///
     /// # Errors
     /// If loop devices or ext4 are missing.
-    pub fn create(node: &Node<'_>, name: &str, size_mib: u64) -> Result<Self> {
+    pub fn create(node: &Node, name: &str, size_mib: u64) -> Result<Self> {
         let folder = lab::folder().join("disks");
         let (backing, here) = (folder.join(format!("{name}.img")), folder.join(name));
         fs::create_dir_all(&here)?;

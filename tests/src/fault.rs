@@ -34,7 +34,7 @@ impl Hung {
     ///
     /// # Errors
     /// If it does not run.
-    pub fn unit(node: &Node<'_>, unit: &str) -> Result<Self> {
+    pub fn unit(node: &Node, unit: &str) -> Result<Self> {
         Self::process(node.main_pid(unit)?.with_context(|| format!("{unit} does not run"))?)
     }
 
@@ -61,14 +61,14 @@ impl Drop for Hung {
 
 /// A unit stopped by systemd; started again when dropped.
 #[derive(Debug)]
-pub struct UnitStopped<'node>(&'node Node<'node>, String);
+pub struct UnitStopped<'node>(&'node Node, String);
 
 impl<'node> UnitStopped<'node> {
     /// Stops it.
     ///
     /// # Errors
     /// If systemd refuses.
-    pub fn new(node: &'node Node<'node>, unit: &str) -> Result<Self> {
+    pub fn new(node: &'node Node, unit: &str) -> Result<Self> {
         node.systemctl(&["stop", unit])?;
         Ok(Self(node, unit.to_owned()))
     }
@@ -83,14 +83,14 @@ impl Drop for UnitStopped<'_> {
 /// Kubelet in a restart loop: its configuration is gone, so each start fails and `Restart=always` tries again every second.
 /// When dropped the file is back, and the next start succeeds.
 #[derive(Debug)]
-pub struct KubeletLoops<'node>(&'node Node<'node>);
+pub struct KubeletLoops<'node>(&'node Node);
 
 impl<'node> KubeletLoops<'node> {
     /// Takes the configuration away and ends the running kubelet.
     ///
     /// # Errors
     /// If the node has no kubelet.
-    pub fn new(node: &'node Node<'node>) -> Result<Self> {
+    pub fn new(node: &'node Node) -> Result<Self> {
         let config = node.root().join(KUBELET_CONFIG);
         fs::rename(&config, config.with_extension("away")).context("failed to take kubelet's configuration away")?;
         let loops = Self(node);
@@ -108,14 +108,14 @@ impl Drop for KubeletLoops<'_> {
 
 /// A node whose `/dev/kvm` is gone; made anew when dropped.
 #[derive(Debug)]
-pub struct KvmMissing<'node>(&'node Node<'node>);
+pub struct KvmMissing<'node>(&'node Node);
 
 impl<'node> KvmMissing<'node> {
     /// Removes it. The node's device node is its own: this machine's stays.
     ///
     /// # Errors
     /// If it has none.
-    pub fn new(node: &'node Node<'node>) -> Result<Self> {
+    pub fn new(node: &'node Node) -> Result<Self> {
         node.run(&["rm", "/dev/kvm"])?;
         Ok(Self(node))
     }
@@ -139,7 +139,7 @@ impl KvmMode {
     ///
     /// # Errors
     /// If there is no device.
-    pub fn new(node: &Node<'_>, mode: u32) -> Result<Self> {
+    pub fn new(node: &Node, mode: u32) -> Result<Self> {
         let device = node.root().join("dev/kvm");
         let before = fs::metadata(&device).context("no /dev/kvm on the node")?.permissions().mode();
         let changed = Self { device, mode: before };

@@ -28,7 +28,7 @@ const UP: &[u8] = b"KULPRIT UP";
 #[derive(Debug)]
 #[must_use]
 pub struct GuestBuilder<'node> {
-    node: &'node Node<'node>,
+    node: &'node Node,
     name: String,
     program: Program,
     folder: PathBuf,
@@ -95,7 +95,7 @@ impl<'node> GuestBuilder<'node> {
 /// A defined guest. Ended and undefined when dropped.
 #[derive(Debug)]
 pub struct Guest<'node> {
-    node: &'node Node<'node>,
+    node: &'node Node,
     name: String,
     image: PathBuf,
     boot_sector: Vec<u8>,
@@ -103,7 +103,7 @@ pub struct Guest<'node> {
 
 impl<'node> Guest<'node> {
     /// A guest of that name on a node, to be given a disk and started.
-    pub fn define(node: &'node Node<'node>, name: &str, program: Program) -> GuestBuilder<'node> {
+    pub fn define(node: &'node Node, name: &str, program: Program) -> GuestBuilder<'node> {
         GuestBuilder {
             node,
             name: name.to_owned(),

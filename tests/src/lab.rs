@@ -7,11 +7,12 @@
 //! Everything of the lab is found by name: the folder [`folder`], the cgroups and the network namespace `kulprit-lab`. The namespace holds
 //! a bridge, `br0`, with 10.77.0.1; nodes are 10.77.0.2 and up. What runs in it (central, say) is reached from all nodes.
 
-use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -31,10 +32,13 @@ pub fn folder() -> PathBuf {
     std::env::var_os("KULPRIT_LAB_DIR").map_or_else(|| PathBuf::from("/var/tmp/kulprit-lab"), PathBuf::from)
 }
 
-/// The lab. See the module.
+/// The lab. See the module. Clones are the same lab, and every node holds one: it is torn down with the last of them.
+#[derive(Clone, Debug)]
+pub struct Lab(Arc<Shared>);
+
 #[derive(Debug)]
-pub struct Lab {
-    n_nodes: Cell<u8>,
+struct Shared {
+    n_nodes: AtomicU8,
     // Dropped in this order, after `drop` has cleaned up: the reaper learns by its closed standard input that there is nothing to do.
     reaper: Option<(Child, ChildStdin)>,
     _lock: Lock,
@@ -55,14 +59,13 @@ impl Lab {
             words.extend(line.split(' '));
             shell::run(&words)?;
         }
-        Ok(Self { n_nodes: Cell::new(0), reaper: Lock::start_reaper(), _lock: lock })
+        Ok(Self(Arc::new(Shared { n_nodes: AtomicU8::new(0), reaper: Lock::start_reaper(), _lock: lock })))
     }
 
     /// A node to be started, with the next free address. Its name becomes its host name.
-    pub fn node(&self, name: &str) -> NodeBuilder<'_> {
-        let number = self.n_nodes.get() + 1;
-        self.n_nodes.set(number);
-        NodeBuilder::new(self, name, format!("10.77.0.{}", number + 1))
+    pub fn node(&self, name: &str) -> NodeBuilder {
+        let number = self.0.n_nodes.fetch_add(1, Ordering::Relaxed);
+        NodeBuilder::new(self.clone(), name, format!("10.77.0.{}", number + 2))
     }
 
     /// A command that runs in the lab's network namespace, from where all nodes are reached, and dies with the lab.
@@ -84,7 +87,7 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for Shared {
     fn drop(&mut self) {
         if let Err(error) = leftovers::remove() {
             complain(&format!("the lab was not torn down whole: {error:#}"));

@@ -5,6 +5,8 @@
 //!
 //! `/dev/kmsg`, `/proc/pressure` and `/proc/meminfo` are the whole machine's in every node, and the kernel log prints the host's pids. So an
 //! agent for a node runs as [`Node::agent_command`] builds it: in the node's network, with the host's pids, and `Node::root` as its root.
+//!
+//! The overlay's lower layer is `/` alone: on a machine with `/usr` or `/var` on file systems of their own a node does not boot, and says so.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -36,17 +38,17 @@ pub enum KubeletUnit {
 /// A node to be started; from [`Lab::node`].
 #[derive(Debug)]
 #[must_use]
-pub struct NodeBuilder<'lab> {
-    _lab: &'lab Lab,
+pub struct NodeBuilder {
+    lab: Lab,
     pub(crate) name: String,
     pub(crate) address: String,
     pub(crate) has_kvm: bool,
     pub(crate) kubelet: KubeletUnit,
 }
 
-impl<'lab> NodeBuilder<'lab> {
-    pub(crate) fn new(lab: &'lab Lab, name: &str, address: String) -> Self {
-        Self { _lab: lab, name: name.to_owned(), address, has_kvm: true, kubelet: KubeletUnit::None }
+impl NodeBuilder {
+    pub(crate) fn new(lab: Lab, name: &str, address: String) -> Self {
+        Self { lab, name: name.to_owned(), address, has_kvm: true, kubelet: KubeletUnit::None }
     }
 
     /// Leaves `/dev/kvm` out, as on a machine without virtualization.
@@ -63,7 +65,7 @@ impl<'lab> NodeBuilder<'lab> {
     ///
     /// # Errors
     /// If it does not come up in time: the last lines of its console.
-    pub fn start(self) -> Result<Node<'lab>> {
+    pub fn start(self) -> Result<Node> {
         let clock = wait::Stopwatch::start();
         let base = lab::folder().join("nodes").join(&self.name);
         let overlay = base.join("root");
@@ -76,7 +78,6 @@ impl<'lab> NodeBuilder<'lab> {
         let cgroups = cgroup::create(&self.name)?;
         let nspawn = self.spawn(&base, &cgroups)?;
         let mut node = Node {
-            _lab: std::marker::PhantomData,
             name: self.name,
             address: self.address,
             base,
@@ -84,6 +85,7 @@ impl<'lab> NodeBuilder<'lab> {
             nspawn,
             leader: 0,
             boot_time: Duration::ZERO,
+            lab: self.lab,
         };
         node.wait_until_up()?;
         node.boot_time = clock.elapsed();
@@ -119,8 +121,7 @@ impl<'lab> NodeBuilder<'lab> {
 
 /// A running node; stopped when dropped.
 #[derive(Debug)]
-pub struct Node<'lab> {
-    _lab: std::marker::PhantomData<&'lab Lab>,
+pub struct Node {
     name: String,
     address: String,
     base: PathBuf,
@@ -128,9 +129,16 @@ pub struct Node<'lab> {
     nspawn: Child,
     leader: i32,
     boot_time: Duration,
+    lab: Lab,
 }
 
-impl Node<'_> {
+impl Node {
+    /// The lab it is in.
+    #[must_use]
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
     /// Its name, and its host name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -280,7 +288,7 @@ impl Node<'_> {
     }
 }
 
-impl Drop for Node<'_> {
+impl Drop for Node {
     /// Ends the node as a power failure would. Its overlay and cgroups go with the lab, which also reports what would not end.
     fn drop(&mut self) {
         if self.leader != 0 {
@@ -326,4 +334,16 @@ fn leader_of(nspawn: u32) -> Option<i32> {
         let is_systemd = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim() == "systemd";
         (is_systemd && ids.split_whitespace().next_back() == Some("1")).then(|| pid.parse().ok())?
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So that async tests may hold a node across awaits and hand it to `spawn_blocking`.
+    #[test]
+    fn a_node_goes_to_any_thread() {
+        fn check<T: Send + Sync + 'static>() {}
+        check::<Node>();
+    }
 }

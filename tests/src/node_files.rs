@@ -44,7 +44,7 @@ RestartSec=1
 ";
 
 /// Writes the files of a node into the mounted overlay at `root`.
-pub(crate) fn write(root: &Path, node: &NodeBuilder<'_>) -> Result<()> {
+pub(crate) fn write(root: &Path, node: &NodeBuilder) -> Result<()> {
     let units = root.join("etc/systemd/system");
     for enabled in ["multi-user.target.wants", "timers.target.wants", "sockets.target.wants", "graphical.target.wants"]
     {

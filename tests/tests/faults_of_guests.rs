@@ -12,7 +12,7 @@ use kulprit_tests::wait::{Stopwatch, pause, wait_for, wait_until};
 use kulprit_tests::{Guest, Lab, Node, process};
 use nix::sys::signal::Signal;
 
-fn writer_on<'node>(node: &'node Node<'node>, disk: &FileDisk) -> Result<Guest<'node>> {
+fn writer_on<'node>(node: &'node Node, disk: &FileDisk) -> Result<Guest<'node>> {
     let guest = Guest::define(node, "db-0", Program::Writer { bursts: 4 }).disk_on(disk).define()?;
     report("guest start", guest.start()?);
     Ok(guest)

@@ -54,7 +54,7 @@ fn two_nodes_are_two_hypervisors() -> Result<()> {
     let _guest = Guest::define(&one, "db-0", Program::Idle).start()?;
     assert_contains(&one.virsh(&["list", "--name"])?, "db-0");
     assert_eq!(two.virsh(&["list", "--all", "--name"])?.trim(), "");
-    let uuid = |node: &Node<'_>| node.run(&["sh", "-c", "virsh capabilities | grep -m1 uuid"]);
+    let uuid = |node: &Node| node.run(&["sh", "-c", "virsh capabilities | grep -m1 uuid"]);
     assert_ne!(uuid(&one)?, uuid(&two)?);
     Ok(())
 }
