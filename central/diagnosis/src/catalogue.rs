@@ -184,6 +184,8 @@ pub enum Fact {
     OneOf(&'static str, &'static [&'static str]),
     /// The attribute is there and none of these.
     NoneOf(&'static str, &'static [&'static str]),
+    /// The attribute is not there, or none of these.
+    Not(&'static str, &'static [&'static str]),
     /// The attribute is not there.
     Missing(&'static str),
     /// The subject is this VM's own process or disk, not only something of its node.
@@ -199,6 +201,10 @@ pub enum VmFact {
     QemuGone,
     /// It is a plain libvirt domain that no pod runs.
     Standalone,
+    /// libvirt says that it is off because somebody wanted that, or because it was saved or migrated.
+    EndedAsAsked,
+    /// libvirt says that it could not be started.
+    FailedToStart,
 }
 
 /// What to do about a cause, before it is made to fit a VM.
@@ -280,6 +286,8 @@ impl Look {
             Self::Vm(VmFact::QemuLives) => "its QEMU is alive".to_owned(),
             Self::Vm(VmFact::QemuGone) => "it has no QEMU".to_owned(),
             Self::Vm(VmFact::Standalone) => "no pod runs it".to_owned(),
+            Self::Vm(VmFact::EndedAsAsked) => "libvirt shows it off as asked".to_owned(),
+            Self::Vm(VmFact::FailedToStart) => "libvirt shows that its start failed".to_owned(),
             Self::All(looks) => looks.iter().map(Self::describe).collect::<Vec<_>>().join(", and "),
         }
     }
@@ -301,7 +309,8 @@ fn describe_facts(facts: &[Fact]) -> String {
     for fact in facts {
         text.push_str(&match fact {
             Fact::OneOf(key, values) => format!(", {key} is {}", values.join(" or ")),
-            Fact::NoneOf(key, values) => format!(", {key} is not {}", values.join(" or ")),
+            Fact::NoneOf(key, []) => format!(", {key} known"),
+            Fact::NoneOf(key, values) | Fact::Not(key, values) => format!(", {key} is not {}", values.join(" or ")),
             Fact::Missing(key) => format!(", {key} not known"),
             Fact::Own => ", of this VM itself".to_owned(),
         });

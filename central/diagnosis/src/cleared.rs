@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kulprit_model::{FindingCode, Severity, State, Status, Subject, catalogue::Kind};
+use kulprit_model::{FindingCode, Severity, State, Status, catalogue::Kind};
 
 use crate::{
     attribution::RuledOut,
     catalogue::{CAUSES, Cause},
-    scene::{Nearness, SAME_MOMENT_USEC, Scene},
+    scene::{SAME_MOMENT_USEC, Scene},
     score::ScoreSheet,
     words,
 };
@@ -69,10 +69,13 @@ pub(crate) fn looked_at(scene: &Scene<'_>) -> Vec<String> {
     }
     for (probe, codes) in relevant_codes(scene) {
         let has_states = codes.iter().any(|code| code.spec().kind == Kind::State);
-        sentences.extend(if has_states {
-            well_by_states(scene, probe, &codes)
-        } else {
-            well_by_log(scene, probe, &codes)
+        sentences.extend(match probe {
+            "qemu" if scene.is_qemu_gone() => {
+                Some(format!("{}: {} looked at, and this VM has none", scene.node_name, words::probe_subject(probe)))
+            }
+            "kernel-log" => well_by_log(scene, probe, &codes),
+            _ if has_states => well_by_states(scene, probe, &codes),
+            _ => None,
         });
     }
     sentences
@@ -98,26 +101,26 @@ fn is_listed(scene: &Scene<'_>, cause: &Cause) -> bool {
 }
 
 fn near_states<'a>(scene: &Scene<'a>, codes: &BTreeSet<FindingCode>) -> Vec<&'a State> {
-    scene
-        .states()
-        .filter(|state| codes.contains(&state.code) && scene.nearness_of_state(state) != Nearness::Foreign)
-        .collect()
+    scene.states().map(|(state, _)| state).filter(|state| codes.contains(&state.code)).collect()
 }
 
 fn blind_spots(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingCode>) -> Vec<String> {
     let (name, what) = (scene.node_name, words::probe_subject(probe));
     let states = near_states(scene, codes);
+    let is_blind = states.iter().all(|state| scene.status(state) == Status::Unknown);
     let mut sentences: Vec<String> = states
         .iter()
         .filter(|state| scene.status(state) == Status::Unknown)
         .map(|state| {
             let because = state.unknown_because.as_deref().unwrap_or("no reason was given");
-            format!("{name}: {what} could not be looked at: {because}")
+            if is_blind {
+                format!("{name}: {what} could not be looked at: {because}")
+            } else {
+                format!("{name}: {} is not known: {because}", state.code)
+            }
         })
         .collect();
-    let blindness = scene.states().find(|state| {
-        state.code == FindingCode::ProbeBlind && matches!(&state.subject, Subject::Probe { name } if name == probe)
-    });
+    let blindness = scene.blindness(probe);
     if let Some(blindness) = blindness
         && scene.status(blindness) != Status::Absent
         && sentences.is_empty()
@@ -147,6 +150,8 @@ fn blind_spots(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingC
 }
 
 fn well_by_states(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingCode>) -> Option<String> {
+    let (name, what) = (scene.node_name, words::probe_subject(probe));
+
     let states = near_states(scene, codes);
     let is_ill = states
         .iter()
@@ -162,15 +167,13 @@ fn well_by_states(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<Findi
     let looked = well.iter().map(|state| state.looked.wall_usec).max()?;
     let is_partly_unknown = states.iter().any(|state| scene.status(state) == Status::Unknown);
     let all = if is_partly_unknown { "what could be seen is" } else { "all" };
-    let (name, what) = (scene.node_name, words::probe_subject(probe));
     Some(format!("{name}: {what} looked at {}, {all} well since {}", words::time(looked), words::time(since)))
 }
 
 fn well_by_log(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingCode>) -> Option<String> {
     let window = scene.settings.occurrence_fresh_usec;
-    let has_line = scene.occurrences().any(|occurrence| {
+    let has_line = scene.occurrences().any(|(occurrence, _)| {
         codes.contains(&occurrence.code)
-            && scene.nearness_of_occurrence(occurrence) != Nearness::Foreign
             && occurrence.last.wall_usec >= scene.onset_usec.saturating_sub(window)
             && occurrence.first.wall_usec <= scene.onset_usec.saturating_add(window).max(SAME_MOMENT_USEC)
     });

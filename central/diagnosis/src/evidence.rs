@@ -8,6 +8,7 @@ use kulprit_model::{Attributes, Evidence, FindingCode, Occurrence, State, Status
 use crate::{
     attribution::WeighedEvidence,
     catalogue::{Fact, Look, VmFact},
+    libvirt,
     scene::{Nearness, SAME_MOMENT_USEC, Scene},
     words,
 };
@@ -70,9 +71,8 @@ pub(crate) fn hits(scene: &Scene<'_>, look: &Look, text: &str) -> Vec<Hit> {
 
 fn present(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
     let mut hits = Vec::new();
-    for state in scene.states().filter(|state| state.code == code && scene.status(state) == Status::Present) {
-        let nearness = scene.nearness_of_state(state);
-        if nearness == Nearness::Foreign || !fits(facts, &state.attributes, nearness) {
+    for (state, nearness) in scene.states().filter(|(state, _)| state.code == code) {
+        if scene.status(state) != Status::Present || !fits(facts, &state.attributes, nearness) {
             continue;
         }
         let is_later = scene.has_onset() && state.since.wall_usec > scene.onset_usec.saturating_add(SAME_MOMENT_USEC);
@@ -92,11 +92,7 @@ fn absent(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
     let mut nearest = None;
     let (mut since, mut looked) = (i64::MIN, i64::MAX);
     let mut unit = None;
-    for state in scene.states().filter(|state| state.code == code) {
-        let nearness = scene.nearness_of_state(state);
-        if nearness == Nearness::Foreign {
-            continue;
-        }
+    for (state, nearness) in scene.states().filter(|(state, _)| state.code == code) {
         if scene.status(state) != Status::Absent {
             return None;
         }
@@ -121,9 +117,8 @@ fn absent(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
 
 fn happened(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
     let mut hits = Vec::new();
-    for occurrence in scene.occurrences().filter(|occurrence| occurrence.code == code) {
-        let nearness = scene.nearness_of_occurrence(occurrence);
-        if nearness == Nearness::Foreign || !fits(facts, &occurrence.attributes, nearness) {
+    for (occurrence, nearness) in scene.occurrences().filter(|(occurrence, _)| occurrence.code == code) {
+        if !fits(facts, &occurrence.attributes, nearness) {
             continue;
         }
         hits.push(Hit {
@@ -140,10 +135,8 @@ fn happened(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
 /// Fulfilled if nothing near of that code happened around the onset, and whoever would know was looking.
 fn not_happened(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
     let probe = code.spec().probe;
-    let was_seen = scene.occurrences().any(|occurrence| {
-        occurrence.code == code
-            && scene.nearness_of_occurrence(occurrence) == Nearness::Own
-            && freshness(scene, occurrence) > 0.5
+    let was_seen = scene.occurrences().any(|(occurrence, nearness)| {
+        occurrence.code == code && nearness == Nearness::Own && freshness(scene, occurrence) > 0.5
     });
     if was_seen || scene.vm.is_none() || !scene.was_watched_at_onset(probe) {
         return None;
@@ -161,16 +154,22 @@ fn vm(scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<Hit> {
     let vm = scene.vm?;
     let (is_so, source, text) = match fact {
         VmFact::QemuLives => {
-            let is_blind = scene.states().any(|state| {
-                state.code == FindingCode::ProbeBlind
-                    && matches!(&state.subject, Subject::Probe { name } if name == "qemu")
-                    && scene.status(state) != Status::Absent
-            });
+            let is_blind = scene.blindness("qemu").is_some_and(|blindness| scene.status(blindness) != Status::Absent);
             let pid = vm.qemu.as_ref().map_or(0, |qemu| qemu.pid);
             (scene.is_reporting() && vm.qemu.is_some() && !is_blind, "procfs", format!("{text} (pid {pid})"))
         }
         VmFact::QemuGone => (scene.is_qemu_gone(), "procfs", text.to_owned()),
         VmFact::Standalone => (scene.is_standalone_vm(), "libvirt", text.to_owned()),
+        VmFact::EndedAsAsked | VmFact::FailedToStart => {
+            let shown = vm.domain.as_ref().map(|domain| (domain.state, domain.reason));
+            let is_so = shown.is_some_and(|(state, reason)| match fact {
+                VmFact::FailedToStart => state == libvirt::SHUTOFF && reason == libvirt::SHUTOFF_FAILED,
+                _ => libvirt::is_off_as_asked(state, reason),
+            });
+            let text =
+                shown.map(|(state, reason)| format!("{text}: libvirt shows it {}", libvirt::describe(state, reason)));
+            (is_so, "libvirt", text.unwrap_or_default())
+        }
     };
     let seen = Seen { source: source.to_owned(), node: scene.node_name.to_owned(), at_wall_usec: scene.now_usec, text };
     is_so.then(|| Hit { factor: 1.0, freshness: 1.0, seen: vec![seen], attributes: Attributes::new(), unit: None })
@@ -231,6 +230,7 @@ fn fits(facts: &[Fact], attributes: &Attributes, nearness: Nearness) -> bool {
     facts.iter().all(|fact| match fact {
         Fact::OneOf(key, values) => attributes.get(key).is_some_and(|value| values.contains(&value)),
         Fact::NoneOf(key, values) => attributes.get(key).is_some_and(|value| !values.contains(&value)),
+        Fact::Not(key, values) => attributes.get(key).is_none_or(|value| !values.contains(&value)),
         Fact::Missing(key) => attributes.get(key).is_none(),
         Fact::Own => nearness == Nearness::Own,
     })

@@ -31,10 +31,20 @@ pub const PAUSED_POSTCOPY_FAILED: i32 = 13;
 /// `VIR_DOMAIN_PAUSED_API_ERROR`
 pub const PAUSED_API_ERROR: i32 = 14;
 
+/// `VIR_DOMAIN_SHUTOFF_SHUTDOWN`
+pub const SHUTOFF_SHUTDOWN: i32 = 1;
+/// `VIR_DOMAIN_SHUTOFF_DESTROYED`
+pub const SHUTOFF_DESTROYED: i32 = 2;
 /// `VIR_DOMAIN_SHUTOFF_CRASHED`
 pub const SHUTOFF_CRASHED: i32 = 3;
-/// `VIR_DOMAIN_SHUTOFF_FAILED`
+/// `VIR_DOMAIN_SHUTOFF_MIGRATED`
+pub const SHUTOFF_MIGRATED: i32 = 4;
+/// `VIR_DOMAIN_SHUTOFF_SAVED`
+pub const SHUTOFF_SAVED: i32 = 5;
+/// `VIR_DOMAIN_SHUTOFF_FAILED`: it could not be started.
 pub const SHUTOFF_FAILED: i32 = 6;
+/// `VIR_DOMAIN_SHUTOFF_FROM_SNAPSHOT`
+pub const SHUTOFF_FROM_SNAPSHOT: i32 = 7;
 
 /// Index = number; the reasons of a state stand behind its word, index = number as well.
 const STATES: &[(&str, &[&str])] = &[
@@ -99,6 +109,16 @@ pub fn reason_word(state: i32, reason: i32) -> Option<&'static str> {
     reasons.get(usize::try_from(reason).ok()?).copied()
 }
 
+/// Whether a domain is off because somebody wanted that.
+#[must_use]
+pub const fn is_off_as_asked(state: i32, reason: i32) -> bool {
+    state == SHUTOFF
+        && matches!(
+            reason,
+            SHUTOFF_SHUTDOWN | SHUTOFF_DESTROYED | SHUTOFF_MIGRATED | SHUTOFF_SAVED | SHUTOFF_FROM_SNAPSHOT
+        )
+}
+
 /// State and reason for a sentence: `paused (I/O error)`, `shut off (reason 42)`.
 #[must_use]
 pub fn describe(state: i32, reason: i32) -> String {
@@ -127,6 +147,11 @@ mod tests {
             (SHUTTING_DOWN, 1, "in shutdown (user)"),
             (SHUTOFF, SHUTOFF_CRASHED, "shut off (crashed)"),
             (SHUTOFF, SHUTOFF_FAILED, "shut off (failed)"),
+            (SHUTOFF, SHUTOFF_SHUTDOWN, "shut off (shutdown)"),
+            (SHUTOFF, SHUTOFF_DESTROYED, "shut off (destroyed)"),
+            (SHUTOFF, SHUTOFF_MIGRATED, "shut off (migrated)"),
+            (SHUTOFF, SHUTOFF_SAVED, "shut off (saved)"),
+            (SHUTOFF, SHUTOFF_FROM_SNAPSHOT, "shut off (from snapshot)"),
             (CRASHED, 1, "crashed (panicked)"),
         ] {
             assert_eq!(describe(state, reason), want);

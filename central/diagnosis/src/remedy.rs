@@ -48,7 +48,7 @@ fn is_safe_to_force_delete(scene: &Scene<'_>) -> bool {
     let Some(vm) = scene.vm else { return false };
     let is_active =
         vm.domain.as_ref().is_some_and(|domain| !matches!(domain.state, libvirt::SHUTOFF | libvirt::CRASHED));
-    let may_write = scene.states().any(|state| {
+    let may_write = scene.states().any(|(state, nearness)| {
         let speaks_of_a_living_qemu = matches!(
             state.code,
             FindingCode::QemuThreadBlocked
@@ -57,9 +57,7 @@ fn is_safe_to_force_delete(scene: &Scene<'_>) -> bool {
                 | FindingCode::QemuZombie
                 | FindingCode::QemuTerminationPending
         );
-        speaks_of_a_living_qemu
-            && scene.nearness_of_state(state) == Nearness::Own
-            && scene.status(state) != Status::Absent
+        speaks_of_a_living_qemu && nearness == Nearness::Own && scene.status(state) != Status::Absent
     });
     scene.is_qemu_gone() && !is_active && !may_write
 }

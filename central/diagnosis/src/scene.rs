@@ -2,7 +2,7 @@
 //!
 //! Findings come out in one fixed order, whatever order the snapshot has them in, so that the same facts give the same bytes.
 
-use kulprit_model::{Occurrence, Qemu, State, Status, Subject, attribute};
+use kulprit_model::{FindingCode, Occurrence, Qemu, State, Status, Subject, attribute};
 
 use crate::{
     snapshot::{NodeView, Settings, Snapshot, VmView},
@@ -49,8 +49,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) now_usec: i64,
     /// The symptom's onset; the moment of asking if that is not known.
     pub(crate) onset_usec: i64,
-    states: Vec<&'a State>,
-    occurrences: Vec<&'a Occurrence>,
+    states: Vec<(&'a State, Nearness)>,
+    occurrences: Vec<(&'a Occurrence, Nearness)>,
 }
 
 impl<'a> Scene<'a> {
@@ -61,8 +61,29 @@ impl<'a> Scene<'a> {
         };
         let node = snapshot.node(node_name);
         let vm = uid.and_then(|uid| node?.vm(uid));
-        let mut states: Vec<_> = node.map(|node| node.states.iter().collect()).unwrap_or_default();
-        states.sort_by(|a: &&State, b| {
+        let mut scene = Self {
+            symptom,
+            node,
+            vm,
+            node_name,
+            settings: &snapshot.settings,
+            now_usec: snapshot.reference_wall_usec,
+            onset_usec: symptom.since_wall_usec.unwrap_or(snapshot.reference_wall_usec),
+            states: Vec::new(),
+            occurrences: Vec::new(),
+        };
+        if let Some(node) = node {
+            scene.states = scene.near_states(&node.states);
+            scene.occurrences = scene.near_occurrences(&node.occurrences);
+        }
+        scene
+    }
+
+    /// What is another VM's says nothing, and is left out here once.
+    fn near_states(&self, states: &'a [State]) -> Vec<(&'a State, Nearness)> {
+        let mut near: Vec<_> = states.iter().map(|state| (state, self.nearness_of_state(state))).collect();
+        near.retain(|(_, nearness)| *nearness != Nearness::Foreign);
+        near.sort_by(|(a, _), (b, _)| {
             (a.code, &a.subject, a.status, a.since, a.looked, &a.attributes).cmp(&(
                 b.code,
                 &b.subject,
@@ -72,8 +93,16 @@ impl<'a> Scene<'a> {
                 &b.attributes,
             ))
         });
-        let mut occurrences: Vec<_> = node.map(|node| node.occurrences.iter().collect()).unwrap_or_default();
-        occurrences.sort_by(|a: &&Occurrence, b| {
+        near
+    }
+
+    /// The same for occurrences, without those that had not begun at the time of asking.
+    fn near_occurrences(&self, occurrences: &'a [Occurrence]) -> Vec<(&'a Occurrence, Nearness)> {
+        let until_usec = self.now_usec.saturating_add(SAME_MOMENT_USEC);
+        let known = occurrences.iter().filter(|occurrence| occurrence.first.wall_usec <= until_usec);
+        let mut near: Vec<_> = known.map(|occurrence| (occurrence, self.nearness_of_occurrence(occurrence))).collect();
+        near.retain(|(_, nearness)| *nearness != Nearness::Foreign);
+        near.sort_by(|(a, _), (b, _)| {
             (a.first, a.code, &a.subject, a.last, a.count, &a.attributes).cmp(&(
                 b.first,
                 b.code,
@@ -83,17 +112,7 @@ impl<'a> Scene<'a> {
                 &b.attributes,
             ))
         });
-        Self {
-            symptom,
-            node,
-            vm,
-            node_name,
-            settings: &snapshot.settings,
-            now_usec: snapshot.reference_wall_usec,
-            onset_usec: symptom.since_wall_usec.unwrap_or(snapshot.reference_wall_usec),
-            states,
-            occurrences,
-        }
+        near
     }
 
     /// Whether the agent of the node is heard.
@@ -101,8 +120,8 @@ impl<'a> Scene<'a> {
         self.node.is_some_and(|node| node.is_reporting)
     }
 
-    /// The states of the node, ordered by (code, subject). On a silent node each of them is `Unknown`.
-    pub(crate) fn states(&self) -> impl Iterator<Item = &'a State> + '_ {
+    /// The states of the subject and its node with how near they are, by (code, subject). On a silent node each is `Unknown`.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (&'a State, Nearness)> + '_ {
         self.states.iter().copied()
     }
 
@@ -111,12 +130,9 @@ impl<'a> Scene<'a> {
         if self.is_reporting() { state.status } else { Status::Unknown }
     }
 
-    /// The occurrences of the node that had begun by the time of asking, ordered by (first, code, subject).
-    pub(crate) fn occurrences(&self) -> impl Iterator<Item = &'a Occurrence> + '_ {
-        self.occurrences
-            .iter()
-            .copied()
-            .filter(|occurrence| occurrence.first.wall_usec <= self.now_usec + SAME_MOMENT_USEC)
+    /// The occurrences of the subject and its node with how near they are, by (first, code, subject).
+    pub(crate) fn occurrences(&self) -> impl Iterator<Item = (&'a Occurrence, Nearness)> + '_ {
+        self.occurrences.iter().copied()
     }
 
     /// The QEMU that the symptom is about: the one that lives, or the last one that did.
@@ -130,15 +146,18 @@ impl<'a> Scene<'a> {
         self.vm.is_some_and(|vm| vm.namespace.is_none())
     }
 
-    /// Whether a probe is known to look now, and since when; `None` if that is not known or it does not.
+    /// What is known of a probe's own blindness; `None` if nothing is.
+    pub(crate) fn blindness(&self, probe: &str) -> Option<&'a State> {
+        let is_it = |state: &State| {
+            state.code == FindingCode::ProbeBlind && matches!(&state.subject, Subject::Probe { name } if name == probe)
+        };
+        self.states().map(|(state, _)| state).find(|state| is_it(state))
+    }
+
+    /// Since when a probe is known to look; `None` if that is not known or it does not.
     pub(crate) fn probe_looks_since(&self, probe: &str) -> Option<i64> {
-        self.states()
-            .find(|state| {
-                state.code == kulprit_model::FindingCode::ProbeBlind
-                    && matches!(&state.subject, Subject::Probe { name } if name == probe)
-                    && self.status(state) == Status::Absent
-            })
-            .map(|state| state.since.wall_usec)
+        let blindness = self.blindness(probe)?;
+        (self.status(blindness) == Status::Absent).then_some(blindness.since.wall_usec)
     }
 
     /// Whether whoever would have seen an occurrence of this probe was looking from before the onset on.
@@ -148,8 +167,8 @@ impl<'a> Scene<'a> {
         let is_spanned = since.saturating_sub(reach) <= self.onset_usec;
         let window = self.settings.occurrence_fresh_usec;
         let has_hole = probe == "kernel-log"
-            && self.occurrences().any(|occurrence| {
-                occurrence.code == kulprit_model::FindingCode::KernelLogLost
+            && self.occurrences().any(|(occurrence, _)| {
+                occurrence.code == FindingCode::KernelLogLost
                     && occurrence.last.wall_usec >= self.onset_usec.saturating_sub(window)
                     && occurrence.first.wall_usec <= self.onset_usec.saturating_add(window)
             });
@@ -162,15 +181,16 @@ impl<'a> Scene<'a> {
         if vm.qemu.is_some() || !self.is_reporting() {
             return false;
         }
-        self.probe_looks_since("qemu").is_some()
-            || self.occurrences().any(|occurrence| {
-                occurrence.code == kulprit_model::FindingCode::QemuExited
-                    && self.nearness_of_occurrence(occurrence) == Nearness::Own
-            })
+        match self.blindness("qemu") {
+            Some(blindness) => self.status(blindness) == Status::Absent,
+            None => self
+                .occurrences()
+                .any(|(occurrence, nearness)| occurrence.code == FindingCode::QemuExited && nearness == Nearness::Own),
+        }
     }
 
     /// How near a state is.
-    pub(crate) fn nearness_of_state(&self, state: &State) -> Nearness {
+    fn nearness_of_state(&self, state: &State) -> Nearness {
         match &state.subject {
             Subject::Vm { uid } => self.nearness_of_uid(uid),
             Subject::Process { pid, start_ticks } => {
@@ -186,7 +206,7 @@ impl<'a> Scene<'a> {
     }
 
     /// How near an occurrence is. What happened to the VM before its last QEMU started is of an earlier run.
-    pub(crate) fn nearness_of_occurrence(&self, occurrence: &Occurrence) -> Nearness {
+    fn nearness_of_occurrence(&self, occurrence: &Occurrence) -> Nearness {
         let last = occurrence.last.wall_usec;
         match &occurrence.subject {
             Subject::Vm { uid } => {
@@ -248,7 +268,7 @@ impl<'a> Scene<'a> {
         let is_other_vms = self.node.is_some_and(|node| {
             node.vms
                 .iter()
-                .filter(|vm| !self.vm.is_some_and(|own| own.uid == vm.uid))
+                .filter(|vm| self.vm.is_none_or(|own| own.uid != vm.uid))
                 .any(|vm| vm.qemu.iter().chain(&vm.last_qemu).any(|qemu| lies_on(qemu, name, number)))
         });
         if is_other_vms { Nearness::Foreign } else { Nearness::OfNode }

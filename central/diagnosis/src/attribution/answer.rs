@@ -3,7 +3,7 @@
 //! All sums run in the order of the catalogue, so that the same snapshot gives the same bits. Probabilities are rounded only
 //! where they are printed.
 
-use kulprit_model::{FindingCode, Severity, Status, attribute as key};
+use kulprit_model::{Attributes, FindingCode, Severity, Status, attribute as key};
 
 use super::{Attribution, Candidate, Confidence, WeighedEvidence};
 use crate::{
@@ -134,16 +134,32 @@ fn candidate(
 fn place(scene: &Scene<'_>, cause: &Cause, chain: Option<&Chain<'_>>) -> Place {
     let node = scene.node_name.to_owned();
     let SymptomSubject::Vm { uid, .. } = &scene.symptom.subject else { return Place::Node { node } };
-    let device = chain.and_then(|chain| {
-        chain.root().lines.iter().filter(|line| line.decibans > 0.0).find_map(|line| {
-            line.attributes.get(key::DEVICE).or_else(|| line.attributes.get(key::DEVICE_NAME)).map(ToOwned::to_owned)
-        })
-    });
-    match (cause.scope, device) {
+    match (cause.scope, chain.and_then(|chain| device(scene, chain.root()))) {
         (Scope::Node, _) => Place::Node { node },
         (Scope::Device, Some(device)) => Place::Device { node, device },
         (Scope::Device, None) | (Scope::Vm, _) => Place::Vm { node, uid: uid.clone() },
     }
+}
+
+/// The device that the root's own evidence is about, as `major:minor` where that is known: by number, by the path of the disk, by
+/// the kernel's name, or because all disks of the VM lie on one. `None`: it cannot be told.
+fn device(scene: &Scene<'_>, root: &ScoreSheet) -> Option<String> {
+    let disks = scene.run().map(|run| run.disks.as_slice()).unwrap_or_default();
+    let of_line = |attributes: &Attributes| {
+        let by_path =
+            || disks.iter().find(|disk| attributes.get(key::PATH) == Some(disk.path.as_str()))?.device.clone();
+        let by_name = || {
+            let name = attributes.get(key::DEVICE_NAME)?;
+            let disk = disks.iter().find(|disk| disk.device_name.as_deref() == Some(name));
+            Some(disk.and_then(|disk| disk.device.clone()).unwrap_or_else(|| name.to_owned()))
+        };
+        attributes.get(key::DEVICE).map(ToOwned::to_owned).or_else(by_path).or_else(by_name)
+    };
+    let mut own_lines = root.lines.iter().filter(|line| line.decibans > 0.0 && line.factor == Nearness::Own.factor());
+    own_lines.find_map(|line| of_line(&line.attributes)).or_else(|| {
+        let (first, others) = disks.split_first()?;
+        if others.iter().all(|disk| disk.device == first.device) { first.device.clone() } else { None }
+    })
 }
 
 /// What was seen for and against each link, strongest first. A second sight of one origin is shown and weighs nothing.
@@ -179,14 +195,14 @@ fn unclaimed(scene: &Scene<'_>, sheets: &[ScoreSheet]) -> Vec<WeighedEvidence> {
     let is_unclaimed = |code: FindingCode| code.spec().severity == Severity::Fault && !claimed.contains(&code);
     let states = scene
         .states()
-        .filter(|state| is_unclaimed(state.code) && scene.status(state) == Status::Present)
-        .filter(|state| scene.nearness_of_state(state) == Nearness::Own)
-        .flat_map(|state| evidence::seen_of_state(scene, state));
+        .filter(|(state, nearness)| is_unclaimed(state.code) && *nearness == Nearness::Own)
+        .filter(|(state, _)| scene.status(state) == Status::Present)
+        .flat_map(|(state, _)| evidence::seen_of_state(scene, state));
     let from_usec = scene.onset_usec.saturating_sub(scene.settings.occurrence_fresh_usec);
     let occurrences = scene
         .occurrences()
-        .filter(|occurrence| is_unclaimed(occurrence.code) && occurrence.last.wall_usec >= from_usec)
-        .filter(|occurrence| scene.nearness_of_occurrence(occurrence) == Nearness::Own)
-        .flat_map(|occurrence| evidence::seen_of_occurrence(scene, occurrence));
+        .filter(|(occurrence, nearness)| is_unclaimed(occurrence.code) && *nearness == Nearness::Own)
+        .filter(|(occurrence, _)| occurrence.last.wall_usec >= from_usec)
+        .flat_map(|(occurrence, _)| evidence::seen_of_occurrence(scene, occurrence));
     states.chain(occurrences).map(|seen| seen.weighed(0.0, UNEXPLAINED.id)).collect()
 }

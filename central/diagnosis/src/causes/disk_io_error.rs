@@ -18,7 +18,7 @@ pub const DISK_IO_ERROR: Cause = Cause {
     id: "DiskIoError",
     meaning: "The storage under the VM's disk answers I/O with errors.",
     roles: &[Role::Hosting],
-    scope: Scope::Vm,
+    scope: Scope::Device,
     usual: &[SymptomId::PausedUnexpectedly],
     possible: &[SymptomId::StoppedUnexpectedly, SymptomId::StuckStopping],
     rare: &[SymptomId::Unresponsive, SymptomId::Unspecified],
@@ -44,25 +44,25 @@ pub const DISK_IO_ERROR: Cause = Cause {
         Clue {
             group: "device",
             strength: Strength::Strong,
-            look: Look::Happened(BlockIoError, &[Fact::Own]),
+            look: Look::Happened(BlockIoError, &[Fact::Own, Fact::Not(IO_ERROR, &[IO_NO_SPACE])]),
             text: "the block device under this VM's disk answered with errors",
         },
         Clue {
             group: "device",
             strength: Strength::Strong,
-            look: Look::Happened(FilesystemError, &[Fact::Own]),
+            look: Look::Happened(FilesystemError, &[Fact::Own, Fact::Not(IO_ERROR, &[IO_NO_SPACE])]),
             text: "the file system under this VM's disk reported errors",
         },
         Clue {
             group: "device",
             strength: Strength::Some,
-            look: Look::Happened(BlockIoError, &[]),
+            look: Look::Happened(BlockIoError, &[Fact::Not(IO_ERROR, &[IO_NO_SPACE])]),
             text: "a block device of the node answered with errors",
         },
         Clue {
             group: "device",
             strength: Strength::Some,
-            look: Look::Happened(FilesystemError, &[]),
+            look: Look::Happened(FilesystemError, &[Fact::Not(IO_ERROR, &[IO_NO_SPACE])]),
             text: "a file system of the node reported errors",
         },
         Clue {

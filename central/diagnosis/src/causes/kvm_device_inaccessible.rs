@@ -16,7 +16,7 @@ pub const KVM_DEVICE_INACCESSIBLE: Cause = Cause {
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
     usual: &[SymptomId::Unspecified],
-    possible: &[],
+    possible: &[SymptomId::StoppedUnexpectedly],
     rare: &[],
     clues: &[
         Clue {
@@ -36,6 +36,12 @@ pub const KVM_DEVICE_INACCESSIBLE: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Present(KvmDeviceMissing, &[]),
             text: "there is no /dev/kvm to open",
+        },
+        Clue {
+            group: "start",
+            strength: Strength::Good,
+            look: Look::All(&[Look::Present(KvmDeviceInaccessible, &[]), Look::Vm(VmFact::FailedToStart)]),
+            text: "this VM failed to start while KVM was not to be had",
         },
         Clue {
             group: "runs",

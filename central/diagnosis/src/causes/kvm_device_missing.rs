@@ -16,7 +16,7 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
     usual: &[SymptomId::Unspecified],
-    possible: &[],
+    possible: &[SymptomId::StoppedUnexpectedly],
     rare: &[],
     clues: &[
         Clue {
@@ -42,6 +42,12 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Absent(KvmDeviceMissing),
             text: "/dev/kvm exists",
+        },
+        Clue {
+            group: "start",
+            strength: Strength::Good,
+            look: Look::All(&[Look::Present(KvmDeviceMissing, &[]), Look::Vm(VmFact::FailedToStart)]),
+            text: "this VM failed to start while KVM was not to be had",
         },
         Clue {
             group: "runs",

@@ -16,7 +16,7 @@ pub const KVM_UNUSABLE: Cause = Cause {
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
     usual: &[SymptomId::Unspecified],
-    possible: &[],
+    possible: &[SymptomId::StoppedUnexpectedly],
     rare: &[],
     clues: &[
         Clue {
@@ -36,6 +36,12 @@ pub const KVM_UNUSABLE: Cause = Cause {
             strength: Strength::Some,
             look: Look::Happened(KvmDisabledByFirmware, &[]),
             text: "the kernel log says that the firmware forbids virtualization",
+        },
+        Clue {
+            group: "start",
+            strength: Strength::Good,
+            look: Look::All(&[Look::Present(KvmUnusable, &[]), Look::Vm(VmFact::FailedToStart)]),
+            text: "this VM failed to start while KVM was not to be had",
         },
         Clue {
             group: "runs",

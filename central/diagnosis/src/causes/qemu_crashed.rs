@@ -63,6 +63,12 @@ pub const QEMU_CRASHED: Cause = Cause {
             text: "the kernel killed QEMU for memory",
         },
         Clue {
+            group: "start",
+            strength: Strength::StronglyAgainst,
+            look: Look::Vm(VmFact::FailedToStart),
+            text: "it never ran: QEMU refused to start",
+        },
+        Clue {
             group: "log",
             strength: Strength::Against,
             look: Look::NotHappened(ProcessCrashed),

@@ -84,6 +84,12 @@ pub const QEMU_KILLED: Cause = Cause {
             text: "QEMU ended by itself, not by a signal",
         },
         Clue {
+            group: "asked",
+            strength: Strength::StronglyAgainst,
+            look: Look::Vm(VmFact::EndedAsAsked),
+            text: "it was stopped through libvirt",
+        },
+        Clue {
             group: "alive",
             strength: Strength::StronglyAgainst,
             look: Look::Vm(VmFact::QemuLives),

@@ -3,7 +3,7 @@
 //! Proof is QEMU's own report (`enospc`): file system, thin pool or backend full. The guest is paused and loses nothing.
 
 use kulprit_model::{
-    FindingCode::{DomainIoError, DomainIoErrorReported},
+    FindingCode::{BlockIoError, DomainIoError, DomainIoErrorReported},
     attribute::{IO_ERROR, IO_NO_SPACE, IO_OTHER},
 };
 
@@ -17,7 +17,7 @@ pub const VOLUME_OUT_OF_SPACE: Cause = Cause {
     id: "VolumeOutOfSpace",
     meaning: "There is no space left under the VM's disk: file system, thin pool or backend is full.",
     roles: &[Role::Hosting],
-    scope: Scope::Vm,
+    scope: Scope::Device,
     usual: &[SymptomId::PausedUnexpectedly],
     possible: &[],
     rare: &[SymptomId::StoppedUnexpectedly, SymptomId::Unspecified],
@@ -39,6 +39,12 @@ pub const VOLUME_OUT_OF_SPACE: Cause = Cause {
             strength: Strength::Good,
             look: Look::Present(DomainIoError, &[Fact::Missing(IO_ERROR)]),
             text: "QEMU has paused the guest because of a disk error, of which kind is not known",
+        },
+        Clue {
+            group: "device",
+            strength: Strength::Strong,
+            look: Look::Happened(BlockIoError, &[Fact::Own, Fact::OneOf(IO_ERROR, &[IO_NO_SPACE])]),
+            text: "the block device under this VM's disk has no space left: a full thin pool",
         },
         Clue {
             group: "other",

@@ -164,7 +164,35 @@ fn a_vm_that_is_off_is_told_that_kvm_is_missing() {
     }
 }
 
+#[test]
+fn a_start_that_failed_without_kvm_is_no_crash() {
+    for (code, cause) in [
+        (FindingCode::KvmDeviceMissing, "KvmDeviceMissing"),
+        (FindingCode::KvmDeviceInaccessible, "KvmDeviceInaccessible"),
+        (FindingCode::KvmUnusable, "KvmUnusable"),
+    ] {
+        let failed = || {
+            World::well()
+                .domain(libvirt::SHUTOFF, libvirt::SHUTOFF_FAILED, 60)
+                .qemu_ended(61, Attributes::new().with(EXIT_CODE, 1))
+        };
+        check(&failed().node_has(code, 600).why(), &[cause]);
+        check(&failed().why(), &["Unexplained"]);
+    }
+}
+
+#[test]
+fn a_missing_kvm_does_not_hide_a_kill() {
+    check(&dead(60, signal(9)).node_has(FindingCode::KvmDeviceMissing, 600).why(), &["QemuKilled"]);
+}
+
 // --- QEMU died ---
+
+#[test]
+fn a_vm_that_was_destroyed_was_not_killed_by_somebody_else() {
+    let world = World::well().domain(libvirt::SHUTOFF, libvirt::SHUTOFF_DESTROYED, 58).qemu_ended(60, signal(9));
+    check(&world.why_symptom(SymptomId::Unspecified, 0), &["Unexplained"]);
+}
 
 #[test]
 fn a_fatal_signal_is_a_crash() {
@@ -427,6 +455,27 @@ fn an_io_error_of_a_device_counts_by_whose_disk_it_is() {
     assert!((with("loop4", 62) - nothing).abs() < 1e-9, "another VM's disk");
     assert!((with("sdx", 62) - nothing - 4.2).abs() < 1e-9, "a disk of the node");
     assert!(with("loop3", 4_000) - nothing < 4.2, "before this QEMU ran, the name was another disk's");
+}
+
+#[test]
+fn vms_on_one_device_share_the_incident_of_its_errors() {
+    let place = Place::Device { node: "n1".to_owned(), device: "7:3".to_owned() };
+    for (io_error, cause) in [(IO_OTHER, "DiskIoError"), (IO_NO_SPACE, "VolumeOutOfSpace")] {
+        assert_eq!(incident_key(&paused(Some(io_error)).why()), Some((cause, place.clone())));
+    }
+    let mut two_devices = paused(Some(IO_OTHER));
+    let qemu = two_devices.vm().qemu.as_mut().expect("it runs");
+    let second = kulprit_model::Disk { device: Some("8:0".to_owned()), ..qemu.disks[0].clone() };
+    qemu.disks.push(second);
+    let vm = Place::Vm { node: "n1".to_owned(), uid: UID.to_owned() };
+    assert_eq!(incident_key(&two_devices.why()).map(|key| key.1), Some(vm));
+}
+
+#[test]
+fn a_full_thin_pool_is_no_io_error() {
+    let device = Subject::Device { name: "loop3".to_owned() };
+    let attributes = Attributes::new().with(IO_ERROR, IO_NO_SPACE);
+    check(&paused(None).happened(FindingCode::BlockIoError, device, 62, attributes).why(), &["VolumeOutOfSpace"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a verdict says beside its causes: the remedy, what is safe, what was and was not seen.
 
-use kulprit_model::{Attributes, FindingCode, Subject, attribute::SIGNAL};
+use kulprit_model::{Attributes, FindingCode, Status, Subject, attribute::SIGNAL};
 
 use crate::{CAUSES, SymptomId, libvirt, score_sheets, testing::*};
 
@@ -20,6 +20,8 @@ fn a_forced_delete_is_safe_only_when_qemu_is_certainly_gone() {
     };
     check(dead().silent(), "a node that does not answer");
     check(dead().blind("qemu"), "processes that cannot be read");
+    let blind_since = mk_state(FindingCode::ProbeBlind, Subject::Probe { name: "qemu".to_owned() }, Status::Unknown, 5);
+    check(dead().set(blind_since), "it ended, but a new one could have started unseen");
     check(dead().domain(libvirt::RUNNING, 1, 58), "libvirt holds it active");
     check(dead().vm_has(FindingCode::QemuTerminationPending, 5), "killed and not ended");
     check(World::well(), "a QEMU that lives");
@@ -99,6 +101,19 @@ fn each_blind_spot_is_said_once_with_its_reason() {
         assert!(said[0].ends_with("permission denied"), "{}", said[0]);
         assert!(!answer.looked_at.iter().any(|text| text.contains(&what[..8])), "{probe}: {:?}", answer.looked_at);
     }
+}
+
+#[test]
+fn one_state_that_is_not_known_is_no_blind_probe() {
+    let unknown = mk_state(FindingCode::GuestShutdownRequested, Subject::vm(UID), Status::Unknown, 60);
+    let answer = World::well().vm_has(FindingCode::QemuTerminationPending, 60).set(unknown).why();
+    assert_eq!(answer.unknown, ["n1: GuestShutdownRequested is not known: no answer within 2 s"]);
+}
+
+#[test]
+fn a_dead_qemu_is_not_said_to_be_well() {
+    let answer = dead().why();
+    assert!(answer.looked_at.iter().any(|text| text.ends_with("this VM has none")), "{:?}", answer.looked_at);
 }
 
 #[test]
