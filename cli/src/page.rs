@@ -171,7 +171,7 @@ impl Page<'_> {
 
     /// Writes `text` after `head`, broken between words; later lines start with `indent`.
     fn wrapped(&mut self, head: &str, indent: &str, text: &str) {
-        let width = self.terminal.width().max(40);
+        let width = self.terminal.page_width();
         let mut line = head.to_owned();
         let mut is_empty = true;
         for word in one_line(text).split(' ').filter(|word| !word.is_empty()) {

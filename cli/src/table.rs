@@ -1,4 +1,6 @@
 //! Plain tables: columns as wide as their widest cell, two spaces between, no lines.
+//!
+//! On a terminal the last column is cut to fit, so that a row stays a line; in a file or pipe nothing is cut.
 
 use std::fmt::Write as _;
 
@@ -46,14 +48,18 @@ impl Table {
             cells.chain([self.header[idx].len()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..n_columns).map(width).collect();
+        let before_last: usize = widths.iter().rev().skip(1).map(|width| width + 2).sum();
+        let room =
+            terminal.table_width().map_or(usize::MAX, |width| width.saturating_sub(before_last).max(MIN_LAST_COLUMN));
         let mut text = String::new();
         let head: Vec<Cell> = self.header.iter().map(|name| Cell::painted(*name, crate::Terminal::bold)).collect();
         for row in std::iter::once(&head).chain(&self.rows) {
             for (idx, cell) in row.iter().enumerate().take(n_columns) {
                 let padding = if idx + 1 == n_columns { 0 } else { widths[idx] - cell.text.chars().count() + 2 };
+                let shown = if idx + 1 == n_columns { cut(&cell.text, room) } else { cell.text.clone() };
                 let painted = match cell.paint {
-                    Some(paint) => paint(terminal, &cell.text),
-                    None => cell.text.clone(),
+                    Some(paint) => paint(terminal, &shown),
+                    None => shown,
                 };
                 let _ = write!(text, "{painted}{:padding$}", "");
             }
@@ -64,6 +70,17 @@ impl Table {
     }
 }
 
+/// The last column is never cut below this, columns: on a terminal too narrow for the rest it wraps instead.
+const MIN_LAST_COLUMN: usize = 30;
+
+/// `text` in at most `room` columns, with an ellipsis where something was cut.
+fn cut(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    text.chars().take(room.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// Host text may hold anything; on a terminal it must be one line and no escape sequence.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -72,6 +89,12 @@ pub(crate) fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cut_text_says_so_and_a_short_one_stays() {
+        assert_eq!(cut("abcdef", 4), "abc…");
+        assert_eq!(cut("abcd", 4), "abcd");
+    }
 
     #[test]
     fn columns_line_up_and_control_characters_are_gone() {

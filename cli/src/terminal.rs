@@ -7,8 +7,12 @@ pub struct Terminal {
     out: Box<dyn Write>,
     err: Box<dyn Write>,
     has_colour: bool,
-    width: usize,
+    /// Columns of the terminal; `None` when the answer goes into a file or pipe.
+    width: Option<usize>,
 }
+
+/// Pages are broken at this width where there is no terminal, and on wider ones: longer lines are hard to read.
+const MAX_PAGE_WIDTH: usize = 110;
 
 impl Terminal {
     /// Standard output and error. Colour only when output is a terminal and `NO_COLOR` is not set.
@@ -16,14 +20,14 @@ impl Terminal {
     pub fn of_this_process() -> Self {
         let is_terminal = io::stdout().is_terminal();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let width = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(110);
+        let width = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
         Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()), has_colour: is_terminal && !no_colour, width }
     }
 
     /// A terminal that writes elsewhere, without colour; for tests.
     #[must_use]
     pub fn capturing(out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
-        Self { out, err, has_colour: false, width: 110 }
+        Self { out, err, has_colour: false, width: None }
     }
 
     /// Prints an answer. A reader who has closed the pipe is no error.
@@ -37,8 +41,13 @@ impl Terminal {
         let _ = writeln!(self.err, "error: {text}");
     }
 
-    /// How wide text may run, columns.
-    pub(crate) const fn width(&self) -> usize {
+    /// How wide running text may be, columns.
+    pub(crate) fn page_width(&self) -> usize {
+        self.width.map_or(MAX_PAGE_WIDTH, |width| width.clamp(40, MAX_PAGE_WIDTH))
+    }
+
+    /// How wide a table may be, columns; `None`: as wide as it is, nothing is cut from what another program reads.
+    pub(crate) const fn table_width(&self) -> Option<usize> {
         self.width
     }
 
