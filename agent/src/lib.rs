@@ -17,3 +17,4 @@ pub mod socket;
 pub mod spool;
 pub mod tracker;
 pub mod uplink;
+mod worker;

@@ -4,8 +4,16 @@
 //! A probe is a task that sends a [`Look`] at least every [`ProbeSpec::look_every`], the blind ones too, until `stop`; with
 //! [`ProbeContext::once`] it looks exactly once, sends that one look and returns.
 
+mod blocking;
 mod config;
 mod counters;
+mod domain;
+mod kernel_log;
+mod kubelet;
+mod kvm;
+mod qemu;
+#[cfg(test)]
+mod testing;
 mod vm_index;
 
 use std::{
@@ -48,7 +56,7 @@ impl fmt::Debug for ProbeSpec {
 }
 
 /// Every probe of this agent.
-pub const PROBES: &[ProbeSpec] = &[];
+pub const PROBES: &[ProbeSpec] = &[kubelet::SPEC, kvm::SPEC, qemu::SPEC, domain::SPEC, kernel_log::SPEC];
 
 /// What a probe is given.
 #[derive(Clone, Debug)]

@@ -26,16 +26,12 @@ pub struct ProbeConfig {
     pub procfs: PathBuf,
     /// Only processes in this cgroup or below it are the node's. Default: all of that procfs.
     pub cgroup_prefix: Option<String>,
-    /// The KVM device below the host's root. Default `/dev/kvm`.
-    pub kvm_device: PathBuf,
     /// How often to try KVM though inotify shows changes of the device. Default 60 s: creating a VM costs about 1 ms.
     pub kvm_every: HumanDuration,
     /// How often to look at QEMU's threads, and for new QEMUs. Default 2 s: five looks within the hold of 10 s.
     pub qemu_every: HumanDuration,
     /// The same for a QEMU with a blocked thread. Default 1 s: the end of the block shows at once.
     pub blocked_every: HumanDuration,
-    /// The kernel's log. Default `/dev/kmsg` of our own root: there is only one, and a host's `/dev` has it too.
-    pub kmsg: PathBuf,
     /// How far the first start of all looks back in the kernel's log. Default 15 m: as long as an occurrence counts in full.
     pub kmsg_look_back: HumanDuration,
     /// The libvirt daemons.
@@ -46,11 +42,8 @@ pub struct ProbeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LibvirtConfig {
-    /// What is connected to. Default: the QEMU driver over the first of `sockets` that is there.
-    /// A `{socket}` in it is replaced by that socket's path.
+    /// URI of the daemon, for libvirt and as its name in findings. Default `qemu:///system`.
     pub uri: String,
-    /// The name of the daemon in findings, whatever path leads to it. Default `qemu:///system`.
-    pub name: String,
     /// Sockets below the host's root, in the order of preference. Default: virtqemud's (modular, libvirt >= 9 on most
     /// distributions), then libvirtd's. The writable ones: requests to shut down are shown to writable connections only.
     pub sockets: Vec<PathBuf>,
@@ -58,7 +51,8 @@ pub struct LibvirtConfig {
     pub units: Vec<String>,
     /// The worker's binary. Default: `kulprit-agent-libvirt` beside our own.
     pub worker: Option<PathBuf>,
-    /// How often the worker looks at all domains. Default 2 s: it takes 0.2 ms for 20 domains and no domain's job.
+    /// How often the worker looks at all domains, whole seconds. Default 5 s: events tell of changes at once, and libvirt says
+    /// itself since when a monitor command is unanswered; a look takes 0.2 ms for 20 domains and no domain's job.
     pub poll_every: HumanDuration,
 }
 
@@ -74,11 +68,9 @@ impl Default for ProbeConfig {
             dbus_address: None,
             procfs: "/proc".into(),
             cgroup_prefix: None,
-            kvm_device: "/dev/kvm".into(),
             kvm_every: HumanDuration::from_secs(60),
             qemu_every: HumanDuration::from_secs(2),
             blocked_every: HumanDuration::from_secs(1),
-            kmsg: "/dev/kmsg".into(),
             kmsg_look_back: HumanDuration::from_mins(15),
             libvirt: LibvirtConfig::default(),
         }
@@ -88,14 +80,13 @@ impl Default for ProbeConfig {
 impl Default for LibvirtConfig {
     fn default() -> Self {
         Self {
-            uri: "qemu+unix:///system?socket={socket}".to_owned(),
-            name: "qemu:///system".to_owned(),
+            uri: "qemu:///system".to_owned(),
             sockets: vec!["/run/libvirt/virtqemud-sock".into(), "/run/libvirt/libvirt-sock".into()],
             units: ["virtqemud.service", "virtqemud.socket", "libvirtd.service", "libvirtd.socket"]
                 .map(str::to_owned)
                 .to_vec(),
             worker: None,
-            poll_every: HumanDuration::from_secs(2),
+            poll_every: HumanDuration::from_secs(5),
         }
     }
 }

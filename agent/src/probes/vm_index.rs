@@ -24,6 +24,8 @@ pub struct VmProcess {
     pub start_ticks: u64,
     /// When it was seen to have ended. `None`: it runs.
     pub ended: Option<Moment>,
+    /// Its threads as of the last look, sorted; the kernel names crashed and hung threads by their own number.
+    pub tids: Vec<u32>,
 }
 
 /// One disk of a domain as libvirt tells.
@@ -49,6 +51,7 @@ pub struct VmIndex {
 struct Inner {
     by_pid: BTreeMap<u32, VmProcess>,
     disks: BTreeMap<String, Vec<DiskTarget>>,
+    uid_by_name: BTreeMap<String, String>,
 }
 
 impl VmIndex {
@@ -64,7 +67,7 @@ impl VmIndex {
 
     /// This process runs this VM.
     pub fn insert(&self, pid: u32, start_ticks: u64, uid: &str) {
-        self.lock().by_pid.insert(pid, VmProcess { uid: uid.to_owned(), start_ticks, ended: None });
+        self.lock().by_pid.insert(pid, VmProcess { uid: uid.to_owned(), start_ticks, ended: None, tids: Vec::new() });
     }
 
     /// The process has ended; forgets those that did so long ago.
@@ -74,6 +77,23 @@ impl VmIndex {
             process.ended = Some(at);
         }
         inner.by_pid.retain(|_, process| process.ended.is_none_or(|ended| at.usec_since(ended) < KEEP_USEC));
+    }
+
+    /// The threads of a running QEMU are these, sorted.
+    pub fn set_threads(&self, pid: u32, tids: Vec<u32>) {
+        if let Some(process) = self.lock().by_pid.get_mut(&pid).filter(|process| process.ended.is_none()) {
+            process.tids = tids;
+        }
+    }
+
+    /// The QEMU that this pid or thread id belongs to, or belonged to at its last look; as [`Self::by_pid`].
+    #[must_use]
+    pub fn by_task(&self, task: u32, at: Moment) -> Option<(u32, VmProcess)> {
+        if let Some(process) = self.by_pid(task, at) {
+            return Some((task, process));
+        }
+        let pid = self.lock().by_pid.iter().find(|(_, process)| process.tids.binary_search(&task).is_ok()).map(|(pid, _)| *pid)?;
+        Some((pid, self.by_pid(pid, at)?))
     }
 
     /// The VM whose QEMU had this pid at `at`, or has ended less than ten minutes before.
@@ -100,9 +120,22 @@ impl VmIndex {
         self.lock().disks.insert(uid.to_owned(), disks);
     }
 
+    /// libvirt calls this VM so.
+    pub fn set_name(&self, uid: &str, name: &str) {
+        self.lock().uid_by_name.insert(name.to_owned(), uid.to_owned());
+    }
+
+    /// The VM that libvirt calls so.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<String> {
+        self.lock().uid_by_name.get(name).cloned()
+    }
+
     /// libvirt knows this VM no more.
-    pub fn forget_disks(&self, uid: &str) {
-        self.lock().disks.remove(uid);
+    pub fn forget(&self, uid: &str) {
+        let mut inner = self.lock();
+        inner.disks.remove(uid);
+        inner.uid_by_name.retain(|_, known| known != uid);
     }
 
     /// libvirt's disks of a VM; empty where it has not told.
@@ -138,6 +171,17 @@ mod tests {
         index.set_ended(7, 100, minute(0));
         assert_eq!(index.by_pid(7, minute(0)).unwrap().uid, "b");
         assert_eq!(index.running().len(), 1);
+    }
+
+    #[test]
+    fn a_thread_names_the_vm_of_its_process() {
+        let index = VmIndex::new();
+        index.insert(7, 100, "a");
+        index.set_threads(7, vec![7, 9, 12]);
+        index.set_ended(7, 100, minute(0));
+        assert_eq!(index.by_task(9, minute(9)).map(|(pid, vm)| (pid, vm.uid)), Some((7, "a".to_owned())));
+        assert_eq!(index.by_task(9, minute(10)), None);
+        assert_eq!(index.by_task(8, minute(0)), None);
     }
 
     #[test]

@@ -1,0 +1,181 @@
+//! On the worker's messages, with and without a worker.
+
+use kulprit_host::HostRoot;
+use kulprit_model::attribute;
+use kulprit_proto::worker::{
+    self, Connected, ConnectionLost, Domains, DomainEvent, Hung, IoError, Lifecycle, LostClass, Reply, domain_event::Event,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::probes::testing::{self, status_of};
+
+const UID: &str = "0b2c0b2c-0000-4000-8000-000000000001";
+
+fn probe(root: &std::path::Path) -> Probe {
+    let (out, _) = tokio::sync::mpsc::channel(1);
+    let (_, suspects) = tokio::sync::watch::channel(std::sync::Arc::default());
+    Probe::new(ProbeContext {
+        host: HostRoot::new(root),
+        config: std::sync::Arc::default(),
+        clock: kulprit_daemon::Clock::kernel(),
+        out,
+        stop: kulprit_daemon::CancellationToken::new(),
+        suspects,
+        vms: std::sync::Arc::default(),
+        counters: std::sync::Arc::default(),
+        start_at: None,
+        once: false,
+    })
+}
+
+fn say(probe: &mut Probe, body: Body) -> Outcome {
+    probe.on_message(FromWorker { boot_usec: 0, body: Some(body) })
+}
+
+fn connected() -> Body {
+    Body::Connected(Connected { sees_powerdown: true, ..Connected::default() })
+}
+
+fn domains(state: i32, reason: i32) -> Body {
+    let domain = worker::Domain {
+        uuid: UID.to_owned(),
+        name: "prod_db-0".to_owned(),
+        id: Some(1),
+        state: Some(state),
+        reason: Some(reason),
+        control: Some(worker::Control::default()),
+        ..worker::Domain::default()
+    };
+    Body::Domains(Domains { look: 1, domains: vec![domain], last: true, took_usec: 1 })
+}
+
+fn event(event: Event) -> Body {
+    Body::Event(DomainEvent { uuid: UID.to_owned(), name: "prod_db-0".to_owned(), id: Some(1), event: Some(event) })
+}
+
+#[test]
+fn a_full_volume_is_told_by_the_event_and_by_the_look_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut probe = probe(folder.path());
+    say(&mut probe, connected());
+    say(&mut probe, domains(1, 1));
+    let error = IoError { source: "/a.img".to_owned(), alias: "virtio-disk0".to_owned(), action: 1, reason: "enospc".to_owned() };
+    let outcome = say(&mut probe, event(Event::IoError(error)));
+    let told = outcome.look.expect("an occurrence is told at once");
+    assert!(matches!(&told.verdicts[..], [Verdict::Occurrence(found)] if found.code == FindingCode::DomainIoErrorReported));
+    assert!(matches!(outcome.requests[..], [Request::Poll(_)]), "and the domains are looked at");
+    let outcome = say(&mut probe, domains(3, 5));
+    assert!(outcome.requests.is_empty(), "the event told the reason");
+    assert_eq!(status_of(&outcome.look.expect("a look"), FindingCode::DomainIoError), Some(Status::Present));
+}
+
+#[test]
+fn a_pause_from_before_us_is_asked_about_and_the_answer_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut probe = probe(folder.path());
+    say(&mut probe, connected());
+    let outcome = say(&mut probe, domains(3, 5));
+    assert!(matches!(&outcome.requests[..], [Request::GetDiskErrors(question)] if question.uuid == UID));
+    assert!(say(&mut probe, domains(3, 5)).requests.is_empty(), "asked once");
+    probe.questions.insert(9, UID.to_owned());
+    let disk_errors = vec![worker::DiskError { target: "vda".to_owned(), error: 2 }];
+    say(&mut probe, Body::Reply(Reply { request_id: 9, error: None, disk_errors }));
+    let look = say(&mut probe, domains(3, 5)).look.expect("a look");
+    let kind = look.verdicts.iter().find_map(|verdict| match verdict {
+        Verdict::State(state) if state.code == FindingCode::DomainIoError => state.attributes.get(attribute::IO_ERROR),
+        Verdict::State(_) | Verdict::Occurrence(_) => None,
+    });
+    assert_eq!(kind, Some(attribute::IO_NO_SPACE));
+}
+
+#[test]
+fn a_daemon_that_hangs_or_ends_hides_its_domains_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut probe = probe(folder.path());
+    say(&mut probe, connected());
+    say(&mut probe, domains(3, 5));
+    let hung = Hung { call: "virConnectGetLibVersion".to_owned(), domain: None, age_ms: 2_000 };
+    let look = say(&mut probe, Body::Hung(hung)).look.expect("a look");
+    assert_eq!(status_of(&look, FindingCode::LibvirtUnresponsive), Some(Status::Present));
+    assert_eq!(status_of(&look, FindingCode::DomainIoError), Some(Status::Unknown));
+    let hung = Hung { call: "virDomainGetDiskErrors".to_owned(), domain: Some(UID.to_owned()), age_ms: 2_000 };
+    assert!(say(&mut probe, Body::Hung(hung)).look.is_none(), "a QEMU that hangs is not the daemon's fault");
+
+    let lost = ConnectionLost { class: LostClass::Refused.into(), text: "refused".to_owned(), ..ConnectionLost::default() };
+    let look = say(&mut probe, Body::ConnectionLost(lost)).look.expect("a look");
+    assert_eq!(status_of(&look, FindingCode::LibvirtUnreachable), Some(Status::Present), "it was there before");
+    let look = say(&mut probe, connected()).look.expect("a look");
+    assert_eq!(status_of(&look, FindingCode::LibvirtUnreachable), Some(Status::Absent));
+}
+
+#[test]
+fn a_stale_socket_of_a_daemon_nobody_wants_is_no_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut probe = probe(folder.path());
+    let lost = ConnectionLost { class: LostClass::Refused.into(), text: "refused".to_owned(), ..ConnectionLost::default() };
+    let look = say(&mut probe, Body::ConnectionLost(lost)).look.expect("a look");
+    assert_eq!(status_of(&look, FindingCode::LibvirtUnreachable), Some(Status::Absent));
+    assert_eq!(status_of(&look, FindingCode::LibvirtNotInstalled), Some(Status::Present));
+}
+
+#[test]
+fn a_crash_is_told_and_a_domain_that_goes_is_gone_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut probe = probe(folder.path());
+    say(&mut probe, connected());
+    say(&mut probe, domains(1, 1));
+    let look = say(&mut probe, event(Event::Lifecycle(Lifecycle { event: 5, detail: 5 }))).look.expect("a look");
+    assert!(matches!(&look.verdicts[..], [Verdict::Occurrence(found)] if found.code == FindingCode::DomainFailed));
+    let empty = Body::Domains(Domains { look: 2, domains: Vec::new(), last: true, took_usec: 1 });
+    let look = say(&mut probe, empty).look.expect("a look");
+    assert!(matches!(&look.sightings[..], [Sighting::Gone(subject)] if *subject == Subject::vm(UID)));
+}
+
+#[test]
+fn parts_of_a_look_are_one_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut probe = probe(folder.path());
+    say(&mut probe, connected());
+    let Body::Domains(whole) = domains(1, 1) else { panic!("domains") };
+    assert!(say(&mut probe, Body::Domains(Domains { last: false, ..whole })).look.is_none());
+    let rest = Body::Domains(Domains { look: 1, domains: Vec::new(), last: true, took_usec: 1 });
+    assert_eq!(say(&mut probe, rest).look.expect("a look").sightings.len(), 1);
+}
+
+#[tokio::test]
+async fn without_a_daemon_that_should_be_there_none_is_missed() {
+    let root = tempfile::tempdir().unwrap();
+    let look = testing::Probe::once(&SPEC, HostRoot::new(root.path())).await;
+    assert_eq!(look.blind_because, None);
+    assert_eq!(status_of(&look, FindingCode::LibvirtNotInstalled), Some(Status::Present));
+}
+
+#[tokio::test]
+async fn without_a_worker_the_probe_is_blind_and_names_it() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("run/libvirt")).unwrap();
+    std::fs::write(root.path().join("run/libvirt/libvirt-sock"), "").unwrap();
+    let with_worker = |worker: &'static str| {
+        testing::Probe::once_with(&SPEC, HostRoot::new(root.path()), move |context| {
+            let mut config = (*context.config).clone();
+            config.libvirt.worker = Some(worker.into());
+            context.config = std::sync::Arc::new(config);
+        })
+    };
+    let because = with_worker("/none/worker").await.blind_because.expect("blind");
+    assert!(because.starts_with("failed to start the libvirt worker `/none/worker`"), "{because}");
+    assert_eq!(with_worker("/bin/false").await.blind_because.as_deref(), Some("the libvirt worker has ended"));
+}
+
+proptest! {
+    #[test]
+    fn no_message_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        use prost::Message as _;
+        let folder = tempfile::tempdir().unwrap();
+        let mut probe = probe(folder.path());
+        if let Ok(message) = FromWorker::decode(&*bytes) {
+            probe.on_message(message);
+        }
+    }
+}

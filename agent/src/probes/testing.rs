@@ -1,0 +1,97 @@
+//! Runs a probe as the agent does, for tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kulprit_daemon::{CancellationToken, Clock};
+use kulprit_host::HostRoot;
+use kulprit_judge::Verdict;
+use kulprit_model::{FindingCode, Status};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::{ProbeConfig, ProbeContext, ProbeCounters, ProbeSpec, VmIndex};
+use crate::look::Look;
+
+/// The most a test waits for a look.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A probe under test.
+pub(super) struct Probe {
+    looks: mpsc::Receiver<Look>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    pub(super) vms: Arc<VmIndex>,
+    pub(super) counters: Arc<ProbeCounters>,
+}
+
+impl Probe {
+    pub(super) fn start(spec: &ProbeSpec, host: HostRoot) -> Self {
+        Self::start_with(spec, host, |_| ())
+    }
+
+    pub(super) fn start_with(spec: &ProbeSpec, host: HostRoot, change: impl FnOnce(&mut ProbeContext)) -> Self {
+        let (out, looks) = mpsc::channel(64);
+        // A receiver keeps the last value when its sender is gone.
+        let (_, suspects) = watch::channel(Arc::default());
+        let mut context = ProbeContext {
+            host,
+            config: Arc::new(ProbeConfig::default()),
+            clock: Clock::kernel(),
+            out,
+            stop: CancellationToken::new(),
+            suspects,
+            vms: Arc::default(),
+            counters: Arc::default(),
+            start_at: None,
+            once: false,
+        };
+        change(&mut context);
+        let (vms, counters, stop) = (Arc::clone(&context.vms), Arc::clone(&context.counters), context.stop.clone());
+        Self { looks, stop, task: tokio::spawn((spec.spawn)(context)), vms, counters }
+    }
+
+    /// The one look of a probe that is told to look once; the probe must end after it.
+    pub(super) async fn once(spec: &ProbeSpec, host: HostRoot) -> Look {
+        Self::once_with(spec, host, |_| ()).await
+    }
+
+    pub(super) async fn once_with(spec: &ProbeSpec, host: HostRoot, change: impl FnOnce(&mut ProbeContext)) -> Look {
+        let mut probe = Self::start_with(spec, host, |context| {
+            context.once = true;
+            change(context);
+        });
+        let look = probe.look().await;
+        assert!(probe.looks.recv().await.is_none(), "one look only");
+        probe.task.await.unwrap();
+        look
+    }
+
+    pub(super) async fn look(&mut self) -> Look {
+        tokio::time::timeout(PATIENCE, self.looks.recv()).await.expect("a look in time").expect("the probe runs")
+    }
+
+    pub(super) async fn look_until(&mut self, mut is_wanted: impl FnMut(&Look) -> bool) -> Look {
+        loop {
+            let look = self.look().await;
+            if is_wanted(&look) {
+                return look;
+            }
+        }
+    }
+
+    /// Ends it, as the agent does.
+    pub(super) async fn stop(self) {
+        self.stop.cancel();
+        drop(self.looks);
+        tokio::time::timeout(PATIENCE, self.task).await.expect("the probe ends").unwrap();
+    }
+}
+
+/// The status of a state in a look, if it is mentioned.
+pub(super) fn status_of(look: &Look, code: FindingCode) -> Option<Status> {
+    look.verdicts.iter().find_map(|verdict| match verdict {
+        Verdict::State(state) if state.code == code => Some(state.status),
+        Verdict::State(_) | Verdict::Occurrence(_) => None,
+    })
+}
