@@ -3,9 +3,8 @@
 //! Order: the store is opened first (nothing works without it, and its errors are for a person to mend), then both
 //! addresses, then the tasks. At the end streams stop first and the store last, so that what was taken in is committed.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, io, net::SocketAddr, path::Path, time::Duration};
 
-use anyhow::Context as _;
 use kulprit_daemon::{
     BoxError, CancellationToken, Clock, Readiness, Supervisor, UsageError,
     backoff::random_seed,
@@ -55,7 +54,7 @@ pub struct Addresses {
 ///
 /// # Errors
 /// If it cannot start as told, or a part that it cannot do without ends early.
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BoxError> {
     run_on(config, stop, Clock::kernel(), None).await
 }
 
@@ -68,7 +67,7 @@ pub async fn run_on(
     stop: CancellationToken,
     clock: Clock,
     started: Option<oneshot::Sender<Addresses>>,
-) -> anyhow::Result<()> {
+) -> Result<(), BoxError> {
     let mut metrics = Metrics::new(PROGRAM, VERSION, &clock);
     let central = CentralMetrics::register(metrics.section("central"));
     let mut supervisor = Supervisor::new(stop.clone(), metrics.section("task"), random_seed());
@@ -77,8 +76,7 @@ pub async fn run_on(
     let listen_guard = readiness.block_on("gRPC listening");
 
     let (store, loaded) = SqliteStore::open(&config.data_dir).map_err(usage)?;
-    let history =
-        HistoryReader::start(store.history().map_err(usage)?).context("failed to start the history thread")?;
+    let history = HistoryReader::start(store.history().map_err(usage)?).map_err(no_thread)?;
     if loaded.n_unreadable > 0 {
         warn!(n_rows = loaded.n_unreadable, "rows of another version in the store are left alone");
     }
@@ -92,7 +90,7 @@ pub async fn run_on(
         Box::new(move |stream, watermarks| on_durable.on_durable(stream, watermarks)),
         central.clone(),
     )
-    .context("failed to start the store thread")?;
+    .map_err(no_thread)?;
     store_guard.ready();
     let decided = Decided::new(loaded.incidents.into_iter().collect());
     info!(folder = %config.data_dir.display(), n_nodes, n_open = decided.incidents().open().count(), "the store is open");
@@ -106,8 +104,7 @@ pub async fn run_on(
     let query =
         QueryService::new(Sources { live: live.clone(), decided: decided.clone(), history, metrics: central.clone() });
     let engine = Engine::new(live, writer.clone(), decided, central, config.timers(), config.history_retention.get());
-    let admin_page =
-        Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config).map_err(anyhow::Error::from_boxed)?;
+    let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;
 
     supervisor.core("grpc", serve(grpc, ingest.clone(), query, stop.clone()));
     supervisor.core("store", keep_store(writer, store_end, ingest, stop.clone()));
@@ -174,4 +171,10 @@ fn own_cluster(config: &Config) -> String {
 fn usage(error: StoreError) -> UsageError {
     let fix = error.fix();
     UsageError::new("failed to open the store").because(error).fix(fix)
+}
+
+fn no_thread(error: io::Error) -> UsageError {
+    UsageError::new("failed to start a thread")
+        .because(error)
+        .fix("raise the limit of processes of this user or container")
 }

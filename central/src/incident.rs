@@ -8,6 +8,8 @@
 
 mod advance;
 pub mod observe;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -192,21 +192,22 @@ fn save_nodes(inner: &mut Inner, store: &StoreWriter) {
 
 impl Session {
     /// Changes the node; `None` if a newer stream has taken over. `change` must not block.
-    pub fn change<T>(&self, change: impl FnOnce(&mut NodeState, &mut Touched) -> T) -> Option<T> {
+    pub fn change(&self, store: &StoreWriter, change: impl FnOnce(&mut NodeState) -> Touched) -> Option<()> {
         let mut inner = self.live.lock();
         if inner.sessions.get(&self.stream)?.number != self.number {
             return None;
         }
-        let mut touched = Touched::default();
-        let changed = change(inner.state.node_mut(&self.stream), &mut touched);
+        let touched = change(inner.state.node_mut(&self.stream));
         if touched.is_node_row_old {
+            // Before the records of the same batch: what is acked is never found with an older row.
             inner.unsaved.insert(self.stream.clone());
+            save_nodes(&mut inner, store);
         }
         drop(inner);
         if touched.is_shown_otherwise {
             self.live.bump();
         }
-        Some(changed)
+        Some(())
     }
 
     /// Queues what a batch changed, in the order of the batches; false if a newer stream has taken over.

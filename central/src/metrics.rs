@@ -191,7 +191,14 @@ mod tests {
     fn every_row_is_registered_under_the_name_it_documents() {
         let mut metrics = Metrics::new("kulprit-central", "0", &Clock::kernel());
         let central = CentralMetrics::register(metrics.section("central"));
-        central.messages.get_or_create(&KindLabel::new("hello")).inc();
+        // A family without a value is not shown.
+        central.messages.get_or_create(&KindLabel::new("x")).inc();
+        central.records.get_or_create(&OutcomeLabel::new("x")).inc();
+        central.stream_ends.get_or_create(&ReasonLabel::new("x")).inc();
+        central.nodes.get_or_create(&StatusLabel::new("x")).inc();
+        central.states.get_or_create(&StatusLabel::new("x")).inc();
+        central.incident_events.get_or_create(&EventLabel::new("x")).inc();
+        central.queries.get_or_create(&QueryLabels { method: ClosedName("x"), code: ClosedName("ok") }).inc();
         let text = metrics.encode();
         for row in TABLE {
             let family = row.name.trim_end_matches("_total");

@@ -7,6 +7,8 @@ mod key;
 mod node;
 mod offset;
 mod progress;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::BTreeMap;

@@ -7,6 +7,8 @@
 
 pub mod reader;
 pub mod sqlite;
+#[cfg(test)]
+mod tests;
 pub mod writer;
 
 use std::{path::PathBuf, sync::Arc};
@@ -193,13 +195,12 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The file is damaged: cut short, or overwritten.
-    #[error("the store `{path}` is damaged")]
+    #[error("the store `{path}` is damaged: {problem}")]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What the database says.
-        #[source]
-        source: rusqlite::Error,
+        problem: String,
     },
     /// The file is not a store of ours.
     #[error("`{path}` is not a store of kulprit-central: {found}")]

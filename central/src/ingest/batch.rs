@@ -103,6 +103,12 @@ impl Batch<'_> {
         let epoch = Epoch { boot_id: wire.boot_id.clone(), epoch: wire.epoch };
         let seq = wire.seq;
         if !self.is_new(&epoch, seq) {
+            // It counts for nothing, and yet a snapshot that holds it names its key.
+            if self.node.is_in_snapshot()
+                && let Ok(record) = Record::try_from(wire)
+            {
+                self.node.repeat(Arrived::new(record), &mut self.write.changes);
+            }
             return;
         }
         let bytes: Arc<[u8]> = wire.encode_to_vec().into();

@@ -166,9 +166,9 @@ impl Link<'_> {
         let now = context.live.clock().now();
         let limits = context.live.look(|state| state.limits());
         let mut write = RecordsWrite::new(self.session.stream.clone(), now.wall_usec);
-        let changed = self.session.change(|node, touched| {
-            *touched = take_in(node, messages, now, &limits, &context.metrics, memory, &mut write);
-        });
+        let changed = self
+            .session
+            .change(&context.store, |node| take_in(node, messages, now, &limits, &context.metrics, memory, &mut write));
         if changed.is_none() {
             return Some(self.replaced());
         }

@@ -198,6 +198,29 @@ impl NodeState {
         self.snapshot = Some(BTreeSet::new());
     }
 
+    /// Whether a snapshot is being received.
+    #[must_use]
+    pub const fn is_in_snapshot(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
+    /// A snapshot holds a record that has acted already: what it says still holds.
+    pub fn repeat(&mut self, arrived: Arrived, changes: &mut Vec<Change>) {
+        let Arrived { record, bytes } = arrived;
+        let is_of_this_epoch = self.is_of_this_epoch(&record.stamp);
+        let (Some(seen), Some(key), true) = (&mut self.snapshot, CurrentKey::of(&record), is_of_this_epoch) else {
+            return;
+        };
+        if let Body::State(state) = &record.body
+            && let Some(held) = self.states.get_mut(&(state.code, state.subject.clone()))
+            && held.state.stamp == record.stamp
+            && held.forgotten.take().is_some()
+        {
+            changes.push(Change::Put(key.clone(), bytes));
+        }
+        seen.insert(key);
+    }
+
     /// The snapshot is complete: what it did not name becomes Unknown, and processes it did not name are gone.
     pub fn end_snapshot(&mut self, seq: u64, now: Moment) -> Vec<Change> {
         let mut changes = Vec::new();

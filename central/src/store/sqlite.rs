@@ -308,7 +308,7 @@ fn classify(error: rusqlite::Error, doing: &'static str, path: &Path) -> StoreEr
     let path = path.to_owned();
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => StoreError::Foreign { path, found: "it is no SQLite database".to_owned() },
-        Some(ErrorCode::DatabaseCorrupt) => StoreError::Damaged { path, source: error },
+        Some(ErrorCode::DatabaseCorrupt) => StoreError::Damaged { path, problem: error.to_string() },
         _ => StoreError::Database { doing, path, source: error },
     }
 }

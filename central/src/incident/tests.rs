@@ -1,0 +1,269 @@
+//! The life of incidents, and the properties that hold whatever diagnosis says.
+
+use std::collections::BTreeSet;
+
+use kulprit_proto::v1;
+use proptest::prelude::*;
+
+use super::{advance::Event, *};
+
+const SEC: i64 = 1_000_000;
+
+fn whom(name: &str) -> Whom {
+    Whom { node: "n1".to_owned(), uid: name.to_owned() }
+}
+
+fn seen(name: &str, symptom: &str, cause: &str, place: &str) -> Observation {
+    Observation {
+        key: Key { cause: cause.to_owned(), place: place.to_owned() },
+        node: "n1".to_owned(),
+        whom: whom(name),
+        namespace: String::new(),
+        name: format!("{name}-name"),
+        symptom: symptom.to_owned(),
+        since_wall_usec: Some(7),
+        probability: 0.9,
+        chain: vec![cause.to_owned()],
+        based_on: vec!["QemuThreadBlocked vm/x".to_owned()],
+    }
+}
+
+fn stuck(name: &str) -> Observation {
+    seen(name, "StuckStopping", "LocalDiskStalled", "node/n1/device/loop3")
+}
+
+#[derive(Default)]
+struct Book {
+    incidents: Incidents,
+    timers: Timers,
+}
+
+impl Book {
+    /// One pass; says what happened, oldest incident first.
+    fn pass(&mut self, sec: i64, seen: &[Observation], looks: &Looks) -> Vec<Event> {
+        let changes = advance(&self.incidents, seen, looks, sec * SEC, &self.timers);
+        self.incidents.apply(&changes);
+        changes.into_iter().flat_map(|change| change.events).collect()
+    }
+
+    fn see(&mut self, sec: i64, seen: &[Observation]) -> Vec<Event> {
+        self.pass(sec, seen, &Looks::default())
+    }
+
+    fn ids(&self) -> Vec<Ulid> {
+        self.incidents.iter().map(|incident| incident.id).collect()
+    }
+
+    fn causes(&self) -> Vec<&str> {
+        self.incidents.open().map(|incident| incident.key.cause.as_str()).collect()
+    }
+}
+
+#[test]
+fn one_cause_at_one_place_is_one_incident_whoever_it_touches() {
+    let mut book = Book::default();
+    assert_eq!(book.see(1, &[stuck("a"), stuck("b")]), [Event::Opened, Event::MemberJoined, Event::MemberJoined]);
+    assert_eq!(book.see(2, &[stuck("a"), stuck("b"), stuck("c")]), [Event::MemberJoined]);
+    assert_eq!(book.ids().len(), 1);
+    let incident = book.incidents.iter().next().unwrap();
+    assert_eq!(incident.members.len(), 3);
+    assert_eq!(
+        incident.timeline.iter().map(|entry| entry.text.as_str()).collect::<Vec<_>>(),
+        [
+            "opened: LocalDiskStalled",
+            "a-name on n1: StuckStopping",
+            "b-name on n1: StuckStopping",
+            "c-name on n1: StuckStopping"
+        ]
+    );
+}
+
+#[test]
+fn it_closes_sixty_seconds_after_the_last_symptom_was_seen_to_be_over() {
+    let mut book = Book::default();
+    book.see(1, &[stuck("a")]);
+    assert_eq!(book.see(100, &[]), [Event::MemberEnded]);
+    assert_eq!(book.see(159, &[]), []);
+    assert_eq!(book.see(160, &[]), [Event::Closed]);
+    assert_eq!(book.see(300, &[]), []);
+}
+
+#[test]
+fn a_symptom_that_returns_in_time_keeps_it_open() {
+    let mut book = Book::default();
+    book.see(1, &[stuck("a")]);
+    book.see(100, &[]);
+    assert_eq!(book.see(159, &[stuck("a")]), [Event::MemberJoined]);
+    assert_eq!(book.see(170, &[]), [Event::MemberEnded]);
+    assert_eq!(book.see(229, &[]), [], "the time runs anew");
+}
+
+#[test]
+fn it_reopens_under_the_same_id_for_fifteen_minutes() {
+    for (sec, n_incidents) in [(160 + 900, 1), (160 + 901, 2)] {
+        let mut book = Book::default();
+        book.see(1, &[stuck("a")]);
+        book.see(100, &[]);
+        book.see(160, &[]);
+        let events = book.see(sec, &[stuck("a")]);
+        assert_eq!(book.ids().len(), n_incidents, "{sec} s: {events:?}");
+        assert_eq!(book.incidents.open().count(), 1);
+    }
+}
+
+// Hysteresis: Unknown closes nothing.
+#[test]
+fn it_stays_open_while_nobody_can_look() {
+    let silent = Looks { silent_nodes: BTreeSet::from(["n1".to_owned()]), ..Looks::default() };
+    let blind =
+        Looks { unknown: BTreeSet::from([("n1".to_owned(), "QemuThreadBlocked vm/x".to_owned())]), ..Looks::default() };
+    for looks in [silent, blind] {
+        let mut book = Book::default();
+        book.see(1, &[stuck("a")]);
+        for sec in [10, 100, 10_000] {
+            assert_eq!(book.pass(sec, &[], &looks), [], "{sec} s, {looks:?}");
+        }
+        assert_eq!(book.see(10_001, &[]), [Event::MemberEnded]);
+    }
+}
+
+#[test]
+fn what_is_unknown_elsewhere_keeps_nothing_open() {
+    let elsewhere = Looks {
+        silent_nodes: BTreeSet::from(["n2".to_owned()]),
+        unknown: BTreeSet::from([("n1".to_owned(), "KvmUnusable node".to_owned())]),
+    };
+    let mut book = Book::default();
+    book.see(1, &[stuck("a")]);
+    assert_eq!(book.pass(10, &[], &elsewhere), [Event::MemberEnded]);
+}
+
+#[test]
+fn a_better_explanation_keeps_the_id() {
+    let mut book = Book::default();
+    book.see(1, &[seen("a", "StuckStopping", "Unexplained", "node/n1/vm/a")]);
+    let ids = book.ids();
+    assert_eq!(book.see(5, &[stuck("a")]), [Event::CauseChanged]);
+    assert_eq!((book.ids(), book.causes()), (ids, vec!["LocalDiskStalled"]));
+    let texts: Vec<_> = book.incidents.iter().next().unwrap().timeline.iter().map(|entry| entry.text.clone()).collect();
+    assert_eq!(texts[2], "the cause is now LocalDiskStalled, it was Unexplained");
+}
+
+#[test]
+fn two_that_turn_out_to_be_one_become_the_older() {
+    let mut book = Book::default();
+    book.see(1, &[seen("a", "StuckStopping", "Unexplained", "node/n1/vm/a")]);
+    book.see(2, &[seen("a", "StuckStopping", "Unexplained", "node/n1/vm/a"), stuck("b")]);
+    let ids = book.ids();
+    let events = book.see(3, &[stuck("a"), stuck("b")]);
+    assert_eq!(events, [Event::CauseChanged, Event::Merged]);
+    let [older, younger] = [0, 1].map(|n| book.incidents.get(ids[n]).unwrap());
+    assert!(older.is_open() && older.members.len() == 2, "{older:#?}");
+    assert_eq!((younger.merged_into, younger.closed_wall_usec), (Some(older.id), Some(3 * SEC)));
+    assert_eq!(book.see(4, &[stuck("a"), stuck("b")]), []);
+}
+
+#[test]
+fn one_that_turns_out_to_have_another_cause_leaves() {
+    let mut book = Book::default();
+    book.see(1, &[stuck("a"), stuck("b")]);
+    let crashed = seen("b", "StuckStopping", "QemuMonitorHung", "node/n1/vm/b");
+    assert_eq!(book.see(2, &[stuck("a"), crashed]), [Event::Opened, Event::MemberJoined]);
+    let members: Vec<_> = book.incidents.open().map(|incident| incident.members.len()).collect();
+    assert_eq!(members, [1, 1]);
+    let incidents = &book.incidents;
+    assert_eq!(incidents.of(&whom("b"), "StuckStopping").unwrap().key.cause, "QemuMonitorHung");
+    assert!(incidents.of(&whom("b"), "Unresponsive").is_none());
+}
+
+#[test]
+fn members_stand_in_the_order_of_onset() {
+    let mut book = Book::default();
+    let late = Observation { since_wall_usec: Some(9), ..stuck("a") };
+    let early = Observation { since_wall_usec: Some(3), ..stuck("b") };
+    let unknown = Observation { since_wall_usec: None, ..stuck("0") };
+    book.see(1, &[unknown, late, early]);
+    let names: Vec<_> = book.incidents.open().next().unwrap().members.iter().map(|m| m.whom.uid.clone()).collect();
+    assert_eq!(names, ["b", "a", "0"]);
+}
+
+#[test]
+fn a_timeline_does_not_grow_without_end() {
+    let mut book = Book::default();
+    for n in 0..600 {
+        book.see(2 * n, &[stuck("a")]);
+        book.see(2 * n + 1, &[]);
+    }
+    let timeline = &book.incidents.iter().next().unwrap().timeline;
+    assert_eq!(timeline.len(), Incident::MAX_ENTRIES);
+    assert_eq!(timeline.last().unwrap().text, "more has happened than is listed here");
+}
+
+#[test]
+fn closed_incidents_are_kept_for_the_time_of_retention() {
+    let mut book = Book::default();
+    book.see(1, &[stuck("a")]);
+    book.see(2, &[]);
+    book.see(62, &[]);
+    book.incidents.drop_closed_before(61 * SEC);
+    assert_eq!(book.ids().len(), 1);
+    book.incidents.drop_closed_before(62 * SEC);
+    assert_eq!(book.ids().len(), 0);
+}
+
+/// What diagnosis may say of three VMs, with two causes at two places and blind spots in between.
+fn any_pass() -> impl Strategy<Value = (Vec<Observation>, Looks, i64)> {
+    let symptom = prop_oneof![Just("StuckStopping"), Just("Unresponsive")];
+    let cause = prop_oneof![Just("Unexplained"), Just("LocalDiskStalled"), Just("QemuKilled")];
+    let place = prop_oneof![Just("p1"), Just("p2")];
+    let one = (symptom, cause, place, 0..100_u32)
+        .prop_map(|(symptom, cause, place, percent)| (symptom, cause, place, f64::from(percent) / 100.0));
+    let vms = prop::array::uniform3(prop::option::of(one));
+    (vms, any::<bool>(), prop_oneof![Just(1_i64), Just(30), Just(61), Just(1_000)]).prop_map(|(vms, is_blind, step)| {
+        let observations = vms.into_iter().enumerate().filter_map(|(n, vm)| {
+            let (symptom, cause, place, probability) = vm?;
+            Some(Observation { probability, ..seen(&format!("vm{n}"), symptom, cause, place) })
+        });
+        let silent_nodes = if is_blind { BTreeSet::from(["n1".to_owned()]) } else { BTreeSet::new() };
+        (observations.collect(), Looks { silent_nodes, ..Looks::default() }, step)
+    })
+}
+
+fn restarted(incidents: &Incidents) -> Incidents {
+    let again = |incident: &Arc<Incident>| {
+        Incident::restore(v1::Incident::from(&**incident), incident.aside()).expect("what we wrote reads back")
+    };
+    incidents.iter().map(again).collect()
+}
+
+proptest! {
+    #[test]
+    fn a_pass_is_idempotent_a_restart_changes_nothing_and_keys_stay_unique(passes in prop::collection::vec(any_pass(), 1..30)) {
+        let timers = Timers::default();
+        let mut incidents = Incidents::default();
+        let mut now = 1_800_000_000 * SEC;
+        for (observations, looks, step) in passes {
+            now += step * SEC;
+            let changes = advance(&incidents, &observations, &looks, now, &timers);
+            let after_restart = advance(&restarted(&incidents), &observations, &looks, now, &timers);
+            prop_assert_eq!(&changes, &after_restart);
+            incidents.apply(&changes);
+            let once = incidents.clone();
+            incidents.apply(&changes);
+            prop_assert_eq!(&once, &incidents, "applying twice changes nothing");
+            prop_assert_eq!(advance(&incidents, &observations, &looks, now, &timers), vec![], "deciding twice changes nothing");
+
+            let keys: Vec<&Key> = incidents.open().map(|incident| &incident.key).collect();
+            prop_assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "one open incident per key");
+            for observation in &observations {
+                let of = incidents.of(&observation.whom, &observation.symptom);
+                prop_assert_eq!(of.map(|incident| &incident.key), Some(&observation.key), "every symptom has its incident");
+            }
+            for incident in incidents.iter() {
+                let into = incident.merged_into.map(|id| incidents.get(id));
+                prop_assert!(into.is_none_or(|into| into.is_some_and(|into| into.id < incident.id)));
+                prop_assert!(incident.timeline.is_sorted_by_key(|entry| entry.at_wall_usec));
+            }
+        }
+    }
+}

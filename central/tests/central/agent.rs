@@ -1,0 +1,134 @@
+//! An agent that says what the test tells it to.
+
+use std::{net::SocketAddr, time::Duration};
+
+use kulprit_model::{Attributes, Body, Domain, FindingCode, Moment, Record, Stamp, State, Status, Subject};
+use kulprit_proto::v1::{
+    self, AgentMessage, CentralMessage, agent_message::Message, central_message, ingest_client::IngestClient,
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
+
+/// Nothing in a test takes longer, whatever else the machine does.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+pub(crate) fn hello(node: &str, epoch: u64, now: Moment) -> v1::Hello {
+    v1::Hello {
+        node: node.to_owned(),
+        boot_id: "boot-1".to_owned(),
+        epoch,
+        agent_version: "0.0.0-test".to_owned(),
+        sent: Some(now.into()),
+        ..v1::Hello::default()
+    }
+}
+
+pub(crate) fn state(code: FindingCode, subject: Subject, status: Status, at: Moment) -> Body {
+    Body::State(State {
+        code,
+        subject,
+        status,
+        since: at,
+        looked: at,
+        unknown_because: (status == Status::Unknown).then(|| "a test".to_owned()),
+        attributes: Attributes::new(),
+        evidence: Vec::new(),
+    })
+}
+
+pub(crate) fn kubelet(status: Status, at: Moment) -> Body {
+    state(FindingCode::KubeletInactive, Subject::unit("kubelet.service"), status, at)
+}
+
+/// A running domain.
+pub(crate) fn domain(uid: &str, name: &str, at: Moment) -> Body {
+    Body::Domain(Domain {
+        uid: uid.to_owned(),
+        name: name.to_owned(),
+        state: 1,
+        reason: 1,
+        since: at,
+        is_persistent: true,
+    })
+}
+
+pub(crate) fn record(epoch: u64, seq: u64, body: Body, at: Moment) -> v1::Record {
+    Record { stamp: Stamp { boot_id: "boot-1".to_owned(), epoch, seq, at }, body }.into()
+}
+
+pub(crate) struct Agent {
+    to_central: mpsc::Sender<AgentMessage>,
+    from_central: Streaming<CentralMessage>,
+    epoch: u64,
+    pub(crate) seq: u64,
+}
+
+impl Agent {
+    /// Opens a stream and says Hello.
+    pub(crate) async fn connect(address: SocketAddr, hello: v1::Hello) -> Self {
+        let epoch = hello.epoch;
+        let mut agent = Self::open(address, Message::Hello(hello)).await;
+        agent.epoch = epoch;
+        agent
+    }
+
+    /// Opens a stream with another first message.
+    pub(crate) async fn open(address: SocketAddr, first: Message) -> Self {
+        let (to_central, messages) = mpsc::channel(1_024);
+        to_central.send(AgentMessage { message: Some(first) }).await.unwrap();
+        let mut client = IngestClient::new(channel(address).await);
+        let from_central = client.report(ReceiverStream::new(messages)).await.unwrap().into_inner();
+        Self { to_central, from_central, epoch: 1, seq: 0 }
+    }
+
+    pub(crate) async fn send(&self, message: Message) {
+        self.to_central.send(AgentMessage { message: Some(message) }).await.unwrap();
+    }
+
+    /// Sends the next record; returns its number.
+    pub(crate) async fn say(&mut self, body: Body, at: Moment) -> u64 {
+        self.seq += 1;
+        self.send(Message::Record(record(self.epoch, self.seq, body, at))).await;
+        self.seq
+    }
+
+    /// Sends a whole snapshot.
+    pub(crate) async fn snapshot(&mut self, bodies: Vec<Body>, at: Moment) {
+        self.send(Message::SnapshotBegin(v1::SnapshotBegin {})).await;
+        for body in bodies {
+            self.say(body, at).await;
+        }
+        self.send(Message::SnapshotEnd(v1::SnapshotEnd { seq: self.seq })).await;
+    }
+
+    /// Waits until everything up to `seq` is acked.
+    pub(crate) async fn acked(&mut self, seq: u64) {
+        while self.next_ack().await.unwrap().seq < seq {}
+    }
+
+    /// The next ack, or the end of the stream.
+    pub(crate) async fn next_ack(&mut self) -> Result<v1::Ack, tonic::Status> {
+        let message = timeout(PATIENCE, self.from_central.message()).await.expect("central says something in time")?;
+        match message.and_then(|message| message.message) {
+            Some(central_message::Message::Ack(ack)) => Ok(ack),
+            None => Err(tonic::Status::ok("the stream ended")),
+        }
+    }
+
+    /// Waits for the end of the stream.
+    pub(crate) async fn end(&mut self) -> tonic::Status {
+        loop {
+            if let Err(status) = self.next_ack().await {
+                return status;
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The real app on ports the kernel chooses, with a clock that the test moves.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use kulprit_central::{
+    app::{Addresses, run_on},
+    config::Config,
+};
+use kulprit_daemon::{BoxError, CancellationToken, clock::ManualClock};
+use kulprit_model::Moment;
+use kulprit_proto::v1::{self, query_client::QueryClient};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tonic::transport::Channel;
+
+use crate::agent::{Agent, PATIENCE, channel, hello};
+
+pub(crate) const START: Moment = Moment { wall_usec: 1_800_000_000_000_000, boottime_usec: 5_000_000_000 };
+
+pub(crate) struct App {
+    pub(crate) addresses: Addresses,
+    pub(crate) clock: ManualClock,
+    pub(crate) query: QueryClient<Channel>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), BoxError>>,
+}
+
+impl App {
+    pub(crate) async fn start(folder: &Path) -> Self {
+        Self::start_at(folder, START).await
+    }
+
+    pub(crate) async fn start_at(folder: &Path, at: Moment) -> Self {
+        let config = Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            admin_listen: "127.0.0.1:0".parse().unwrap(),
+            data_dir: folder.to_owned(),
+            cluster: Some("lab".to_owned()),
+            ..Config::default()
+        };
+        let (clock, stop) = (ManualClock::new(at), CancellationToken::new());
+        let (started, starting) = oneshot::channel();
+        let task = tokio::spawn(run_on(config, stop.clone(), clock.clock(), Some(started)));
+        let addresses = starting.await.expect("central starts");
+        let query = QueryClient::new(channel(addresses.grpc).await);
+        Self { addresses, clock, query, stop, task }
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.clock.clock().now()
+    }
+
+    pub(crate) fn grpc(&self) -> SocketAddr {
+        self.addresses.grpc
+    }
+
+    /// An agent of node `n1`, connected.
+    pub(crate) async fn agent(&self, epoch: u64) -> Agent {
+        Agent::connect(self.grpc(), hello("n1", epoch, self.now())).await
+    }
+
+    /// Ends it as SIGTERM would.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+
+    /// The findings that hold now, `code subject status`.
+    pub(crate) async fn findings(&self) -> Vec<String> {
+        let request = v1::ListFindingsRequest { include_absent: true, ..v1::ListFindingsRequest::default() };
+        let findings = self.query.clone().list_findings(request).await.unwrap().into_inner().findings;
+        findings.iter().map(line).collect()
+    }
+
+    /// Waits until `want` holds of the findings.
+    pub(crate) async fn wait_for_findings(&self, want: &[&str]) {
+        let mut findings = Vec::new();
+        let waited = timeout(PATIENCE, async {
+            loop {
+                findings = self.findings().await;
+                if findings == want {
+                    return;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        if waited.await.is_err() {
+            panic!("findings stay {findings:?}, wanted {want:?}");
+        }
+    }
+
+    /// Waits until exactly `n` incidents are open; returns all.
+    pub(crate) async fn wait_for_open_incidents(&self, n: usize) -> Vec<v1::Incident> {
+        let mut incidents = Vec::new();
+        let waited = timeout(PATIENCE, async {
+            loop {
+                let request = v1::ListIncidentsRequest { include_closed: true, limit: 0 };
+                incidents = self.query.clone().list_incidents(request).await.unwrap().into_inner().incidents;
+                if incidents.iter().filter(|incident| incident.is_open).count() == n {
+                    return;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        if waited.await.is_err() {
+            panic!("waited for {n} open incidents, there are {incidents:#?}");
+        }
+        incidents
+    }
+
+    /// What the admin port answers to a GET.
+    pub(crate) async fn admin(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.addresses.admin).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+pub(crate) fn line(finding: &v1::NodeFinding) -> String {
+    match finding.finding.as_ref().expect("it is set") {
+        v1::node_finding::Finding::State(state) => format!("{} {} {:?}", state.code, state.subject, state.status()),
+        v1::node_finding::Finding::Occurrence(seen) => format!("{} {} x{}", seen.code, seen.subject, seen.count),
+    }
+}

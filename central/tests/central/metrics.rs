@@ -1,0 +1,98 @@
+//! Every documented series moves.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use kulprit_central::{
+    metrics::{CentralMetrics, TABLE},
+    store::{RecordsWrite, Store, StoreError, StoreWriter, Write},
+};
+use kulprit_daemon::{Clock, metrics::Metrics};
+use kulprit_model::{Status, StreamId};
+use kulprit_proto::v1::{self, agent_message::Message};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    agent::{PATIENCE, kubelet},
+    app::App,
+};
+
+/// Fails its first commit; has one old day to drop.
+struct Failing(AtomicBool);
+
+impl Store for Failing {
+    fn commit(&mut self, _: &[Write]) -> Result<(), StoreError> {
+        if self.0.swap(true, Ordering::Relaxed) { Ok(()) } else { Err(StoreError::NoAnswer) }
+    }
+
+    fn drop_history_before(&mut self, _: i64) -> Result<usize, StoreError> {
+        Ok(1)
+    }
+}
+
+/// The series of `text` whose value is not 0, without labels.
+fn moved(text: &str) -> Vec<&str> {
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.ends_with(" 0") && !line.ends_with(" 0.0"));
+    lines.filter_map(|line| line.split(['{', ' ']).next()).collect()
+}
+
+#[track_caller]
+fn check_moved(text: &str, without: &[&str]) {
+    let moved = moved(text);
+    for row in TABLE.iter().filter(|row| !without.contains(&row.name)) {
+        let name = if row.kind == "histogram" { format!("{}_count", row.name) } else { row.name.to_owned() };
+        assert!(moved.contains(&name.as_str()), "{name} has not moved:\n{text}");
+    }
+}
+
+/// What only a store in trouble or of old age moves.
+const OF_THE_STORE: [&str; 2] = ["kulprit_central_store_failures_total", "kulprit_central_store_dropped_days_total"];
+
+#[tokio::test]
+async fn every_series_moves_but_those_of_a_store_in_trouble() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::start(folder.path()).await;
+    let first = app.agent(1).await;
+    let mut agent = app.agent(1).await;
+    agent.snapshot(vec![kubelet(Status::Present, app.now())], app.now()).await;
+    let loss = v1::Loss { boot_id: "boot-1".to_owned(), epoch: 1, first_seq: 2, last_seq: 3, count: 2 };
+    agent.send(Message::Loss(loss)).await;
+    agent.seq = 5;
+    agent.say(kubelet(Status::Present, app.now()), app.now()).await;
+    agent.acked(6).await;
+    drop(first);
+    app.wait_for_open_incidents(1).await;
+    let waited = timeout(PATIENCE, async {
+        // Gauges follow once a second.
+        while !app.admin("/metrics").await.contains("kulprit_central_states{status=\"present\"} 1") {
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    waited.await.expect("the gauges follow");
+    check_moved(&app.admin("/metrics").await, &OF_THE_STORE);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_in_trouble_moves_the_others_and_acks_wait() {
+    let clock = Clock::kernel();
+    let mut metrics = Metrics::new("x", "0", &clock);
+    let central = CentralMetrics::register(metrics.section("central"));
+    let (durable, mut is_durable) = tokio::sync::mpsc::unbounded_channel();
+    let on_durable = Box::new(move |_: &StreamId, _: &[_]| durable.send(()).expect("the test waits"));
+    let (writer, end) = StoreWriter::start(Failing(AtomicBool::new(false)), on_durable, central).unwrap();
+    let stream = StreamId { cluster: "c".to_owned(), node: "n".to_owned() };
+    writer.try_queue(Write::Records(RecordsWrite::new(stream, 0))).unwrap();
+    sleep(Duration::from_millis(100)).await;
+    assert!(is_durable.try_recv().is_err(), "a failed commit makes nothing durable");
+    timeout(PATIENCE, is_durable.recv()).await.expect("it is tried again").unwrap();
+    writer.drop_history_before(0);
+    writer.close();
+    end.await.unwrap();
+    let text = metrics.encode();
+    for name in OF_THE_STORE {
+        assert!(moved(&text).contains(&name), "{name} has not moved:\n{text}");
+    }
+}
