@@ -9,7 +9,7 @@ use kulprit_model::{FindingCode, Severity, State, Status, catalogue::Kind};
 use crate::{
     attribution::RuledOut,
     catalogue::{CAUSES, Cause},
-    scene::{SAME_MOMENT_USEC, Scene},
+    scene::Scene,
     score::ScoreSheet,
     words,
 };
@@ -175,7 +175,7 @@ fn well_by_log(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingC
     let has_line = scene.occurrences().any(|(occurrence, _)| {
         codes.contains(&occurrence.code)
             && occurrence.last.wall_usec >= scene.onset_usec.saturating_sub(window)
-            && occurrence.first.wall_usec <= scene.onset_usec.saturating_add(window).max(SAME_MOMENT_USEC)
+            && occurrence.first.wall_usec <= scene.onset_usec.saturating_add(window)
     });
     let is_clean = scene.was_watched_at_onset(probe) && !has_line;
     let (name, what) = (scene.node_name, words::probe_subject(probe));

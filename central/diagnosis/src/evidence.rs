@@ -213,6 +213,10 @@ pub(crate) fn strongest(hits: Vec<Hit>) -> Option<Hit> {
 
 /// 1 within the fresh window before the onset and at it, halved every 15 min before that; what came later is worth little.
 fn freshness(scene: &Scene<'_>, occurrence: &Occurrence) -> f64 {
+    // Logged once, when the module is loaded, and true until the next boot.
+    if occurrence.code == FindingCode::KvmDisabledByFirmware {
+        return 1.0;
+    }
     // The kernel speaks of a hung task minutes after it began to hang.
     let blocked_usec =
         occurrence.attributes.number(attribute::BLOCKED_SECS).unwrap_or(0).max(0).saturating_mul(1_000_000);

@@ -573,6 +573,42 @@ fn a_silent_node_makes_every_case_unexplained() {
 }
 
 #[test]
+fn what_began_long_after_the_symptom_is_no_verdict_for_it() {
+    for (name, world, _) in cases() {
+        let id = world.symptom().id;
+        let is_lasting = matches!(id, SymptomId::Unresponsive | SymptomId::PausedUnexpectedly);
+        if is_lasting {
+            let answer = world.why_symptom(id, 1_800);
+            assert_ne!(answer.confidence, Confidence::Verdict, "{name}: {}", table(&answer));
+        }
+    }
+}
+
+#[test]
+fn what_happened_hours_before_the_onset_is_no_verdict_for_it() {
+    let check = |make: &dyn Fn() -> World, code, subject: Subject, cause: &str| {
+        let answer_at = |secs| {
+            let mut world = make();
+            let vm = world.vm();
+            for qemu in vm.qemu.iter_mut().chain(&mut vm.last_qemu) {
+                qemu.since = ago(6 * 3_600);
+            }
+            world.happened(code, subject.clone(), secs, Attributes::new()).why()
+        };
+        assert_eq!(answer_at(62).causes[0].id, cause, "{code} at the onset");
+        let stale = answer_at(3 * 3_600);
+        let is_verdict = stale.confidence == Confidence::Verdict && stale.causes[0].id == cause;
+        assert!(!is_verdict, "{code} three hours before: {}", table(&stale));
+    };
+    let dead_silently = || dead(60, Attributes::new());
+    check(&dead_silently, FindingCode::ProcessCrashed, Subject::vm(UID), "QemuCrashed");
+    check(&dead_silently, FindingCode::MemcgOomKill, Subject::vm(UID), "QemuOutOfMemory");
+    let device = Subject::Device { name: "loop3".to_owned() };
+    check(&|| paused(None), FindingCode::BlockIoError, device.clone(), "DiskIoError");
+    check(&|| paused(None), FindingCode::FilesystemError, device, "DiskIoError");
+}
+
+#[test]
 fn without_any_one_probe_no_case_gets_a_wrong_verdict() {
     for (name, _, chain) in cases() {
         for probe in ["kubelet", "kvm", "qemu", "domain", "kernel-log"] {
