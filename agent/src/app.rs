@@ -96,7 +96,10 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> anyhow::Result
     let tracker = Tracker::new(&rows(), &boot_id, opened.memory, clock.now());
     let ends = Ends { looks: look_end, asks: ask_end };
     let spool = opened.spool.clone();
-    tasks.core("tracker", crate::tracker::run::run(tracker, ends, spool, clock.clone(), metrics.clone(), has_looked, stop.clone()));
+    tasks.core(
+        "tracker",
+        crate::tracker::run::run(tracker, ends, spool, clock.clone(), metrics.clone(), has_looked, stop.clone()),
+    );
     let uplink = Uplink {
         central: config.central.clone(),
         hello: hello.clone(),
@@ -206,7 +209,13 @@ struct ContextSource {
 }
 
 impl ContextSource {
-    fn new(config: &AgentConfig, host: HostRoot, clock: Clock, counters: Arc<ProbeCounters>, stop: CancellationToken) -> Self {
+    fn new(
+        config: &AgentConfig,
+        host: HostRoot,
+        clock: Clock,
+        counters: Arc<ProbeCounters>,
+        stop: CancellationToken,
+    ) -> Self {
         // Central does not name suspects yet: the set stays empty, and probes find suspects by what they see.
         let (kept, suspects) = watch::channel(Arc::new(BTreeSet::new()));
         Self {

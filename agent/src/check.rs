@@ -105,7 +105,12 @@ struct Watched {
 }
 
 /// Waits for the end of a probe that looks once, and aborts it when it is late.
-async fn watch(name: &str, mut probe: tokio::task::JoinHandle<()>, mut out: mpsc::Receiver<Look>, clock: Clock) -> Watched {
+async fn watch(
+    name: &str,
+    mut probe: tokio::task::JoinHandle<()>,
+    mut out: mpsc::Receiver<Look>,
+    clock: Clock,
+) -> Watched {
     let began = clock.now();
     let answer_by = Instant::now() + ANSWER_WITHIN;
     let mut looks = Vec::new();
@@ -142,7 +147,8 @@ fn checked(tracker: &Tracker, probe: &'static str, duration_ms: u64, now: Moment
     let is_own = |code: FindingCode, subject: &Subject| code.spec().probe == probe || *subject == own;
     let states = tracker.states().filter(|state| state.status != Status::Absent && is_own(state.code, &state.subject));
     let mut findings: Vec<Finding> = states.cloned().map(Finding::State).collect();
-    let recent = tracker.occurrences().filter(|one| now.usec_since(one.last) <= RECENT_USEC && is_own(one.code, &one.subject));
+    let recent =
+        tracker.occurrences().filter(|one| now.usec_since(one.last) <= RECENT_USEC && is_own(one.code, &one.subject));
     findings.extend(recent.cloned().map(Finding::Occurrence));
     let is_blind = findings.iter().any(|finding| finding.code() == FindingCode::ProbeBlind);
     let is_partial = findings.iter().any(is_unknown);

@@ -82,10 +82,14 @@ impl AgentConfig {
     /// # Errors
     /// The key, what is wrong with it and what is allowed.
     pub fn check(&self) -> Result<(), String> {
-        crate::uplink::check_address(&self.central)
-            .map_err(|problem| format!("bad address `{}` of central: {problem}; for example http://127.0.0.1:7443", self.central))?;
+        crate::uplink::check_address(&self.central).map_err(|problem| {
+            format!("bad address `{}` of central: {problem}; for example http://127.0.0.1:7443", self.central)
+        })?;
         if self.spool_bytes < LEAST_SPOOL_BYTES {
-            return Err(format!("spool_bytes is {}: at least {LEAST_SPOOL_BYTES} (1 MiB) are needed", self.spool_bytes));
+            return Err(format!(
+                "spool_bytes is {}: at least {LEAST_SPOOL_BYTES} (1 MiB) are needed",
+                self.spool_bytes
+            ));
         }
         if self.node_name.as_deref() == Some("") {
             return Err("the node name is empty: leave it out to take the hostname".to_owned());

@@ -20,9 +20,20 @@ pub fn findings_markdown() -> String {
     for probe in probes {
         write(&mut text, &format!("\n## {probe}\n\n"));
         if let Some(spec) = PROBES.iter().find(|spec| spec.name == probe) {
-            write(&mut text, &format!("{} Looks at {}, at least every {} s.\n\n", spec.meaning, spec.sources, spec.look_every.as_secs()));
+            write(
+                &mut text,
+                &format!(
+                    "{} Looks at {}, at least every {} s.\n\n",
+                    spec.meaning,
+                    spec.sources,
+                    spec.look_every.as_secs()
+                ),
+            );
         }
-        write(&mut text, "| finding | kind | of | weight | threshold | raise, clear | condition | meaning |\n|---|---|---|---|---|---|---|---|\n");
+        write(
+            &mut text,
+            "| finding | kind | of | weight | threshold | raise, clear | condition | meaning |\n|---|---|---|---|---|---|---|---|\n",
+        );
         CATALOGUE.iter().filter(|spec| spec.probe == probe).for_each(|spec| write(&mut text, &row(spec)));
     }
     text

@@ -6,7 +6,10 @@
 use std::{collections::BTreeMap, fmt, fmt::Write as _, sync::Arc};
 
 use kulprit_daemon::metrics::{ClosedName, Metrics};
-use kulprit_model::{Moment, State, Status, catalogue::{CATALOGUE, Kind}};
+use kulprit_model::{
+    Moment, State, Status,
+    catalogue::{CATALOGUE, Kind},
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
@@ -48,7 +51,11 @@ pub const SERIES: &[SeriesDoc] = &[
     doc("kulprit_probe_look_seconds_total", "probe", "Time spent looking; divide by looks for the mean."),
     doc("kulprit_probe_last_success_timestamp_seconds", "probe", "When the probe last saw something, Unix time."),
     doc("kulprit_probe_ends_total", "probe", "Ends of the probe's task by panic or error; it starts again."),
-    doc("kulprit_probe_errors_total", "", "Things a probe could not read or understand while the rest of its look was good."),
+    doc(
+        "kulprit_probe_errors_total",
+        "",
+        "Things a probe could not read or understand while the rest of its look was good.",
+    ),
     doc("kulprit_probe_kernel_log_records_total", "", "Kernel log records read."),
     doc("kulprit_probe_worker_starts_total", "", "Starts of the libvirt worker, the first included."),
     doc("kulprit_probe_bus_connects_total", "", "Connections to the system bus, the first included."),
@@ -62,7 +69,11 @@ pub const SERIES: &[SeriesDoc] = &[
     doc("kulprit_spool_size_bytes", "", "Bytes of the spool."),
     doc("kulprit_spool_lost_records_total", "", "Records dropped because the spool was full."),
     doc("kulprit_spool_damaged_frames_total", "", "Frames of the spool that could not be read back."),
-    doc("kulprit_spool_commits_total", "", "Writes to the spool made durable; each holds what gathered during the one before."),
+    doc(
+        "kulprit_spool_commits_total",
+        "",
+        "Writes to the spool made durable; each holds what gathered during the one before.",
+    ),
     doc("kulprit_spool_commit_seconds_total", "", "Time spent making them durable."),
     doc("kulprit_spool_durable", "", "1 while what is spooled survives a crash, 0 while it is in memory only."),
     doc("kulprit_uplink_connected", "", "1 while central has our stream."),

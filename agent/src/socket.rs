@@ -25,7 +25,10 @@ use tonic::{Request, Response, Status, transport::Server};
 use crate::{
     hello::HelloSource,
     spool::SpoolStatus,
-    tracker::{ProbeView, run::{Ask, View}},
+    tracker::{
+        ProbeView,
+        run::{Ask, View},
+    },
     uplink::UplinkState,
 };
 
@@ -108,7 +111,8 @@ impl StatusService {
     pub async fn serve(self, socket: LocalSocket, stop: CancellationToken) -> Result<(), BoxError> {
         let LocalSocket { listener, file } = socket;
         let server = Server::builder().add_service(AgentStatusServer::new(self));
-        let served = server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.clone().cancelled_owned());
+        let served =
+            server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.clone().cancelled_owned());
         // A client that keeps its connection open must not hold up our end.
         let served = tokio::select! {
             served = served => served,

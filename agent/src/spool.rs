@@ -115,12 +115,7 @@ impl Spool {
     /// # Errors
     /// If the folder is in use by another agent or holds files that are not ours. A folder that cannot be written is no
     /// error: see [`Opened::notes`].
-    pub fn open(
-        state_dir: Option<&Path>,
-        limits: Limits,
-        boot_id: &str,
-        clock: &Clock,
-    ) -> Result<Opened, UsageError> {
+    pub fn open(state_dir: Option<&Path>, limits: Limits, boot_id: &str, clock: &Clock) -> Result<Opened, UsageError> {
         let start = epoch::Start::of(state_dir, clock)?;
         let opened = log::Log::open(start.dir.as_deref(), limits, boot_id, start.epoch)?;
         let (commands, requests) = mpsc::channel(N_QUEUED);

@@ -225,7 +225,7 @@ impl Tracker {
         for verdict in verdicts {
             match verdict {
                 Verdict::State(verdict) => self.state(probe, verdict, at),
-                Verdict::Occurrence(verdict) => self.occurrence(probe, verdict),
+                Verdict::Occurrence(verdict) => self.occurrence(probe, verdict, at, &mut batch),
             }
         }
         self.flush(at, &mut batch);
@@ -383,7 +383,7 @@ impl Tracker {
         self.count(change);
     }
 
-    fn occurrence(&mut self, probe: &str, verdict: OccurrenceVerdict) {
+    fn occurrence(&mut self, probe: &str, verdict: OccurrenceVerdict, now: Moment, batch: &mut Batch) {
         if !is_allowed(probe, Kind::Occurrence, verdict.code, &verdict.subject) {
             self.counts.verdicts_refused += 1;
             return;
@@ -392,7 +392,10 @@ impl Tracker {
         let key = (verdict.code, verdict.subject.clone());
         match self.bursts.get_mut(&key) {
             Some(burst) if burst.takes(verdict.at) => burst.grow(verdict),
-            _ => {
+            over => {
+                // The last growth of the burst that is over must not wait any longer.
+                let last_word = over.filter(|burst| burst.is_waiting).map(|burst| burst.take(now));
+                batch.bodies.extend(last_word.map(Body::Occurrence));
                 self.bursts.insert(key, Burst::new(verdict));
             }
         }
@@ -461,7 +464,11 @@ impl Tracker {
                     self.vm_gone(&vm, at, batch);
                 }
             }
-            Subject::Node | Subject::Unit { .. } | Subject::Device { .. } | Subject::Libvirt { .. } | Subject::Probe { .. } => {
+            Subject::Node
+            | Subject::Unit { .. }
+            | Subject::Device { .. }
+            | Subject::Libvirt { .. }
+            | Subject::Probe { .. } => {
                 self.counts.verdicts_refused += 1;
             }
         }
@@ -473,7 +480,9 @@ impl Tracker {
         for ((code, subject), track) in &mut self.states {
             if subject == vm && code.spec().probe == "qemu" && track.status() != Some(Status::Absent) {
                 let evidence = vec![Evidence::new("procfs", at, format!("the QEMU process {pid} has ended"))];
-                changes.push(track.end(StateVerdict { evidence, ..StateVerdict::seen(*code, subject.clone(), false) }, at));
+                changes.push(
+                    track.end(StateVerdict { evidence, ..StateVerdict::seen(*code, subject.clone(), false) }, at),
+                );
             }
         }
         changes.into_iter().for_each(|change| self.count(change));
@@ -539,7 +548,8 @@ impl Tracker {
             .states
             .iter()
             .filter(|((_, subject), track)| {
-                let is_unknown_vm = subject.vm_uid().is_some_and(|uid| !self.vms.has_domain(uid) && !self.vms.has_qemu(uid));
+                let is_unknown_vm =
+                    subject.vm_uid().is_some_and(|uid| !self.vms.has_domain(uid) && !self.vms.has_qemu(uid));
                 is_unknown_vm && track.looked.is_none()
             })
             .map(|((_, subject), _)| subject.clone())
@@ -556,7 +566,8 @@ impl Tracker {
         let n_surplus = self.bursts.len().saturating_sub(N_REMEMBERED);
         if n_surplus > 0 {
             let sent = self.bursts.iter().filter(|(_, burst)| !burst.is_waiting);
-            let mut by_age: Vec<(Moment, Key)> = sent.map(|(key, burst)| (burst.occurrence.last, key.clone())).collect();
+            let mut by_age: Vec<(Moment, Key)> =
+                sent.map(|(key, burst)| (burst.occurrence.last, key.clone())).collect();
             by_age.sort();
             for (_, key) in by_age.into_iter().take(n_surplus) {
                 self.bursts.remove(&key);

@@ -113,7 +113,10 @@ pub fn human(checked: &[Checked]) -> String {
         for finding in findings {
             line(&mut text, &format!("  {}", said(finding)));
             for evidence in finding.evidence() {
-                line(&mut text, &format!("      {} {}: {}", in_words(evidence.at), evidence.source, plain(&evidence.text)));
+                line(
+                    &mut text,
+                    &format!("      {} {}: {}", in_words(evidence.at), evidence.source, plain(&evidence.text)),
+                );
             }
         }
     }

@@ -1,1 +1,169 @@
-//! placeholder
+//! `check` over probes of our own.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use kulprit_daemon::CancellationToken;
+use kulprit_host::HostRoot;
+use kulprit_judge::{OccurrenceVerdict, StateVerdict, Verdict};
+use kulprit_model::Attributes;
+use tokio::sync::watch;
+
+use super::*;
+use crate::probes::{ProbeConfig, ProbeCounters, VmIndex};
+
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn context(out: mpsc::Sender<Look>) -> ProbeContext {
+    ProbeContext {
+        host: HostRoot::new("/nonexistent"),
+        config: Arc::new(ProbeConfig::default()),
+        clock: Clock::kernel(),
+        out,
+        stop: CancellationToken::new(),
+        suspects: watch::channel(Arc::default()).1,
+        vms: Arc::new(VmIndex::new()),
+        counters: Arc::new(ProbeCounters::default()),
+        start_at: None,
+        once: true,
+    }
+}
+
+async fn send(context: ProbeContext, probe: &'static str, blind_because: Option<&str>, verdicts: Vec<Verdict>) {
+    let at = context.clock.now();
+    let blind_because = blind_because.map(str::to_owned);
+    let look = Look { probe, at, took_usec: 1, blind_because, verdicts, sightings: Vec::new(), position: None };
+    context.out.send(look).await.unwrap();
+}
+
+fn state(code: FindingCode, subject: Subject, is_present: bool) -> Verdict {
+    Verdict::State(StateVerdict::seen(code, subject, is_present))
+}
+
+fn well(context: ProbeContext) -> Boxed {
+    Box::pin(send(context, "kvm", None, vec![state(FindingCode::KvmDeviceMissing, Subject::Node, false)]))
+}
+
+fn faulty(context: ProbeContext) -> Boxed {
+    Box::pin(send(context, "kvm", None, vec![state(FindingCode::KvmDeviceMissing, Subject::Node, true)]))
+}
+
+fn blind(context: ProbeContext) -> Boxed {
+    Box::pin(send(context, "kubelet", Some("no system bus"), vec![]))
+}
+
+fn noticing(context: ProbeContext) -> Boxed {
+    Box::pin(send(context, "kubelet", None, vec![state(FindingCode::KubeletNotInstalled, Subject::Node, true)]))
+}
+
+fn panicking(_: ProbeContext) -> Boxed {
+    Box::pin(async { panic!("planted") })
+}
+
+fn hanging(_: ProbeContext) -> Boxed {
+    Box::pin(std::future::pending())
+}
+
+static N_BLOCKED_LOOKS: AtomicU32 = AtomicU32::new(0);
+
+/// In state D at the first look only.
+fn passing(context: ProbeContext) -> Boxed {
+    let is_first = N_BLOCKED_LOOKS.fetch_add(1, Ordering::Relaxed) == 0;
+    Box::pin(send(context, "qemu", None, vec![state(FindingCode::QemuThreadBlocked, Subject::vm("v"), is_first)]))
+}
+
+fn logging(context: ProbeContext) -> Boxed {
+    let now = context.clock.now();
+    let oom = |at| {
+        Verdict::Occurrence(OccurrenceVerdict {
+            code: FindingCode::MemcgOomKill,
+            subject: Subject::vm("v"),
+            at,
+            count: 2,
+            attributes: Attributes::new().with("pid", 42),
+            evidence: vec![kulprit_model::Evidence::new("kmsg", at, "Killed process 42")],
+        })
+    };
+    Box::pin(send(context, "kernel-log", None, vec![oom(now.offset_usec(-3_000_000_000)), oom(now)]))
+}
+
+macro_rules! probe {
+    ($name:literal, $spawn:ident) => {
+        ProbeSpec { name: $name, meaning: "", sources: "", look_every: Duration::from_secs(60), spawn: $spawn }
+    };
+}
+
+static WELL: &[ProbeSpec] = &[probe!("kvm", well), probe!("kubelet", noticing)];
+static FAULTY_AND_BLIND: &[ProbeSpec] = &[probe!("kvm", faulty), probe!("kubelet", blind)];
+static WELL_AND_BLIND: &[ProbeSpec] = &[probe!("kvm", well), probe!("kubelet", blind)];
+static PANICKING: &[ProbeSpec] = &[probe!("kvm", panicking)];
+static HANGING: &[ProbeSpec] = &[probe!("kvm", hanging), probe!("kubelet", noticing)];
+static PASSING: &[ProbeSpec] = &[probe!("qemu", passing)];
+static LOGGING: &[ProbeSpec] = &[probe!("kernel-log", logging)];
+
+async fn run(specs: &'static [ProbeSpec]) -> (Vec<Checked>, u8) {
+    let checked = check(specs, context, &Clock::kernel()).await;
+    let code = exit_code(&checked);
+    (checked, code)
+}
+
+#[tokio::test]
+async fn notices_are_shown_and_healthy() {
+    let (checked, code) = run(WELL).await;
+    assert_eq!(code, 0);
+    assert_eq!(checked[1].findings[0].code(), FindingCode::KubeletNotInstalled);
+}
+
+#[tokio::test]
+async fn a_fault_wins_over_blindness_and_blindness_over_health() {
+    assert_eq!(run(FAULTY_AND_BLIND).await.1, 1);
+    let (checked, code) = run(WELL_AND_BLIND).await;
+    assert_eq!(code, 2);
+    assert_eq!((checked[0].outcome, checked[1].outcome), (Outcome::Ok, Outcome::Blind));
+}
+
+#[tokio::test]
+async fn a_panicking_probe_is_blind_and_the_others_are_not() {
+    let (checked, code) = run(PANICKING).await;
+    assert_eq!((checked[0].outcome, code), (Outcome::Blind, 2));
+    assert!(human(&checked).contains("panicked"), "{}", human(&checked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_probe_is_blind_after_its_time() {
+    let (checked, code) = run(HANGING).await;
+    assert_eq!((checked[0].outcome, checked[1].outcome, code), (Outcome::Blind, Outcome::Ok, 2));
+    assert!(human(&checked).contains("no answer within 15 s"));
+}
+
+#[tokio::test]
+async fn what_is_only_passing_is_looked_at_again_and_is_no_finding() {
+    let (checked, code) = run(PASSING).await;
+    assert_eq!((checked[0].findings.len(), code), (0, 0));
+    assert!(N_BLOCKED_LOOKS.load(Ordering::Relaxed) >= 2);
+}
+
+#[tokio::test]
+async fn occurrences_count_for_a_quarter_of_an_hour() {
+    let (checked, code) = run(LOGGING).await;
+    assert_eq!((checked[0].findings.len(), code), (1, 1));
+}
+
+#[tokio::test]
+async fn json_has_exactly_the_promised_shape() {
+    let (checked, _) = run(LOGGING).await;
+    let value: serde_json::Value = serde_json::from_str(&json(&checked)).unwrap();
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&value), ["probes"]);
+    assert_eq!(keys(&value["probes"][0]), ["duration_ms", "findings", "name", "outcome"]);
+    let finding = &value["probes"][0]["findings"][0];
+    assert_eq!((finding["code"].as_str(), finding["count"].as_u64()), (Some("MemcgOomKill"), Some(2)));
+    assert_eq!(finding["attributes"]["pid"], "42");
+    assert_eq!(finding["evidence"][0]["text"], "Killed process 42");
+}

@@ -36,8 +36,11 @@ impl Start {
         let lock = match take_lock(dir) {
             Ok(lock) => lock,
             Err(TryLockError::WouldBlock) => {
-                return Err(UsageError::new(format!("the state folder `{}` is in use by another agent", dir.display()))
-                    .fix("end that one, or choose another with --state-dir"));
+                return Err(UsageError::new(format!(
+                    "the state folder `{}` is in use by another agent",
+                    dir.display()
+                ))
+                .fix("end that one, or choose another with --state-dir"));
             }
             Err(TryLockError::Error(error)) => {
                 warn!(dir = %dir.display(), %error, "cannot write the state folder, keeping everything in memory");
@@ -74,7 +77,10 @@ fn next_epoch(path: &Path, from_clock: u64) -> (u64, Option<String>) {
         None => {
             let text: String = text.chars().take(40).collect();
             warn!(path = %path.display(), text, "the start counter cannot be read, taking the clock instead");
-            (from_clock, Some(format!("the start counter `{}` was damaged and was taken from the clock", path.display())))
+            (
+                from_clock,
+                Some(format!("the start counter `{}` was damaged and was taken from the clock", path.display())),
+            )
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The log: segments in order, what is acked of them, and how much may be kept.
 //!
 //! Records get their sequence number here. Acked segments go from the front; when the limit is reached the oldest segment goes
-//! unacked and a [`v1::Loss`] with the exact gap takes its place in the stream. What such a segment says of states is said
-//! anew by the next snapshot, so that what is really lost are the oldest occurrences.
+//! unacked and a [`v1::Loss`] with the exact gap takes its place in the stream, before the records that follow the gap. What
+//! such a segment says of states is said anew by the next snapshot, so that what is really lost are the oldest occurrences.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -87,6 +87,10 @@ pub(super) struct Log {
     streams: BTreeMap<Stream, Progress>,
     fold: Fold,
     positions: BTreeMap<String, String>,
+    /// What was dropped and central does not know of yet.
+    losses: Vec<v1::Loss>,
+    /// Bytes before the first record of the active segment.
+    head_bytes: u64,
     pending: Vec<u8>,
     is_ack_pending: bool,
     status: SpoolStatus,
@@ -118,6 +122,8 @@ impl Log {
             streams: BTreeMap::new(),
             fold: Fold::default(),
             positions: BTreeMap::new(),
+            losses: Vec::new(),
+            head_bytes: 0,
             pending: Vec::new(),
             is_ack_pending: false,
             status: SpoolStatus::default(),
@@ -194,6 +200,7 @@ impl Log {
             error!(%error, "cannot write the spool, keeping records in memory until the agent starts again");
             self.dir = None;
             let mut segment = Segment::in_memory(active.id + 1);
+            self.head_bytes = segment.len;
             segment.commit(&bytes).expect("memory takes it");
             self.segments.push_back(segment);
         }
@@ -203,7 +210,7 @@ impl Log {
             self.ends.entry(active.id).or_default().insert(stream.clone(), self.next_seq - 1);
             self.streams.entry(stream).or_default().last_seq = self.next_seq - 1;
         }
-        if active.len >= self.limit() / N_SEGMENTS {
+        if active.len - self.head_bytes >= self.limit() / N_SEGMENTS {
             let id = active.id + 1;
             self.begin_segment(id);
             self.drop_acked();
@@ -214,6 +221,9 @@ impl Log {
 
     /// Central has everything up to here. Acks of what was never sent are ignored.
     pub(super) fn ack(&mut self, ack: &v1::Ack) {
+        let is_known =
+            |loss: &v1::Loss| loss.boot_id == ack.boot_id && loss.epoch == ack.epoch && loss.last_seq <= ack.seq;
+        self.losses.retain(|loss| !is_known(loss));
         let Some(progress) = self.streams.get_mut(&(ack.boot_id.clone(), ack.epoch)) else { return };
         let seq = ack.seq.min(progress.last_seq);
         if seq > progress.done_seq {
@@ -235,6 +245,10 @@ impl Log {
         let mut items = Vec::new();
         let mut n_bytes = 0;
         let mut cursor = from;
+        if self.segments.front().is_some_and(|oldest| from.segment < oldest.id) {
+            // The reader has not seen what was dropped, if anything was.
+            items.extend(self.losses.iter().cloned().map(Item::Loss));
+        }
         while n_bytes < READ_BYTES {
             let Some(segment) = self.segments.iter().find(|segment| segment.id >= cursor.segment) else { break };
             let offset = if segment.id == cursor.segment { cursor.offset } else { 0 }.max(Segment::start());
@@ -255,7 +269,6 @@ impl Log {
     }
 
     fn take_items(&self, frame: Frame, items: &mut Vec<Item>) {
-        items.extend(frame.losses.into_iter().map(Item::Loss));
         let mut stream: Stream = Default::default();
         let mut done_seq = 0;
         for record in frame.records {
@@ -271,7 +284,12 @@ impl Log {
 
     /// What cannot be read is skipped to the next segment, and said.
     fn skip_damaged(&mut self, cursor: &mut Cursor, because: &str) {
-        error!(segment = cursor.segment, offset = cursor.offset, because, "cannot read the spool, skipping to its next segment");
+        error!(
+            segment = cursor.segment,
+            offset = cursor.offset,
+            because,
+            "cannot read the spool, skipping to its next segment"
+        );
         self.status.n_damaged += 1;
         if Some(cursor.segment) == self.segments.back().map(|last| last.id) {
             let id = cursor.segment + 1;
@@ -315,7 +333,7 @@ impl Log {
         loop {
             match segment.read(offset)? {
                 At::Frame(frame, next) => {
-                    self.learn(segment.id, frame);
+                    self.learn(segment.id, frame, offset == Segment::start());
                     offset = next;
                 }
                 At::End => return Ok(()),
@@ -331,8 +349,13 @@ impl Log {
         }
     }
 
-    fn learn(&mut self, segment: u64, frame: Frame) {
-        let Frame { records, positions, losses: _, acks, memory } = frame;
+    /// `is_head`: it is the first frame, which says all that outlives the segments before it.
+    fn learn(&mut self, segment: u64, frame: Frame, is_head: bool) {
+        let Frame { records, positions, losses, acks, memory } = frame;
+        if is_head {
+            self.losses.clear();
+        }
+        self.losses.extend(losses);
         for record in &memory {
             self.fold.add(record);
         }
@@ -367,8 +390,13 @@ impl Log {
             let positions = self.positions.iter();
             let positions = positions.map(|(probe, text)| Position { probe: probe.clone(), text: text.clone() });
             let mut bytes = Vec::new();
-            let head =
-                Frame { memory: self.fold.records(), positions: positions.collect(), acks: self.acks(), ..Frame::default() };
+            let head = Frame {
+                records: Vec::new(),
+                positions: positions.collect(),
+                losses: self.losses.clone(),
+                acks: self.acks(),
+                memory: self.fold.records(),
+            };
             if head != Frame::default() {
                 frame::encode(&head, &mut bytes);
             }
@@ -378,6 +406,7 @@ impl Log {
                 segment = Segment::in_memory(id);
             }
         }
+        self.head_bytes = segment.len;
         self.segments.push_back(segment);
     }
 
@@ -386,7 +415,11 @@ impl Log {
         let is_kept = |stream: &Stream| self.ends.values().any(|ends| ends.contains_key(stream));
         let streams = self.streams.iter().filter(|(stream, progress)| progress.done_seq > 0 && is_kept(stream));
         streams
-            .map(|((boot_id, epoch), progress)| v1::Ack { boot_id: boot_id.clone(), epoch: *epoch, seq: progress.done_seq })
+            .map(|((boot_id, epoch), progress)| v1::Ack {
+                boot_id: boot_id.clone(),
+                epoch: *epoch,
+                seq: progress.done_seq,
+            })
             .collect()
     }
 
@@ -396,7 +429,8 @@ impl Log {
             let Some(oldest) = self.segments.front() else { return };
             let ends = self.ends.get(&oldest.id);
             let is_acked = ends.is_none_or(|ends| {
-                ends.iter().all(|(stream, seq)| self.streams.get(stream).is_some_and(|progress| progress.done_seq >= *seq))
+                ends.iter()
+                    .all(|(stream, seq)| self.streams.get(stream).is_some_and(|progress| progress.done_seq >= *seq))
             });
             if !is_acked {
                 return;
@@ -420,6 +454,7 @@ impl Log {
             }
             let mut bytes = Vec::new();
             if !losses.is_empty() {
+                self.losses.extend(losses.iter().cloned());
                 frame::encode(&Frame { losses, acks: self.acks(), ..Frame::default() }, &mut bytes);
             }
             if let Some(active) = self.segments.back_mut()

@@ -22,10 +22,10 @@ pub(super) fn start(
     status: watch::Sender<SpoolStatus>,
 ) -> io::Result<()> {
     let worker = Worker { log, clock, status, waiting: Vec::new() };
-    thread::Builder::new().name("spool".to_owned()).stack_size(STACK_BYTES).spawn(move || {
-        worker.run(commands);
-        drop(lock);
-    })?;
+    thread::Builder::new()
+        .name("spool".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || worker.run(commands, lock))?;
     Ok(())
 }
 
@@ -37,7 +37,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    fn run(mut self, mut commands: mpsc::Receiver<Command>, lock: Option<File>) {
         while let Some(first) = commands.blocking_recv() {
             let mut closing = self.take(first);
             for _ in 1..N_GROUP {
@@ -47,6 +47,7 @@ impl Worker {
             self.commit();
             if let Some(reply) = closing {
                 self.log.close();
+                drop((commands, lock));
                 let _ = reply.send(());
                 return;
             }

@@ -25,8 +25,7 @@ impl Burst {
     pub(super) fn new(verdict: OccurrenceVerdict) -> Self {
         let OccurrenceVerdict { code, subject, at, count, attributes, mut evidence } = verdict;
         evidence.truncate(N_EVIDENCE);
-        let occurrence =
-            Occurrence { code, subject, first: at, last: at, count: count.max(1), attributes, evidence };
+        let occurrence = Occurrence { code, subject, first: at, last: at, count: count.max(1), attributes, evidence };
         Self { occurrence, is_waiting: true, sent_usec: i64::MIN }
     }
 

@@ -186,14 +186,14 @@ impl Track {
     }
 
     fn say(&mut self, verdict: StateVerdict, since: Moment, at: Moment) -> Change {
-        let StateVerdict { code, subject, status, unknown_because, hold_key: _, since: _, attributes, evidence } = verdict;
+        let StateVerdict { code, subject, status, unknown_because, hold_key: _, since: _, attributes, evidence } =
+            verdict;
         let unknown_because = unknown_because.filter(|_| status == Status::Unknown);
         if status != Status::Present {
             self.absent_since = None;
         }
         let attributes = if status == Status::Unknown { Attributes::new() } else { attributes };
-        self.state =
-            Some(State { code, subject, status, since, looked: at, unknown_because, attributes, evidence });
+        self.state = Some(State { code, subject, status, since, looked: at, unknown_because, attributes, evidence });
         let was_waiting = std::mem::replace(&mut self.is_edge_waiting, true);
         if was_waiting { Change::Coalesced } else { Change::Edge }
     }
