@@ -16,9 +16,7 @@ mod qemu;
 mod testing;
 mod vm_index;
 
-use std::{
-    collections::BTreeSet, fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeSet, fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use kulprit_daemon::{CancellationToken, Clock};
 use kulprit_host::HostRoot;
@@ -96,15 +94,18 @@ impl ProbeContext {
     /// Starts a look: keeps the time it begins.
     fn begin(&self, probe: &'static str) -> LookDraft {
         let began = self.clock.now();
-        LookDraft { began, look: Look {
-            probe,
-            at: began,
-            took_usec: 0,
-            blind_because: None,
-            verdicts: Vec::new(),
-            sightings: Vec::new(),
-            position: None,
-        } }
+        LookDraft {
+            began,
+            look: Look {
+                probe,
+                at: began,
+                took_usec: 0,
+                blind_because: None,
+                verdicts: Vec::new(),
+                sightings: Vec::new(),
+                position: None,
+            },
+        }
     }
 
     /// A path below the host's root, as our own root sees it; for sockets, which cannot be opened through a [`HostRoot`].

@@ -130,7 +130,9 @@ pub(crate) fn find_binary(configured: Option<&Path>) -> PathBuf {
     const NAME: &str = "kulprit-agent-libvirt";
     match configured {
         Some(path) => path.to_owned(),
-        None => std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(NAME))).unwrap_or_else(|| NAME.into()),
+        None => {
+            std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(NAME))).unwrap_or_else(|| NAME.into())
+        }
     }
 }
 
@@ -142,7 +144,7 @@ mod tests {
     use super::*;
 
     fn frame(boot_usec: u64) -> Vec<u8> {
-        let body = Body::HungEnded(HungEnded { call: "x".to_owned(), domain: None, age_ms: 1, error: None });
+        let body = Body::HungEnded(HungEnded { call: "x".to_owned(), domain: None, age_ms: 1 });
         let bytes = FromWorker { boot_usec, body: Some(body) }.encode_to_vec();
         [u32::try_from(bytes.len()).unwrap().to_be_bytes().as_slice(), &bytes].concat()
     }
@@ -170,7 +172,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_ends_is_an_ended_worker_and_a_missing_one_is_named() {
-        let spec = |binary: &str| WorkerSpec { binary: binary.into(), uri: "test:///default".to_owned(), socket: "/none".into(), look_secs: 1 };
+        let spec = |binary: &str| WorkerSpec {
+            binary: binary.into(),
+            uri: "test:///default".to_owned(),
+            socket: "/none".into(),
+            look_secs: 1,
+        };
         let mut worker = Worker::start(&spec("/bin/false")).unwrap();
         assert!(matches!(worker.next().await, Err(WorkerError::Ended)));
         let error = Worker::start(&spec("/none/kulprit-agent-libvirt")).unwrap_err();

@@ -175,7 +175,9 @@ impl DomainBook {
     /// Every state of every known domain, as nobody can look.
     #[must_use]
     pub fn unknown(&self, because: &str) -> Vec<Verdict> {
-        let of = |uid: &String| STATES.map(|code| Verdict::State(StateVerdict::unknown(code, Subject::vm(uid.as_str()), because)));
+        let of = |uid: &String| {
+            STATES.map(|code| Verdict::State(StateVerdict::unknown(code, Subject::vm(uid.as_str()), because)))
+        };
         self.by_uid.keys().flat_map(of).collect()
     }
 
@@ -242,7 +244,11 @@ fn judge_control_error(at: Moment, domain: &DomainSeen) -> StateVerdict {
     match control_of(domain) {
         Ok(Some(Control { state: 3, details, .. })) => StateVerdict {
             attributes: Attributes::new().with(attribute::DETAIL, details),
-            evidence: vec![Evidence::new(SOURCE, at, format!("libvirt has lost the monitor of {} (details {details})", domain.name))],
+            evidence: vec![Evidence::new(
+                SOURCE,
+                at,
+                format!("libvirt has lost the monitor of {} (details {details})", domain.name),
+            )],
             ..StateVerdict::seen(code, subject, true)
         },
         Ok(_) => StateVerdict::seen(code, subject, false),
@@ -267,7 +273,11 @@ fn judge_io_error(at: Moment, domain: &DomainSeen, known: &mut Known) -> StateVe
         .with_some(attribute::PATH, facts.and_then(|facts| facts.path.as_deref()))
         .with_some(attribute::DISK, facts.and_then(|facts| facts.target.as_deref()));
     let text = format!("{} is paused, reason I/O error{}", domain.name, facts.map(io_in_words).unwrap_or_default());
-    StateVerdict { attributes, evidence: vec![Evidence::new(SOURCE, at, text)], ..StateVerdict::seen(code, subject, true) }
+    StateVerdict {
+        attributes,
+        evidence: vec![Evidence::new(SOURCE, at, text)],
+        ..StateVerdict::seen(code, subject, true)
+    }
 }
 
 fn judge_shutdown(at: Moment, domain: &DomainSeen, known: &Known, sees_powerdown: bool) -> StateVerdict {
@@ -276,13 +286,19 @@ fn judge_shutdown(at: Moment, domain: &DomainSeen, known: &Known, sees_powerdown
         Some(since) => StateVerdict {
             since: Some(since),
             evidence: vec![
-                Evidence::new(SOURCE, since, format!("somebody asked {} to shut down (QEMU event POWERDOWN)", domain.name)),
+                Evidence::new(
+                    SOURCE,
+                    since,
+                    format!("somebody asked {} to shut down (QEMU event POWERDOWN)", domain.name),
+                ),
                 Evidence::new(SOURCE, at, format!("{} still runs", domain.name)),
             ],
             ..StateVerdict::seen(code, subject, true)
         },
         None if domain.id.is_none() => StateVerdict::seen(code, subject, false),
-        None if !sees_powerdown => StateVerdict::unknown(code, subject, "libvirt shows requests to shut down to writable connections only"),
+        None if !sees_powerdown => {
+            StateVerdict::unknown(code, subject, "libvirt shows requests to shut down to writable connections only")
+        }
         None if !known.is_listened_to => {
             StateVerdict::unknown(code, subject, "the guest has run since before this agent listened for such requests")
         }
@@ -341,7 +357,11 @@ fn io_error_reported(at: Moment, uid: &str, alias: &str, action: i32, facts: &Io
             .with(attribute::IO_ERROR, facts.kind)
             .with_some(attribute::PATH, facts.path.as_deref())
             .with_some(attribute::DISK, facts.target.as_deref()),
-        evidence: vec![Evidence::new(SOURCE, at, format!("QEMU had a disk error on {alias}{} and {done}", io_in_words(facts)))],
+        evidence: vec![Evidence::new(
+            SOURCE,
+            at,
+            format!("QEMU had a disk error on {alias}{} and {done}", io_in_words(facts)),
+        )],
     }
 }
 

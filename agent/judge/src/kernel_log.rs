@@ -105,8 +105,7 @@ impl KernelLog {
     /// Whether a report is not complete: the next lines belong to it.
     #[must_use]
     pub fn is_mid_report(&self, now: Moment) -> bool {
-        self.hung_task.is_some()
-            || self.oom_facts.as_ref().is_some_and(|(at, ..)| now.usec_since(*at) < 1_000_000)
+        self.hung_task.is_some() || self.oom_facts.as_ref().is_some_and(|(at, ..)| now.usec_since(*at) < 1_000_000)
     }
 
     /// Gives what still waits for further lines; for when none came.
@@ -162,7 +161,9 @@ fn place(attributes: Attributes, at: Moment, find_owner: FindOwner<'_>) -> (Subj
         return (Subject::Device { name: name.to_owned() }, attributes);
     }
     let number = |key| attributes.get(key).and_then(|text| text.parse::<u32>().ok());
-    let Some(pid) = number(attribute::PID).or_else(|| number(attribute::TID)) else { return (Subject::Node, attributes) };
+    let Some(pid) = number(attribute::PID).or_else(|| number(attribute::TID)) else {
+        return (Subject::Node, attributes);
+    };
     match find_owner(pid, at) {
         Some(owner) => {
             let subject = match owner.vm_uid {
@@ -202,7 +203,11 @@ pub fn lost(at: Moment, n_records: u64) -> OccurrenceVerdict {
         at,
         count: n_records.max(1),
         attributes: Attributes::new(),
-        evidence: vec![Evidence::new(SOURCE, at, format!("{n_records} records were overwritten before they were read"))],
+        evidence: vec![Evidence::new(
+            SOURCE,
+            at,
+            format!("{n_records} records were overwritten before they were read"),
+        )],
     }
 }
 

@@ -81,7 +81,12 @@ pub fn is_active(unit: &UnitObservation) -> bool {
 
 /// Unit and restarts.
 #[must_use]
-pub fn judge_unit(at: Moment, unit: &UnitObservation, expectation: Expectation, history: &mut RestartHistory) -> Vec<Verdict> {
+pub fn judge_unit(
+    at: Moment,
+    unit: &UnitObservation,
+    expectation: Expectation,
+    history: &mut RestartHistory,
+) -> Vec<Verdict> {
     vec![Verdict::State(judge_inactive(at, unit, expectation)), Verdict::State(judge_loop(at, unit, history))]
 }
 
@@ -138,17 +143,23 @@ impl RestartHistory {
         let now = (unit.n_restarts, unit.invocation_id.clone());
         let n_new = match (&self.last, unit.n_restarts) {
             // We came into a loop that was there before us.
-            (None, Some(n)) if unit.sub_state.as_deref() == Some("auto-restart") => usize::try_from(n).unwrap_or(usize::MAX),
+            (None, Some(n)) if unit.sub_state.as_deref() == Some("auto-restart") => {
+                usize::try_from(n).unwrap_or(usize::MAX)
+            }
             (None, _) => 0,
             // A start by hand sets the counter back.
             (Some((Some(before), _)), Some(n)) => usize::try_from(n.saturating_sub(*before)).unwrap_or(usize::MAX),
             (Some((None, _)), Some(_)) => 0,
             // systemd before 235 does not count; a new run is all there is.
-            (Some((_, before)), None) => usize::from(unit.invocation_id.is_some() && before.is_some() && *before != unit.invocation_id),
+            (Some((_, before)), None) => {
+                usize::from(unit.invocation_id.is_some() && before.is_some() && *before != unit.invocation_id)
+            }
         };
         self.last = Some(now);
         self.restarts.extend(std::iter::repeat_n(at, n_new.min(100)));
-        while self.restarts.front().is_some_and(|moment| at.usec_since(*moment) >= WINDOW_USEC) || self.restarts.len() > 100 {
+        while self.restarts.front().is_some_and(|moment| at.usec_since(*moment) >= WINDOW_USEC)
+            || self.restarts.len() > 100
+        {
             self.restarts.pop_front();
         }
     }
@@ -238,7 +249,9 @@ fn unit_facts(unit: &UnitObservation) -> Attributes {
 
 /// When the unit's state changed: by the clock that does not jump, where systemd says so, but not after now.
 fn changed_at(at: Moment, unit: &UnitObservation) -> Moment {
-    let Some(changed_usec) = unit.state_change_monotonic_usec.and_then(|usec| i64::try_from(usec).ok()) else { return at };
+    let Some(changed_usec) = unit.state_change_monotonic_usec.and_then(|usec| i64::try_from(usec).ok()) else {
+        return at;
+    };
     at.offset_usec(changed_usec.saturating_sub(at.boottime_usec).min(0))
 }
 

@@ -45,7 +45,9 @@ fn judge_device(look: &KvmLook) -> Vec<StateVerdict> {
     let unknown = |code, because: &str| StateVerdict::unknown(code, Subject::Node, because);
     let node = match &look.node {
         Ok(node) => *node,
-        Err(error) => return [KvmDeviceMissing, KvmDeviceInaccessible, KvmUnusable].map(|code| unknown(code, error)).to_vec(),
+        Err(error) => {
+            return [KvmDeviceMissing, KvmDeviceInaccessible, KvmUnusable].map(|code| unknown(code, error)).to_vec();
+        }
     };
     let facts = facts();
     let Some(node @ KvmNode { kind: NodeKind::CharacterDevice(_), .. }) = node else {
@@ -100,7 +102,9 @@ fn judge_calls(look: &KvmLook, calls: KvmCalls, facts: Attributes) -> StateVerdi
             present(look, code, facts, format!("KVM_CREATE_VM failed: {error}"))
         }
         (Ok(()), Some(Ok(_)), Some(Ok(()))) => StateVerdict::seen(code, Subject::Node, false),
-        (Ok(()), None, _) | (Ok(()), Some(Ok(_)), None) => StateVerdict::unknown(code, Subject::Node, "the device was not asked"),
+        (Ok(()), None, _) | (Ok(()), Some(Ok(_)), None) => {
+            StateVerdict::unknown(code, Subject::Node, "the device was not asked")
+        }
     }
 }
 
@@ -110,7 +114,9 @@ fn judge_module(look: &KvmLook) -> StateVerdict {
     let code = FindingCode::KvmModuleNotLoaded;
     match (&look.modules, &look.is_registered) {
         (_, Ok(true)) => StateVerdict::seen(code, Subject::Node, false),
-        (Ok(modules), _) if modules.iter().any(|module| module.name != "kvm") => StateVerdict::seen(code, Subject::Node, false),
+        (Ok(modules), _) if modules.iter().any(|module| module.name != "kvm") => {
+            StateVerdict::seen(code, Subject::Node, false)
+        }
         (Ok(_), Ok(false)) => {
             present(look, code, facts(), "no KVM module for this processor is loaded or built in".to_owned())
         }
@@ -127,7 +133,9 @@ fn judge_nested(look: &KvmLook) -> StateVerdict {
     let nested = modules.iter().find_map(|module| Some((&module.name, module.is_nested_enabled?)));
     match nested {
         Some((_, true)) => StateVerdict::seen(code, Subject::Node, false),
-        Some((name, false)) => present(look, code, Attributes::new(), format!("parameter nested of module {name} is off")),
+        Some((name, false)) => {
+            present(look, code, Attributes::new(), format!("parameter nested of module {name} is off"))
+        }
         None => StateVerdict::unknown(code, Subject::Node, "no KVM module says whether guests may use KVM"),
     }
 }
@@ -152,7 +160,9 @@ fn why_no_device(look: &KvmLook) -> Option<String> {
             "the processor shows neither vmx nor svm{}",
             if has_hypervisor { ": this is a virtual machine without nested virtualization" } else { "" }
         )),
-        Ok(_) | Err(_) if modules.iter().all(|module| module.name == "kvm") => Some("no KVM module for this processor is loaded".to_owned()),
+        Ok(_) | Err(_) if modules.iter().all(|module| module.name == "kvm") => {
+            Some("no KVM module for this processor is loaded".to_owned())
+        }
         Ok(_) | Err(_) => None,
     }
 }
@@ -202,7 +212,8 @@ mod tests {
     /// As the most common host: root:kvm 0660, everything works.
     fn well() -> KvmLook {
         let kind = NodeKind::CharacterDevice(DeviceNumber { major: 10, minor: 232 });
-        let module = |name: &str, nested| KvmModule { name: name.to_owned(), is_built_in: false, is_nested_enabled: nested };
+        let module =
+            |name: &str, nested| KvmModule { name: name.to_owned(), is_built_in: false, is_nested_enabled: nested };
         KvmLook {
             at: Moment::default(),
             node: Ok(Some(KvmNode { kind, mode: 0o660, uid: 0, gid: 107 })),
@@ -224,7 +235,11 @@ mod tests {
             })
             .collect();
         assert_eq!(verdicts.iter().map(|verdict| verdict.status).collect::<Vec<_>>(), want, "{verdicts:#?}");
-        let probes: Vec<_> = kulprit_model::catalogue::CATALOGUE.iter().filter(|spec| spec.probe == "kvm").map(|spec| spec.code).collect();
+        let probes: Vec<_> = kulprit_model::catalogue::CATALOGUE
+            .iter()
+            .filter(|spec| spec.probe == "kvm")
+            .map(|spec| spec.code)
+            .collect();
         assert_eq!(verdicts.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), probes, "every state is answered");
         verdicts
     }
@@ -252,7 +267,8 @@ mod tests {
     #[test]
     fn a_missing_driver_and_a_processor_without_it_are_told() {
         let cpu = Ok(CpuVirtualization { has_vmx: false, has_svm: false, has_hypervisor: true });
-        let look = KvmLook { node: Ok(None), calls: None, modules: Ok(vec![]), is_registered: Ok(false), cpu, ..well() };
+        let look =
+            KvmLook { node: Ok(None), calls: None, modules: Ok(vec![]), is_registered: Ok(false), cpu, ..well() };
         let verdicts = check(&look, [Present, Unknown, Unknown, Present, Unknown]);
         assert!(verdicts[0].evidence[1].text.contains("without nested virtualization"));
     }
@@ -276,7 +292,8 @@ mod tests {
     #[test]
     fn a_refused_open_names_the_error() {
         for (errno, name) in [(13, "EACCES"), (1, "EPERM"), (6, "ENXIO"), (71, "71")] {
-            let verdicts = check(&KvmLook { calls: failed_open(errno), ..well() }, [Absent, Present, Unknown, Absent, Absent]);
+            let verdicts =
+                check(&KvmLook { calls: failed_open(errno), ..well() }, [Absent, Present, Unknown, Absent, Absent]);
             assert_eq!(verdicts[1].attributes.get(attribute::ERRNO), Some(name));
             assert_eq!(verdicts[1].attributes.get(attribute::MODE), Some("0660"));
         }
@@ -298,9 +315,18 @@ mod tests {
     #[test]
     fn what_could_not_be_read_is_unknown() {
         let no = || "`/proc/misc` does not exist".to_owned();
-        let look = KvmLook { node: Err(no()), calls: None, modules: Err(no()), is_registered: Err(no()), cpu: Err(no()), ..well() };
+        let look = KvmLook {
+            node: Err(no()),
+            calls: None,
+            modules: Err(no()),
+            is_registered: Err(no()),
+            cpu: Err(no()),
+            ..well()
+        };
         let verdicts = check(&look, [Unknown; 5]);
-        assert!(verdicts.iter().all(|verdict| verdict.unknown_because.as_deref() == Some("`/proc/misc` does not exist")));
+        assert!(
+            verdicts.iter().all(|verdict| verdict.unknown_because.as_deref() == Some("`/proc/misc` does not exist"))
+        );
     }
 
     #[test]

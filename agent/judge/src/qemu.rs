@@ -138,7 +138,13 @@ pub fn judge(look: &QemuLook<'_>, history: &mut ThreadHistory) -> Vec<Verdict> {
     };
     let blocked: Vec<BlockedThread> = look.blocked.iter().filter(counts).cloned().collect();
     let waits = history.take(look.at, &blocked);
-    let states = [judge_blocked(look, &waits), judge_disk(look, &waits), judge_stopped(look), judge_zombie(look), judge_termination(look)];
+    let states = [
+        judge_blocked(look, &waits),
+        judge_disk(look, &waits),
+        judge_stopped(look),
+        judge_zombie(look),
+        judge_termination(look),
+    ];
     states.into_iter().map(Verdict::State).collect()
 }
 
@@ -172,7 +178,9 @@ fn judge_disk(look: &QemuLook<'_>, waits: &Waits<'_>) -> StateVerdict {
         let wait = classify(row);
         Some((*first, *row, wait, wait.storage?))
     });
-    let Some((first, row, wait, storage)) = storage_wait else { return StateVerdict::seen(code, look.subject.clone(), false) };
+    let Some((first, row, wait, storage)) = storage_wait else {
+        return StateVerdict::seen(code, look.subject.clone(), false);
+    };
     let disks = disks_on(look.disks, storage);
     let mut evidence = thread_evidence(look, row, waits.len());
     evidence.extend(disks.iter().map(|disk| Evidence::new(SOURCE, look.at, disk_in_words(disk))));
@@ -218,16 +226,20 @@ fn judge_termination(look: &QemuLook<'_>) -> StateVerdict {
     }
     match look.pending {
         Some(PendingSignals { has_kill: true, .. }) => {
-            let mut verdict = state_present(look, code, format!("SIGKILL was sent to QEMU {} and is not taken", look.pid));
+            let mut verdict =
+                state_present(look, code, format!("SIGKILL was sent to QEMU {} and is not taken", look.pid));
             verdict.attributes = verdict.attributes.with(attribute::SIGNAL, SIGKILL);
             verdict
         }
         Some(PendingSignals { has_term: true, .. }) => {
-            let mut verdict = state_present(look, code, format!("SIGTERM was sent to QEMU {} and is not taken", look.pid));
+            let mut verdict =
+                state_present(look, code, format!("SIGTERM was sent to QEMU {} and is not taken", look.pid));
             verdict.attributes = verdict.attributes.with(attribute::SIGNAL, SIGTERM);
             verdict
         }
-        Some(PendingSignals { has_kill: false, has_term: false }) => StateVerdict::seen(code, look.subject.clone(), false),
+        Some(PendingSignals { has_kill: false, has_term: false }) => {
+            StateVerdict::seen(code, look.subject.clone(), false)
+        }
         None => StateVerdict::unknown(code, look.subject.clone(), "the signals of the process could not be read"),
     }
 }
@@ -251,10 +263,13 @@ pub enum Ended {
 pub fn exited(subject: &Subject, pid: u32, at: Moment, ended: Ended) -> OccurrenceVerdict {
     let attributes = Attributes::new().with(attribute::PID, pid);
     let (attributes, text) = match ended {
-        Ended::Exited(code) => (attributes.with(attribute::EXIT_CODE, code), format!("QEMU {pid} exited with code {code}")),
-        Ended::Killed { signal } => {
-            (attributes.with(attribute::SIGNAL, signal), format!("QEMU {pid} was ended by signal {signal}{}", signal_name(signal)))
+        Ended::Exited(code) => {
+            (attributes.with(attribute::EXIT_CODE, code), format!("QEMU {pid} exited with code {code}"))
         }
+        Ended::Killed { signal } => (
+            attributes.with(attribute::SIGNAL, signal),
+            format!("QEMU {pid} was ended by signal {signal}{}", signal_name(signal)),
+        ),
         Ended::NotTold => (attributes, format!("QEMU {pid} ended")),
     };
     OccurrenceVerdict {
@@ -291,7 +306,9 @@ fn n_alive(look: &QemuLook<'_>) -> usize {
 
 fn state_present(look: &QemuLook<'_>, code: FindingCode, text: String) -> StateVerdict {
     StateVerdict {
-        attributes: Attributes::new().with(attribute::PID, look.pid).with(attribute::PROCESS_STATE, look.leader.letter()),
+        attributes: Attributes::new()
+            .with(attribute::PID, look.pid)
+            .with(attribute::PROCESS_STATE, look.leader.letter()),
         evidence: vec![Evidence::new(SOURCE, look.at, text)],
         ..StateVerdict::seen(code, look.subject.clone(), true)
     }

@@ -38,9 +38,29 @@ struct Row {
 use Storage::{AnyFileSystem, Block, FileSystem};
 
 const WRITES: &[&str] = &[
-    "vfs_write*", "ksys_write", "ksys_pwrite64", "do_pwritev", "do_writev", "vfs_iter_write", "vfs_iocb_iter_write", "do_iter_write",
-    "aio_write*", "io_write", "io_submit_one", "vfs_fallocate", "do_splice*", "iter_file_splice_write", "mnt_want_write*",
-    "do_ftruncate", "do_sys_ftruncate", "filp_open", "do_filp_open", "do_page_mkwrite", "ext4_page_mkwrite", "sb_start_*", "__sb_start_write",
+    "vfs_write*",
+    "ksys_write",
+    "ksys_pwrite64",
+    "do_pwritev",
+    "do_writev",
+    "vfs_iter_write",
+    "vfs_iocb_iter_write",
+    "do_iter_write",
+    "aio_write*",
+    "io_write",
+    "io_submit_one",
+    "vfs_fallocate",
+    "do_splice*",
+    "iter_file_splice_write",
+    "mnt_want_write*",
+    "do_ftruncate",
+    "do_sys_ftruncate",
+    "filp_open",
+    "do_filp_open",
+    "do_page_mkwrite",
+    "ext4_page_mkwrite",
+    "sb_start_*",
+    "__sb_start_write",
 ];
 
 macro_rules! rows {
@@ -103,7 +123,11 @@ fn matches(pattern: &str, name: &str) -> bool {
 /// Whether the thread waits for its own process to write a core dump: that ends by itself, and a kill ends it too.
 #[must_use]
 pub fn is_core_dump(wchan: Option<&str>, frames: &[String]) -> bool {
-    frames.iter().map(String::as_str).chain(wchan).any(|name| matches("coredump_task_exit", name) || matches("coredump_wait", name))
+    frames
+        .iter()
+        .map(String::as_str)
+        .chain(wchan)
+        .any(|name| matches("coredump_task_exit", name) || matches("coredump_wait", name))
 }
 
 #[cfg(test)]
@@ -115,7 +139,10 @@ mod tests {
     #[track_caller]
     fn check(stack: &str, kind: &str, storage: Option<Storage>) {
         let frames: Vec<String> = stack.split_whitespace().map(str::to_owned).collect();
-        assert_eq!(classify(frames.first().map(String::as_str), &frames), Wait { kind: classify(None, &frames).kind, storage });
+        assert_eq!(
+            classify(frames.first().map(String::as_str), &frames),
+            Wait { kind: classify(None, &frames).kind, storage }
+        );
         assert_eq!(classify(None, &frames).kind, kind, "{stack}");
     }
 
@@ -136,7 +163,11 @@ mod tests {
 
     #[test]
     fn a_stalled_disk_is_local_storage() {
-        check("io_schedule folio_wait_bit_common folio_wait_writeback __filemap_fdatawait_range file_write_and_wait_range ext4_sync_file do_fsync", WAIT_LOCAL_STORAGE, Some(FileSystem(&["ext4", "ext3", "ext2"])));
+        check(
+            "io_schedule folio_wait_bit_common folio_wait_writeback __filemap_fdatawait_range file_write_and_wait_range ext4_sync_file do_fsync",
+            WAIT_LOCAL_STORAGE,
+            Some(FileSystem(&["ext4", "ext3", "ext2"])),
+        );
         check("io_schedule blk_mq_get_tag __blk_mq_alloc_requests blk_mq_submit_bio", WAIT_LOCAL_STORAGE, Some(Block));
         check("submit_bio_wait blkdev_issue_flush blkdev_fsync", WAIT_LOCAL_STORAGE, Some(Block));
         check("io_schedule", WAIT_LOCAL_STORAGE, Some(Block));
@@ -146,9 +177,21 @@ mod tests {
 
     #[test]
     fn network_storage_wins_over_the_page_functions_it_waits_in() {
-        check("rpc_wait_bit_killable __rpc_wait_for_completion_task nfs4_proc_commit io_schedule", WAIT_NETWORK_STORAGE, Some(FileSystem(&["nfs"])));
-        check("io_schedule folio_wait_bit_common nfs_wb_folio filemap_write_and_wait_range", WAIT_NETWORK_STORAGE, Some(FileSystem(&["nfs"])));
-        check("request_wait_answer fuse_simple_request fuse_direct_io", WAIT_NETWORK_STORAGE, Some(FileSystem(&["fuse", "virtiofs"])));
+        check(
+            "rpc_wait_bit_killable __rpc_wait_for_completion_task nfs4_proc_commit io_schedule",
+            WAIT_NETWORK_STORAGE,
+            Some(FileSystem(&["nfs"])),
+        );
+        check(
+            "io_schedule folio_wait_bit_common nfs_wb_folio filemap_write_and_wait_range",
+            WAIT_NETWORK_STORAGE,
+            Some(FileSystem(&["nfs"])),
+        );
+        check(
+            "request_wait_answer fuse_simple_request fuse_direct_io",
+            WAIT_NETWORK_STORAGE,
+            Some(FileSystem(&["fuse", "virtiofs"])),
+        );
         check("__drbd_make_request.isra.0 drbd_submit_bio submit_bio_wait", WAIT_NETWORK_STORAGE, Some(Block));
     }
 

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kulprit_daemon::backoff::{Backoff, BackoffPolicy, random_seed};
-use kulprit_judge::domain::{DaemonSeen, DomainBook, DomainSeen, EventSeen, judge_daemon};
 use kulprit_judge::Verdict;
+use kulprit_judge::domain::{DaemonSeen, DomainBook, DomainSeen, EventSeen, judge_daemon};
 use kulprit_model::{FindingCode, Moment, Status, Subject};
 use kulprit_proto::worker::{FromWorker, GetDiskErrors, Poll, from_worker::Body, to_worker::Request};
 use tokio::time::Instant;
@@ -165,8 +165,10 @@ impl Probe {
                     continue;
                 }
                 // Whoever looks once did not listen before: that is no blindness.
-                look.verdicts.retain(|verdict| !matches!(verdict, Verdict::State(state)
-                    if state.code == FindingCode::GuestShutdownRequested && state.status == Status::Unknown));
+                look.verdicts.retain(|verdict| {
+                    !matches!(verdict, Verdict::State(state)
+                    if state.code == FindingCode::GuestShutdownRequested && state.status == Status::Unknown)
+                });
             }
             if !self.context.send(look).await || self.context.once {
                 return Ok(());
@@ -192,7 +194,8 @@ impl Probe {
             }
             Body::ConnectionLost(lost) => {
                 let seen = translate::lost(&lost);
-                let is_missing = matches!(&seen, DaemonSeen::Lost { failure, .. } if translate::is_not_running(*failure));
+                let is_missing =
+                    matches!(&seen, DaemonSeen::Lost { failure, .. } if translate::is_not_running(*failure));
                 let is_expected = !is_missing || self.presence.is_expected().is_ok();
                 self.set_daemon(if is_expected { seen } else { self.presence.without_socket() })
             }
@@ -216,7 +219,8 @@ impl Probe {
             }
             Body::Reply(reply) => match self.questions.remove(&reply.request_id) {
                 Some(uid) => {
-                    let errors: Vec<_> = reply.disk_errors.into_iter().map(|error| (error.target, error.error)).collect();
+                    let errors: Vec<_> =
+                        reply.disk_errors.into_iter().map(|error| (error.target, error.error)).collect();
                     self.book.disk_errors(&uid, &errors);
                     Outcome { requests: vec![Request::Poll(Poll {})], ..Outcome::default() }
                 }
@@ -266,7 +270,8 @@ impl Probe {
             self.since.remove(uid);
         }
         let sightings: Vec<Sighting> = parts.iter().filter_map(|part| self.sighting(at, part)).collect();
-        let questions = seen.iter().filter(|domain| self.book.take_disk_question(domain)).map(|domain| domain.uid.clone());
+        let questions =
+            seen.iter().filter(|domain| self.book.take_disk_question(domain)).map(|domain| domain.uid.clone());
         let requests = questions.map(|uuid| Request::GetDiskErrors(GetDiskErrors { uuid })).collect();
         let look = draft
             .verdicts(judge_daemon(at, &self.context.config.libvirt.uri, &self.daemon))
@@ -298,7 +303,11 @@ impl Probe {
         if disks.error.is_some() {
             return;
         }
-        let targets = disks.disks.into_iter().map(|disk| DiskTarget { target: disk.target, alias: disk.alias, source: disk.source });
+        let targets = disks.disks.into_iter().map(|disk| DiskTarget {
+            target: disk.target,
+            alias: disk.alias,
+            source: disk.source,
+        });
         self.context.vms.set_disks(&disks.uuid, targets.collect());
     }
 
@@ -311,7 +320,8 @@ impl Probe {
             self.context.vms.started.notify_one();
         }
         let occurrence = self.book.event(at, &event.uuid, &seen);
-        let look = occurrence.map(|occurrence| draft.verdicts([Verdict::Occurrence(occurrence)]).end(&self.context.clock));
+        let look =
+            occurrence.map(|occurrence| draft.verdicts([Verdict::Occurrence(occurrence)]).end(&self.context.clock));
         Outcome { look, requests: vec![Request::Poll(Poll {})], is_answer: false }
     }
 }

@@ -295,7 +295,8 @@ fn find_owner(procfs: &Procfs, vms: &VmIndex, task: u32, at: Moment) -> Option<T
     };
     of_vm(task).or_else(|| {
         let pid = procfs.status(task).ok()?.tgid?;
-        of_vm(pid).or_else(|| Some(TaskOwner { pid, start_ticks: procfs.stat(pid).ok()?.start_time_ticks, vm_uid: None }))
+        of_vm(pid)
+            .or_else(|| Some(TaskOwner { pid, start_ticks: procfs.stat(pid).ok()?.start_time_ticks, vm_uid: None }))
     })
 }
 

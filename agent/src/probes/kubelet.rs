@@ -16,8 +16,8 @@ use kulprit_host::http::{self, HttpError};
 use kulprit_host::systemd::{SYSTEM_BUS_PATH, SystemdUnits, UnitChange, UnitObservation, Units, UnitsError};
 use kulprit_judge::Verdict;
 use kulprit_judge::kubelet::{
-    Expectation, HealthzSeen, ProcessSeen, RestartHistory, is_active, judge_healthz, judge_installed, judge_process, judge_unit,
-    unknown_unit,
+    Expectation, HealthzSeen, ProcessSeen, RestartHistory, is_active, judge_healthz, judge_installed, judge_process,
+    judge_unit, unknown_unit,
 };
 use kulprit_model::attribute;
 use tokio::time::Instant;
@@ -40,8 +40,12 @@ const BACKOFF: BackoffPolicy = BackoffPolicy { base: Duration::from_millis(250),
 /// Period of looks at a stalled process: its hold is 3 s.
 const STALLED_EVERY: Duration = Duration::from_secs(1);
 /// What a kubelet leaves behind, below the host's root.
-const STATE_PATHS: [&str; 4] =
-    ["var/lib/kubelet/pki", "var/lib/kubelet/pods", "var/lib/rancher/k3s/agent/pod-manifests", "var/lib/rancher/rke2/agent/pod-manifests"];
+const STATE_PATHS: [&str; 4] = [
+    "var/lib/kubelet/pki",
+    "var/lib/kubelet/pods",
+    "var/lib/rancher/k3s/agent/pod-manifests",
+    "var/lib/rancher/rke2/agent/pod-manifests",
+];
 
 async fn run(context: ProbeContext) {
     let (host, config) = (context.host.clone(), std::sync::Arc::clone(&context.config));
@@ -239,7 +243,8 @@ impl Probe {
             is_asked |= is_running;
             let at = self.context.clock.now();
             let stalled = judge_process(at, &unit.name, &process);
-            self.is_stalled |= matches!(&stalled, Verdict::State(state) if state.status == kulprit_model::Status::Present);
+            self.is_stalled |=
+                matches!(&stalled, Verdict::State(state) if state.status == kulprit_model::Status::Present);
             draft = draft.verdicts([stalled, judge_healthz(at, &unit.name, &healthz)]);
         }
         draft
@@ -248,7 +253,10 @@ impl Probe {
     async fn ask_healthz(&self) -> HealthzSeen {
         let config = &self.context.config;
         let Some((address, path)) = split_url(&config.healthz_url) else {
-            return HealthzSeen::Unknown(format!("healthz_url `{}` is not http://ADDRESS:PORT/PATH", config.healthz_url));
+            return HealthzSeen::Unknown(format!(
+                "healthz_url `{}` is not http://ADDRESS:PORT/PATH",
+                config.healthz_url
+            ));
         };
         match http::get(address, path, config.healthz_deadline.get()).await {
             Ok(answer) => HealthzSeen::Answered { status: answer.status, body: answer.body },
@@ -271,9 +279,14 @@ impl Probe {
             None => self.context.host_path(SYSTEM_BUS_PATH.as_ref()).display().to_string(),
         };
         match error {
-            UnitsError::Connect { .. } => format!("no system bus at {}: is systemd running here? ({})", bus(), chain(error)),
+            UnitsError::Connect { .. } => {
+                format!("no system bus at {}: is systemd running here? ({})", bus(), chain(error))
+            }
             UnitsError::NoManager => format!("systemd is not on the system bus at {}: is it running here?", bus()),
-            UnitsError::Timeout { .. } | UnitsError::Refused { .. } | UnitsError::Malformed { .. } | UnitsError::BusLost { .. } => chain(error),
+            UnitsError::Timeout { .. }
+            | UnitsError::Refused { .. }
+            | UnitsError::Malformed { .. }
+            | UnitsError::BusLost { .. } => chain(error),
         }
     }
 }

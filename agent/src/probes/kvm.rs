@@ -37,7 +37,9 @@ async fn run(context: ProbeContext) {
     loop {
         if watch.is_none() && !context.once {
             watch = KvmWatch::open(&context.host)
-                .inspect_err(|error| debug!(probe = NAME, error = %chain(error), "the device is not watched, only polled"))
+                .inspect_err(
+                    |error| debug!(probe = NAME, error = %chain(error), "the device is not watched, only polled"),
+                )
                 .ok();
         }
         let draft = context.begin(NAME);

@@ -127,7 +127,9 @@ impl Probe {
     fn period(&self) -> Duration {
         let config = &self.context.config;
         let suspects = self.context.suspects.borrow();
-        let is_close = |row: &Tracked| row.has_blocked_thread || row.identity.uid.as_ref().is_some_and(|uid| suspects.contains(uid));
+        let is_close = |row: &Tracked| {
+            row.has_blocked_thread || row.identity.uid.as_ref().is_some_and(|uid| suspects.contains(uid))
+        };
         if self.tracked.values().any(is_close) { config.blocked_every.get() } else { config.qemu_every.get() }
     }
 
@@ -167,7 +169,9 @@ impl Probe {
                 scan
             }
             Err(Late { for_secs }) => {
-                return draft.blind(format!("reading procfs has not returned for {for_secs} s")).end(&self.context.clock);
+                return draft
+                    .blind(format!("reading procfs has not returned for {for_secs} s"))
+                    .end(&self.context.clock);
             }
         };
         let Scan { found, threads, errors } = match scan {

@@ -92,7 +92,12 @@ impl VmIndex {
         if let Some(process) = self.by_pid(task, at) {
             return Some((task, process));
         }
-        let pid = self.lock().by_pid.iter().find(|(_, process)| process.tids.binary_search(&task).is_ok()).map(|(pid, _)| *pid)?;
+        let pid = self
+            .lock()
+            .by_pid
+            .iter()
+            .find(|(_, process)| process.tids.binary_search(&task).is_ok())
+            .map(|(pid, _)| *pid)?;
         Some((pid, self.by_pid(pid, at)?))
     }
 

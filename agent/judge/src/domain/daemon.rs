@@ -59,7 +59,8 @@ pub enum DaemonSeen {
 #[must_use]
 pub fn judge_daemon(at: Moment, uri: &str, seen: &DaemonSeen) -> Vec<Verdict> {
     use FindingCode::{LibvirtNotInstalled, LibvirtUnreachable, LibvirtUnresponsive};
-    let subject = |code| if code == LibvirtNotInstalled { Subject::Node } else { Subject::Libvirt { uri: uri.to_owned() } };
+    let subject =
+        |code| if code == LibvirtNotInstalled { Subject::Node } else { Subject::Libvirt { uri: uri.to_owned() } };
     let absent = |code| StateVerdict::seen(code, subject(code), false);
     let unknown = |code, because: &str| StateVerdict::unknown(code, subject(code), because);
     let present = |code, failure: Option<&str>, text: String| StateVerdict {
@@ -74,12 +75,12 @@ pub fn judge_daemon(at: Moment, uri: &str, seen: &DaemonSeen) -> Vec<Verdict> {
             let hangs = present(LibvirtUnresponsive, Some(attribute::FAILURE_TIMEOUT), text);
             [absent(LibvirtUnreachable), hangs, absent(LibvirtNotInstalled)]
         }
-        DaemonSeen::NotExpected(why) => [
-            absent(LibvirtUnreachable),
-            absent(LibvirtUnresponsive),
-            present(LibvirtNotInstalled, None, why.clone()),
-        ],
-        DaemonSeen::Unknown(why) => [LibvirtUnreachable, LibvirtUnresponsive, LibvirtNotInstalled].map(|code| unknown(code, why)),
+        DaemonSeen::NotExpected(why) => {
+            [absent(LibvirtUnreachable), absent(LibvirtUnresponsive), present(LibvirtNotInstalled, None, why.clone())]
+        }
+        DaemonSeen::Unknown(why) => {
+            [LibvirtUnreachable, LibvirtUnresponsive, LibvirtNotInstalled].map(|code| unknown(code, why))
+        }
         DaemonSeen::Lost { failure, text } => {
             let (unreachable, unresponsive) = match failure {
                 DaemonFailure::NoSocket | DaemonFailure::Refused | DaemonFailure::Closed => {
@@ -88,14 +89,19 @@ pub fn judge_daemon(at: Moment, uri: &str, seen: &DaemonSeen) -> Vec<Verdict> {
                         DaemonFailure::Refused => attribute::FAILURE_REFUSED,
                         _ => attribute::FAILURE_RESET,
                     };
-                    (present(LibvirtUnreachable, Some(name), text.clone()), unknown(LibvirtUnresponsive, "the daemon does not run"))
+                    (
+                        present(LibvirtUnreachable, Some(name), text.clone()),
+                        unknown(LibvirtUnresponsive, "the daemon does not run"),
+                    )
                 }
-                DaemonFailure::Unanswered | DaemonFailure::Keepalive => {
-                    (absent(LibvirtUnreachable), present(LibvirtUnresponsive, Some(attribute::FAILURE_TIMEOUT), text.clone()))
-                }
-                DaemonFailure::Protocol => {
-                    (absent(LibvirtUnreachable), present(LibvirtUnresponsive, Some(attribute::FAILURE_MALFORMED), text.clone()))
-                }
+                DaemonFailure::Unanswered | DaemonFailure::Keepalive => (
+                    absent(LibvirtUnreachable),
+                    present(LibvirtUnresponsive, Some(attribute::FAILURE_TIMEOUT), text.clone()),
+                ),
+                DaemonFailure::Protocol => (
+                    absent(LibvirtUnreachable),
+                    present(LibvirtUnresponsive, Some(attribute::FAILURE_MALFORMED), text.clone()),
+                ),
                 DaemonFailure::Denied | DaemonFailure::Other => {
                     (unknown(LibvirtUnreachable, text), unknown(LibvirtUnresponsive, text))
                 }

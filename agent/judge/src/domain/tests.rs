@@ -33,7 +33,13 @@ fn paused_on_io() -> DomainSeen {
 
 fn io_event(reason: &str) -> EventSeen {
     let text = |text: &str| text.to_owned();
-    EventSeen::IoError { path: text("/a.img"), alias: text("virtio-disk0"), target: Some(text("vda")), action: 1, reason: text(reason) }
+    EventSeen::IoError {
+        path: text("/a.img"),
+        alias: text("virtio-disk0"),
+        target: Some(text("vda")),
+        action: 1,
+        reason: text(reason),
+    }
 }
 
 /// A book that has seen the domain stopped, so that its whole run is known.
@@ -85,7 +91,12 @@ fn an_unanswered_command_keeps_its_start_and_another_one_has_its_own() {
     assert_eq!((later.since, &later.hold_key), (first.since, &first.hold_key));
     let other = check(&mut book, 14, &occupied(20), [Present, Absent, Absent, Absent]).remove(0);
     assert_ne!(other.hold_key, first.hold_key);
-    check(&mut book, 16, &DomainSeen { control: Some(Control { state: 1, details: 0, state_ms: 0 }), ..running() }, [Absent; 4]);
+    check(
+        &mut book,
+        16,
+        &DomainSeen { control: Some(Control { state: 1, details: 0, state_ms: 0 }), ..running() },
+        [Absent; 4],
+    );
 }
 
 #[test]
@@ -97,7 +108,8 @@ fn a_lost_monitor_is_said_with_its_detail() {
 
 #[test]
 fn a_pause_on_a_full_volume_names_the_disk_from_the_event() {
-    for (reason, kind) in [("enospc", attribute::IO_NO_SPACE), ("", attribute::IO_OTHER), ("eio", attribute::IO_OTHER)] {
+    for (reason, kind) in [("enospc", attribute::IO_NO_SPACE), ("", attribute::IO_OTHER), ("eio", attribute::IO_OTHER)]
+    {
         let mut book = book();
         check(&mut book, 1, &running(), [Absent; 4]);
         let reported = book.event(second(2), "a", &io_event(reason)).unwrap();
@@ -129,7 +141,9 @@ fn a_pause_from_before_us_is_asked_about_once() {
 
 #[test]
 fn crashes_are_failures_and_other_stops_are_not() {
-    for (event, detail, is_failure) in [(5, 2, true), (5, 5, true), (8, 0, true), (5, 0, false), (5, 1, false), (5, 3, false)] {
+    for (event, detail, is_failure) in
+        [(5, 2, true), (5, 5, true), (8, 0, true), (5, 0, false), (5, 1, false), (5, 3, false)]
+    {
         let found = book().event(second(1), "a", &EventSeen::Lifecycle { event, detail });
         assert_eq!(found.is_some(), is_failure, "{event}/{detail}");
     }
@@ -169,7 +183,13 @@ fn who_did_not_listen_does_not_know_of_requests() {
 
 #[test]
 fn a_failed_call_is_unknown_with_its_words() {
-    let failed = DomainSeen { state: None, reason: None, control: None, errors: vec!["virDomainGetState: no".to_owned()], ..running() };
+    let failed = DomainSeen {
+        state: None,
+        reason: None,
+        control: None,
+        errors: vec!["virDomainGetState: no".to_owned()],
+        ..running()
+    };
     let states = check(&mut book(), 1, &failed, [Unknown, Unknown, Unknown, Absent]);
     assert_eq!(states[0].unknown_because.as_deref(), Some("virDomainGetState: no"));
     assert_eq!(book().unknown("the daemon does not run").len(), 4);

@@ -29,8 +29,11 @@ fn read(lines: &[&str]) -> Vec<OccurrenceVerdict> {
     out
 }
 
+/// Code, subject, attributes.
+type Want<'a> = (FindingCode, &'a str, &'a [(&'a str, &'a str)]);
+
 #[track_caller]
-fn check(lines: &[&str], want: &[(FindingCode, &str, &[(&str, &str)])]) {
+fn check(lines: &[&str], want: &[Want<'_>]) {
     let found = read(lines);
     let codes: Vec<_> = found.iter().map(|verdict| (verdict.code, verdict.subject.to_string())).collect();
     let wanted: Vec<_> = want.iter().map(|(code, subject, _)| (*code, (*subject).to_owned())).collect();
@@ -68,10 +71,17 @@ fn a_recorded_oom_names_victim_limit_and_vm() {
     let recorded = include_str!("../../fixtures/kubevirt-1.8.4/memcg-oom.kmsg.txt");
     let lines: Vec<&str> = recorded.lines().collect();
     let pod = "/klab/n1/kubepods/burstable/pod35ecf38c-a011-4ce0-b48f-ebd575a891e9/a38f51a9b60ecd70076d4e12cb5f9080d892f21d0c3d9a15afff311dba7dbcf2";
-    check(&lines, &[
-        (FindingCode::MemcgOomKill, "process/14261@78", &[("comm", "virt-handler"), ("memcg", "/klab/n1"), ("pid", "14261")]),
-        (FindingCode::MemcgOomKill, &format!("vm/{VM}"), &[("comm", "qemu-kvm"), ("memcg", pod), ("pid", "13094")]),
-    ]);
+    check(
+        &lines,
+        &[
+            (
+                FindingCode::MemcgOomKill,
+                "process/14261@78",
+                &[("comm", "virt-handler"), ("memcg", "/klab/n1"), ("pid", "14261")],
+            ),
+            (FindingCode::MemcgOomKill, &format!("vm/{VM}"), &[("comm", "qemu-kvm"), ("memcg", pod), ("pid", "13094")]),
+        ],
+    );
     assert_eq!(read(&lines)[1].evidence.len(), 2, "the facts and the kill");
 }
 
@@ -95,7 +105,11 @@ fn old_kernels_announce_and_then_kill_once() {
             "Memory cgroup out of memory: Kill process 13094 (qemu-kvm) score 1001 or sacrifice child",
             "Killed process 13094 (qemu-kvm) total-vm:736744kB, anon-rss:127888kB, file-rss:0kB, shmem-rss:0kB",
         ],
-        &[(FindingCode::MemcgOomKill, &format!("vm/{VM}"), &[("comm", "qemu-kvm"), ("memcg", "/machine/qemu-1"), ("pid", "13094")])],
+        &[(
+            FindingCode::MemcgOomKill,
+            &format!("vm/{VM}"),
+            &[("comm", "qemu-kvm"), ("memcg", "/machine/qemu-1"), ("pid", "13094")],
+        )],
     );
     check(
         &[
@@ -134,7 +148,11 @@ fn a_hung_thread_is_its_vms_and_its_process_comes_from_the_lines_after() {
             "\"echo 0 > /proc/sys/kernel/hung_task_timeout_secs\" disables this message.",
             "task:worker          state:D stack:0     pid:777 tgid:13094 ppid:14100  task_flags:0x404040 flags:0x00004002",
         ],
-        &[(FindingCode::HungTask, &format!("vm/{VM}"), &[("blocked_secs", "122"), ("comm", "worker"), ("pid", "13094"), ("tid", "777")])],
+        &[(
+            FindingCode::HungTask,
+            &format!("vm/{VM}"),
+            &[("blocked_secs", "122"), ("comm", "worker"), ("pid", "13094"), ("tid", "777")],
+        )],
     );
 }
 
@@ -142,7 +160,11 @@ fn a_hung_thread_is_its_vms_and_its_process_comes_from_the_lines_after() {
 fn a_hung_thread_without_further_lines_is_looked_up() {
     check(
         &["INFO: task worker:15030 blocked for more than 122 seconds."],
-        &[(FindingCode::HungTask, &format!("vm/{VM}"), &[("blocked_secs", "122"), ("comm", "worker"), ("pid", "13094"), ("tid", "15030")])],
+        &[(
+            FindingCode::HungTask,
+            &format!("vm/{VM}"),
+            &[("blocked_secs", "122"), ("comm", "worker"), ("pid", "13094"), ("tid", "15030")],
+        )],
     );
     check(
         &[
@@ -167,11 +189,19 @@ fn a_second_report_does_not_take_the_first_ones_lines() {
 #[test]
 fn crashes_name_signal_and_thread() {
     check(
-        &["traps: CPU 0/KVM[3893] general protection fault ip:55d0c0a8b3f2 sp:7f0a7c9a30 error:0 in qemu-kvm[55d0c0600000+8a5000]"],
-        &[(FindingCode::ProcessCrashed, &format!("vm/{VM}"), &[("comm", "CPU 0/KVM"), ("pid", "13094"), ("tid", "3893")])],
+        &[
+            "traps: CPU 0/KVM[3893] general protection fault ip:55d0c0a8b3f2 sp:7f0a7c9a30 error:0 in qemu-kvm[55d0c0600000+8a5000]",
+        ],
+        &[(
+            FindingCode::ProcessCrashed,
+            &format!("vm/{VM}"),
+            &[("comm", "CPU 0/KVM"), ("pid", "13094"), ("tid", "3893")],
+        )],
     );
     check(
-        &["qemu-system-x86[5]: segfault at 0 ip 00007f1 sp 00007ff error 6 in libc.so.6[7f1+155000] likely on CPU 0 (core 0, socket 0)"],
+        &[
+            "qemu-system-x86[5]: segfault at 0 ip 00007f1 sp 00007ff error 6 in libc.so.6[7f1+155000] likely on CPU 0 (core 0, socket 0)",
+        ],
         &[(FindingCode::ProcessCrashed, "process/5@0", &[("comm", "qemu-system-x86"), ("signal", "11"), ("tid", "5")])],
     );
 }

@@ -76,16 +76,28 @@ fn only_a_unit_that_does_not_run_is_inactive() {
 fn a_unit_nobody_wants_may_be_inactive() {
     let expected = Expectation { was_active: true, has_state_on_disk: false };
     let used = Expectation { was_active: false, has_state_on_disk: true };
-    for (unit_file_state, want) in
-        [(Some("disabled"), Absent), (Some("masked"), Absent), (None, Absent), (Some("enabled"), Present), (Some("static"), Present)]
-    {
+    for (unit_file_state, want) in [
+        (Some("disabled"), Absent),
+        (Some("masked"), Absent),
+        (None, Absent),
+        (Some("enabled"), Present),
+        (Some("static"), Present),
+    ] {
         check_inactive(&never_run(unit_file_state), Expectation::default(), want);
         check_inactive(&never_run(unit_file_state), expected, Present);
         check_inactive(&never_run(unit_file_state), used, Present);
     }
     // Disabled, and yet it has run in this boot.
-    check_inactive(&UnitObservation { unit_file_state: Some("disabled".to_owned()), ..state("inactive") }, Expectation::default(), Present);
-    check_inactive(&UnitObservation { active_state: Some("failed".to_owned()), ..never_run(Some("disabled")) }, Expectation::default(), Present);
+    check_inactive(
+        &UnitObservation { unit_file_state: Some("disabled".to_owned()), ..state("inactive") },
+        Expectation::default(),
+        Present,
+    );
+    check_inactive(
+        &UnitObservation { active_state: Some("failed".to_owned()), ..never_run(Some("disabled")) },
+        Expectation::default(),
+        Present,
+    );
 }
 
 #[test]
@@ -98,7 +110,10 @@ fn a_dead_unit_says_how_and_since_when() {
     let verdict = judge_inactive(second(9), &unit, Expectation::default());
     assert_eq!(verdict.since, Some(second(5)));
     assert_eq!(verdict.attributes.get(attribute::RESULT), Some("signal"));
-    assert_eq!(verdict.evidence[0].text, "kubelet.service is failed (running), result signal, its main process was ended by signal 9");
+    assert_eq!(
+        verdict.evidence[0].text,
+        "kubelet.service is failed (running), result signal, its main process was ended by signal 9"
+    );
     let later = UnitObservation { state_change_monotonic_usec: Some(u64::MAX), ..state("failed") };
     assert_eq!(judge_inactive(second(9), &later, Expectation::default()).since, Some(second(9)), "never after now");
 }
@@ -106,7 +121,9 @@ fn a_dead_unit_says_how_and_since_when() {
 /// Looks at (second, NRestarts).
 fn is_loop_after(looks: &[(i64, u32)]) -> Status {
     let mut history = RestartHistory::default();
-    let look = |(at, n): &(i64, u32)| judge_loop(second(*at), &UnitObservation { n_restarts: Some(*n), ..active() }, &mut history).status;
+    let look = |(at, n): &(i64, u32)| {
+        judge_loop(second(*at), &UnitObservation { n_restarts: Some(*n), ..active() }, &mut history).status
+    };
     looks.iter().map(look).last().expect("looks")
 }
 
@@ -124,7 +141,11 @@ fn three_restarts_in_ten_minutes_are_a_loop() {
 #[test]
 fn a_loop_from_before_us_is_seen_at_once() {
     for (n_restarts, want) in [(2, Absent), (3, Present)] {
-        let unit = UnitObservation { n_restarts: Some(n_restarts), sub_state: Some("auto-restart".to_owned()), ..state("activating") };
+        let unit = UnitObservation {
+            n_restarts: Some(n_restarts),
+            sub_state: Some("auto-restart".to_owned()),
+            ..state("activating")
+        };
         assert_eq!(judge_loop(second(0), &unit, &mut RestartHistory::default()).status, want);
     }
 }
@@ -136,7 +157,10 @@ fn without_a_counter_new_runs_are_counted() {
         let unit = UnitObservation { n_restarts: None, invocation_id: Some(id.to_owned()), ..active() };
         judge_loop(second(at), &unit, &mut history).status
     };
-    assert_eq!([look(0, "a"), look(1, "b"), look(2, "b"), look(3, "c"), look(4, "d")], [Absent, Absent, Absent, Absent, Present]);
+    assert_eq!(
+        [look(0, "a"), look(1, "b"), look(2, "b"), look(3, "c"), look(4, "d")],
+        [Absent, Absent, Absent, Absent, Present]
+    );
 }
 
 #[test]
@@ -181,7 +205,9 @@ fn none_of_the_units_is_not_installed() {
 
 #[test]
 fn every_state_of_a_unit_can_be_unknown() {
-    let owned = kulprit_model::catalogue::CATALOGUE.iter().filter(|spec| spec.probe == "kubelet" && spec.code != FindingCode::KubeletNotInstalled);
+    let owned = kulprit_model::catalogue::CATALOGUE
+        .iter()
+        .filter(|spec| spec.probe == "kubelet" && spec.code != FindingCode::KubeletNotInstalled);
     assert_eq!(unknown_unit("kubelet.service", "no").len(), owned.count());
 }
 

@@ -34,7 +34,13 @@ fn blocked(tid: u32, frames: &[&str], switches_total: Option<u64>) -> BlockedThr
 fn disk(path: &str, device: Option<&str>, fstype: Option<&str>, target: &str) -> QemuDisk {
     let owned = |text: &str| text.to_owned();
     let mount_point = fstype.map(|fstype| format!("/mnt/{fstype}"));
-    let disk = Disk { path: owned(path), device: device.map(owned), device_name: None, fstype: fstype.map(owned), mount_point };
+    let disk = Disk {
+        path: owned(path),
+        device: device.map(owned),
+        device_name: None,
+        fstype: fstype.map(owned),
+        mount_point,
+    };
     QemuDisk { disk, target: Some(owned(target)) }
 }
 
@@ -127,7 +133,10 @@ fn of_several_disks_the_one_of_that_file_system_is_named() {
     case.disks.push(disk("/dev/sdc", Some("8:32"), None, "vdc"));
     let stalled = |case: &mut Case, frames: &[&str]| {
         let verdict = case.check(&[blocked(10, frames, None)], [Present, Present, Absent, Absent, Absent]).remove(1);
-        (verdict.attributes.get(attribute::DISK).map(str::to_owned), verdict.attributes.get(attribute::DEVICE).map(str::to_owned))
+        (
+            verdict.attributes.get(attribute::DISK).map(str::to_owned),
+            verdict.attributes.get(attribute::DEVICE).map(str::to_owned),
+        )
     };
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(stalled(&mut case, &["rpc_wait_bit_killable", "nfs4_proc_commit"]), (some("vdb"), None));
@@ -139,7 +148,8 @@ fn of_several_disks_the_one_of_that_file_system_is_named() {
 
 #[test]
 fn a_wait_for_something_else_blocks_the_thread_and_no_disk() {
-    let verdicts = Case::well().check(&[blocked(10, &["vfio_pin_pages"], None)], [Present, Absent, Absent, Absent, Absent]);
+    let verdicts =
+        Case::well().check(&[blocked(10, &["vfio_pin_pages"], None)], [Present, Absent, Absent, Absent, Absent]);
     assert_eq!(verdicts[0].attributes.get(attribute::WAIT), Some(attribute::WAIT_OTHER));
 }
 
@@ -221,7 +231,10 @@ fn a_signal_not_taken_is_a_pending_end() {
 fn an_end_says_how_where_the_kernel_tells() {
     let check = |ended, signal, code| {
         let verdict = exited(&Subject::vm("a"), 7, second(1), ended);
-        assert_eq!((verdict.attributes.get(attribute::SIGNAL), verdict.attributes.get(attribute::EXIT_CODE)), (signal, code));
+        assert_eq!(
+            (verdict.attributes.get(attribute::SIGNAL), verdict.attributes.get(attribute::EXIT_CODE)),
+            (signal, code)
+        );
     };
     check(Ended::Killed { signal: 9 }, Some("9"), None);
     check(Ended::Exited(1), None, Some("1"));

@@ -3,7 +3,8 @@
 use kulprit_host::HostRoot;
 use kulprit_model::attribute;
 use kulprit_proto::worker::{
-    self, Connected, ConnectionLost, Domains, DomainEvent, Hung, IoError, Lifecycle, LostClass, Reply, domain_event::Event,
+    self, Connected, ConnectionLost, DomainEvent, Domains, Hung, IoError, Lifecycle, LostClass, Reply,
+    domain_event::Event,
 };
 use proptest::prelude::*;
 
@@ -60,10 +61,17 @@ fn a_full_volume_is_told_by_the_event_and_by_the_look_after_it() {
     let mut probe = probe(folder.path());
     say(&mut probe, connected());
     say(&mut probe, domains(1, 1));
-    let error = IoError { source: "/a.img".to_owned(), alias: "virtio-disk0".to_owned(), action: 1, reason: "enospc".to_owned() };
+    let error = IoError {
+        source: "/a.img".to_owned(),
+        alias: "virtio-disk0".to_owned(),
+        action: 1,
+        reason: "enospc".to_owned(),
+    };
     let outcome = say(&mut probe, event(Event::IoError(error)));
     let told = outcome.look.expect("an occurrence is told at once");
-    assert!(matches!(&told.verdicts[..], [Verdict::Occurrence(found)] if found.code == FindingCode::DomainIoErrorReported));
+    assert!(
+        matches!(&told.verdicts[..], [Verdict::Occurrence(found)] if found.code == FindingCode::DomainIoErrorReported)
+    );
     assert!(matches!(outcome.requests[..], [Request::Poll(_)]), "and the domains are looked at");
     let outcome = say(&mut probe, domains(3, 5));
     assert!(outcome.requests.is_empty(), "the event told the reason");
@@ -102,7 +110,8 @@ fn a_daemon_that_hangs_or_ends_hides_its_domains_and_comes_back() {
     let hung = Hung { call: "virDomainGetDiskErrors".to_owned(), domain: Some(UID.to_owned()), age_ms: 2_000 };
     assert!(say(&mut probe, Body::Hung(hung)).look.is_none(), "a QEMU that hangs is not the daemon's fault");
 
-    let lost = ConnectionLost { class: LostClass::Refused.into(), text: "refused".to_owned(), ..ConnectionLost::default() };
+    let lost =
+        ConnectionLost { class: LostClass::Refused.into(), text: "refused".to_owned(), ..ConnectionLost::default() };
     let look = say(&mut probe, Body::ConnectionLost(lost)).look.expect("a look");
     assert_eq!(status_of(&look, FindingCode::LibvirtUnreachable), Some(Status::Present), "it was there before");
     let look = say(&mut probe, connected()).look.expect("a look");
@@ -113,7 +122,8 @@ fn a_daemon_that_hangs_or_ends_hides_its_domains_and_comes_back() {
 fn a_stale_socket_of_a_daemon_nobody_wants_is_no_fault() {
     let folder = tempfile::tempdir().unwrap();
     let mut probe = probe(folder.path());
-    let lost = ConnectionLost { class: LostClass::Refused.into(), text: "refused".to_owned(), ..ConnectionLost::default() };
+    let lost =
+        ConnectionLost { class: LostClass::Refused.into(), text: "refused".to_owned(), ..ConnectionLost::default() };
     let look = say(&mut probe, Body::ConnectionLost(lost)).look.expect("a look");
     assert_eq!(status_of(&look, FindingCode::LibvirtUnreachable), Some(Status::Absent));
     assert_eq!(status_of(&look, FindingCode::LibvirtNotInstalled), Some(Status::Present));

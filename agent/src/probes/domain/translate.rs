@@ -69,7 +69,11 @@ pub(super) fn event(event: &worker::DomainEvent, disks: &[DiskTarget]) -> Option
         },
         Event::ControlError(_) => EventSeen::ControlError,
         Event::QemuEvent(event) if event.event == "POWERDOWN" => EventSeen::Powerdown,
-        Event::QemuEvent(_) | Event::Watchdog(_) | Event::MemoryFailure(_) | Event::JobCompleted(_) | Event::MigrationIteration(_) => {
+        Event::QemuEvent(_)
+        | Event::Watchdog(_)
+        | Event::MemoryFailure(_)
+        | Event::JobCompleted(_)
+        | Event::MigrationIteration(_) => {
             return None;
         }
     })

@@ -67,12 +67,15 @@ async fn a_line_is_told_at_once_its_repetitions_with_a_count_and_a_restart_repea
 #[tokio::test]
 async fn without_a_log_the_probe_is_blind_and_says_why() {
     let root = tempfile::tempdir().unwrap();
-    let look = Probe::once_with(&SPEC, HostRoot::new(root.path()), |context| context.start_at = Some("boot/1".to_owned())).await;
+    let look =
+        Probe::once_with(&SPEC, HostRoot::new(root.path()), |context| context.start_at = Some("boot/1".to_owned()))
+            .await;
     assert!(look.blind_because.as_deref().is_some_and(|because| because.contains("boot_id")), "{look:?}");
     assert_eq!(look.position, None);
 
     std::fs::create_dir_all(root.path().join("proc/sys/kernel/random")).unwrap();
-    std::fs::write(root.path().join("proc/sys/kernel/random/boot_id"), "0f3cf9c2-91e1-4a5b-8d5c-1f0b7bbd33e0\n").unwrap();
+    std::fs::write(root.path().join("proc/sys/kernel/random/boot_id"), "0f3cf9c2-91e1-4a5b-8d5c-1f0b7bbd33e0\n")
+        .unwrap();
     std::fs::create_dir_all(root.path().join("dev/kmsg")).unwrap();
     let look = Probe::once(&SPEC, HostRoot::new(root.path())).await;
     assert!(look.blind_because.as_deref().is_some_and(|because| because.contains("dev/kmsg")), "{look:?}");

@@ -48,7 +48,12 @@ impl ProcessFinder {
     }
 }
 
-fn look(procfs: &Procfs, filter: &CgroupFilter, main_pid: u32, known: Option<ProcessId>) -> Result<(ProcessId, ProcessSeen), ReadError> {
+fn look(
+    procfs: &Procfs,
+    filter: &CgroupFilter,
+    main_pid: u32,
+    known: Option<ProcessId>,
+) -> Result<(ProcessId, ProcessSeen), ReadError> {
     let stat = match known.map(|id| (id, procfs.stat(id.pid))) {
         Some((id, Ok(stat))) if stat.id() == id => stat,
         _ => procfs.stat(find(procfs, filter, main_pid)?)?,

@@ -53,8 +53,15 @@ impl Units for FakeUnits {
         let answer = self.0.answer.lock().unwrap().clone();
         match answer {
             Some(known) if known.name == unit => Ok(known),
-            Some(known) => Ok(UnitObservation { name: unit.to_owned(), load_state: "not-found".to_owned(), active_state: None, ..known }),
-            None => Err(UnitsError::Timeout { attempt: format!("looking at {unit}"), deadline: Duration::from_secs(2) }),
+            Some(known) => Ok(UnitObservation {
+                name: unit.to_owned(),
+                load_state: "not-found".to_owned(),
+                active_state: None,
+                ..known
+            }),
+            None => {
+                Err(UnitsError::Timeout { attempt: format!("looking at {unit}"), deadline: Duration::from_secs(2) })
+            }
         }
     }
 
@@ -71,7 +78,8 @@ impl Units for FakeUnits {
 fn start(units: &FakeUnits, once: bool) -> (tokio::sync::mpsc::Receiver<Look>, tokio_util::sync::CancellationToken) {
     let (out, looks) = tokio::sync::mpsc::channel(64);
     let stop = tokio_util::sync::CancellationToken::new();
-    let config = crate::probes::ProbeConfig { healthz_url: "http://127.0.0.1:9/healthz".to_owned(), ..Default::default() };
+    let config =
+        crate::probes::ProbeConfig { healthz_url: "http://127.0.0.1:9/healthz".to_owned(), ..Default::default() };
     let (_, suspects) = tokio::sync::watch::channel(Arc::default());
     let context = ProbeContext {
         host: HostRoot::new("/"),
@@ -92,7 +100,10 @@ fn start(units: &FakeUnits, once: bool) -> (tokio::sync::mpsc::Receiver<Look>, t
 
 async fn next(looks: &mut tokio::sync::mpsc::Receiver<Look>, is_wanted: impl Fn(&Look) -> bool) -> Look {
     loop {
-        let look = tokio::time::timeout(Duration::from_secs(120), looks.recv()).await.expect("in time").expect("the probe runs");
+        let look = tokio::time::timeout(Duration::from_secs(120), looks.recv())
+            .await
+            .expect("in time")
+            .expect("the probe runs");
         if is_wanted(&look) {
             return look;
         }
@@ -137,7 +148,12 @@ async fn a_systemd_that_does_not_answer_is_blindness_and_is_asked_again() {
     let units = FakeUnits::default();
     let (mut looks, stop) = start(&units, false);
     let blind = next(&mut looks, |_| true).await;
-    assert!(blind.blind_because.as_deref().is_some_and(|because| because.contains("no answer to looking at kubelet.service")));
+    assert!(
+        blind
+            .blind_because
+            .as_deref()
+            .is_some_and(|because| because.contains("no answer to looking at kubelet.service"))
+    );
     *units.0.answer.lock().unwrap() = None;
     next(&mut looks, |look| look.blind_because.is_some()).await;
     stop.cancel();
@@ -148,7 +164,8 @@ async fn no_bus_is_said_with_its_place() {
     let root = tempfile::tempdir().unwrap();
     let look = testing::Probe::once(&SPEC, HostRoot::new(root.path())).await;
     let because = look.blind_because.expect("nobody can look");
-    let want = format!("no system bus at {}/run/dbus/system_bus_socket: is systemd running here?", root.path().display());
+    let want =
+        format!("no system bus at {}/run/dbus/system_bus_socket: is systemd running here?", root.path().display());
     assert!(because.starts_with(&want), "{because}");
 }
 
@@ -156,7 +173,14 @@ async fn no_bus_is_said_with_its_place() {
 fn an_endpoint_is_an_address_and_a_path() {
     assert_eq!(split_url("http://127.0.0.1:10248/healthz"), Some(("127.0.0.1:10248".parse().unwrap(), "/healthz")));
     assert_eq!(split_url("http://[::1]:10248/healthz").map(|(_, path)| path), Some("/healthz"));
-    for bad in ["", "http://", "127.0.0.1:10248/healthz", "http://localhost:1/x", "https://127.0.0.1:1/x", "http://127.0.0.1:1"] {
+    for bad in [
+        "",
+        "http://",
+        "127.0.0.1:10248/healthz",
+        "http://localhost:1/x",
+        "https://127.0.0.1:1/x",
+        "http://127.0.0.1:1",
+    ] {
         assert_eq!(split_url(bad), None, "{bad}");
     }
 }

@@ -30,7 +30,12 @@ pub(super) struct Identity {
 }
 
 /// Reads who it is, and with which of libvirt's disks that was found; `None` for a QEMU without a VM. May wait for the process.
-pub(super) fn identify(procfs: &Procfs, host: &HostRoot, vms: &VmIndex, id: ProcessId) -> Option<(Identity, Vec<DiskTarget>)> {
+pub(super) fn identify(
+    procfs: &Procfs,
+    host: &HostRoot,
+    vms: &VmIndex,
+    id: ProcessId,
+) -> Option<(Identity, Vec<DiskTarget>)> {
     let args = procfs.command_line(id.pid).unwrap_or_default();
     if args.is_empty() {
         return Some((from_pidfile(host, vms, id), Vec::new()));
@@ -62,7 +67,13 @@ fn launcher_uid(procfs: &Procfs, pid: u32) -> Option<String> {
     rest.nth(1).map(|uid| uid.to_ascii_lowercase())
 }
 
-fn place_disks(procfs: &Procfs, host: &HostRoot, pid: u32, line: &CommandLine, targets: &[DiskTarget]) -> Vec<QemuDisk> {
+fn place_disks(
+    procfs: &Procfs,
+    host: &HostRoot,
+    pid: u32,
+    line: &CommandLine,
+    targets: &[DiskTarget],
+) -> Vec<QemuDisk> {
     let mounts = procfs.mounts(pid).unwrap_or_default();
     let open_files = procfs.open_files(pid).unwrap_or_default();
     let mut paths: Vec<String> = Vec::new();
@@ -88,7 +99,11 @@ fn place(host: &HostRoot, mounts: &[Mount], open_files: &[OpenFile], path: Strin
         None if path.starts_with("/dev/") => (None, None, None),
         None => {
             let mount = mount_of(mounts, &real);
-            (mount.map(|mount| mount.device), mount.map(|mount| mount.fs_type.clone()), mount.map(|mount| mount.mount_point.clone()))
+            (
+                mount.map(|mount| mount.device),
+                mount.map(|mount| mount.fs_type.clone()),
+                mount.map(|mount| mount.mount_point.clone()),
+            )
         }
     };
     // Major 0: a file system without a disk behind it.

@@ -44,10 +44,15 @@ pub(super) struct ThreadsRead {
 }
 
 impl Scanner {
-    pub(super) fn scan(&mut self, procfs: &Procfs, filter: &CgroupFilter, known: &[ProcessId]) -> Result<Scan, ReadError> {
+    pub(super) fn scan(
+        &mut self,
+        procfs: &Procfs,
+        filter: &CgroupFilter,
+        known: &[ProcessId],
+    ) -> Result<Scan, ReadError> {
         let mut scan = Scan { found: Vec::new(), threads: Vec::new(), errors: 0 };
         self.n_looks += 1;
-        if self.n_looks % N_LOOKS_OF_FULL == 0 {
+        if self.n_looks.is_multiple_of(N_LOOKS_OF_FULL) {
             self.others.clear();
         }
         let pids = procfs.pids()?;

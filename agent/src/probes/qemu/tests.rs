@@ -23,7 +23,10 @@ impl FakeQemu {
         let folder = tempfile::tempdir().unwrap();
         let binary = folder.path().join("qemu-system-x86_64");
         std::fs::copy("/bin/sh", &binary).unwrap();
-        let uid = format!("0b2c0b2c-0000-4000-8000-{:012}", folder.path().as_os_str().len() as u64 * 1_000_000 + u64::from(std::process::id()));
+        let uid = format!(
+            "0b2c0b2c-0000-4000-8000-{:012}",
+            folder.path().as_os_str().len() as u64 * 1_000_000 + u64::from(std::process::id())
+        );
         let disk = format!("file={}/disk.img,format=raw,if=none,id=d0", folder.path().display());
         std::fs::write(folder.path().join("disk.img"), "").unwrap();
         let child = Command::new(&binary)
@@ -40,7 +43,9 @@ impl FakeQemu {
 
     fn state_in(&self, look: &Look, code: FindingCode) -> Option<Status> {
         look.verdicts.iter().find_map(|verdict| match verdict {
-            Verdict::State(state) if state.code == code && state.subject == Subject::vm(self.uid.as_str()) => Some(state.status),
+            Verdict::State(state) if state.code == code && state.subject == Subject::vm(self.uid.as_str()) => {
+                Some(state.status)
+            }
             Verdict::State(_) | Verdict::Occurrence(_) => None,
         })
     }
@@ -75,7 +80,9 @@ async fn a_qemu_is_seen_stopped_continued_and_killed() {
     // Not reaped yet: told at once, and then seen as a zombie.
     let exited_of = |look: &Look| {
         look.verdicts.iter().find_map(|verdict| match verdict {
-            Verdict::Occurrence(found) if found.code == FindingCode::QemuExited && found.subject == Subject::vm(qemu.uid.as_str()) => {
+            Verdict::Occurrence(found)
+                if found.code == FindingCode::QemuExited && found.subject == Subject::vm(qemu.uid.as_str()) =>
+            {
                 Some(found.attributes.clone())
             }
             Verdict::State(_) | Verdict::Occurrence(_) => None,
@@ -89,7 +96,9 @@ async fn a_qemu_is_seen_stopped_continued_and_killed() {
     let gone = probe
         .look_until(|look| {
             n_exits += usize::from(exited_of(look).is_some());
-            look.sightings.iter().any(|sighting| matches!(sighting, Sighting::Gone(Subject::Process { pid, .. }) if *pid == qemu.child.id()))
+            look.sightings.iter().any(
+                |sighting| matches!(sighting, Sighting::Gone(Subject::Process { pid, .. }) if *pid == qemu.child.id()),
+            )
         })
         .await;
     assert_eq!(n_exits, 0, "an end is told once");
@@ -123,7 +132,9 @@ async fn without_procfs_the_probe_is_blind_and_says_which() {
 #[tokio::test]
 async fn a_tree_with_one_bad_process_keeps_the_good_one() {
     let tree = tempfile::tempdir().unwrap();
-    let stat = |pid: u32, name: &str, state: char| format!("{pid} ({name}) {state} 1 1 1 0 -1 0 0 0 0 0 3 4 0 0 20 0 1 0 900 0 0\n");
+    let stat = |pid: u32, name: &str, state: char| {
+        format!("{pid} ({name}) {state} 1 1 1 0 -1 0 0 0 0 0 3 4 0 0 20 0 1 0 900 0 0\n")
+    };
     for (pid, text) in [(7, stat(7, "qemu-kvm", 'T')), (8, "junk".to_owned())] {
         let task = tree.path().join(format!("{pid}/task/{pid}"));
         std::fs::create_dir_all(&task).unwrap();
