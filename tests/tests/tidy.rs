@@ -266,7 +266,7 @@ fn links_and_paths_that_lead_nowhere_are_caught() {
     let exists = |path: &Path| ["docs", "docs/a.md", "docs/b.md"].contains(&path.to_str().unwrap_or_default());
     let read = |_: &Path| Some("# A heading, with *marks*\n".to_owned());
     let check = |text: &str, want: &[&str]| {
-        assert_eq!(dead_ends(&File::new("docs/a.md", text), &read, &exists), want, "{text}")
+        assert_eq!(dead_ends(&File::new("docs/a.md", text), &read, &exists), want, "{text}");
     };
     check("[b](b.md) [here](#a-heading-with-marks) [out](https://example.org/x) `docs/b.md` `proc/meminfo`", &[]);
     check("[b](c.md)", &["docs/a.md: no c.md"]);
