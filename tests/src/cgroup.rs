@@ -63,6 +63,11 @@ fn enable_controllers(cgroups: &[&Path]) {
     }
 }
 
+/// A node's cgroup as `/proc/PID/cgroup` shows it to this machine.
+pub(crate) fn path_of(name: &str) -> String {
+    format!("/{LAB}/{name}")
+}
+
 /// Every process in any cgroup of the lab.
 pub(crate) fn processes() -> Vec<i32> {
     let mut pids: Vec<i32> = all()

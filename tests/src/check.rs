@@ -37,6 +37,15 @@ pub fn failure<T: Debug>(result: Result<T>) -> String {
 /// # Errors
 /// If nobody listens, or no answer comes within 2 s (exit status 124).
 pub fn healthz(node: &Node) -> Result<String> {
-    let ask = "exec 3<>/dev/tcp/127.0.0.1/10248; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; tail -n1 <&3";
-    shell::output(node.agent_command("timeout").args(["2", "bash", "-c", ask]))
+    let answer = get(node, 10248, "/healthz")?;
+    Ok(answer.lines().next_back().unwrap_or_default().to_owned())
+}
+
+/// The whole answer to an HTTP request on the node's 127.0.0.1, asked from where an agent of the node runs.
+///
+/// # Errors
+/// As [`healthz`].
+pub fn get(node: &Node, port: u16, path: &str) -> Result<String> {
+    let ask = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+    shell::output(node.agent_command("timeout").args(["2", "bash", "-c", &ask]))
 }

@@ -76,6 +76,14 @@ impl Lab {
         command
     }
 
+    /// As [`Lab::command`], for a command that is soon over: it starts quicker, and does not end with the lab.
+    #[must_use]
+    pub fn brief_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{NETNS}")).arg("--").arg(program);
+        command
+    }
+
     /// Removes what a killed run left behind, if no lab is alive.
     ///
     /// # Errors

@@ -41,6 +41,9 @@ pub mod fault;
 pub mod guest;
 pub mod image;
 
+pub mod scenario;
+pub mod system;
+
 pub use guest::Guest;
 pub use lab::Lab;
 pub use node::Node;

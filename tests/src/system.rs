@@ -1,0 +1,179 @@
+//! Kulprit itself on the lab: the real binaries, over real gRPC, asked as a person asks.
+//!
+//! `kulprit-central` runs in the lab's network at 10.77.0.1; each node gets a `kulprit-agent` with its libvirt worker, started by
+//! [`Node::agent_command`]: in the node's network (kubelet's 127.0.0.1 and central are reached from there), with this machine's pids, told
+//! the node's root and cgroup. Every answer is what `kulprit -o json` prints. Data and logs lie in a temporary folder; what is running is
+//! ended when the guard is dropped.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+
+use crate::lab::{GATEWAY, Lab, built_binary};
+use crate::node::{Node, Running};
+use crate::{cgroup, check, wait};
+
+pub mod answers;
+
+use answers::{Answer, Finding, Incident, Verdict, Vm};
+
+/// Central's port in the lab's network.
+const PORT: u16 = 7443;
+/// Where an agent's `/ready` answers, in its node's network.
+const AGENT_ADMIN_PORT: u16 = 7442;
+/// How long central may take to start, and an agent until every probe has looked once: a debug build on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// Lines of each log shown with a failure.
+const LOG_TAIL: usize = 15;
+
+/// Exit status of `kulprit why` when nothing explains what it shows: an answer as well.
+const ONLY_UNEXPLAINED: i32 = 3;
+
+/// Central, and an agent for each watched node. All ended when dropped.
+#[derive(Debug)]
+pub struct System {
+    // Agents first: their last words go to a central that still listens.
+    agents: Vec<Running>,
+    _central: Running,
+    lab: Lab,
+    command: PathBuf,
+    folder: TempDir,
+}
+
+impl System {
+    /// Starts central with a configuration of its own, YAML; an empty one is central's defaults.
+    ///
+    /// # Errors
+    /// If a binary is not built, or central does not answer in time: its last log lines.
+    pub fn start(lab: &Lab, config: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("central.yaml");
+        fs::write(&file, config)?;
+        let mut command = lab.command(binary("kulprit-central")?);
+        command
+            .arg("--config")
+            .arg(&file)
+            .args(["--listen", &format!("{GATEWAY}:{PORT}"), "--admin-listen", &format!("{GATEWAY}:{}", PORT + 1)])
+            .arg("--data-dir")
+            .arg(folder.path().join("central"));
+        let central = start(&mut command, folder.path(), "central")?;
+        let system =
+            Self { agents: Vec::new(), _central: central, lab: lab.clone(), command: binary("kulprit")?, folder };
+        wait::wait_until("central to answer", START_LIMIT, || Ok(system.page(&["nodes"]).is_ok()))
+            .with_context(|| system.logs())?;
+        Ok(system)
+    }
+
+    /// Starts an agent for a node and returns when each of its probes has looked, and central has heard of it.
+    ///
+    /// # Errors
+    /// If that does not happen in time: the last log lines.
+    pub fn watch(&mut self, node: &Node) -> Result<()> {
+        let name = format!("agent-{}", node.name());
+        // The worker stands beside the agent, where it is looked for.
+        binary("kulprit-agent-libvirt")?;
+        let mut command = node.agent_command(binary("kulprit-agent")?);
+        command
+            .args(["run", "--node-name", node.name(), "--central", &format!("http://{GATEWAY}:{PORT}")])
+            .args(["--cgroup-prefix", &cgroup::path_of(node.name())])
+            .arg("--host-root")
+            .arg(node.root())
+            .arg("--state-dir")
+            .arg(self.folder.path().join(&name));
+        self.agents.push(start(&mut command, self.folder.path(), &name)?);
+        let is_ready = || check::get(node, AGENT_ADMIN_PORT, "/ready").is_ok_and(|answer| answer.contains("200 OK"));
+        let is_heard = || self.page(&["node", node.name()]).is_ok();
+        wait::wait_until("the agent's first looks", START_LIMIT, || Ok(is_ready() && is_heard()))
+            .with_context(|| self.logs())?;
+        Ok(())
+    }
+
+    /// `kulprit why`: everything that is in trouble now.
+    ///
+    /// # Errors
+    /// If central does not answer.
+    pub fn why(&self) -> Result<Vec<Verdict>> {
+        self.ask::<answers::Diagnosis>(&["why"]).map(Answer::rows)
+    }
+
+    /// `kulprit incidents --all`: closed ones too.
+    ///
+    /// # Errors
+    /// If central does not answer.
+    pub fn incidents(&self) -> Result<Vec<Incident>> {
+        self.ask::<answers::Incidents>(&["incidents", "--all"]).map(Answer::rows)
+    }
+
+    /// `kulprit findings` and more words.
+    ///
+    /// # Errors
+    /// If central does not answer.
+    pub fn findings(&self, words: &[&str]) -> Result<Vec<Finding>> {
+        self.ask::<answers::Findings>(&[&["findings"], words].concat()).map(Answer::rows)
+    }
+
+    /// `kulprit vms`.
+    ///
+    /// # Errors
+    /// If central does not answer.
+    pub fn vms(&self) -> Result<Vec<Vm>> {
+        self.ask::<answers::Vms>(&["vms"]).map(Answer::rows)
+    }
+
+    /// What `kulprit` prints for people.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn page(&self, words: &[&str]) -> Result<String> {
+        let mut command = self.kulprit(words);
+        let output = command.output().context("failed to start `kulprit`")?;
+        if !output.status.success() && output.status.code() != Some(ONLY_UNEXPLAINED) {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("`kulprit {}`: {}: {}", words.join(" "), output.status, said.trim());
+        }
+        String::from_utf8(output.stdout).context("`kulprit` prints UTF-8")
+    }
+
+    /// The last lines of every log, to be shown with a failure.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for entry in fs::read_dir(self.folder.path()).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                let log = fs::read_to_string(&path).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                let tail = lines.get(lines.len().saturating_sub(LOG_TAIL)..).unwrap_or_default().join("\n");
+                text.push_str(&format!("{} ends:\n{tail}\n", entry.file_name().to_string_lossy()));
+            }
+        }
+        text
+    }
+
+    fn ask<T: DeserializeOwned>(&self, words: &[&str]) -> Result<T> {
+        let text = self.page(&[words, &["--output", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("`kulprit {}` printed: {text}", words.join(" ")))
+    }
+
+    fn kulprit(&self, words: &[&str]) -> Command {
+        let mut command = self.lab.brief_command(&self.command);
+        command.args(["--central", &format!("http://{GATEWAY}:{PORT}")]).args(words);
+        command
+    }
+}
+
+/// Starts a program with its log in a file of that name.
+fn start(command: &mut Command, folder: &Path, name: &str) -> Result<Running> {
+    let log = File::create(folder.join(format!("{name}.log")))?;
+    Running::start(command.stdout(log.try_clone()?).stderr(log))
+}
+
+/// A binary under test. Cargo builds those of other packages only when told to.
+fn binary(name: &str) -> Result<PathBuf> {
+    built_binary(name).with_context(|| format!("`{name}` is not built: run `cargo build --workspace`, or `make test`"))
+}

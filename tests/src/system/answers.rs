@@ -1,0 +1,152 @@
+//! What `kulprit -o json` answers, as far as the tests look at it. A field that is missing there fails the test here.
+
+use serde::Deserialize;
+
+/// An answer is one object with its rows in one field.
+pub trait Answer {
+    /// What a row is.
+    type Row;
+    /// The rows, in the order of the answer.
+    fn rows(self) -> Vec<Self::Row>;
+}
+
+macro_rules! answer {
+    ($name:ident { $field:ident: $row:ty }) => {
+        #[doc = concat!("The answer with `", stringify!($field), "`.")]
+        #[derive(Debug, Deserialize)]
+        pub struct $name {
+            $field: Vec<$row>,
+        }
+
+        impl Answer for $name {
+            type Row = $row;
+            fn rows(self) -> Vec<$row> {
+                self.$field
+            }
+        }
+    };
+}
+
+answer!(Diagnosis { verdicts: Verdict });
+answer!(Incidents { incidents: Incident });
+answer!(Findings { findings: Finding });
+answer!(Vms { vms: Vm });
+
+/// Why one VM or node is in trouble.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Verdict {
+    /// Who.
+    pub subject: Subject,
+    /// Symptom id.
+    pub symptom: String,
+    /// `verdict`, `suspected` or `unexplained`.
+    pub confidence: String,
+    /// Likeliest first.
+    pub causes: Vec<Cause>,
+    /// What else is wrong.
+    pub contributing: Vec<Cause>,
+    /// Id of its incident; empty for none.
+    #[serde(default)]
+    pub incident: String,
+}
+
+impl Verdict {
+    /// Id of the first cause; empty for none.
+    #[must_use]
+    pub fn first_cause(&self) -> &str {
+        self.causes.first().map_or("", |cause| &cause.id)
+    }
+}
+
+/// A VM on a node, or a node.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Subject {
+    /// Name of the VM; empty for a node.
+    #[serde(default)]
+    pub name: String,
+    /// Name of the node.
+    pub node: String,
+}
+
+/// One cause.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Cause {
+    /// Its id.
+    pub id: String,
+    /// 0 to 1.
+    pub probability: f64,
+    /// Where it sits; empty for nowhere.
+    #[serde(default)]
+    pub node: String,
+    /// Root first.
+    pub chain: Vec<String>,
+    /// What speaks for it and against it.
+    pub evidence: Vec<Evidence>,
+    /// Whether nothing of the VM lives or writes.
+    pub safe_to_force_delete: bool,
+}
+
+/// What speaks for or against a cause.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Evidence {
+    /// Words for a person.
+    pub text: String,
+}
+
+/// One cause at one place.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Incident {
+    /// Its id.
+    pub id: String,
+    /// Root cause.
+    pub cause: String,
+    /// Where it sits.
+    pub node: String,
+    /// Whether it goes on.
+    pub open: bool,
+    /// Whom it touches.
+    pub members: Vec<Member>,
+}
+
+/// Somebody touched by an incident.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Member {
+    /// Who.
+    pub subject: Subject,
+}
+
+/// A state or an occurrence.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Finding {
+    /// Its code.
+    pub code: String,
+    /// Node that found it.
+    pub node: String,
+    /// `fault` or `notice`.
+    pub severity: String,
+    /// What it is about.
+    pub subject: String,
+    /// Name of the VM it is about; empty for none or unknown.
+    #[serde(default)]
+    pub vm: String,
+    /// `Present`, `Absent` or `Unknown`; none for an occurrence.
+    #[serde(default)]
+    pub status: Option<String>,
+}
+
+impl Finding {
+    /// Whether it says that something is so, or has happened.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.status.as_deref().is_none_or(|status| status == "Present")
+    }
+}
+
+/// A VM as its node shows it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Vm {
+    /// Name of its domain.
+    pub name: String,
+    /// libvirt's word for its state.
+    pub state: String,
+}
