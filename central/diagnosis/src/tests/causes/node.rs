@@ -1,0 +1,119 @@
+//! Faults of the node itself, and VMs beside them.
+
+use kulprit_model::{Attributes, FindingCode, attribute::EXIT_CODE};
+
+use super::*;
+
+#[test]
+fn each_fault_of_the_node_is_named() {
+    for (code, cause) in [
+        (FindingCode::KubeletInactive, "KubeletDown"),
+        (FindingCode::KubeletRestartLoop, "KubeletDegraded"),
+        (FindingCode::KubeletHealthzFailing, "KubeletDegraded"),
+        (FindingCode::KubeletProcessStalled, "KubeletDegraded"),
+        (FindingCode::KvmDeviceMissing, "KvmDeviceMissing"),
+        (FindingCode::KvmDeviceInaccessible, "KvmDeviceInaccessible"),
+        (FindingCode::KvmUnusable, "KvmUnusable"),
+        (FindingCode::LibvirtUnreachable, "LibvirtDaemonDown"),
+        (FindingCode::LibvirtUnresponsive, "LibvirtDaemonHung"),
+    ] {
+        let answer = World::well().node_has(code, 60).why_node();
+        check(&answer, &[cause]);
+        assert_eq!(answer.causes[0].node.as_deref(), Some("n1"));
+        assert_eq!(incident_key(&answer), Some((cause, Place::Node { node: "n1".to_owned() })));
+        assert!(!answer.causes[0].remedy.safe_to_force_delete);
+    }
+}
+
+#[test]
+fn a_kubelet_that_failed_after_a_restart_loop_is_down() {
+    let world = World::well().node_has(FindingCode::KubeletRestartLoop, 300).node_has(FindingCode::KubeletInactive, 60);
+    check(&world.why_node(), &["KubeletDown"]);
+}
+
+#[test]
+fn two_faults_of_one_node_stand_beside_each_other() {
+    let world = World::well().node_has(FindingCode::KubeletInactive, 300).node_has(FindingCode::KvmDeviceMissing, 60);
+    let answer = world.why_node();
+    check(&answer, &["KubeletDown"]);
+    assert_eq!(contributing(&answer), ["KvmDeviceMissing"]);
+}
+
+#[test]
+fn no_fault_of_a_vm_is_blamed_on_its_node() {
+    let answer = frozen_disk(60).node_has(FindingCode::KubeletInactive, 60).why_node();
+    check(&answer, &["KubeletDown"]);
+    assert_eq!(contributing(&answer), Vec::<&str>::new());
+}
+
+#[test]
+fn a_node_that_fell_silent_is_unexplained_and_says_so() {
+    let world = World::well().node_has(FindingCode::KubeletInactive, 60);
+    let symptom = world.symptoms().remove(0);
+    let world = world.silent();
+    let answer = crate::attribute(&world.snapshot, &symptom);
+    check(&answer, &["Unexplained"]);
+    assert!(answer.unknown[0].contains("last heard 1 min ago"), "{:?}", answer.unknown);
+    assert_eq!(answer.looked_at, Vec::<String>::new());
+}
+
+#[test]
+fn a_stopping_pod_without_a_kubelet_is_the_kubelets_fault() {
+    let world =
+        World::well().kubevirt().node_has(FindingCode::KubeletInactive, 600).domain(libvirt::SHUTTING_DOWN, 1, 100);
+    check(&world.why(), &["KubeletDown"]);
+}
+
+#[test]
+fn a_kubelet_has_no_say_in_a_plain_libvirt_domain() {
+    for code in [FindingCode::KubeletInactive, FindingCode::KubeletRestartLoop, FindingCode::KubeletProcessStalled] {
+        let world = World::well().node_has(code, 600).vm_has(FindingCode::GuestShutdownRequested, 300);
+        let answer = world.why();
+        check(&answer, &["GuestIgnoresShutdown"]);
+        assert_eq!(contributing(&answer), Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn a_running_vm_is_no_victim_of_a_missing_kvm() {
+    for code in [FindingCode::KvmDeviceMissing, FindingCode::KvmDeviceInaccessible, FindingCode::KvmUnusable] {
+        let world = World::well().node_has(code, 600).vm_has(FindingCode::QemuStopped, 60);
+        check(&world.why(), &["QemuMonitorHung"]);
+        check(&World::well().node_has(code, 600).why_symptom(SymptomId::Unspecified, 0), &["Unexplained"]);
+    }
+}
+
+#[test]
+fn a_vm_that_is_off_is_told_that_kvm_is_missing() {
+    for (code, cause) in [
+        (FindingCode::KvmDeviceMissing, "KvmDeviceMissing"),
+        (FindingCode::KvmDeviceInaccessible, "KvmDeviceInaccessible"),
+        (FindingCode::KvmUnusable, "KvmUnusable"),
+    ] {
+        let world =
+            World::well().domain(libvirt::SHUTOFF, 1, 600).qemu_ended(600, Attributes::new()).node_has(code, 60);
+        check(&world.why_symptom(SymptomId::Unspecified, 0), &[cause]);
+    }
+}
+
+#[test]
+fn a_start_that_failed_without_kvm_is_no_crash() {
+    for (code, cause) in [
+        (FindingCode::KvmDeviceMissing, "KvmDeviceMissing"),
+        (FindingCode::KvmDeviceInaccessible, "KvmDeviceInaccessible"),
+        (FindingCode::KvmUnusable, "KvmUnusable"),
+    ] {
+        let failed = || {
+            World::well()
+                .domain(libvirt::SHUTOFF, libvirt::SHUTOFF_FAILED, 60)
+                .qemu_ended(61, Attributes::new().with(EXIT_CODE, 1))
+        };
+        check(&failed().node_has(code, 600).why(), &[cause]);
+        check(&failed().why(), &["Unexplained"]);
+    }
+}
+
+#[test]
+fn a_missing_kvm_does_not_hide_a_kill() {
+    check(&dead(60, signal(9)).node_has(FindingCode::KvmDeviceMissing, 600).why(), &["QemuKilled"]);
+}
