@@ -15,6 +15,8 @@ use crate::verdict::{StateVerdict, Verdict};
 /// Restarts in [`WINDOW_USEC`] that make a loop.
 const N_RESTARTS_OF_LOOP: usize = 3;
 const WINDOW_USEC: i64 = 10 * 60 * 1_000_000;
+/// A loop is over when the unit has stayed up so many times longer than it did between its restarts.
+const LOOP_OVER_AFTER_GAPS: i64 = 2;
 
 /// What else tells whether a unit should run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,7 +130,7 @@ fn is_wanted(unit: &UnitObservation) -> bool {
 fn judge_loop(at: Moment, unit: &UnitObservation, history: &mut RestartHistory) -> StateVerdict {
     let (code, subject) = (FindingCode::KubeletRestartLoop, Subject::unit(unit.name.as_str()));
     history.take(at, unit);
-    let is_loop = history.restarts.len() >= N_RESTARTS_OF_LOOP;
+    let is_loop = history.is_loop(at);
     let mut verdict = StateVerdict { attributes: unit_facts(unit), ..StateVerdict::seen(code, subject, is_loop) };
     if let Some(first) = history.restarts.front().filter(|_| is_loop) {
         let secs = at.usec_since(*first) / 1_000_000;
@@ -139,6 +141,15 @@ fn judge_loop(at: Moment, unit: &UnitObservation, history: &mut RestartHistory) 
 }
 
 impl RestartHistory {
+    /// Enough restarts, and not yet longer up than between them: a crash every other minute is a loop as well as one a second.
+    fn is_loop(&self, at: Moment) -> bool {
+        let (Some(first), Some(last)) = (self.restarts.front(), self.restarts.back()) else { return false };
+        let gaps = self.restarts.iter().zip(self.restarts.iter().skip(1)).map(|(one, next)| next.usec_since(*one));
+        // All seen at one look: how long each run lasted is not known, the whole window at worst.
+        let longest = gaps.max().filter(|_| first != last).unwrap_or(WINDOW_USEC);
+        self.restarts.len() >= N_RESTARTS_OF_LOOP && at.usec_since(*last) <= LOOP_OVER_AFTER_GAPS * longest
+    }
+
     fn take(&mut self, at: Moment, unit: &UnitObservation) {
         let now = (unit.n_restarts, unit.invocation_id.clone());
         let n_new = match (&self.last, unit.n_restarts) {

@@ -1,7 +1,7 @@
 //! Whether virtual machines can use KVM on this node.
 //!
 //! Three faults, each with its own remedy: the device is not there, it cannot be opened, or it opens and makes no virtual
-//! machine. What comes after a failed step is neither well nor broken: nobody could look, so it is `Unknown`.
+//! machine. Whether KVM works behind a device that is not there or does not open, nobody can say: that is `Unknown`.
 
 use kulprit_host::kvm::{CpuVirtualization, KvmCalls, KvmModule, KvmNode, NodeKind, OsError};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
@@ -57,7 +57,7 @@ fn judge_device(look: &KvmLook) -> Vec<StateVerdict> {
         };
         return vec![
             present(look, KvmDeviceMissing, facts, text),
-            unknown(KvmDeviceInaccessible, "there is no device"),
+            StateVerdict::seen(KvmDeviceInaccessible, Subject::Node, false),
             unknown(KvmUnusable, "there is no device"),
         ];
     };
@@ -136,7 +136,8 @@ fn judge_nested(look: &KvmLook) -> StateVerdict {
         Some((name, false)) => {
             present(look, code, Attributes::new(), format!("parameter nested of module {name} is off"))
         }
-        None => StateVerdict::unknown(code, Subject::Node, "no KVM module says whether guests may use KVM"),
+        // No module, or one without such a switch (`kvm_pvm`): then it is not switched off.
+        None => StateVerdict::seen(code, Subject::Node, false),
     }
 }
 
@@ -260,7 +261,7 @@ mod tests {
     #[test]
     fn no_node_is_missing_and_the_rest_unknown() {
         let look = KvmLook { node: Ok(None), calls: None, ..well() };
-        let verdicts = check(&look, [Present, Unknown, Unknown, Absent, Absent]);
+        let verdicts = check(&look, [Present, Absent, Unknown, Absent, Absent]);
         assert!(verdicts[0].evidence[1].text.contains("only the device node is missing"));
     }
 
@@ -269,14 +270,14 @@ mod tests {
         let cpu = Ok(CpuVirtualization { has_vmx: false, has_svm: false, has_hypervisor: true });
         let look =
             KvmLook { node: Ok(None), calls: None, modules: Ok(vec![]), is_registered: Ok(false), cpu, ..well() };
-        let verdicts = check(&look, [Present, Unknown, Unknown, Present, Unknown]);
+        let verdicts = check(&look, [Present, Absent, Unknown, Present, Absent]);
         assert!(verdicts[0].evidence[1].text.contains("without nested virtualization"));
     }
 
     #[test]
     fn a_plain_file_in_its_place_is_missing() {
         let file = KvmNode { kind: NodeKind::RegularFile, mode: 0o644, uid: 0, gid: 0 };
-        check(&KvmLook { node: Ok(Some(file)), calls: None, ..well() }, [Present, Unknown, Unknown, Absent, Absent]);
+        check(&KvmLook { node: Ok(Some(file)), calls: None, ..well() }, [Present, Absent, Unknown, Absent, Absent]);
     }
 
     #[test]

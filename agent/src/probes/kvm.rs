@@ -116,6 +116,7 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let look = Probe::once(&SPEC, HostRoot::new(empty.path())).await;
         assert_eq!(status_of(&look, FindingCode::KvmDeviceMissing), Some(Status::Present));
+        assert_eq!(status_of(&look, FindingCode::KvmDeviceInaccessible), Some(Status::Absent));
         assert_eq!(status_of(&look, FindingCode::KvmUnusable), Some(Status::Unknown));
         assert_eq!(status_of(&look, FindingCode::KvmNestedDisabled), Some(Status::Unknown));
     }

@@ -89,10 +89,7 @@ pub fn judge_daemon(at: Moment, uri: &str, seen: &DaemonSeen) -> Vec<Verdict> {
                         DaemonFailure::Refused => attribute::FAILURE_REFUSED,
                         _ => attribute::FAILURE_RESET,
                     };
-                    (
-                        present(LibvirtUnreachable, Some(name), text.clone()),
-                        unknown(LibvirtUnresponsive, "the daemon does not run"),
-                    )
+                    (present(LibvirtUnreachable, Some(name), text.clone()), absent(LibvirtUnresponsive))
                 }
                 DaemonFailure::Unanswered | DaemonFailure::Keepalive => (
                     absent(LibvirtUnreachable),
@@ -140,9 +137,9 @@ mod tests {
         check(&DaemonSeen::NotExpected(text()), [Absent, Absent, Present]);
         check(&DaemonSeen::Unknown(text()), [Unknown; 3]);
         for (failure, want) in [
-            (DaemonFailure::NoSocket, [Present, Unknown, Absent]),
-            (DaemonFailure::Refused, [Present, Unknown, Absent]),
-            (DaemonFailure::Closed, [Present, Unknown, Absent]),
+            (DaemonFailure::NoSocket, [Present, Absent, Absent]),
+            (DaemonFailure::Refused, [Present, Absent, Absent]),
+            (DaemonFailure::Closed, [Present, Absent, Absent]),
             (DaemonFailure::Unanswered, [Absent, Present, Absent]),
             (DaemonFailure::Keepalive, [Absent, Present, Absent]),
             (DaemonFailure::Protocol, [Absent, Present, Absent]),

@@ -139,6 +139,16 @@ fn three_restarts_in_ten_minutes_are_a_loop() {
 }
 
 #[test]
+fn a_loop_is_over_when_the_kubelet_stays_up_longer_than_between_its_restarts() {
+    let every_second = [(0, 0), (10, 1), (11, 2), (12, 3)];
+    assert_eq!(is_loop_after(&[&every_second[..], &[(14, 3)]].concat()), Present);
+    assert_eq!(is_loop_after(&[&every_second[..], &[(15, 3)]].concat()), Absent);
+    let every_three_minutes = [(0, 0), (180, 1), (360, 2), (540, 3)];
+    assert_eq!(is_loop_after(&[&every_three_minutes[..], &[(700, 3)]].concat()), Present);
+    assert_eq!(is_loop_after(&[(0, 0), (30, 3), (629, 3)]), Present, "how long the runs lasted is not known");
+}
+
+#[test]
 fn a_loop_from_before_us_is_seen_at_once() {
     for (n_restarts, want) in [(2, Absent), (3, Present)] {
         let unit = UnitObservation {
