@@ -190,7 +190,7 @@ impl Engine {
         }
         let incidents = self.decided.incidents();
         let changed = self.unsaved.iter().filter_map(|id| incidents.get(*id).cloned()).collect();
-        if self.store.try_queue(Write::Incidents(changed)).is_ok() {
+        if self.store.try_queue(Write::Incidents(changed)) {
             self.unsaved.clear();
         }
     }

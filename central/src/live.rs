@@ -13,6 +13,7 @@ use kulprit_daemon::{CancellationToken, Clock};
 use kulprit_diagnosis::{Settings, Snapshot};
 use kulprit_model::StreamId;
 use kulprit_proto::v1;
+use prost::Message as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 
 use crate::{
@@ -141,7 +142,7 @@ impl Live {
         inner.unsaved.extend(fallen.iter().cloned());
         for (stream, changes) in inner.state.expire(now) {
             let write = RecordsWrite { changes, ..RecordsWrite::new(stream, now.wall_usec) };
-            // If the store is behind, a row too many is found after a restart, and goes then.
+            // If the store has no room, a row too many is found after a restart, and goes then.
             let _ = store.try_queue(Write::Records(write));
         }
         save_nodes(&mut inner, store);
@@ -178,12 +179,12 @@ fn save_nodes(inner: &mut Inner, store: &StoreWriter) {
     while let Some(stream) = inner.unsaved.first().cloned() {
         let node = inner.state.node_mut(&stream);
         let write = NodeWrite {
-            hello: node.hello_message().clone(),
+            hello: node.hello_message().encode_to_vec(),
             applied_offset_usec: node.applied_offset_usec(),
             is_silent: node.is_silent(),
             stream: stream.clone(),
         };
-        if store.try_queue(Write::Node(write)).is_err() {
+        if !store.try_queue(Write::Node(write)) {
             return;
         }
         inner.unsaved.remove(&stream);

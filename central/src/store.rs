@@ -64,8 +64,8 @@ pub enum Write {
 pub struct NodeWrite {
     /// Which.
     pub stream: StreamId,
-    /// What its agent said of itself last.
-    pub hello: v1::Hello,
+    /// What its agent said of itself last, an encoded `v1.Hello`.
+    pub hello: Vec<u8>,
     /// Added to its times, microseconds.
     pub applied_offset_usec: i64,
     /// Whether it has fallen silent.

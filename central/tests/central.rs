@@ -1,5 +1,10 @@
 //! Central as a whole, over real gRPC: with a scripted agent in the same process, and as the real binary.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on panics; clippy only knows the test functions themselves"
+)]
+
 #[path = "central/agent.rs"]
 mod agent;
 #[path = "central/app.rs"]
@@ -10,6 +15,8 @@ mod binary;
 mod crash;
 #[path = "central/delivery.rs"]
 mod delivery;
+#[path = "central/hang.rs"]
+mod hang;
 #[path = "central/metrics.rs"]
 mod metrics;
 #[path = "central/query.rs"]

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use kulprit_proto::v1::{self, agent_message::Message};
+use kulprit_proto::v1::{self, agent_message::Message, central_message};
 use tokio::{sync::mpsc::Sender, time::timeout};
 use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
@@ -107,23 +107,33 @@ async fn serve(
     };
     info!(node = %stream.node, agent_version = %hello.agent_version, epoch = hello.epoch, "an agent has connected");
     let (session, greeting) = context.live.connect(stream, hello, &context.store);
-    let mut link = Link { context, session, memory: StreamMemory::default(), is_behind: false, told: BTreeMap::new() };
+    let mut link = Link {
+        context,
+        session,
+        memory: StreamMemory::default(),
+        is_behind: false,
+        told: BTreeMap::new(),
+        acks: BTreeMap::new(),
+    };
     if let Some(end) = link.store(greeting).await {
         return end;
     }
     let mut batch = Vec::new();
-    let mut acks = Vec::new();
+    link.note_durable();
     loop {
         tokio::select! {
             biased;
             () = context.stop.cancelled() => return stopping(),
             () = link.session.replaced.cancelled() => return link.replaced(),
-            slot = answers.reserve(), if !acks.is_empty() => {
-                // The agent has hung up: its side of the stream ends next.
+            slot = answers.reserve(), if !link.acks.is_empty() => {
+                // The agent has hung up.
                 let Ok(slot) = slot else { return End::Agent };
-                slot.send(Ok(acks.remove(0)));
+                if let Some((Epoch { boot_id, epoch }, seq)) = link.acks.pop_first() {
+                    let ack = central_message::Message::Ack(v1::Ack { boot_id, epoch, seq });
+                    slot.send(Ok(v1::CentralMessage { message: Some(ack) }));
+                }
             }
-            () = link.session.durable.notified() => acks = link.acks(),
+            () = link.session.durable.notified() => link.note_durable(),
             () = room(&context.store), if link.is_behind => {
                 return End::Told("behind", Status::unavailable("the store was behind; send again what was not acked"));
             }
@@ -133,7 +143,7 @@ async fn serve(
                     return end;
                 }
                 // Acks of what was sent again come from here: nothing becomes durable for it.
-                acks = link.acks();
+                link.note_durable();
                 match more {
                     Ok(true) => {}
                     Ok(false) => return End::Agent,
@@ -151,8 +161,10 @@ struct Link<'a> {
     memory: StreamMemory,
     /// Whether something was not queued for the store: no acks until the agent sends it again, on its next stream.
     is_behind: bool,
-    /// What the agent was told to be durable.
+    /// What the agent was told to be durable, or is about to be.
     told: BTreeMap<Epoch, u64>,
+    /// What it is about to be told.
+    acks: BTreeMap<Epoch, u64>,
 }
 
 impl Link<'_> {
@@ -205,18 +217,15 @@ impl Link<'_> {
         }
     }
 
-    /// What is durable and was not told yet.
-    fn acks(&mut self) -> Vec<v1::CentralMessage> {
-        let mut acks = Vec::new();
+    /// Lines up acks of what is durable and was not told yet; a later one replaces one that still waits.
+    fn note_durable(&mut self) {
         for (epoch, seq) in self.session.durable_marks() {
             // A new stream is told everything once: the agent may still keep records of earlier starts.
             if self.told.get(&epoch).is_none_or(|told| *told < seq) {
-                let ack = v1::Ack { boot_id: epoch.boot_id.clone(), epoch: epoch.epoch, seq };
-                acks.push(v1::CentralMessage { message: Some(v1::central_message::Message::Ack(ack)) });
-                self.told.insert(epoch, seq);
+                self.told.insert(epoch.clone(), seq);
+                self.acks.insert(epoch, seq);
             }
         }
-        acks
     }
 
     fn replaced(&self) -> End {

@@ -86,8 +86,12 @@ fn find_vm<'a>(snapshot: &'a Snapshot, vm: &str, node: &str) -> Result<(&'a Node
         view.uid.eq_ignore_ascii_case(vm) || view.name == vm || full.is_some_and(|full| full == vm)
     };
     let nodes = snapshot.nodes.iter().filter(|view| node.is_empty() || view.name == node);
-    let found: Vec<_> =
+    let mut found: Vec<_> =
         nodes.flat_map(|view| view.vms.iter().filter(|vm| is_it(vm)).map(move |vm| (view, vm))).collect();
+    // A VM that was made anew has the name of one that is gone and still remembered.
+    if found.iter().any(|(_, vm)| is_there(vm)) {
+        found.retain(|(_, vm)| is_there(vm));
+    }
     match found.as_slice() {
         [one] => Ok(*one),
         [] => {
@@ -111,6 +115,11 @@ fn find_vm<'a>(snapshot: &'a Snapshot, vm: &str, node: &str) -> Result<(&'a Node
             Err(Status::failed_precondition(text))
         }
     }
+}
+
+/// Whether libvirt or procfs knows the VM now.
+fn is_there(vm: &VmView) -> bool {
+    vm.domain.is_some() || vm.qemu.is_some()
 }
 
 fn find_node<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a NodeView, Status> {

@@ -208,7 +208,7 @@ fn write_node(transaction: &Transaction<'_>, id: i64, node: &NodeWrite) -> rusql
     let NodeWrite { stream: _, hello, applied_offset_usec, is_silent } = node;
     transaction.execute(
         "UPDATE stream SET hello = ?2, applied_offset_usec = ?3, is_silent = ?4 WHERE id = ?1",
-        params![id, hello.encode_to_vec(), applied_offset_usec, is_silent],
+        params![id, hello, applied_offset_usec, is_silent],
     )?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use kulprit_daemon::Chain;
 use kulprit_model::{Attributes, FindingCode, Moment, Record, Stamp, State, Status, StreamId, Subject};
+use prost::Message as _;
 use rusqlite::Connection;
 
 use super::{
@@ -92,7 +93,8 @@ fn a_restart_finds_nodes_statuses_watermarks_and_incidents() {
     let changes = advance(&Incidents::default(), &[observation], &Looks::default(), NOW, &Timers::default());
     let mut incidents = Incidents::default();
     incidents.apply(&changes);
-    let hello = v1::Hello { node: "n1".to_owned(), boot_id: "b".to_owned(), epoch: 1, ..v1::Hello::default() };
+    let hello =
+        v1::Hello { node: "n1".to_owned(), boot_id: "b".to_owned(), epoch: 1, ..v1::Hello::default() }.encode_to_vec();
     let (mut store, loaded) = SqliteStore::open(folder.path()).unwrap();
     assert!(loaded.nodes.is_empty() && loaded.incidents.is_empty());
     store
@@ -140,7 +142,7 @@ fn what_nobody_vouches_for_stays_unknown_over_a_restart() {
 fn a_silent_node_is_silent_after_a_restart_too() {
     let folder = tempfile::tempdir().unwrap();
     let (mut store, _) = SqliteStore::open(folder.path()).unwrap();
-    let node = NodeWrite { stream: stream(), hello: v1::Hello::default(), applied_offset_usec: 0, is_silent: true };
+    let node = NodeWrite { stream: stream(), hello: Vec::new(), applied_offset_usec: 0, is_silent: true };
     store.commit(&[write(1, Status::Present, NOW), Write::Node(node)]).unwrap();
     drop(store);
     let (_store, loaded) = SqliteStore::open(folder.path()).unwrap();

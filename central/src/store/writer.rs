@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        mpsc::{self, Receiver, Sender},
     },
     thread::{self, Thread},
     time::Duration,
@@ -94,18 +94,14 @@ impl StoreWriter {
         let _ = self.commands.send(Command::Write(write, permit));
     }
 
-    /// Queues a write if few enough wait. Gives it back if not: try again later.
-    ///
-    /// # Errors
-    /// The write itself.
-    pub fn try_queue(&self, write: Write) -> Result<(), Write> {
-        match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => {
-                self.queue(write, permit);
-                Ok(())
-            }
-            Err(_) => Err(write),
-        }
+    /// Queues a write if few enough wait; false if not, and the write is dropped: make it again later.
+    #[must_use]
+    pub fn try_queue(&self, write: Write) -> bool {
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        permit.is_ok_and(|permit| {
+            self.queue(write, permit);
+            true
+        })
     }
 
     /// Asks for the history before `oldest_wall_usec` to be dropped.
@@ -140,10 +136,7 @@ impl<S: Store> Worker<S> {
                 if group.is_last || group.writes.len() >= GROUP_MAX {
                     break;
                 }
-                next = match self.received.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                    Ok(command) => Some(command),
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-                };
+                next = self.received.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
             }
             let is_last = group.is_last;
             if !self.commit(group) || is_last {

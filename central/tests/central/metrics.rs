@@ -84,7 +84,7 @@ async fn a_store_in_trouble_moves_the_others_and_acks_wait() {
     let on_durable = Box::new(move |_: &StreamId, _: &[_]| durable.send(()).expect("the test waits"));
     let (writer, end) = StoreWriter::start(Failing(AtomicBool::new(false)), on_durable, central).unwrap();
     let stream = StreamId { cluster: "c".to_owned(), node: "n".to_owned() };
-    writer.try_queue(Write::Records(RecordsWrite::new(stream, 0))).unwrap();
+    assert!(writer.try_queue(Write::Records(RecordsWrite::new(stream, 0))));
     sleep(Duration::from_millis(100)).await;
     assert!(is_durable.try_recv().is_err(), "a failed commit makes nothing durable");
     timeout(PATIENCE, is_durable.recv()).await.expect("it is tried again").unwrap();
