@@ -1,6 +1,6 @@
 //! Faults of the node itself, and VMs beside them.
 
-use kulprit_model::{Attributes, FindingCode, attribute::EXIT_CODE};
+use kulprit_model::{Attributes, FindingCode, Subject, attribute::EXIT_CODE};
 
 use super::*;
 
@@ -116,4 +116,19 @@ fn a_start_that_failed_without_kvm_is_no_crash() {
 #[test]
 fn a_missing_kvm_does_not_hide_a_kill() {
     check(&dead(60, signal(9)).node_has(FindingCode::KvmDeviceMissing, 600).why(), &["QemuKilled"]);
+}
+
+#[test]
+fn the_firmwares_word_lasts_for_the_boot_and_proves_nothing_alone() {
+    let score = |world: World| world.why_symptom(SymptomId::Unspecified, 0);
+    let off = || World::well().domain(libvirt::SHUTOFF, 1, 600).qemu_ended(600, Attributes::new());
+    let told =
+        |world: World, secs| world.happened(FindingCode::KvmDisabledByFirmware, Subject::Node, secs, Attributes::new());
+    let db = |answer: &Attribution| {
+        answer.causes.iter().find(|cause| cause.id == "KvmUnusable").expect("a candidate").score_db
+    };
+    let unusable = || off().node_has(FindingCode::KvmUnusable, 60);
+    let (without, with) = (score(unusable()), score(told(unusable(), 50 * 3_600)));
+    assert!((db(&with) - db(&without) - 4.2).abs() < 1e-9, "some, of the node{}", table(&with));
+    check(&score(told(off(), 60)), &["Unexplained"]);
 }
