@@ -111,7 +111,8 @@ pub fn read_block_device(root: &HostRoot, device: DeviceNumber) -> Result<BlockD
     let target = root.read_link(&link)?;
     let malformed = || Malformed::new(1, target.as_os_str().as_encoded_bytes()).at(root.display_path(&link));
     let name = target.file_name().and_then(|name| name.to_str()).ok_or_else(malformed)?.to_owned();
-    let text = |file: &str| root.read_text_if_any(link.join(file)).map(|text| text.map(|text| text.trim_end().to_owned()));
+    let text =
+        |file: &str| root.read_text_if_any(link.join(file)).map(|text| text.map(|text| text.trim_end().to_owned()));
     let is_partition = text("partition")?.is_some();
     let parent = target.parent().and_then(Path::file_name).and_then(|name| name.to_str()).filter(|_| is_partition);
     Ok(BlockDevice {
@@ -161,7 +162,9 @@ mod tests {
         std::fs::create_dir_all(part.join("device")).unwrap();
         std::fs::create_dir_all(dir.path().join("sys/dev/block")).unwrap();
         std::os::unix::fs::symlink("../../devices/pci0/block/sda/sda1", dir.path().join("sys/dev/block/8:1")).unwrap();
-        for (file, text) in [("partition", "1\n"), ("device/state", "offline\n"), ("inflight", "       2       17\n"), ("ro", "1\n")] {
+        for (file, text) in
+            [("partition", "1\n"), ("device/state", "offline\n"), ("inflight", "       2       17\n"), ("ro", "1\n")]
+        {
             std::fs::write(part.join(file), text).unwrap();
         }
         let found = read_block_device(&HostRoot::new(dir.path()), DeviceNumber { major: 8, minor: 1 }).unwrap();

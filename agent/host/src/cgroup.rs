@@ -36,7 +36,11 @@ fn membership(line: &str) -> Option<CgroupMembership> {
     let (hierarchy, rest) = line.split_once(':')?;
     let (controllers, path) = rest.split_once(':')?;
     let hierarchy = hierarchy.parse().ok()?;
-    path.starts_with('/').then(|| CgroupMembership { hierarchy, controllers: controllers.to_owned(), path: path.to_owned() })
+    path.starts_with('/').then(|| CgroupMembership {
+        hierarchy,
+        controllers: controllers.to_owned(),
+        path: path.to_owned(),
+    })
 }
 
 /// The version 2 path, if the process shows one.
@@ -212,7 +216,9 @@ pub fn parse_memory_limit(text: &str) -> Option<MemoryLimit> {
 
 /// `key value` lines, of which bad ones are left out.
 fn flat_keyed(text: &str) -> impl Iterator<Item = (&str, u64)> {
-    text.lines().filter_map(|line| line.split_once(' ')).filter_map(|(key, value)| Some((key, value.trim().parse().ok()?)))
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(key, value)| Some((key, value.trim().parse().ok()?)))
 }
 
 #[cfg(test)]
@@ -235,17 +241,38 @@ mod tests {
     #[test]
     fn every_layout_of_drivers_and_runtimes_names_pod_and_container() {
         // systemd driver: containerd; guaranteed (no class); CRI-O; CRI-O with crun; Docker's shim.
-        check(&format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/cri-containerd-{ID}.scope"), Some(ID));
+        check(
+            &format!(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/cri-containerd-{ID}.scope"
+            ),
+            Some(ID),
+        );
         check(&format!("/kubepods.slice/kubepods-pod{UID_}.slice/cri-containerd-{ID}.scope"), Some(ID));
-        check(&format!("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UID_}.slice/crio-{ID}.scope"), Some(ID));
-        check(&format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/crio-{ID}.scope/container"), Some(ID));
-        check(&format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/docker-{ID}.scope"), Some(ID));
+        check(
+            &format!("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UID_}.slice/crio-{ID}.scope"),
+            Some(ID),
+        );
+        check(
+            &format!(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/crio-{ID}.scope/container"
+            ),
+            Some(ID),
+        );
+        check(
+            &format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/docker-{ID}.scope"),
+            Some(ID),
+        );
         // cgroupfs driver: containerd, CRI-O.
         check(&format!("/kubepods/burstable/pod{UID}/{ID}"), Some(ID));
         check(&format!("/kubepods/pod{UID}/{ID}"), Some(ID));
         check(&format!("/kubepods/burstable/pod{UID}/crio-{ID}"), Some(ID));
         // Nested kubelets: kind, a cgroup root, a node that is itself a container.
-        check(&format!("/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID_}.slice/cri-containerd-{ID}.scope"), Some(ID));
+        check(
+            &format!(
+                "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID_}.slice/cri-containerd-{ID}.scope"
+            ),
+            Some(ID),
+        );
         check(&format!("/system.slice/docker-{OTHER}.scope/kubelet/kubepods/besteffort/pod{UID}/{ID}"), Some(ID));
         check(&format!("/lab/n1/kubepods/burstable/pod{UID}/{ID}"), Some(ID));
         // KubeVirt's sub-cgroup for the emulator; a cgroup namespace elsewhere; the pod's own cgroup; CRI-O's monitor.
@@ -264,7 +291,14 @@ mod tests {
     #[test]
     fn what_is_no_pod_is_none() {
         let long = format!("/kubepods/pod{UID}0/{ID}");
-        for path in ["/", "/system.slice/kubelet.service", "/user.slice/podman-1.scope", "/kubepods/burstable", "/machine.slice/machine-qemu", &long] {
+        for path in [
+            "/",
+            "/system.slice/kubelet.service",
+            "/user.slice/podman-1.scope",
+            "/kubepods/burstable",
+            "/machine.slice/machine-qemu",
+            &long,
+        ] {
             assert_eq!(parse_pod_cgroup(path), None, "{path}");
         }
     }

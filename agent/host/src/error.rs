@@ -66,7 +66,9 @@ impl ReadError {
         let path = path.into();
         match rustix::io::Errno::from_io_error(&source) {
             // ESRCH: a file of a process that ended after it was opened. ENODEV: a node without its driver, for text files.
-            Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::SRCH) => Self::NotFound { path },
+            Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::SRCH) => {
+                Self::NotFound { path }
+            }
             Some(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => Self::Denied { path, source },
             Some(rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => Self::Unsupported { path },
             _ => Self::Io { path, source },

@@ -105,7 +105,9 @@ async fn exchange(address: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
 fn classify(address: SocketAddr, source: io::Error) -> HttpError {
     match source.kind() {
         io::ErrorKind::ConnectionRefused => HttpError::Refused { address },
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => HttpError::Reset { address },
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
+            HttpError::Reset { address }
+        }
         _ => HttpError::Io { address, source },
     }
 }
@@ -113,7 +115,8 @@ fn classify(address: SocketAddr, source: io::Error) -> HttpError {
 /// Whether headers and as much of a body as we keep have come, so that a server that does not close cannot keep us.
 fn is_complete(bytes: &[u8]) -> bool {
     let Some((head, body)) = split_head(bytes) else { return false };
-    let is_length = |line: &&str| line.split_once(':').is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("content-length"));
+    let is_length =
+        |line: &&str| line.split_once(':').is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("content-length"));
     let head = String::from_utf8_lossy(head);
     let declared = head.lines().find(is_length).and_then(|line| line.split_once(':')?.1.trim().parse::<usize>().ok());
     body.len() >= declared.map_or(BODY_LIMIT_BYTES, |length| length.min(BODY_LIMIT_BYTES))
@@ -130,7 +133,9 @@ pub fn parse_http_answer(bytes: &[u8]) -> Result<HttpAnswer, Malformed> {
     let mut words = line.split_ascii_whitespace();
     let version = words.next().filter(|word| word.starts_with("HTTP/"));
     let status = words.next().filter(|word| word.len() == 3).and_then(|word| word.parse().ok());
-    let (Some(_), Some(status), Some((_, body))) = (version, status, split_head(bytes)) else { return Err(malformed()) };
+    let (Some(_), Some(status), Some((_, body))) = (version, status, split_head(bytes)) else {
+        return Err(malformed());
+    };
     let body = String::from_utf8_lossy(&body[..body.len().min(BODY_LIMIT_BYTES)]).into_owned();
     Ok(HttpAnswer { status, body })
 }

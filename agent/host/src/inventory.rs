@@ -35,9 +35,8 @@ pub struct Inventory {
 
 /// Looks at everything, and leaves out what does not answer.
 pub fn read_inventory(root: &HostRoot) -> Inventory {
-    let machine = RefreshKind::nothing()
-        .with_cpu(CpuRefreshKind::nothing())
-        .with_memory(MemoryRefreshKind::nothing().with_ram());
+    let machine =
+        RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()).with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(machine).ok();
     Inventory {
         kernel_release: root.kernel_release().ok(),

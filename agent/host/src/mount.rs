@@ -115,7 +115,10 @@ pub fn mount_of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
         return None;
     }
     // `max_by_key` gives the last of equals.
-    mounts.iter().filter(|mount| path.starts_with(&mount.mount_point)).max_by_key(|mount| mount.mount_point.components().count())
+    mounts
+        .iter()
+        .filter(|mount| path.starts_with(&mount.mount_point))
+        .max_by_key(|mount| mount.mount_point.components().count())
 }
 
 impl Procfs {
@@ -169,7 +172,11 @@ mod tests {
         let (mounts, _) = parse_mountinfo(text);
         let data = mount_of(&mounts, Path::new("/data/vm.img")).unwrap();
         assert_eq!((data.mount_id, data.source.as_deref(), data.is_read_only), (3, Some("nas:/vol"), true));
-        assert_eq!(mount_of(&mounts, Path::new("/database/x")).unwrap().mount_id, 1, "a name is not a prefix of another");
+        assert_eq!(
+            mount_of(&mounts, Path::new("/database/x")).unwrap().mount_id,
+            1,
+            "a name is not a prefix of another"
+        );
         assert_eq!(mount_of(&mounts, Path::new("data/vm.img")), None);
         assert_eq!(mount_of(&mounts, Path::new("/data/../etc")), None);
     }
@@ -182,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_bad_line_keeps_the_good_ones() {
-        let (mounts, errors) = parse_mountinfo("garbage\n1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 x:y / /a rw - ext4 b rw\n");
+        let (mounts, errors) =
+            parse_mountinfo("garbage\n1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 x:y / /a rw - ext4 b rw\n");
         assert_eq!((mounts.len(), errors.iter().map(|error| error.line).collect::<Vec<_>>()), (1, vec![1, 3]));
     }
 

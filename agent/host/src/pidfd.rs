@@ -228,16 +228,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_lives_has_not_ended() {
-        let (_child, watch) = child("sleep 1000");
+        let (_child, watch) = child("exec sleep 1000");
         assert!(tokio::time::timeout(Duration::from_millis(50), watch.ended()).await.is_err());
     }
 
     #[tokio::test]
     async fn another_process_of_the_same_pid_is_not_found() {
-        let (_child, watch) = child("sleep 1000");
+        let (_child, watch) = child("exec sleep 1000");
         let other = ProcessId { start_time_ticks: watch.id().start_time_ticks + 1, ..watch.id() };
         assert!(ProcessWatch::open(&Procfs::default(), other).unwrap_err().is_not_found());
-        assert!(ProcessWatch::open(&Procfs::default(), ProcessId { pid: u32::MAX, ..other }).unwrap_err().is_not_found());
+        assert!(
+            ProcessWatch::open(&Procfs::default(), ProcessId { pid: u32::MAX, ..other }).unwrap_err().is_not_found()
+        );
     }
 
     #[test]

@@ -244,7 +244,8 @@ mod tests {
     #[test]
     fn a_fifo_in_the_place_of_a_file_is_an_error_and_not_a_wait() {
         let (dir, root) = tree();
-        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+            .unwrap();
         assert!(matches!(root.read_text("pipe").unwrap_err(), ReadError::Io { .. }));
     }
 

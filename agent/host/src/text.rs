@@ -19,7 +19,8 @@ use crate::ReadError;
 pub(crate) const DEFAULT_LIMIT_BYTES: usize = 1 << 20;
 
 /// How files are opened for reading: a FIFO or a tape drive in the place of a file must not make us wait in `open`.
-pub(crate) const READ_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+pub(crate) const READ_FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 /// Reads an open regular file to its end, at most `limit_bytes`.
 pub(crate) fn read_to_limit(mut file: File, path: &Path, limit_bytes: usize) -> Result<Vec<u8>, ReadError> {

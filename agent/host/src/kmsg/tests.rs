@@ -36,11 +36,15 @@ fn every_recorded_record_parses_in_order() {
 
 #[test]
 fn a_record_gives_its_header_text_and_fields() {
-    let bytes = b"3,5400,123456789,-,caller=T42;I/O error, dev sda; sector 7\n SUBSYSTEM=block\n DEVICE=b8:0\n nonsense\n";
+    let bytes =
+        b"3,5400,123456789,-,caller=T42;I/O error, dev sda; sector 7\n SUBSYSTEM=block\n DEVICE=b8:0\n nonsense\n";
     let record = parse_kmsg_record(bytes).unwrap();
     assert_eq!((record.level, record.facility, record.seq, record.usec), (3, 0, 5400, 123_456_789));
     assert_eq!(record.text, "I/O error, dev sda; sector 7");
-    assert_eq!(record.fields().collect::<Vec<_>>(), [("SUBSYSTEM".into(), "block".into()), ("DEVICE".into(), "b8:0".into())]);
+    assert_eq!(
+        record.fields().collect::<Vec<_>>(),
+        [("SUBSYSTEM".into(), "block".into()), ("DEVICE".into(), "b8:0".into())]
+    );
 }
 
 #[test]
@@ -58,14 +62,27 @@ fn escapes_are_decoded_and_bad_ones_left_as_they_are() {
 
 #[test]
 fn what_has_no_header_is_malformed() {
-    for bytes in [&b""[..], b"\n", b"6,1,2,-", b"6,1,;x", b"6,1,2;x", b",1,2,-;x", b"-6,1,2,-;x", b"6,99999999999999999999,2,-;x", b"6,1,2,-\n;x"] {
+    for bytes in [
+        &b""[..],
+        b"\n",
+        b"6,1,2,-",
+        b"6,1,;x",
+        b"6,1,2;x",
+        b",1,2,-;x",
+        b"-6,1,2,-;x",
+        b"6,99999999999999999999,2,-;x",
+        b"6,1,2,-\n;x",
+    ] {
         assert_eq!(parse_kmsg_record(bytes).unwrap_err().line, 1, "{}", String::from_utf8_lossy(bytes));
     }
 }
 
 /// This machine's log with a line of our own at its end, or `None` where we may not.
 fn own_log(marker: &str) -> Option<HostRoot> {
-    let written = std::fs::OpenOptions::new().write(true).open("/dev/kmsg").and_then(|mut log| log.write_all(marker.as_bytes()));
+    // With its line's end: a record without one stays open for more, and is not given to readers yet.
+    let line = format!("{marker}\n");
+    let written =
+        std::fs::OpenOptions::new().write(true).open("/dev/kmsg").and_then(|mut log| log.write_all(line.as_bytes()));
     match written {
         Ok(()) => Some(HostRoot::new("/")),
         Err(error) => {
@@ -130,7 +147,10 @@ async fn records_overwritten_before_they_were_read_are_counted() {
     let KmsgItem::Lost { n_records } = item else { panic!("{item:?}") };
     assert!(n_records >= 2, "{n_records}");
     let item = reader.try_next().unwrap().unwrap();
-    assert!(matches!(&item, KmsgItem::Record(record) if record.seq > last.seq), "the record behind the gap is kept: {item:?}");
+    assert!(
+        matches!(&item, KmsgItem::Record(record) if record.seq > last.seq),
+        "the record behind the gap is kept: {item:?}"
+    );
 }
 
 proptest! {

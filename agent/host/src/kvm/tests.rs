@@ -25,7 +25,8 @@ fn with_dev() -> (tempfile::TempDir, HostRoot) {
 #[test]
 fn recorded_built_in_modules_are_named_and_told_from_loaded_ones() {
     let modules = read_kvm_modules(&recorded()).unwrap();
-    let want = ["kvm", "kvm_pvm"].map(|name| KvmModule { name: name.to_owned(), is_built_in: true, is_nested_enabled: None });
+    let want =
+        ["kvm", "kvm_pvm"].map(|name| KvmModule { name: name.to_owned(), is_built_in: true, is_nested_enabled: None });
     assert_eq!(modules, want);
     assert!(is_kvm_registered(&recorded()).unwrap());
 }
@@ -64,7 +65,9 @@ fn this_machines_device_is_asked_step_by_step() {
     let calls = read_kvm_calls(&root);
     match calls.open {
         Ok(()) => assert_eq!(calls.api_version, Some(Ok(12))),
-        Err(_) => assert_eq!((calls.api_version, calls.create_vm), (None, None), "what follows a failed step is not tried"),
+        Err(_) => {
+            assert_eq!((calls.api_version, calls.create_vm), (None, None), "what follows a failed step is not tried")
+        }
     }
 }
 
@@ -76,8 +79,14 @@ fn a_node_of_another_driver_opens_and_refuses_the_call() {
     }
     let (dir, root) = with_dev();
     let null = rustix::fs::makedev(1, 3);
-    rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("dev/kvm"), FileType::CharacterDevice, Mode::from_raw_mode(0o600), null)
-        .unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.path().join("dev/kvm"),
+        FileType::CharacterDevice,
+        Mode::from_raw_mode(0o600),
+        null,
+    )
+    .unwrap();
     let node = read_kvm_node(&root).unwrap().unwrap();
     assert_eq!(node.kind, NodeKind::CharacterDevice(crate::mount::DeviceNumber { major: 1, minor: 3 }));
     let calls = read_kvm_calls(&root);

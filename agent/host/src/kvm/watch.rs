@@ -123,12 +123,15 @@ impl KvmWatch {
             };
         }
         if event.watch == self.directory {
-            let is_gone = is_any(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT | ReadFlags::IGNORED);
+            let is_gone =
+                is_any(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT | ReadFlags::IGNORED);
             return is_gone.then_some(KvmChange::Unknown);
         }
         if Some(event.watch) == self.node {
             return match () {
-                () if is_any(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT) => Some(KvmChange::Removed),
+                () if is_any(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT) => {
+                    Some(KvmChange::Removed)
+                }
                 // Unlinking a node changes its link count, and says so first; the look that follows finds out.
                 () if is_any(ReadFlags::ATTRIB) => Some(KvmChange::AttributesChanged),
                 () => None,
@@ -153,7 +156,9 @@ fn read_events(inotify: &OwnedFd) -> io::Result<Vec<Event>> {
     loop {
         match reader.next() {
             Ok(event) => {
-                let is_kvm = event.file_name().is_some_and(|name| Path::new(KVM_PATH).ends_with(name.to_str().unwrap_or_default()));
+                let is_kvm = event
+                    .file_name()
+                    .is_some_and(|name| Path::new(KVM_PATH).ends_with(name.to_str().unwrap_or_default()));
                 events.push(Event { watch: event.wd(), flags: event.events(), is_kvm });
                 if reader.is_buffer_empty() {
                     return Ok(events);
@@ -169,5 +174,6 @@ fn read_events(inotify: &OwnedFd) -> io::Result<Vec<Event>> {
 fn add_watch(root: &HostRoot, inotify: &OwnedFd, path: &str, flags: WatchFlags) -> Result<i32, ReadError> {
     let target = root.open_fd(path, OFlags::PATH)?;
     let by_descriptor = format!("/proc/self/fd/{}", target.as_raw_fd());
-    inotify::add_watch(inotify, by_descriptor, flags).map_err(|errno| ReadError::from_io(root.display_path(path), errno.into()))
+    inotify::add_watch(inotify, by_descriptor, flags)
+        .map_err(|errno| ReadError::from_io(root.display_path(path), errno.into()))
 }

@@ -46,7 +46,8 @@ impl CgroupFilter {
             Self::All => true,
             Self::Under(prefix) => {
                 let prefix = prefix.trim_end_matches('/');
-                let is_under = |path: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+                let is_under =
+                    |path: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
                 cgroups.iter().any(|row| is_under(&row.path))
             }
         }
