@@ -22,11 +22,11 @@ fn main() -> ExitCode {
     telemetry::init(config.log.format, &config.log.filter);
     let options = RunOptions { threads: Threads::Current, drain_deadline: config.drain.get(), ..RunOptions::default() };
     match arguments.command.unwrap_or(Command::Run) {
-        Command::Run => run(&options, |stop| async { app::run(config, stop).await.map_err(BoxError::from) }),
+        Command::Run => run(&options, |stop| async { app::run(config, stop).await.map_err(boxed) }),
         Command::Check { output } => {
             let seen = Cell::new(ExitCode::SUCCESS);
             let ended = run(&options, |stop| async {
-                seen.set(app::check(config, output, stop).await?);
+                seen.set(app::check(config, output, stop).await.map_err(boxed)?);
                 Ok::<(), BoxError>(())
             });
             if ended == ExitCode::SUCCESS { seen.get() } else { ended }
@@ -36,4 +36,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// So that the error in it is still found by its type, which decides on the exit code; anyhow's own conversion hides it.
+fn boxed(error: anyhow::Error) -> BoxError {
+    error.reallocate_into_boxed_dyn_error_without_backtrace()
 }
