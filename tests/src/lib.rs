@@ -34,6 +34,7 @@ mod node_files;
 
 pub mod kernel_log;
 pub mod process;
+pub mod programs;
 
 pub mod disk;
 pub mod domain_xml;
