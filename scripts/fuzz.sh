@@ -39,9 +39,10 @@ fixtures() {
 
 # New inputs go to the first folder, so a brief run is given one that is thrown away.
 run() { # TARGET
-    local name=$1 log=$here/artifacts/$1.log dirs=() dir
+    local name=$1 log=$here/artifacts/$1.log recorded dirs=() dir
+    recorded=$(fixtures "$name")
     mkdir -p "$corpus/$name" "$here/artifacts/$name"
-    for dir in "$corpus/$name" "$here/seeds/$name" $(fixtures "$name"); do [ ! -d "$dir" ] || dirs+=("$dir"); done
+    for dir in "$corpus/$name" "$here/seeds/$name" $recorded; do [ ! -d "$dir" ] || dirs+=("$dir"); done
     if "$here/target/$target/release/$name" "${dirs[@]}" -max_total_time="$seconds" -timeout=5 \
         -rss_limit_mb=512 -max_len=16384 -print_final_stats=1 -artifact_prefix="$here/artifacts/$name/" >"$log" 2>&1; then
         awk -v name="$name" '
