@@ -180,6 +180,17 @@ fn text_of(groups: &Captures<'_>, name: &str) -> Option<String> {
     groups.name(name).map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned())
 }
 
+/// The name of the libvirt domain whose memory cgroup this is, as systemd's machine knows it: libvirt leaves out characters
+/// that a host name may not have. `None` for other cgroups. Source: libvirt `virDomainGenerateMachineName`,
+/// `machine-qemu\x2d1\x2ddb\x2d0.scope` for `db-0`.
+#[must_use]
+pub fn machine_of_cgroup(path: &str) -> Option<String> {
+    let scope = path.split('/').find_map(|segment| segment.strip_prefix("machine-")?.strip_suffix(".scope"))?;
+    let unescaped = scope.replace("\\x2d", "-");
+    let (_run, name) = unescaped.strip_prefix("qemu-")?.split_once('-')?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
 /// The forms of lines that are findings: code, which kernels write it, an example. For the generated docs.
 pub fn known_lines() -> impl Iterator<Item = (FindingCode, &'static str, &'static str)> {
     RULES.iter().filter_map(|rule| match rule.meaning {

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use kulprit_host::kmsg::{KmsgItem, KmsgPosition, KmsgReader, KmsgStart};
 use kulprit_host::process::Procfs;
+use kulprit_host::qemu::is_qemu_name;
 use kulprit_host::{HostRoot, ReadError};
-use kulprit_judge::kernel_log::{KernelLog, TaskOwner, is_lasting, lost, merge};
+use kulprit_judge::kernel_log::{KernelLog, TaskOwner, is_lasting, lost, machine_of_cgroup, merge};
 use kulprit_judge::{OccurrenceVerdict, Verdict};
-use kulprit_model::{FindingCode, Moment, Subject};
+use kulprit_model::{FindingCode, Moment, Subject, attribute};
 use tokio::time::Instant;
 
 use super::counters::count;
@@ -198,7 +199,7 @@ impl Reading {
             self.is_position_new = true;
             count(&context.counters.kernel_log_records, u64::from(n_records));
         }
-        self.keep(out);
+        self.keep(&context.vms, out);
         Ok(is_drained)
     }
 
@@ -218,11 +219,12 @@ impl Reading {
             Taken::Lost(n_records) => out.push(lost(now, n_records)),
             Taken::Malformed => count(&context.counters.errors, 1),
         }
-        self.keep(out);
+        self.keep(&context.vms, out);
     }
 
-    fn keep(&mut self, out: Vec<OccurrenceVerdict>) {
-        for verdict in out {
+    fn keep(&mut self, vms: &VmIndex, out: Vec<OccurrenceVerdict>) {
+        for mut verdict in out {
+            name_vm_by_cgroup(vms, &mut verdict);
             let is_old = self.not_before_usec.is_some_and(|limit| verdict.at.boottime_usec < limit);
             if !is_old || is_lasting(verdict.code) {
                 merge(&mut self.found, verdict);
@@ -298,6 +300,17 @@ fn find_owner(procfs: &Procfs, vms: &VmIndex, task: u32, at: Moment) -> Option<T
         of_vm(pid)
             .or_else(|| Some(TaskOwner { pid, start_ticks: procfs.stat(pid).ok()?.start_time_ticks, vm_uid: None }))
     })
+}
+
+/// A QEMU may be killed before it was ever looked at; then its cgroup names the VM.
+fn name_vm_by_cgroup(vms: &VmIndex, verdict: &mut OccurrenceVerdict) {
+    if matches!(verdict.subject, Subject::Process { .. })
+        && verdict.attributes.get(attribute::COMM).is_some_and(is_qemu_name)
+        && let Some(machine) = verdict.attributes.get(attribute::MEMCG).and_then(machine_of_cgroup)
+        && let Some(uid) = vms.by_machine_name(&machine)
+    {
+        verdict.subject = Subject::Vm { uid };
+    }
 }
 
 fn write_position(position: &KmsgPosition) -> String {

@@ -136,6 +136,17 @@ impl VmIndex {
         self.lock().uid_by_name.get(name).cloned()
     }
 
+    /// The VM whose name is `machine` but for the characters that a machine's name may not have; `None` when two are.
+    #[must_use]
+    pub fn by_machine_name(&self, machine: &str) -> Option<String> {
+        let is_allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        let inner = self.lock();
+        let mut fitting =
+            inner.uid_by_name.iter().filter(|(name, _)| name.chars().filter(is_allowed).eq(machine.chars()));
+        let uid = fitting.next()?.1.clone();
+        fitting.next().is_none().then_some(uid)
+    }
+
     /// libvirt knows this VM no more.
     pub fn forget(&self, uid: &str) {
         let mut inner = self.lock();
@@ -187,6 +198,18 @@ mod tests {
         assert_eq!(index.by_task(9, minute(9)).map(|(pid, vm)| (pid, vm.uid)), Some((7, "a".to_owned())));
         assert_eq!(index.by_task(9, minute(10)), None);
         assert_eq!(index.by_task(8, minute(0)), None);
+    }
+
+    #[test]
+    fn a_machine_is_the_one_domain_whose_name_fits() {
+        let index = VmIndex::new();
+        index.set_name("a", "prod_db-0");
+        index.set_name("b", "db-1");
+        assert_eq!(index.by_machine_name("proddb-0").as_deref(), Some("a"));
+        assert_eq!(index.by_machine_name("db-1").as_deref(), Some("b"));
+        assert_eq!(index.by_machine_name("db-2"), None);
+        index.set_name("c", "db_-1");
+        assert_eq!(index.by_machine_name("db-1"), None, "either could be meant");
     }
 
     #[test]

@@ -86,6 +86,16 @@ fn a_recorded_oom_names_victim_limit_and_vm() {
 }
 
 #[test]
+fn a_machines_cgroup_names_its_domain() {
+    let check = |path: &str, want: Option<&str>| assert_eq!(machine_of_cgroup(path).as_deref(), want, "{path}");
+    check(r"/machine.slice/machine-qemu\x2d1\x2ddb\x2d0.scope/libvirt", Some("db-0"));
+    check(r"/lab/n1/machine.slice/machine-qemu\x2d12\x2da.scope", Some("a"));
+    check(r"/machine.slice/machine-lxc\x2d1\x2da.scope", None);
+    check(r"/machine.slice/machine-qemu\x2d1\x2d.scope", None);
+    check("/kubepods/burstable/pod35ec/a38f", None);
+}
+
+#[test]
 fn an_oom_of_the_node_names_no_cgroup() {
     check(
         &[

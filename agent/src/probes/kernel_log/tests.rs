@@ -82,6 +82,28 @@ async fn without_a_log_the_probe_is_blind_and_says_why() {
 }
 
 #[test]
+fn a_qemu_killed_before_it_was_looked_at_is_named_by_its_cgroup() {
+    let vms = VmIndex::new();
+    vms.set_name("uid-of-db-0", "db-0");
+    let mut out = Vec::new();
+    let mut log = KernelLog::new();
+    let kill = |comm: &str| {
+        [
+            format!(
+                r"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=x,mems_allowed=0,oom_memcg=/machine.slice/machine-qemu\x2d1\x2ddb\x2d0.scope/libvirt,task_memcg=/x,task={comm},pid=7,uid=0"
+            ),
+            format!("Memory cgroup out of memory: Killed process 7 ({comm}) total-vm:1kB, anon-rss:1kB"),
+        ]
+    };
+    for line in kill("qemu-system-x86").iter().chain(&kill("swtpm")) {
+        log.read_line(Moment::default(), line, &|_, _| None, &mut out);
+    }
+    out.iter_mut().for_each(|verdict| name_vm_by_cgroup(&vms, verdict));
+    let subjects: Vec<String> = out.iter().map(|verdict| verdict.subject.to_string()).collect();
+    assert_eq!(subjects, ["vm/uid-of-db-0", "process/7@0"]);
+}
+
+#[test]
 fn a_moment_follows_the_kernels_clock_and_is_never_after_now() {
     let now = Moment { wall_usec: 1_000_000_000, boottime_usec: 50_000_000 };
     assert_eq!(moment_of(40_000_000, now, None), now.offset_usec(-10_000_000));
