@@ -157,13 +157,16 @@ impl Incidents {
         self.0.values().filter(|incident| incident.is_open())
     }
 
-    /// The open incident that this symptom belongs to.
+    /// The open incident of each symptom that lasts: by who shows it, and its id.
     #[must_use]
-    pub fn of(&self, whom: &Whom, symptom: &str) -> Option<&Arc<Incident>> {
-        self.open().find(|incident| {
-            let mut members = incident.members.iter();
-            members.any(|member| member.whom == *whom && member.symptom == symptom && member.until_wall_usec.is_none())
-        })
+    pub fn by_member(&self) -> BTreeMap<(&Whom, &str), &Arc<Incident>> {
+        let mut by_member = BTreeMap::new();
+        for incident in self.open() {
+            for member in incident.members.iter().filter(|member| member.until_wall_usec.is_none()) {
+                by_member.insert((&member.whom, member.symptom.as_str()), incident);
+            }
+        }
+        by_member
     }
 
     /// Lets go of those closed before `oldest_wall_usec`.

@@ -11,7 +11,7 @@ use std::{
 
 use kulprit_daemon::{CancellationToken, Clock};
 use kulprit_diagnosis::{Settings, Snapshot};
-use kulprit_model::StreamId;
+use kulprit_model::{Moment, StreamId};
 use kulprit_proto::v1;
 use prost::Message as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
@@ -21,6 +21,9 @@ use crate::{
     state::{CurrentState, Epoch, NodeState},
     store::{NodeWrite, RecordsWrite, StoreWriter, Write},
 };
+
+/// How often what is old is looked for, microseconds: nothing old does harm for a minute.
+const EXPIRE_EVERY_USEC: i64 = 60_000_000;
 
 /// What is known now; clones share it.
 #[derive(Clone, Debug)]
@@ -42,6 +45,7 @@ struct Inner {
     n_sessions: u64,
     /// Nodes whose row in the store is out of date.
     unsaved: BTreeSet<StreamId>,
+    last_expiry: Moment,
 }
 
 #[derive(Debug)]
@@ -68,7 +72,13 @@ impl Live {
     /// Shares `state`.
     #[must_use]
     pub fn new(state: CurrentState, clock: Clock, settings: Settings) -> Self {
-        let inner = Inner { state, sessions: BTreeMap::new(), n_sessions: 0, unsaved: BTreeSet::new() };
+        let inner = Inner {
+            state,
+            sessions: BTreeMap::new(),
+            n_sessions: 0,
+            unsaved: BTreeSet::new(),
+            last_expiry: clock.now(),
+        };
         Self(Arc::new(Shared { inner: Mutex::new(inner), changed: watch::Sender::new(0), clock, settings }))
     }
 
@@ -140,7 +150,12 @@ impl Live {
         let mut inner = self.lock();
         let fallen = inner.state.check_silence(now);
         inner.unsaved.extend(fallen.iter().cloned());
-        for (stream, changes) in inner.state.expire(now) {
+        let is_expiry_due = now.usec_since(inner.last_expiry) >= EXPIRE_EVERY_USEC;
+        let expired = if is_expiry_due { inner.state.expire(now) } else { Vec::new() };
+        if is_expiry_due {
+            inner.last_expiry = now;
+        }
+        for (stream, changes) in expired {
             let write = RecordsWrite { changes, ..RecordsWrite::new(stream, now.wall_usec) };
             // If the store has no room, a row too many is found after a restart, and goes then.
             let _ = store.try_queue(Write::Records(write));

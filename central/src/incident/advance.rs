@@ -53,10 +53,9 @@ pub fn advance(
     now_wall_usec: i64,
     timers: &Timers,
 ) -> Vec<IncidentChange> {
-    let mut pass = Pass { incidents, observations, looks, now_wall_usec, timers, drafts: BTreeMap::new() };
-    for incident in incidents.open() {
-        pass.drafts.insert(incident.id, Draft { incident: (**incident).clone(), events: Vec::new() });
-    }
+    let drafts = incidents.open().map(|open| (open.id, Draft { incident: (**open).clone(), events: Vec::new() }));
+    let mut pass =
+        Pass { incidents, observations, looks, now_wall_usec, timers, drafts: drafts.collect(), open: BTreeMap::new() };
     pass.move_to_new_causes();
     pass.merge_equal_keys();
     pass.join_observations();
@@ -74,6 +73,48 @@ impl Draft {
     fn is_open(&self) -> bool {
         self.incident.is_open()
     }
+
+    /// Takes in the observations of its key, at least one.
+    fn join(&mut self, group: &[&Observation], now_wall_usec: i64) {
+        let incident = &mut self.incident;
+        incident.quiet_since_wall_usec = None;
+        // Of equals the first.
+        let strongest =
+            group.iter().reduce(|best, other| if other.probability > best.probability { other } else { best });
+        if let Some(strongest) = strongest {
+            incident.probability = incident.probability.max(strongest.probability);
+            incident.chain.clone_from(&strongest.chain);
+        }
+        let mut known: BTreeMap<(Whom, String), usize> = (0..)
+            .zip(&incident.members)
+            .map(|(index, member)| ((member.whom.clone(), member.symptom.clone()), index))
+            .collect();
+        for observation in group {
+            let key = (observation.whom.clone(), observation.symptom.clone());
+            let is_new = match known.get(&key) {
+                Some(index) => {
+                    let member = &mut incident.members[*index];
+                    member.based_on.clone_from(&observation.based_on);
+                    member.until_wall_usec.take().is_some()
+                }
+                None => {
+                    known.insert(key, incident.members.len());
+                    incident.members.push(member(observation));
+                    true
+                }
+            };
+            if is_new {
+                let text = format!("{}: {}", title(&observation.whom, &observation.name), observation.symptom);
+                incident.say(now_wall_usec, text);
+                self.events.push(Event::MemberJoined);
+            }
+        }
+        incident.members.sort_by(|a, b| {
+            // Onsets that are not known come last.
+            let onset = |member: &Member| member.since_wall_usec.unwrap_or(i64::MAX);
+            onset(a).cmp(&onset(b)).then_with(|| a.whom.cmp(&b.whom)).then_with(|| a.symptom.cmp(&b.symptom))
+        });
+    }
 }
 
 struct Pass<'a> {
@@ -83,24 +124,27 @@ struct Pass<'a> {
     now_wall_usec: i64,
     timers: &'a Timers,
     drafts: BTreeMap<Ulid, Draft>,
+    /// The open draft of each key, once keys are settled.
+    open: BTreeMap<Key, Ulid>,
 }
 
 impl Pass<'_> {
     fn move_to_new_causes(&mut self) {
-        let (observations, now) = (self.observations, self.now_wall_usec);
+        let now = self.now_wall_usec;
+        let mut of_whom = BTreeMap::<&Whom, Vec<&Observation>>::new();
+        for observation in self.observations {
+            of_whom.entry(&observation.whom).or_default().push(observation);
+        }
         for draft in self.drafts.values_mut() {
             let incident = &mut draft.incident;
             let is_unexplained = incident.key.cause == UNEXPLAINED;
-            let is_of_a_member = |observation: &&Observation| {
-                incident.members.iter().any(|member| {
-                    member.until_wall_usec.is_none()
-                        && member.whom == observation.whom
-                        && (member.symptom == observation.symptom || is_unexplained)
-                })
-            };
             let mut counts = BTreeMap::<(&Key, &String), usize>::new();
-            for observation in observations.iter().filter(is_of_a_member) {
-                *counts.entry((&observation.key, &observation.node)).or_default() += 1;
+            for member in incident.members.iter().filter(|member| member.until_wall_usec.is_none()) {
+                for observation in of_whom.get(&member.whom).into_iter().flatten() {
+                    if is_unexplained || observation.symptom == member.symptom {
+                        *counts.entry((&observation.key, &observation.node)).or_default() += 1;
+                    }
+                }
             }
             if counts.keys().any(|(key, _)| **key == incident.key) {
                 continue;
@@ -120,12 +164,13 @@ impl Pass<'_> {
         for (id, draft) in &self.drafts {
             by_key.entry(draft.incident.key.clone()).or_default().push(*id);
         }
-        for ids in by_key.into_values().filter(|ids| ids.len() > 1) {
+        for (key, ids) in by_key {
             // Ids sort by opening.
-            let (older, others) = ids.split_first().expect("there are at least two");
+            let (older, others) = ids.split_first().expect("each key has at least one");
             for other in others {
                 self.merge(*older, *other);
             }
+            self.open.insert(key, *older);
         }
     }
 
@@ -153,74 +198,22 @@ impl Pass<'_> {
     }
 
     fn join_observations(&mut self) {
+        let mut groups = BTreeMap::<&Key, Vec<&Observation>>::new();
         for observation in self.observations {
-            let id = self.incident_for(observation);
-            let now = self.now_wall_usec;
-            let draft = self.drafts.get_mut(&id).expect("it was made just now if it was missing");
-            let incident = &mut draft.incident;
-            incident.quiet_since_wall_usec = None;
-            if observation.probability > incident.probability {
-                incident.probability = observation.probability;
-            }
-            if incident.chain != observation.chain && is_strongest(self.observations, observation) {
-                incident.chain.clone_from(&observation.chain);
-            }
-            let known =
-                incident.members.iter().position(|member| is_same(member, &observation.whom, &observation.symptom));
-            match known.map(|index| &mut incident.members[index]) {
-                Some(member) => {
-                    member.based_on.clone_from(&observation.based_on);
-                    if member.until_wall_usec.take().is_none() {
-                        continue;
-                    }
-                }
-                None => incident.members.push(Member {
-                    whom: observation.whom.clone(),
-                    namespace: observation.namespace.clone(),
-                    name: observation.name.clone(),
-                    symptom: observation.symptom.clone(),
-                    since_wall_usec: observation.since_wall_usec,
-                    until_wall_usec: None,
-                    based_on: observation.based_on.clone(),
-                }),
-            }
-            incident.say(now, format!("{}: {}", title(&observation.whom, &observation.name), observation.symptom));
-            draft.events.push(Event::MemberJoined);
-        }
-        for draft in self.drafts.values_mut() {
-            draft.incident.members.sort_by(|a, b| {
-                // Onsets that are not known come last.
-                let onset = |member: &Member| member.since_wall_usec.unwrap_or(i64::MAX);
-                onset(a).cmp(&onset(b)).then_with(|| a.whom.cmp(&b.whom)).then_with(|| a.symptom.cmp(&b.symptom))
-            });
-        }
-    }
-
-    /// The open incident of the observation's key: there already, reopened, or new.
-    fn incident_for(&mut self, observation: &Observation) -> Ulid {
-        let open = self.drafts.iter().find(|(_, draft)| draft.is_open() && draft.incident.key == observation.key);
-        if let Some((id, _)) = open {
-            return *id;
+            groups.entry(&observation.key).or_default().push(observation);
         }
         let now = self.now_wall_usec;
-        let oldest = now.saturating_sub(self.timers.reopen_within_usec);
-        let recent = self.incidents.iter().filter(|incident| {
-            incident.key == observation.key
-                && incident.merged_into.is_none()
-                && incident.closed_wall_usec.is_some_and(|closed| closed >= oldest)
-        });
-        if let Some(closed) = recent.max_by_key(|incident| incident.closed_wall_usec) {
-            let mut incident = (**closed).clone();
-            incident.closed_wall_usec = None;
-            incident.say(now, "reopened".to_owned());
-            let id = incident.id;
-            self.drafts.insert(id, Draft { incident, events: vec![Event::Reopened] });
-            return id;
+        let mut closed = None;
+        for (key, group) in groups {
+            let id = self.open.get(key).copied().unwrap_or_else(|| {
+                let closed = closed.get_or_insert_with(|| recently_closed(self.incidents, now, self.timers));
+                let draft = reopened_or_new(closed.get(key).copied(), group[0], now);
+                let id = draft.incident.id;
+                self.drafts.insert(id, draft);
+                id
+            });
+            self.drafts.get_mut(&id).expect("it was made just now if it was missing").join(&group, now);
         }
-        let incident = opened(observation, now);
-        let id = incident.id;
-        self.drafts.insert(id, Draft { incident, events: vec![Event::Opened] });
-        id
     }
 
     fn end_members(&mut self) {
@@ -288,6 +281,47 @@ impl Pass<'_> {
     }
 }
 
+/// The incident of each key that closed last, if that was recently enough to reopen it.
+fn recently_closed<'a>(
+    incidents: &'a Incidents,
+    now_wall_usec: i64,
+    timers: &Timers,
+) -> BTreeMap<&'a Key, &'a Incident> {
+    let oldest = now_wall_usec.saturating_sub(timers.reopen_within_usec);
+    let mut closed = BTreeMap::<&Key, &Incident>::new();
+    for incident in incidents.iter().filter(|incident| incident.merged_into.is_none()) {
+        let is_recent = incident.closed_wall_usec.is_some_and(|at| at >= oldest);
+        if is_recent
+            && closed.get(&incident.key).is_none_or(|other| other.closed_wall_usec <= incident.closed_wall_usec)
+        {
+            closed.insert(&incident.key, incident);
+        }
+    }
+    closed
+}
+
+fn reopened_or_new(closed: Option<&Incident>, observation: &Observation, now_wall_usec: i64) -> Draft {
+    let Some(closed) = closed else {
+        return Draft { incident: opened(observation, now_wall_usec), events: vec![Event::Opened] };
+    };
+    let mut incident = closed.clone();
+    incident.closed_wall_usec = None;
+    incident.say(now_wall_usec, "reopened".to_owned());
+    Draft { incident, events: vec![Event::Reopened] }
+}
+
+fn member(observation: &Observation) -> Member {
+    Member {
+        whom: observation.whom.clone(),
+        namespace: observation.namespace.clone(),
+        name: observation.name.clone(),
+        symptom: observation.symptom.clone(),
+        since_wall_usec: observation.since_wall_usec,
+        until_wall_usec: None,
+        based_on: observation.based_on.clone(),
+    }
+}
+
 fn opened(observation: &Observation, now_wall_usec: i64) -> Incident {
     let mut incident = Incident {
         id: new_id(&observation.key, now_wall_usec),
@@ -320,13 +354,6 @@ fn new_id(key: &Key, opened_wall_usec: i64) -> Ulid {
 
 fn is_same(member: &Member, whom: &Whom, symptom: &str) -> bool {
     member.whom == *whom && member.symptom == symptom
-}
-
-/// Whether no observation of the same key is surer; of equals the first counts.
-fn is_strongest(observations: &[Observation], one: &Observation) -> bool {
-    let of_key = observations.iter().filter(|other| other.key == one.key);
-    let strongest = of_key.reduce(|best, other| if other.probability > best.probability { other } else { best });
-    strongest.is_some_and(|strongest| std::ptr::eq(strongest, one))
 }
 
 fn title(whom: &Whom, name: &str) -> String {

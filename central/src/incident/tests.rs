@@ -171,9 +171,9 @@ fn one_that_turns_out_to_have_another_cause_leaves() {
     assert_eq!(book.see(2, &[stuck("a"), crashed]), [Event::Opened, Event::MemberJoined]);
     let members: Vec<_> = book.incidents.open().map(|incident| incident.members.len()).collect();
     assert_eq!(members, [1, 1]);
-    let incidents = &book.incidents;
-    assert_eq!(incidents.of(&whom("b"), "StuckStopping").unwrap().key.cause, "QemuMonitorHung");
-    assert!(incidents.of(&whom("b"), "Unresponsive").is_none());
+    let of = book.incidents.by_member();
+    assert_eq!(of[&(&whom("b"), "StuckStopping")].key.cause, "QemuMonitorHung");
+    assert!(!of.contains_key(&(&whom("b"), "Unresponsive")));
 }
 
 #[test]
@@ -256,7 +256,8 @@ proptest! {
             let keys: Vec<&Key> = incidents.open().map(|incident| &incident.key).collect();
             prop_assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "one open incident per key");
             for observation in &observations {
-                let of = incidents.of(&observation.whom, &observation.symptom);
+                let by_member = incidents.by_member();
+                let of = by_member.get(&(&observation.whom, observation.symptom.as_str()));
                 prop_assert_eq!(of.map(|incident| &incident.key), Some(&observation.key), "every symptom has its incident");
             }
             for incident in incidents.iter() {

@@ -1,5 +1,7 @@
 //! Answers, decided from a snapshot. Pure: the same snapshot and question give the same answer.
 
+use std::collections::BTreeMap;
+
 use kulprit_diagnosis::{NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView, attribute, symptoms};
 use kulprit_model::{FindingCode, Record, Status as Seen, Subject};
 use kulprit_proto::v1;
@@ -39,7 +41,8 @@ pub fn explain(
     } else {
         shown
     };
-    let verdicts = wanted.iter().map(|symptom| wire::verdict(snapshot, incidents, &attribute(snapshot, symptom)));
+    let incidents = incidents.by_member();
+    let verdicts = wanted.iter().map(|symptom| wire::verdict(snapshot, &incidents, &attribute(snapshot, symptom)));
     Ok(v1::ExplainResponse { verdicts: verdicts.collect() })
 }
 
@@ -145,7 +148,7 @@ pub fn node_detail(snapshot: &Snapshot, node: Option<v1::Node>, name: &str) -> R
     Ok(v1::GetNodeResponse {
         node: Some(node.ok_or_else(|| no_node(snapshot, name))?),
         findings: findings_of(view).map(|(_, _, finding)| finding).collect(),
-        vms: vms_of(snapshot, view),
+        vms: vms_of(view, &symptoms_by_vm(&symptoms(snapshot))).collect(),
     })
 }
 
@@ -156,18 +159,26 @@ pub fn node_detail(snapshot: &Snapshot, node: Option<v1::Node>, name: &str) -> R
 pub fn vms(snapshot: &Snapshot, node: &str) -> Result<v1::ListVmsResponse, Status> {
     let nodes: Vec<&NodeView> =
         if node.is_empty() { snapshot.nodes.iter().collect() } else { vec![find_node(snapshot, node)?] };
-    let mut vms: Vec<v1::Vm> = nodes.into_iter().flat_map(|view| vms_of(snapshot, view)).collect();
+    let shown = symptoms(snapshot);
+    let shown = symptoms_by_vm(&shown);
+    let mut vms: Vec<v1::Vm> = nodes.into_iter().flat_map(|view| vms_of(view, &shown)).collect();
     vms.sort_by(|a, b| (&a.namespace, &a.name, &a.node, &a.uid).cmp(&(&b.namespace, &b.name, &b.node, &b.uid)));
     Ok(v1::ListVmsResponse { vms })
 }
 
-fn vms_of(snapshot: &Snapshot, view: &NodeView) -> Vec<v1::Vm> {
-    let shown = symptoms(snapshot);
-    let symptom_of = |vm: &VmView| {
-        let subject = SymptomSubject::Vm { node: view.name.clone(), uid: vm.uid.clone() };
-        shown.iter().find(|symptom| symptom.subject == subject).map(|symptom| symptom.id)
-    };
-    view.vms.iter().map(|vm| wire::vm(view, vm, symptom_of(vm))).collect()
+type SymptomsByVm<'a> = BTreeMap<(&'a str, &'a str), SymptomId>;
+
+/// The symptom of each VM that shows one, by node and UID.
+fn symptoms_by_vm(shown: &[Symptom]) -> SymptomsByVm<'_> {
+    let of_vms = shown.iter().filter_map(|symptom| match &symptom.subject {
+        SymptomSubject::Vm { node, uid } => Some(((node.as_str(), uid.as_str()), symptom.id)),
+        SymptomSubject::Node { .. } => None,
+    });
+    of_vms.collect()
+}
+
+fn vms_of<'a>(view: &'a NodeView, shown: &'a SymptomsByVm<'_>) -> impl Iterator<Item = v1::Vm> + 'a {
+    view.vms.iter().map(|vm| wire::vm(view, vm, shown.get(&(view.name.as_str(), vm.uid.as_str())).copied()))
 }
 
 /// A question about findings, checked.
@@ -347,4 +358,39 @@ pub fn history_findings(
         }
     });
     v1::ListFindingsResponse { findings: findings.collect(), next_page_token }
+}
+
+#[cfg(test)]
+mod tests {
+    use kulprit_model::{Domain, Moment};
+
+    use super::*;
+
+    const GONE: &str = "5fe4509a-0dc5-4a37-aec6-25b5fe5818d4";
+    const NEW: &str = "7f1002cb-5c91-449c-bc33-51fc02ac65f4";
+
+    fn vm(uid: &str, is_there: bool) -> VmView {
+        let domain = is_there.then(|| Domain {
+            uid: uid.to_owned(),
+            name: "db-0".to_owned(),
+            state: 1,
+            reason: 1,
+            since: Moment { wall_usec: 0, boottime_usec: 0 },
+            is_persistent: true,
+        });
+        VmView { uid: uid.to_owned(), name: "db-0".to_owned(), domain, ..VmView::default() }
+    }
+
+    fn found(vms: Vec<VmView>) -> Result<String, Status> {
+        let node = NodeView { name: "n1".to_owned(), vms, ..NodeView::default() };
+        let snapshot = Snapshot { nodes: vec![node], ..Snapshot::default() };
+        find_vm(&snapshot, "db-0", "").map(|(_, vm)| vm.uid.clone())
+    }
+
+    #[test]
+    fn a_vm_made_anew_is_meant_by_its_name_and_the_one_that_is_gone_by_its_uid() {
+        assert_eq!(found(vec![vm(GONE, false), vm(NEW, true)]).unwrap(), NEW);
+        assert_eq!(found(vec![vm(GONE, false)]).unwrap(), GONE, "why it is gone may still be asked");
+        assert!(found(vec![vm(GONE, true), vm(NEW, true)]).is_err());
+    }
 }

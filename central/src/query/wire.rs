@@ -1,5 +1,7 @@
 //! Attributions, views and the catalogue as messages.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use kulprit_diagnosis::{
     Attribution, CAUSES, Candidate, Cause, Confidence, NodeView, Remedy, RuledOut, Snapshot, Symptom, SymptomId,
     SymptomSubject, VmView, WeighedEvidence, catalogue, libvirt,
@@ -8,17 +10,23 @@ use kulprit_model::{FindingCode, Occurrence, Severity, State, Status, StreamId, 
 use kulprit_proto::v1;
 
 use crate::{
-    incident::{Incidents, observe::whom},
+    incident::{Incident, Whom, observe::whom},
     state::NodeState,
 };
 
 /// How long an occurrence counts among the faults of its node, microseconds.
 const RECENT_USEC: i64 = 15 * 60_000_000;
 
-pub(super) fn verdict(snapshot: &Snapshot, incidents: &Incidents, attribution: &Attribution) -> v1::Verdict {
+/// An attribution; `incidents` are those of [`crate::incident::Incidents::by_member`].
+pub(super) fn verdict(
+    snapshot: &Snapshot,
+    incidents: &BTreeMap<(&Whom, &str), &Arc<Incident>>,
+    attribution: &Attribution,
+) -> v1::Verdict {
     let Attribution { symptom, causes, contributing, ruled_out, unknown, looked_at, confidence } = attribution;
     let Symptom { subject, id, since_wall_usec, text } = symptom;
-    let incident = incidents.of(&whom(subject), id.as_str());
+    let whom = whom(subject);
+    let incident = incidents.get(&(&whom, id.as_str()));
     v1::Verdict {
         subject: Some(verdict_subject(snapshot, subject)),
         symptom: id.as_str().to_owned(),
