@@ -59,7 +59,7 @@ fn row(spec: &FindingSpec) -> String {
 fn in_words(msec: u32) -> String {
     match msec {
         0 => "at once".to_owned(),
-        _ if msec % 1_000 == 0 => format!("{} s", msec / 1_000),
+        _ if msec.is_multiple_of(1_000) => format!("{} s", msec / 1_000),
         _ => format!("{msec} ms"),
     }
 }

@@ -270,7 +270,7 @@ impl Tracker {
 
     /// Everything that holds now, for a central that knows nothing: states, VMs, and the occurrences of the last hour.
     pub fn snapshot(&mut self, now: Moment) -> Batch {
-        for (_, track) in &mut self.states {
+        for track in self.states.values_mut() {
             track.mark_sent(now);
         }
         for burst in self.bursts.values_mut() {

@@ -317,7 +317,7 @@ impl Snapshot {
         {
             *self = Self::Under { last_seq: span.last_seq, passed_seq: 0 };
         } else {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

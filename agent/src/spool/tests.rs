@@ -62,8 +62,10 @@ fn write(log: &mut Log, bodies: Vec<Body>) -> Span {
     span
 }
 
+type Pairs = Vec<(u64, u64)>;
+
 /// Everything that a new reader gets: (epoch, seq) of records, and losses.
-fn read_all(log: &mut Log) -> (Vec<(u64, u64)>, Vec<(u64, u64)>) {
+fn read_all(log: &mut Log) -> (Pairs, Pairs) {
     let (mut records, mut losses, mut cursor) = (Vec::new(), Vec::new(), Cursor::default());
     loop {
         let (items, next) = log.read(cursor);
