@@ -66,12 +66,11 @@ pub struct KmsgReader {
     last_seq: Option<u64>,
 }
 
-/// What one `read` gave, by its place in the buffer.
+/// What is to be returned, by its place in the buffer.
+#[derive(Clone, Copy)]
 enum Step {
     Record(usize),
     Lost(u64),
-    Overwritten,
-    Skipped,
 }
 
 impl KmsgReader {
@@ -117,9 +116,8 @@ impl KmsgReader {
             match guard.try_io(|file| read_one(file.get_ref(), buffer)) {
                 Ok(result) => {
                     drop(guard);
-                    match self.after_read(result)? {
-                        Step::Skipped | Step::Overwritten => {}
-                        step => break step,
+                    if let Some(step) = self.after_read(result)? {
+                        break step;
                     }
                 }
                 Err(_would_block) => {}
@@ -139,10 +137,11 @@ impl KmsgReader {
             }
             match read_one(self.file.get_ref(), &mut self.buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                result => match self.after_read(result)? {
-                    Step::Skipped | Step::Overwritten => {}
-                    step => break step,
-                },
+                result => {
+                    if let Some(step) = self.after_read(result)? {
+                        break step;
+                    }
+                }
             }
         };
         Ok(Some(self.item(step)))
@@ -163,32 +162,32 @@ impl KmsgReader {
         self.held_bytes.take().map(Step::Record)
     }
 
-    /// Compares the record's number with the one expected, which tells what was lost and what was read in an earlier run.
-    fn after_read(&mut self, result: io::Result<usize>) -> Result<Step, ReadError> {
+    /// Compares the record's number with the one expected, which tells what was lost and what was read in an earlier run. `None`
+    /// when there is nothing to return for this read.
+    fn after_read(&mut self, result: io::Result<usize>) -> Result<Option<Step>, ReadError> {
         let n_bytes = match result {
             Ok(n_bytes) => n_bytes,
             // EPIPE: the record to come was overwritten; the kernel goes on with the oldest. The numbers tell how many.
-            Err(error) if error.raw_os_error() == Some(Errno::PIPE.raw_os_error()) => return Ok(Step::Overwritten),
+            Err(error) if error.raw_os_error() == Some(Errno::PIPE.raw_os_error()) => return Ok(None),
             Err(error) => return Err(ReadError::from_io(&self.path, error)),
         };
-        let Some(seq) = seq_of(&self.buffer[..n_bytes]) else { return Ok(Step::Record(n_bytes)) };
+        let Some(seq) = seq_of(&self.buffer[..n_bytes]) else { return Ok(Some(Step::Record(n_bytes))) };
         let expected = self.expected_seq.unwrap_or(seq);
         if seq < expected {
-            return Ok(Step::Skipped);
+            return Ok(None);
         }
         self.expected_seq = seq.checked_add(1);
         if seq == expected {
-            return Ok(Step::Record(n_bytes));
+            return Ok(Some(Step::Record(n_bytes)));
         }
         self.held_bytes = Some(n_bytes);
-        Ok(Step::Lost(seq - expected))
+        Ok(Some(Step::Lost(seq - expected)))
     }
 
     fn item(&mut self, step: Step) -> KmsgItem<'_> {
         let n_bytes = match step {
             Step::Record(n_bytes) => n_bytes,
             Step::Lost(n_records) => return KmsgItem::Lost { n_records },
-            Step::Overwritten | Step::Skipped => unreachable!("the reading loops go on over these"),
         };
         match parse_kmsg_record(&self.buffer[..n_bytes]) {
             Ok(record) => {

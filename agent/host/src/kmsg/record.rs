@@ -53,7 +53,7 @@ fn record(bytes: &[u8]) -> Option<Kmsg<'_>> {
     let (usec, rest) = number(rest)?;
     // Flags, then fields that later kernels may add (`caller=T1`): all up to the first semicolon of the line.
     let (line, dictionary) = first_line(rest);
-    let semicolon = line.iter().position(|byte| *byte == b';')?;
+    let semicolon = memchr::memchr(b';', line)?;
     Some(Kmsg {
         level: u8::try_from(priority & 7).ok()?,
         facility: u16::try_from(priority >> 3).ok()?,
@@ -70,6 +70,8 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value: u64 = 0;
     for (index, byte) in bytes.iter().enumerate() {
         match byte {
+            // 19 digits fit without a check.
+            b'0'..=b'9' if index < 19 => value = value * 10 + u64::from(byte - b'0'),
             b'0'..=b'9' => value = value.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?,
             b',' if index > 0 => return Some((value, &bytes[index + 1..])),
             _ => return None,
@@ -80,7 +82,7 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
 
 /// The first line without its end, and what follows.
 fn first_line(bytes: &[u8]) -> (&[u8], &[u8]) {
-    match bytes.iter().position(|byte| *byte == b'\n') {
+    match memchr::memchr(b'\n', bytes) {
         Some(end) => (&bytes[..end], &bytes[end + 1..]),
         None => (bytes, &[]),
     }
@@ -88,7 +90,7 @@ fn first_line(bytes: &[u8]) -> (&[u8], &[u8]) {
 
 /// Undoes `\xNN`; what is no UTF-8 then becomes U+FFFD. Borrows where there is nothing to undo.
 fn decode(bytes: &[u8]) -> Cow<'_, str> {
-    if !bytes.contains(&b'\\') {
+    if memchr::memchr(b'\\', bytes).is_none() {
         return String::from_utf8_lossy(bytes);
     }
     let mut decoded = Vec::with_capacity(bytes.len());

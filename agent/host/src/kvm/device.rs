@@ -1,7 +1,7 @@
 //! The device itself: its node in `/dev`, and the two calls that prove it works.
 //!
 //! Source: kernel `Documentation/virt/kvm/api.rst`. Making a virtual machine is the only proof that the processor can be
-//! used; it is closed at once and costs about 0.1 ms. None of it waits for a running guest.
+//! used; it is closed at once and costs under 1 ms. None of it waits for a running guest.
 #![allow(unsafe_code, reason = "the KVM ioctls have no safe wrapper in rustix")]
 
 use std::ffi::c_void;

@@ -66,7 +66,7 @@ fn this_machines_device_is_asked_step_by_step() {
     match calls.open {
         Ok(()) => assert_eq!(calls.api_version, Some(Ok(12))),
         Err(_) => {
-            assert_eq!((calls.api_version, calls.create_vm), (None, None), "what follows a failed step is not tried")
+            assert_eq!((calls.api_version, calls.create_vm), (None, None), "what follows a failed step is not tried");
         }
     }
 }
@@ -118,7 +118,7 @@ async fn appearing_changing_and_vanishing_are_each_reported() {
     std::fs::write(dir.path().join("dev/null"), "").unwrap();
     std::fs::write(&path, "").unwrap();
     assert_eq!(next(&mut watch).await, KvmChange::Appeared);
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     assert_eq!(next(&mut watch).await, KvmChange::AttributesChanged);
     std::fs::remove_file(&path).unwrap();
     while next(&mut watch).await != KvmChange::Removed {}
@@ -134,7 +134,7 @@ async fn a_node_whose_other_name_changed_is_reported() {
     std::fs::write(&elsewhere, "").unwrap();
     std::fs::hard_link(&elsewhere, dir.path().join("dev/kvm")).unwrap();
     let mut watch = KvmWatch::open(&root).unwrap();
-    std::fs::set_permissions(&elsewhere, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&elsewhere, std::fs::Permissions::from_mode(0o000)).unwrap();
     assert_eq!(next(&mut watch).await, KvmChange::AttributesChanged);
 }
 
