@@ -31,8 +31,9 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn read(rules: &mut KernelLog, start_usec: i64, data: &[u8]) {
-    let owner =
-        |pid: u32, _: Moment| (pid % 2 == 0).then(|| TaskOwner { pid, start_ticks: 1, vm_uid: Some("vm".to_owned()) });
+    let owner = |pid: u32, _: Moment| {
+        pid.is_multiple_of(2).then(|| TaskOwner { pid, start_ticks: 1, vm_uid: Some("vm".to_owned()) })
+    };
     let mut found = Vec::new();
     let mut at = Moment { wall_usec: start_usec, boottime_usec: start_usec };
     let text = String::from_utf8_lossy(data);
