@@ -51,7 +51,6 @@ fn line(n: u64) -> Body {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "how the victim tells its parent")]
 async fn write_for_ever(dir: &Path) {
     let opened = Spool::open(Some(dir), limits(), BOOT, &Clock::kernel()).expect("the spool opens after any crash");
     let start_at = opened.memory.positions.get("kernel-log").map_or(0, |text| text.parse().expect("our own number"));

@@ -129,7 +129,7 @@ fn folder() -> PathBuf {
 fn check<M: Message + Default + PartialEq + std::fmt::Debug>(name: &str, message: &M) {
     let path = folder().join(name).with_extension("bin");
     if std::env::var_os("KULPRIT_BLESS").is_some() && !path.exists() {
-        fs::write(&path, message.encode_to_vec()).unwrap();
+        fs::write(&path, message.encode_to_vec()).expect("the fixture folder can be written");
     }
     let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert_eq!(message.encode_to_vec(), bytes, "{name} encodes to other bytes than it did");
