@@ -18,7 +18,7 @@ use crate::{Lab, Node};
 /// How long a fault may take to be found and explained: the longest hold is 10 s, the slowest look 60 s (KVM, without an event).
 const EXPLAIN_LIMIT: Duration = Duration::from_secs(75);
 /// How long the end of a fault may take to show; the slowest clear is 30 s, and an incident closes after that.
-const CLEAR_LIMIT: Duration = Duration::from_secs(75);
+const CLEAR_LIMIT: Duration = Duration::from_secs(100);
 
 /// Central's clocks for scenarios, short enough to wait for and in the same order as the defaults.
 const SHORT_CLOCKS: &str = "\
@@ -33,32 +33,42 @@ pub struct Stage {
     pub system: System,
     /// The node.
     pub node: Node,
-    turn: Mutex<()>,
+    /// Whose turn it is; inside, whether a scenario failed or panicked here.
+    turn: Mutex<bool>,
 }
 
 static STAGE: Mutex<Weak<Stage>> = Mutex::new(Weak::new());
 
 impl Stage {
     /// Plays a scenario on the stage that the others of this process use; the first one sets it up, the last one takes it down. A
-    /// scenario must leave nothing behind: the next one fails if anything is still shown.
+    /// scenario must leave nothing behind; after one that failed the next gets a stage of its own.
     ///
     /// # Errors
     /// Those of the scenario, with the last lines of the logs, and if there is no lab.
     pub fn play(scenario: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
-        let stage = {
-            let mut shared = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
-            match shared.upgrade() {
-                Some(stage) => stage,
-                None => {
-                    let stage = Arc::new(Self::open()?);
-                    *shared = Arc::downgrade(&stage);
-                    stage
-                }
+        loop {
+            let stage = Self::shared()?;
+            let mut is_spoiled = stage.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            if *is_spoiled {
+                continue;
             }
-        };
-        let _turn = stage.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        stage.wait_until_quiet("the scenario before to be over")?;
-        scenario(&stage).with_context(|| stage.system.logs())
+            *is_spoiled = true;
+            scenario(&stage).with_context(|| stage.system.logs())?;
+            stage.wait_until_quiet("everything to be quiet again")?;
+            *is_spoiled = false;
+            return Ok(());
+        }
+    }
+
+    fn shared() -> Result<Arc<Self>> {
+        let mut shared = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
+        let usable = shared.upgrade().filter(|stage| !stage.turn.try_lock().is_ok_and(|is_spoiled| *is_spoiled));
+        if let Some(stage) = usable {
+            return Ok(stage);
+        }
+        let stage = Arc::new(Self::open()?);
+        *shared = Arc::downgrade(&stage);
+        Ok(stage)
     }
 
     fn open() -> Result<Self> {
@@ -66,26 +76,25 @@ impl Stage {
         let node = lab.node("n1").with_kubelet().start()?;
         let mut system = System::start(&lab, SHORT_CLOCKS)?;
         system.watch(&node)?;
-        Ok(Self { system, node, turn: Mutex::new(()) })
+        Ok(Self { system, node, turn: Mutex::new(false) })
     }
 
-    /// A healthy guest beside the sick one, which Kulprit has seen.
+    /// A healthy guest `well` beside the sick one, which Kulprit has seen.
     ///
     /// # Errors
     /// If it does not come up, or is not seen.
-    pub fn bystander(&self, name: &str) -> Result<Guest<'_>> {
-        let guest = Guest::define(&self.node, name, Program::Polite).start()?;
-        self.wait_until_seen(&guest)?;
-        Ok(guest)
+    pub fn bystander(&self) -> Result<Guest<'_>> {
+        self.seen(Guest::define(&self.node, "well", Program::Polite).start()?)
     }
 
     /// Waits until Kulprit shows the guest as running.
     ///
     /// # Errors
     /// If it does not.
-    pub fn wait_until_seen(&self, guest: &Guest<'_>) -> Result<()> {
+    pub fn seen<'stage>(&self, guest: Guest<'stage>) -> Result<Guest<'stage>> {
         let is_shown = || Ok(self.system.vms()?.iter().any(|vm| vm.name == guest.name() && vm.state == "running"));
-        wait_until(&format!("{} to be seen running", guest.name()), SOON, is_shown).map(drop)
+        wait_until(&format!("{} to be seen running", guest.name()), SOON, is_shown)?;
+        Ok(guest)
     }
 
     /// Waits until nothing is in trouble and no incident is open.
@@ -117,6 +126,9 @@ impl Stage {
     }
 }
 
+/// The node itself, where the name of a VM could stand.
+pub const NODE: &str = "";
+
 /// What Kulprit must say of a fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
@@ -130,21 +142,21 @@ pub struct Expected<'a> {
     pub symptom: &'a str,
     /// From the root cause on.
     pub chain: &'a [&'a str],
-    /// VMs besides the sick one that have the same root cause. Anybody else must not be shown at all.
+    /// Who besides the sick one has the same root cause: VMs, or [`NODE`]. Anybody else must not be shown at all.
     pub also: &'a [&'a str],
 }
 
 impl Expected<'_> {
     /// Waits for the finding and the verdict, and checks them: the right cause first, at the right place, with its chain and an open
-    /// incident, and nobody else blamed. `since` was started with the fault.
+    /// incident, and nobody else blamed meanwhile. `since` was started with the fault.
     ///
     /// # Errors
     /// What was shown instead.
     pub fn wait_for_verdict(&self, stage: &Stage, since: Stopwatch) -> Result<Verdict> {
         let system = &stage.system;
         let is_it = |finding: &Finding| {
-            let is_of_vm = self.vm.is_none_or(|vm| finding.vm == vm);
-            finding.code == self.finding && finding.node == stage.node.name() && is_of_vm && finding.holds()
+            let is_of_another = !finding.vm.is_empty() && self.vm != Some(&finding.vm);
+            finding.code == self.finding && finding.node == stage.node.name() && !is_of_another && finding.holds()
         };
         let mut found_after = None;
         let mut shown = Vec::new();
@@ -153,6 +165,7 @@ impl Expected<'_> {
                 found_after = Some(since.elapsed());
             }
             let verdicts = system.why()?;
+            self.check_nobody_else(stage, &verdicts)?;
             let own = verdicts.into_iter().find(|verdict| verdict.subject == self.subject(stage));
             let answer = own.as_ref().map_or_else(|| "nothing".to_owned(), describe);
             if shown.last() != Some(&answer) {
@@ -166,8 +179,17 @@ impl Expected<'_> {
         report(&format!("{}: finding {}", self.fault, self.finding), found_after.unwrap_or_default());
         report_answers(self.fault, &shown);
         self.check_incident(stage, &verdict)?;
-        self.check_nobody_else(stage)?;
         Ok(verdict)
+    }
+
+    /// Whether the right cause is still first, and nobody else blamed.
+    ///
+    /// # Errors
+    /// If central does not answer, or somebody else is blamed.
+    pub fn is_still_so(&self, stage: &Stage) -> Result<bool> {
+        let verdicts = stage.system.why()?;
+        self.check_nobody_else(stage, &verdicts)?;
+        Ok(verdicts.iter().any(|verdict| verdict.subject == self.subject(stage) && self.is_met(verdict)))
     }
 
     /// Waits until the VM or node is well in Kulprit's eyes and the incident has closed. `since` was started with the undoing.
@@ -214,11 +236,11 @@ impl Expected<'_> {
         Ok(())
     }
 
-    fn check_nobody_else(&self, stage: &Stage) -> Result<()> {
-        for verdict in stage.system.why()? {
+    fn check_nobody_else(&self, stage: &Stage, verdicts: &[Verdict]) -> Result<()> {
+        for verdict in verdicts {
             let is_own = verdict.subject == self.subject(stage);
             let is_allowed = self.also.contains(&verdict.subject.name.as_str()) && verdict.first_cause() == self.root();
-            ensure!(is_own || is_allowed, "{}: somebody else is blamed: {}", self.fault, describe(&verdict));
+            ensure!(is_own || is_allowed, "{}: somebody else is blamed: {}", self.fault, describe(verdict));
         }
         Ok(())
     }
