@@ -1,5 +1,6 @@
 //! The page of `why`, as a person reads it at three in the morning: the answer first, then why, then what to do.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use kulprit_proto::v1;
@@ -7,7 +8,7 @@ use kulprit_proto::v1;
 use crate::{
     Terminal,
     table::one_line,
-    when::{date_time, span, time_of_day},
+    when::{date_time, span, time_of_day, with_local_times},
 };
 
 /// Candidates below this are not worth a line beside the first.
@@ -96,7 +97,12 @@ impl Page<'_> {
             return;
         }
         self.title("Evidence");
+        let mut shown = BTreeSet::new();
         for evidence in &first.evidence {
+            // What speaks for two causes of the chain was seen once.
+            if !shown.insert((evidence.at_wall_usec, &evidence.source, &evidence.text)) {
+                continue;
+            }
             let sign = if evidence.weight_db < 0.0 { "against" } else { "for" };
             let head = format!(
                 "  {}  {:<8} {:<7} ",
@@ -174,7 +180,8 @@ impl Page<'_> {
         let width = self.terminal.page_width();
         let mut line = head.to_owned();
         let mut is_empty = true;
-        for word in one_line(text).split(' ').filter(|word| !word.is_empty()) {
+        let text = with_local_times(&one_line(text), self.reference_wall_usec);
+        for word in text.split(' ').filter(|word| !word.is_empty()) {
             if !is_empty && line.chars().count() + 1 + word.chars().count() > width {
                 let _ = writeln!(self.text, "{}", line.trim_end());
                 indent.clone_into(&mut line);

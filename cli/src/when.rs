@@ -28,6 +28,20 @@ pub(crate) fn time_of_day(wall_usec: i64, reference_wall_usec: i64) -> String {
     }
 }
 
+/// A text for a person: the RFC 3339 times in it, in UTC for programs, as [`time_of_day`] beside the page's other times.
+pub(crate) fn with_local_times(text: &str, reference_wall_usec: i64) -> String {
+    let word = |word: &str| {
+        let time = word.trim_end_matches([')', ',', ';', '.']);
+        // A date alone is also read as a time, and is none.
+        let parsed = time.ends_with('Z').then(|| time.parse::<Timestamp>().ok()).flatten();
+        match parsed {
+            Some(parsed) => time_of_day(parsed.as_microsecond(), reference_wall_usec) + &word[time.len()..],
+            None => word.to_owned(),
+        }
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 fn local(wall_usec: i64, format: &str) -> String {
     if wall_usec == 0 {
         return "unknown".to_owned();
@@ -99,6 +113,20 @@ mod tests {
         for bad in ["", "10", "h", "-1h", "1y", "99999999999999999999s", "9223372036854775807d"] {
             assert!(parse_span(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn times_within_a_text_are_written_as_those_beside_it() {
+        let reference = 1_772_359_822_000_000;
+        let at = |text: &str| time_of_day(text.parse::<Timestamp>().unwrap().as_microsecond(), reference);
+        let text = "well (so since 2026-03-01T10:08:12Z), looked at 2026-02-28T10:00:00Z, dev Z 2026-03-01";
+        let want = format!(
+            "well (so since {}), looked at {}, dev Z 2026-03-01",
+            at("2026-03-01T10:08:12Z"),
+            at("2026-02-28T10:00:00Z")
+        );
+        assert_eq!(with_local_times(text, reference), want);
+        assert!(!want.contains('T'), "{want}");
     }
 
     #[test]

@@ -95,6 +95,18 @@ fn the_answer_comes_first_and_nothing_is_missing() {
 }
 
 #[test]
+fn what_was_seen_once_is_shown_once() {
+    let mut verdict = mk_verdict();
+    let again = v1::WeighedEvidence {
+        weight_db: 20.0,
+        cause: "QemuBlockedInKernel".to_owned(),
+        ..verdict.causes[0].evidence[0].clone()
+    };
+    verdict.causes[0].evidence.push(again);
+    assert_eq!(page_of(&verdict).matches("thread 4711").count(), 1);
+}
+
+#[test]
 fn candidates_that_nobody_needs_are_left_out() {
     assert!(!page_of(&mk_verdict()).contains("Unexplained"));
 }
