@@ -75,10 +75,17 @@ fn wire(flags: &Flags, target: &Target, socket: UnixStream) -> Result<(), String
         let (target, readonly, inputs) = (target.clone(), flags.readonly, inputs.clone());
         Lane::start("looks", move |caller, task| send(&inputs, do_look_task(caller, &target, readonly, task)))
     };
+    let seconds = {
+        let (target, readonly, inputs) = (target.clone(), flags.readonly, inputs.clone());
+        Lane::start("seconds", move |caller, ()| {
+            send(&inputs, Input::SecondOpinion { is_answered: look::is_answered(caller, &target, readonly) });
+        })
+    };
     let asks = Lane::start("asks", move |caller, task| send(&inputs, do_ask_task(caller, task)));
-    let (looks, asks) = (looks.map_err(thread_error)?, asks.map_err(thread_error)?);
+    let (looks, seconds, asks) =
+        (looks.map_err(thread_error)?, seconds.map_err(thread_error)?, asks.map_err(thread_error)?);
     let started = Started { pid: process::id(), lib_version: virt::lib_version(), uri: target.describe() };
-    let control = Control::new(flags.times(), Out::new(socket), looks, asks, dropped);
+    let control = Control::new(flags.times(), Out::new(socket), looks, seconds, asks, dropped);
     // The agent closing its end is the normal end.
     control.run(started, &received).or(Ok(()))
 }

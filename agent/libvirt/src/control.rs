@@ -23,7 +23,7 @@ use crate::{
     clock::{boot_usec, mono_usec},
     flags::Times,
     lane::{Lane, Report},
-    look::{Answer, OpenError, Question, reply},
+    look::{Answer, LOOK_CALLS, OpenError, Question, reply},
     lost::class_of_close,
     out::Out,
     questions::Questions,
@@ -36,6 +36,8 @@ const RETRY_FIRST_MS: u32 = 500;
 const RETRY_LAST_MS: u32 = 5_000;
 /// A look follows an event after this long, so that a burst of events costs one look, microseconds.
 const LOOK_AFTER_EVENT_USEC: u64 = 250_000;
+/// A look that is out for longer may wait for a domain or for the daemon: the second opinion tells. Looks that are well take 1 ms.
+const SECOND_AFTER_USEC: u64 = 500_000;
 /// `Poll`s kept until the next look; more are declined.
 const MAX_WAITING: usize = 16;
 /// Events kept while a connection is being set up; more are dropped.
@@ -57,6 +59,10 @@ pub(crate) enum Input {
     Beat {
         generation: u64,
         lost: Option<VirtError>,
+    },
+    /// A second connection was answered, or could not be opened.
+    SecondOpinion {
+        is_answered: bool,
     },
     Looked {
         generation: u64,
@@ -101,6 +107,10 @@ pub(crate) struct Control<W> {
     times: Times,
     out: Out<W>,
     looks: Lane<LookTask>,
+    seconds: Lane<()>,
+    /// When the last second opinion was asked for, and when the last good one came.
+    second_usec: u64,
+    answered_usec: Option<u64>,
     asks: Lane<AskTask>,
     /// Events that found the channel full.
     dropped: Arc<AtomicU64>,
@@ -123,6 +133,7 @@ impl<W: Write> Control<W> {
         times: Times,
         out: Out<W>,
         looks: Lane<LookTask>,
+        seconds: Lane<()>,
         asks: Lane<AskTask>,
         dropped: Arc<AtomicU64>,
     ) -> Self {
@@ -130,6 +141,9 @@ impl<W: Write> Control<W> {
             times,
             out,
             looks,
+            seconds,
+            second_usec: 0,
+            answered_usec: None,
             asks,
             dropped,
             link: Link::Down { n_failed: 0, retry_usec: 0 },
@@ -171,20 +185,27 @@ impl<W: Write> Control<W> {
             self.tell(Body::Dropped(Dropped { events: n_dropped }))?;
             self.look_soon(now_usec);
         }
+        let second_wake = self.start_second_opinion(now_usec);
         self.report_late(now_usec)?;
         let own_wake = self.start_look_task(now_usec);
         self.start_question();
         let deadline_usec = micros(self.times.deadline);
-        let look_wake = self.looks.wake_usec(now_usec, deadline_usec);
+        let look_wake = match self.second_is_awaited_until(now_usec) {
+            Some(until_usec) => Some(until_usec),
+            None => self.looks.wake_usec(now_usec, deadline_usec),
+        };
         let ask_wake = self.asks.wake_usec(now_usec, deadline_usec);
         let idle_usec = now_usec + 60_000_000;
-        Ok([look_wake, ask_wake, own_wake].into_iter().flatten().min().unwrap_or(idle_usec))
+        Ok([look_wake, ask_wake, own_wake, second_wake].into_iter().flatten().min().unwrap_or(idle_usec))
     }
 
     fn report_late(&mut self, now_usec: u64) -> io::Result<()> {
         let deadline_usec = micros(self.times.deadline);
         let reports = self.asks.reports(now_usec, deadline_usec);
         self.tell_reports(reports)?;
+        if self.second_is_awaited_until(now_usec).is_some() {
+            return Ok(());
+        }
         let reports = self.looks.reports(now_usec, deadline_usec);
         let is_hung = reports.iter().any(|report| matches!(report, Report::Hung { .. }));
         self.tell_reports(reports)?;
@@ -208,15 +229,45 @@ impl<W: Write> Control<W> {
     fn tell_reports(&mut self, reports: Vec<Report>) -> io::Result<()> {
         for report in reports {
             self.tell(match report {
-                Report::Hung { call, age_usec } => {
-                    Body::Hung(Hung { call: call.name.into(), domain: call.domain, age_ms: age_usec / 1_000 })
-                }
+                Report::Hung { call, age_usec } => Body::Hung(Hung {
+                    daemon_answers: LOOK_CALLS.contains(&call.name) && self.was_answered_lately(),
+                    call: call.name.into(),
+                    domain: call.domain,
+                    age_ms: age_usec / 1_000,
+                }),
                 Report::Ended { call, age_usec } => {
                     Body::HungEnded(HungEnded { call: call.name.into(), domain: call.domain, age_ms: age_usec / 1_000 })
                 }
             })?;
         }
         Ok(())
+    }
+
+    /// Asks on a second connection whether the daemon answers, while a look is out for longer than any that is well. When to call
+    /// again otherwise.
+    fn start_second_opinion(&mut self, now_usec: u64) -> Option<u64> {
+        let since_usec = self.looks.out_since_usec(&LOOK_CALLS)?;
+        if self.seconds.is_busy() {
+            return None;
+        }
+        let due_usec = (since_usec + SECOND_AFTER_USEC).max(self.second_usec + micros(self.times.heartbeat));
+        if now_usec < due_usec {
+            return Some(due_usec);
+        }
+        self.second_usec = now_usec;
+        self.seconds.give(());
+        None
+    }
+
+    /// Until when a late look is not told, since whose fault it is may become known; `None`: it is told.
+    fn second_is_awaited_until(&self, now_usec: u64) -> Option<u64> {
+        let until_usec = self.second_usec + micros(self.times.deadline);
+        (self.seconds.is_busy() && now_usec < until_usec).then_some(until_usec)
+    }
+
+    fn was_answered_lately(&self) -> bool {
+        let limit_usec = 3 * micros(self.times.heartbeat);
+        self.answered_usec.is_some_and(|at_usec| mono_usec() < at_usec + limit_usec)
     }
 
     /// Gives the idle look lane what is due. When to call again otherwise.
@@ -275,6 +326,11 @@ impl<W: Write> Control<W> {
                     Some(error) => self.lose(generation, LostClass::Closed, Some(&error)),
                     None => Ok(()),
                 }
+            }
+            Input::SecondOpinion { is_answered } => {
+                self.seconds.done();
+                self.answered_usec = is_answered.then(mono_usec);
+                Ok(())
             }
             Input::Looked { generation, outcome, is_lost, took_usec } => {
                 self.take_looked(generation, outcome, is_lost, took_usec)

@@ -1,9 +1,9 @@
 //! A lane: one thread that makes libvirt calls, one after the other, and what shows from outside which call it is in.
 //!
 //! Any libvirt call can hang with its daemon, and cannot be cancelled. So nobody waits for a lane: its owner looks at its
-//! slot, reports a call that overstays its deadline, and spends no second thread on it. The worker has two: one for calls
-//! that wait for the daemon alone, and one for calls that may wait for a domain, so that a stuck domain does not end the
-//! looks at the others.
+//! slot, reports a call that overstays its deadline, and spends no second thread on it. The worker has three: one for calls
+//! that wait for the daemon and what it has locked, one for questions that may wait for a domain, and one that asks a second
+//! time, on a connection of its own, whether it is the daemon that hangs.
 
 use std::{
     io,
@@ -99,6 +99,11 @@ impl<Task: Send + 'static> Lane<Task> {
     /// The call that is late, if one is.
     pub(crate) fn late_call(&self) -> Option<&Call> {
         self.late.0.as_ref().map(|(call, _)| call)
+    }
+
+    /// Since when the call under way is out, if there is one and it is one of `names`, microseconds.
+    pub(crate) fn out_since_usec(&self, names: &[&str]) -> Option<u64> {
+        self.call().filter(|call| names.contains(&call.name)).map(|call| call.since_usec)
     }
 
     /// What there is to report now.

@@ -1,4 +1,4 @@
-//! What the two lanes do: opening a connection, looking at all domains, and the questions about one domain.
+//! What the lanes do: opening a connection, looking at all domains, the questions about one domain, and a second opinion.
 //!
 //! A look makes only calls that take no domain's job (see `virt::Domain` for what was measured). The questions may wait for
 //! the domain, and are put back while control info says that somebody already does.
@@ -89,6 +89,16 @@ fn open_as(caller: &Caller, target: &Target, access: Access, generation: u64) ->
     // Not before: the URI may lead over this descriptor. Not later: it pins the mount it is in.
     drop(folder);
     Ok(connection)
+}
+
+/// Calls of a look: they also wait for a domain that the daemon has locked.
+pub(crate) const LOOK_CALLS: [&str; 3] = ["virConnectListAllDomains", "virDomainGetState", "virDomainGetControlInfo"];
+
+/// Whether the daemon answers a new client. On a connection of its own: libvirt's client, when it gives up one on which two threads
+/// wait, was seen to wake only one of them.
+pub(crate) fn is_answered(caller: &Caller, target: &Target, readonly: bool) -> bool {
+    let access = if readonly { Access::ReadOnly } else { Access::Writable };
+    open_as(caller, target, access, 0).is_ok()
 }
 
 /// Looks at all domains.

@@ -62,9 +62,13 @@ async fn run(context: ProbeContext) {
                 Err(error) => {
                     count(&probe.context.counters.errors, 1);
                     warn!(probe = NAME, error = %chain(&error), "the libvirt worker is started anew");
-                    let look = probe.context.begin(NAME).blind(chain(&error)).end(&probe.context.clock);
-                    if !probe.context.send(look).await || probe.context.once {
-                        return;
+                    // What was answered a moment ago still stands; the next worker answers, or this is said then.
+                    let was_answered = std::mem::take(&mut probe.was_answered);
+                    if !(was_answered && is_death(&error)) {
+                        let look = probe.context.begin(NAME).blind(chain(&error)).end(&probe.context.clock);
+                        if !probe.context.send(look).await || probe.context.once {
+                            return;
+                        }
                     }
                     backoff.next_delay()
                 }
@@ -78,8 +82,19 @@ async fn run(context: ProbeContext) {
     }
 }
 
+/// Whether the worker is gone, which says nothing of libvirt: not that it hangs, talks nonsense or cannot be started.
+fn is_death(error: &WorkerError) -> bool {
+    match error {
+        WorkerError::Ended => true,
+        WorkerError::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
+        WorkerError::Start { .. } | WorkerError::TooLong(_) | WorkerError::Malformed(_) => false,
+    }
+}
+
 struct Probe {
     context: ProbeContext,
+    /// Whether this worker has answered.
+    was_answered: bool,
     book: DomainBook,
     daemon: DaemonSeen,
     presence: Presence,
@@ -104,6 +119,7 @@ impl Probe {
         let presence = Presence::new(context.host.clone(), &context.config.libvirt);
         Self {
             context,
+            was_answered: false,
             book: DomainBook::default(),
             daemon: DaemonSeen::Unknown("not yet asked".to_owned()),
             presence,
@@ -135,7 +151,6 @@ impl Probe {
         let mut worker = Worker::start(&spec)?;
         let once_until = Instant::now() + ONCE_DEADLINE;
         let mut heard = Instant::now();
-        let mut answered = false;
         loop {
             let heartbeat = heard + SILENCE;
             let deadline = if self.context.once { once_until } else { heartbeat };
@@ -147,8 +162,8 @@ impl Probe {
             };
             heard = Instant::now();
             let outcome = self.on_message(message);
-            if outcome.is_answer && !answered {
-                answered = true;
+            if outcome.is_answer && !self.was_answered {
+                self.was_answered = true;
                 backoff.reset();
             }
             for request in outcome.requests {
@@ -200,6 +215,9 @@ impl Probe {
                 self.set_daemon(if is_expected { seen } else { self.presence.without_socket() })
             }
             Body::Hung(hung) if DOMAIN_CALLS.contains(&hung.call.as_str()) => Outcome::default(),
+            Body::Hung(hung) if hung.daemon_answers => {
+                self.set_daemon(DaemonSeen::LookHangs { call: hung.call, age_ms: hung.age_ms })
+            }
             Body::Hung(hung) => self.set_daemon(DaemonSeen::Hangs { call: hung.call, age_ms: hung.age_ms }),
             // How it went shows in the look that follows, or in the loss of the connection.
             Body::HungEnded(_) => Outcome { requests: vec![Request::Poll(Poll {})], ..Outcome::default() },
@@ -248,6 +266,9 @@ impl Probe {
         let domains = match &self.daemon {
             DaemonSeen::Answers => Vec::new(),
             DaemonSeen::Hangs { .. } => self.book.unknown("the libvirt daemon does not answer"),
+            DaemonSeen::LookHangs { call, age_ms } => self.book.unknown(&format!(
+                "the libvirt daemon answers, but {call} has not returned for {age_ms} ms: it waits for one of its domains"
+            )),
             DaemonSeen::Lost { text, .. } => self.book.unknown(&format!("no connection to the libvirt daemon: {text}")),
             DaemonSeen::NotExpected(why) | DaemonSeen::Unknown(why) => self.book.unknown(why),
         };

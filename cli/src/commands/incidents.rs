@@ -45,8 +45,13 @@ fn list(terminal: &Terminal, incidents: &[v1::Incident]) -> String {
         } else {
             ("closed".into(), incident.closed_wall_usec)
         };
-        let touched: Vec<String> =
-            incident.members.iter().filter_map(|m| m.subject.as_ref()).map(page::subject_words).collect();
+        let mut touched: Vec<String> = Vec::new();
+        for subject in incident.members.iter().filter_map(|member| member.subject.as_ref()) {
+            let words = page::subject_words(subject);
+            if !touched.contains(&words) {
+                touched.push(words);
+            }
+        }
         table.row([
             incident.id.clone().into(),
             state,

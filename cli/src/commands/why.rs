@@ -61,7 +61,9 @@ fn nothing_wrong(terminal: &Terminal, nodes: &[v1::Node]) -> String {
     let mut text = String::new();
     if silent.len() < nodes.len() {
         let claim = terminal.green("No VM and no node shows a symptom");
-        text.push_str(&format!("{claim}: {n_vms} VMs on {} nodes are watched.\n", nodes.len() - silent.len()));
+        let (vms, n_nodes) = (if n_vms == 1 { "VM" } else { "VMs" }, nodes.len() - silent.len());
+        let node = if n_nodes == 1 { "node" } else { "nodes" };
+        text.push_str(&format!("{claim}: {n_vms} {vms} on {n_nodes} {node} watched.\n"));
     }
     for node in silent {
         let heard = match node.last_heard_wall_usec {
@@ -74,8 +76,8 @@ fn nothing_wrong(terminal: &Terminal, nodes: &[v1::Node]) -> String {
         text.push('\n');
     }
     for node in nodes.iter().filter(|node| node.is_reporting && node.n_unknown > 0) {
-        let line =
-            format!("{} of {}'s states are Unknown: `kulprit node {}` says why.", node.n_unknown, node.name, node.name);
+        let states = if node.n_unknown == 1 { "state of {} is" } else { "states of {} are" }.replace("{}", &node.name);
+        let line = format!("{} {states} Unknown: `kulprit node {}` says why.", node.n_unknown, node.name);
         text.push_str(&terminal.yellow(&line));
         text.push('\n');
     }

@@ -8,6 +8,9 @@ use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribut
 use crate::verdict::{StateVerdict, Verdict};
 
 const SOURCE: &str = "libvirt";
+/// A look that takes longer is the daemon's fault though it answers others, ms. Below, a domain may be locked: libvirt holds its lock
+/// for 40 s while it waits for a QEMU that cannot be killed (measured: `virsh destroy` of one in D state).
+const LOOK_HANGS_MS: u64 = 60_000;
 
 /// How the last attempt or connection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,13 @@ pub enum DaemonSeen {
         /// For how long, ms.
         age_ms: u64,
     },
+    /// It answers a new client, and a look at its domains has not returned.
+    LookHangs {
+        /// Name of the call.
+        call: String,
+        /// For how long, ms.
+        age_ms: u64,
+    },
     /// There is none to ask, and why that is so.
     NotExpected(String),
     /// Nobody can look, and why.
@@ -74,6 +84,15 @@ pub fn judge_daemon(at: Moment, uri: &str, seen: &DaemonSeen) -> Vec<Verdict> {
             let text = format!("{call} has not returned for {age_ms} ms");
             let hangs = present(LibvirtUnresponsive, Some(attribute::FAILURE_TIMEOUT), text);
             [absent(LibvirtUnreachable), hangs, absent(LibvirtNotInstalled)]
+        }
+        DaemonSeen::LookHangs { call, age_ms } => {
+            let unresponsive = if *age_ms < LOOK_HANGS_MS {
+                absent(LibvirtUnresponsive)
+            } else {
+                let text = format!("the daemon answers a new client, but {call} has not returned for {age_ms} ms");
+                present(LibvirtUnresponsive, Some(attribute::FAILURE_TIMEOUT), text)
+            };
+            [absent(LibvirtUnreachable), unresponsive, absent(LibvirtNotInstalled)]
         }
         DaemonSeen::NotExpected(why) => {
             [absent(LibvirtUnreachable), absent(LibvirtUnresponsive), present(LibvirtNotInstalled, None, why.clone())]
@@ -134,6 +153,8 @@ mod tests {
         let text = || "no".to_owned();
         check(&DaemonSeen::Answers, [Absent; 3]);
         check(&DaemonSeen::Hangs { call: text(), age_ms: 5000 }, [Absent, Present, Absent]);
+        check(&DaemonSeen::LookHangs { call: text(), age_ms: 59_999 }, [Absent; 3]);
+        check(&DaemonSeen::LookHangs { call: text(), age_ms: 60_000 }, [Absent, Present, Absent]);
         check(&DaemonSeen::NotExpected(text()), [Absent, Absent, Present]);
         check(&DaemonSeen::Unknown(text()), [Unknown; 3]);
         for (failure, want) in [

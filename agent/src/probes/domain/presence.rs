@@ -1,8 +1,8 @@
 //! Whether a libvirt daemon should be there.
 //!
-//! One is expected when it was there before, when one of its units is enabled, or when a QEMU of its runs (a pidfile). One that
-//! is merely installed is not: many a KubeVirt node has the packages. Only names on disk are looked at, so that it works
-//! without systemd too.
+//! One is expected when it was there before, when one of its units is enabled where systemd runs, or when a QEMU of its runs (a
+//! pidfile). One that is merely installed is not: many a KubeVirt node has the packages. An enabled unit where no systemd runs
+//! (a container, another init) says nothing: whether a daemon should run there is not known. Only names on disk are looked at.
 
 use std::path::PathBuf;
 
@@ -19,6 +19,9 @@ const WANTS_FOLDERS: [&str; 3] = [
     "etc/systemd/system/sockets.target.wants",
     "etc/systemd/system/libvirt-guests.service.wants",
 ];
+
+/// There while systemd is the init (`sd_booted(3)`).
+const SYSTEMD_RUNS: &str = "run/systemd/system";
 
 pub(super) struct Presence {
     host: HostRoot,
@@ -45,22 +48,26 @@ impl Presence {
         self.sockets.iter().find(exists).cloned()
     }
 
-    /// Why a daemon should run, `Ok`, or why not.
-    pub(super) fn is_expected(&self) -> Result<&'static str, String> {
+    /// Why a daemon should run, `Ok`, or what else is true.
+    pub(super) fn is_expected(&self) -> Result<&'static str, DaemonSeen> {
         if self.was_connected {
             return Ok("it ran before");
-        }
-        if self.has_unit_in(&WANTS_FOLDERS) {
-            return Ok("it is enabled");
         }
         if read_pidfiles(&self.host).is_ok_and(|(files, _)| !files.is_empty()) {
             return Ok("its pidfiles say that VMs run");
         }
-        Err(if self.has_unit_in(&UNIT_FOLDERS) {
+        if self.has_unit_in(&WANTS_FOLDERS) {
+            if self.host.list(SYSTEMD_RUNS).is_ok() {
+                return Ok("it is enabled");
+            }
+            let why = "a libvirt daemon is installed and does not run; no systemd runs here to say whether it should";
+            return Err(DaemonSeen::Unknown(why.to_owned()));
+        }
+        Err(DaemonSeen::NotExpected(if self.has_unit_in(&UNIT_FOLDERS) {
             "a libvirt daemon is installed, but it is not enabled, does not run, and runs no VM".to_owned()
         } else {
             format!("no libvirt daemon is installed: none of the units {}", self.units.join(", "))
-        })
+        }))
     }
 
     /// What it means that there is no socket, or nobody behind it.
@@ -71,7 +78,7 @@ impl Presence {
                 failure: DaemonFailure::NoSocket,
                 text: format!("none of the sockets {} is there, though {why}", sockets.collect::<Vec<_>>().join(", ")),
             },
-            Err(why) => DaemonSeen::NotExpected(why),
+            Err(seen) => seen,
         }
     }
 
@@ -103,10 +110,21 @@ mod tests {
     fn a_daemon_is_missed_only_where_one_is_expected() {
         check(&[], false, "no libvirt daemon is installed");
         check(&["usr/lib/systemd/system/libvirtd.service"], false, "is not enabled");
-        check(&["etc/systemd/system/multi-user.target.wants/libvirtd.service"], false, "though it is enabled");
-        check(&["etc/systemd/system/sockets.target.wants/virtqemud.socket"], false, "though it is enabled");
+        let runs = "run/systemd/system/transient";
+        check(&["etc/systemd/system/multi-user.target.wants/libvirtd.service", runs], false, "though it is enabled");
+        check(&["etc/systemd/system/sockets.target.wants/virtqemud.socket", runs], false, "though it is enabled");
         check(&["run/libvirt/qemu/vm1.pid"], false, "pidfiles");
         check(&["run/libvirt/libvirt-sock"], true, "no libvirt daemon is installed");
+    }
+
+    #[test]
+    fn an_enabled_unit_where_no_systemd_runs_says_nothing() {
+        check(&["etc/systemd/system/multi-user.target.wants/libvirtd.service"], false, "Unknown(");
+        check(
+            &["etc/systemd/system/multi-user.target.wants/libvirtd.service", "run/libvirt/qemu/vm1.pid"],
+            false,
+            "pidfiles",
+        );
     }
 
     #[test]
