@@ -1,0 +1,62 @@
+#!/bin/bash
+# Measures the budget of the design on this machine (called by `make bench`, which sets up first): release binaries, real processes.
+# Prints the figures and writes them to docs/figures.md. Takes about ten minutes after the build.
+#
+#   scripts/bench.sh            everything; the node of the lab needs root
+#   scripts/bench.sh --no-lab   only what needs no node
+#
+# A busy machine spoils the figures: close what else runs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case ${1:-} in
+    '' | --no-lab) ;;
+    *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+bin=${CARGO_TARGET_DIR:-target}/release
+rows=$(mktemp)
+trap 'rm -f "$rows"' EXIT
+
+cargo build --release -p kulprit-agent -p kulprit-agent-libvirt -p kulprit-central -p kulprit-cli -p kulprit-tests --bins
+
+# The middle of criterion's estimate of a throughput (`thrpt: [low middle high]`) as a plain number of elements per second.
+throughput() {
+    awk -v name="$1" '
+        index($0, name) == 1 { seen = 1 }
+        seen && /thrpt:/ {
+            gsub(/[\[\]]/, ""); value = $4; unit = $5
+            if (unit ~ /^Kelem/) value *= 1e3; else if (unit ~ /^Melem/) value *= 1e6
+            printf "%.0f", value; exit
+        }'
+}
+
+log=$(cargo bench -q -p kulprit-tests --bench kernel_log 2>&1)
+lines=$(throughput kernel_log/storm <<<"$log")
+awk -v n="$lines" 'BEGIN { us = 1e6 / n
+    printf "| kernel log, storm with planted faults, none missed | %.2f million lines/s (%.2f µs a line) | ≤ 0.5 µs a line | %s |\n",
+        n / 1e6, us, us <= 0.5 ? "met" : "**not met**" }' >>"$rows"
+
+log=$(cargo bench -q -p kulprit-central --bench ingest 2>&1)
+findings=$(throughput ingest/findings_acked_after_fsync <<<"$log")
+awk -v n="$findings" 'BEGIN {
+    printf "| findings acked after fsync, 8 streams | %d/s | ≥ 50,000/s | %s |\n", n, n >= 50000 ? "met" : "**not met**" }' >>"$rows"
+
+if [ "${1:-}" != --no-lab ]; then
+    "$bin/kulprit-bench" >>"$rows"
+fi
+
+{
+    echo "# Figures"
+    echo
+    echo "Measured by \`make bench\` (\`scripts/bench.sh\`, which wrote this file), release build, whole processes; each beside its budget."
+    echo
+    echo "- Date: $(date -u +%Y-%m-%d)"
+    echo "- Commit: $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+    echo "- Machine: $(nproc) cores, $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n1); load when it began: $(cut -d' ' -f1 /proc/loadavg)"
+    echo "- Versions: Linux $(uname -r), $(rustc --version | cut -d' ' -f1,2), libvirt $(libvirtd --version 2>/dev/null | awk '{ print $NF }'), $(qemu-system-x86_64 --version 2>/dev/null | awk 'NR == 1 { print "QEMU", $4 }')"
+    echo
+    echo "| figure | measured | budget | |"
+    echo "|---|---|---|---|"
+    cat "$rows"
+} >docs/figures.md
+cat docs/figures.md
