@@ -40,6 +40,8 @@ const BACKOFF: BackoffPolicy = BackoffPolicy { base: Duration::from_millis(500),
 const SOCKET_EVERY: Duration = Duration::from_secs(2);
 /// The worker says something every 5 s at least, hung calls included; after this it is itself stuck.
 const SILENCE: Duration = Duration::from_secs(15);
+/// After a worker's death its answers stand for two looks: the next worker needs half a second.
+const ANSWER_STANDS: Duration = Duration::from_secs(10);
 /// How long `check` waits for an answer: the worker's deadline for opening a connection, and some.
 const ONCE_DEADLINE: Duration = Duration::from_secs(8);
 /// Calls that are asked of a domain, not of the daemon: their hanging is the QEMU's.
@@ -63,8 +65,8 @@ async fn run(context: ProbeContext) {
                     count(&probe.context.counters.errors, 1);
                     warn!(probe = NAME, error = %chain(&error), "the libvirt worker is started anew");
                     // What was answered a moment ago still stands; the next worker answers, or this is said then.
-                    let was_answered = std::mem::take(&mut probe.was_answered);
-                    if !(was_answered && is_death(&error)) {
+                    let stands = probe.answered.is_some_and(|answered| answered.elapsed() < ANSWER_STANDS);
+                    if !(stands && is_death(&error)) {
                         let look = probe.context.begin(NAME).blind(chain(&error)).end(&probe.context.clock);
                         if !probe.context.send(look).await || probe.context.once {
                             return;
@@ -93,8 +95,8 @@ fn is_death(error: &WorkerError) -> bool {
 
 struct Probe {
     context: ProbeContext,
-    /// Whether this worker has answered.
-    was_answered: bool,
+    /// When a worker answered last.
+    answered: Option<Instant>,
     book: DomainBook,
     daemon: DaemonSeen,
     presence: Presence,
@@ -119,7 +121,7 @@ impl Probe {
         let presence = Presence::new(context.host.clone(), &context.config.libvirt);
         Self {
             context,
-            was_answered: false,
+            answered: None,
             book: DomainBook::default(),
             daemon: DaemonSeen::Unknown("not yet asked".to_owned()),
             presence,
@@ -151,6 +153,7 @@ impl Probe {
         let mut worker = Worker::start(&spec)?;
         let once_until = Instant::now() + ONCE_DEADLINE;
         let mut heard = Instant::now();
+        let mut has_answered = false;
         loop {
             let heartbeat = heard + SILENCE;
             let deadline = if self.context.once { once_until } else { heartbeat };
@@ -162,9 +165,12 @@ impl Probe {
             };
             heard = Instant::now();
             let outcome = self.on_message(message);
-            if outcome.is_answer && !self.was_answered {
-                self.was_answered = true;
-                backoff.reset();
+            if outcome.is_answer {
+                self.answered = Some(heard);
+                if !has_answered {
+                    has_answered = true;
+                    backoff.reset();
+                }
             }
             for request in outcome.requests {
                 let uuid = match &request {
