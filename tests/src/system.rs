@@ -28,6 +28,8 @@ const PORT: u16 = 7443;
 const AGENT_ADMIN_PORT: u16 = 7442;
 /// How long central may take to start, and an agent until every probe has looked once: a debug build on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// The kernel log is the whole machine's: what other tests left in it before is no fault of this node.
+const AGENT_CONFIG: &str = "probes: {kmsg_look_back: 1s}\n";
 /// Lines of each log shown with a failure.
 const LOG_TAIL: usize = 15;
 
@@ -77,8 +79,12 @@ impl System {
         let name = format!("agent-{}", node.name());
         // The worker stands beside the agent, where it is looked for.
         binary("kulprit-agent-libvirt")?;
+        let file = self.folder.path().join(format!("{name}.yaml"));
+        fs::write(&file, AGENT_CONFIG)?;
         let mut command = node.agent_command(binary("kulprit-agent")?);
         command
+            .arg("--config")
+            .arg(&file)
             .args(["run", "--node-name", node.name(), "--central", &format!("http://{GATEWAY}:{PORT}")])
             .args(["--cgroup-prefix", &cgroup::path_of(node.name())])
             .arg("--host-root")

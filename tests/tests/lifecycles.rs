@@ -15,7 +15,7 @@ use kulprit_tests::{Guest, Lab, Node};
 
 const N_LIVES: usize = 50;
 /// At the same time: starts and ends of one VM fall into looks at others.
-const N_AT_ONCE: usize = 3;
+const N_AT_ONCE: usize = 5;
 /// Longer than any hold of a finding: what the last life left would show.
 const AFTERWARDS: Duration = Duration::from_secs(12);
 
