@@ -1,6 +1,7 @@
 //! One YAML file, read once, into a struct that denies unknown keys.
 //!
 //! A mistake is told in one line with file, line, column, key and what is allowed there; it ends the process with exit code 2.
+//! Line breaks and control characters of the file (a quoted key may hold them) are escaped in it.
 //! An empty file means all defaults. YAML booleans are `true` and `false` only: `no` is a country.
 //! Times are [`HumanDuration`] and secrets are [`Secret`], so that the dump at `/debug/config` reads like the file and is safe.
 
@@ -22,7 +23,7 @@ pub use secret::Secret;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is not there or must not be read.
-    #[error("failed to read the configuration `{path}`")]
+    #[error("failed to read the configuration `{}`", OneLine(&path.to_string_lossy()))]
     Io {
         /// The file asked for.
         path: PathBuf,
@@ -31,7 +32,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file says something it must not say.
-    #[error("bad configuration: {path}{place}: {problem}")]
+    #[error("bad configuration: {}{place}: {}", OneLine(&path.to_string_lossy()), OneLine(problem))]
     Malformed {
         /// The file read.
         path: PathBuf,
@@ -41,7 +42,7 @@ pub enum ConfigError {
         problem: String,
     },
     /// The file reads well, but a value makes no sense; for the program's own checks after [`load`].
-    #[error("bad configuration: {path}: `{key}`: {problem}")]
+    #[error("bad configuration: {}: `{key}`: {}", OneLine(&path.to_string_lossy()), OneLine(problem))]
     Invalid {
         /// The file read.
         path: PathBuf,
@@ -59,6 +60,20 @@ pub struct Place(Option<(u64, u64)>);
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |(line, column)| write!(f, ":{line}:{column}"))
+    }
+}
+
+/// Prints a text with line breaks and control characters escaped.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|char| match char {
+            // The two line breaks of Unicode that are no control characters.
+            '\u{2028}' | '\u{2029}' => write!(f, "{}", char.escape_unicode()),
+            char if char.is_control() => write!(f, "{}", char.escape_default()),
+            char => write!(f, "{char}"),
+        })
     }
 }
 

@@ -77,6 +77,10 @@ pub struct ExitReason {
 
 impl ExitReason {
     /// Reads the code and the advice off the first error in the chain that knows them.
+    ///
+    /// The chain is searched by type. `anyhow::Error` turned into [`BoxError`] by `into()` or `?` hides the type of its
+    /// outermost error, so that a bare [`UsageError`] in it would end the process with [`FAILED`]; hand over
+    /// `anyhow::Error::reallocate_into_boxed_dyn_error_without_backtrace` instead.
     #[must_use]
     pub fn of(error: &(dyn Error + 'static)) -> Self {
         let mut code = FAILED;
@@ -142,6 +146,12 @@ mod tests {
             USAGE,
             "failed to start: failed to open the store `/x/central.db`: file is not a database; choose another with --data-dir",
         );
+    }
+
+    #[test]
+    fn it_is_found_as_the_outermost_error_of_anyhow() {
+        let error = anyhow::Error::new(UsageError::new("no name for this node"));
+        check(error.reallocate_into_boxed_dyn_error_without_backtrace(), USAGE, "no name for this node");
     }
 
     #[test]

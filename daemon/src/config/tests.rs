@@ -106,6 +106,22 @@ fn text_that_is_no_yaml_is_told_in_one_line_with_its_place() {
 }
 
 #[test]
+fn line_breaks_and_control_characters_of_the_file_are_escaped() {
+    check("\"a\\nb\": 1\n", ":1:1: unknown key `a\\nb`; allowed: node, port, is_quiet, heartbeat, log, spool, peers");
+    let error = read("\"\\e[31m\\u2028\\r\": 1\n").unwrap_err().to_string();
+    assert!(error.contains(r"unknown key `\u{1b}[31m\u{2028}\r`"), "{error}");
+    for text in
+        ["node: \"a\\nb\"\nnode: c\n", "log: \"a\\nb\"\n", "heartbeat: \"1\\n2\"\n", "\"a\\nb\": 1\n\"a\\nb\": 2\n"]
+    {
+        let error = read(text).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(!error.contains(char::is_control), "{error}");
+    }
+    let error = parse::<Agent>("x: 1", Path::new("a\nb.yaml")).unwrap_err().to_string();
+    assert!(error.starts_with(r"bad configuration: a\nb.yaml:1:1: "), "{error}");
+}
+
+#[test]
 fn a_missing_file_says_so_and_what_to_do() {
     let error = load::<Agent>(Path::new("/nonexistent/agent.yaml")).unwrap_err();
     let reason = crate::exit::ExitReason::of(&error);
