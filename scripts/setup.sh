@@ -11,8 +11,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# What a build needs: a linker, and libvirt's headers for the worker.
-build_packages=(gcc libc6-dev binutils make pkg-config libvirt-dev)
+# What a build needs: a linker, libvirt's headers for the worker, and C++ for the fuzzer (libFuzzer) of `make check`.
+build_packages=(gcc g++ libc6-dev binutils make pkg-config libvirt-dev)
 # What `make run` shows something for, and what the lab's nodes and guests are made of.
 lab_packages=(
     libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils # a hypervisor
@@ -58,7 +58,7 @@ case " ${ID:-} ${ID_LIKE:-} " in
     *' debian '*) ;;
     *)
         have_all=1
-        for c in gcc make ld pkg-config virsh libvirtd qemu-img systemd-nspawn ip fsfreeze mkfs.ext4; do
+        for c in gcc g++ make ld pkg-config virsh libvirtd qemu-img systemd-nspawn ip fsfreeze mkfs.ext4; do
             command -v "$c" >/dev/null || { have_all=; say "missing: $c"; }
         done
         pkg-config --exists libvirt 2>/dev/null || { have_all=; say "missing: the headers of libvirt"; }
@@ -66,15 +66,15 @@ case " ${ID:-} ${ID_LIKE:-} " in
         say "this script installs on Debian only; on ${PRETTY_NAME:-this system}:"
         case " ${ID:-} ${ID_LIKE:-} " in
             *' fedora '* | *' rhel '*)
-                say "  sudo dnf install gcc make pkgconf-pkg-config libvirt-devel libvirt-daemon-kvm libvirt-client qemu-kvm qemu-img \\"
+                say "  sudo dnf install gcc gcc-c++ make pkgconf-pkg-config libvirt-devel libvirt-daemon-kvm libvirt-client qemu-kvm qemu-img \\"
                 say "      systemd-container dbus iproute util-linux procps-ng e2fsprogs" ;;
             *suse*)
-                say "  sudo zypper install gcc make pkg-config libvirt-devel libvirt-daemon-qemu libvirt-client qemu-x86 qemu-tools \\"
+                say "  sudo zypper install gcc gcc-c++ make pkg-config libvirt-devel libvirt-daemon-qemu libvirt-client qemu-x86 qemu-tools \\"
                 say "      systemd-container dbus-1 iproute2 util-linux procps e2fsprogs" ;;
             *' arch '*)
                 say "  sudo pacman -S --needed base-devel libvirt qemu-base qemu-img dbus iproute2 util-linux procps-ng e2fsprogs" ;;
             *)
-                say "  a C compiler, make, pkg-config, libvirt with its headers and QEMU driver, QEMU for x86, systemd-nspawn, dbus,"
+                say "  a C and C++ compiler, make, pkg-config, libvirt with its headers and QEMU driver, QEMU for x86, systemd-nspawn, dbus,"
                 say "  iproute2, util-linux, procps, e2fsprogs" ;;
         esac
         fail "nothing was installed; run this again when they are there."

@@ -1,3 +1,7 @@
+//! The disks in a domain's XML: each kind of source, what is left out, and XML that is none.
+//!
+//! But for the recorded `tests/fixtures/running-domain.xml` the texts are made by hand, cut down to one disk each.
+
 use super::*;
 
 fn disk(target: &str, device: &str, source_type: &str, source: Option<&str>) -> Disk {
