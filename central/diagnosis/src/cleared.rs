@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kulprit_model::{FindingCode, Severity, State, Status, catalogue::Kind};
+use kulprit_model::{FindingCode, Severity, State, Status, Subject, catalogue::Kind};
 
 use crate::{
     attribution::RuledOut,
@@ -16,6 +16,15 @@ use crate::{
 
 /// From here on the looks against a cause rule it out, decibans.
 const RULED_OUT_DB: f64 = -10.0;
+
+/// States that cannot be looked at while another one is present, each with those: they are not a blind spot, there is nothing to see.
+const MOOT: &[(FindingCode, &[FindingCode])] = &[
+    (FindingCode::KubeletHealthzFailing, &[FindingCode::KubeletInactive, FindingCode::KubeletNotInstalled]),
+    (FindingCode::KubeletProcessStalled, &[FindingCode::KubeletInactive, FindingCode::KubeletNotInstalled]),
+    (FindingCode::KvmDeviceInaccessible, &[FindingCode::KvmDeviceMissing]),
+    (FindingCode::KvmUnusable, &[FindingCode::KvmDeviceMissing, FindingCode::KvmDeviceInaccessible]),
+    (FindingCode::LibvirtUnresponsive, &[FindingCode::LibvirtUnreachable, FindingCode::LibvirtNotInstalled]),
+];
 
 /// The causes that usually, possibly or rarely explain the symptom, and that positive looks speak against.
 pub(crate) fn ruled_out(scene: &Scene<'_>, sheets: &[ScoreSheet]) -> Vec<RuledOut> {
@@ -104,9 +113,21 @@ fn near_states<'a>(scene: &Scene<'a>, codes: &BTreeSet<FindingCode>) -> Vec<&'a 
     scene.states().map(|(state, _)| state).filter(|state| codes.contains(&state.code)).collect()
 }
 
+/// Whether a state is not known only because another one makes it meaningless: of the same unit or daemon, or of the node.
+fn is_moot(scene: &Scene<'_>, state: &State) -> bool {
+    let Some((_, others)) = MOOT.iter().find(|(code, _)| *code == state.code) else { return false };
+    let is_reason = |other: &State| {
+        others.contains(&other.code)
+            && (other.subject == state.subject || other.subject == Subject::Node)
+            && scene.status(other) == Status::Present
+    };
+    scene.status(state) == Status::Unknown && scene.states().any(|(other, _)| is_reason(other))
+}
+
 fn blind_spots(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingCode>) -> Vec<String> {
     let (name, what) = (scene.node_name, words::probe_subject(probe));
-    let states = near_states(scene, codes);
+    let mut states = near_states(scene, codes);
+    states.retain(|state| !is_moot(scene, state));
     let is_blind = states.iter().all(|state| scene.status(state) == Status::Unknown);
     let mut sentences: Vec<String> = states
         .iter()

@@ -5,12 +5,12 @@
 use kulprit_model::Attributes;
 
 use crate::{
-    catalogue::{CAUSES, Cause, Clue},
+    catalogue::{CAUSES, Cause, Clue, Scope},
     causes,
     evidence::{self, Seen},
     scene::Scene,
     snapshot::Snapshot,
-    symptom::Symptom,
+    symptom::{Symptom, SymptomSubject},
 };
 
 /// How one cause came to its score.
@@ -84,17 +84,19 @@ impl ScoreSheet {
     }
 }
 
-/// The sheets of every cause but `Unexplained`, in the order of the catalogue.
+/// The sheets of every cause but `Unexplained`, in the order of the catalogue. A node has none of what sits in one VM: whatever the
+/// kernel killed there, "its QEMU" is nobody's.
 #[must_use]
 pub fn score_sheets(snapshot: &Snapshot, symptom: &Symptom) -> Vec<ScoreSheet> {
     sheets_of(&Scene::new(snapshot, symptom))
 }
 
 pub(crate) fn sheets_of(scene: &Scene<'_>) -> Vec<ScoreSheet> {
+    let is_node = matches!(scene.symptom.subject, SymptomSubject::Node { .. });
     CAUSES
         .iter()
         .copied()
-        .filter(|cause| cause.id != causes::UNEXPLAINED.id)
+        .filter(|cause| cause.id != causes::UNEXPLAINED.id && !(is_node && cause.scope == Scope::Vm))
         .map(|cause| ScoreSheet::new(scene, cause))
         .collect()
 }

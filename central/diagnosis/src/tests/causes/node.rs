@@ -1,8 +1,9 @@
 //! Faults of the node itself, and VMs beside them.
 
-use kulprit_model::{Attributes, FindingCode, Subject, attribute::EXIT_CODE};
+use kulprit_model::{Attributes, FindingCode, Status, Subject, attribute::EXIT_CODE};
 
 use super::*;
+use crate::catalogue::Scope;
 
 #[test]
 fn each_fault_of_the_node_is_named() {
@@ -44,6 +45,52 @@ fn no_fault_of_a_vm_is_blamed_on_its_node() {
     let answer = frozen_disk(60).node_has(FindingCode::KubeletInactive, 60).why_node();
     check(&answer, &["KubeletDown"]);
     assert_eq!(contributing(&answer), Vec::<&str>::new());
+}
+
+#[test]
+fn nothing_that_sits_in_one_vm_is_said_of_a_node() {
+    let well = World::well().node_has(FindingCode::LibvirtUnreachable, 60);
+    let stranger = Subject::Process { pid: 99, start_ticks: 0 };
+    let killed = World::well().node_has(FindingCode::LibvirtUnreachable, 60).happened(
+        FindingCode::NodeOomKill,
+        stranger,
+        60,
+        Attributes::new(),
+    );
+    for answer in [well.why_node(), killed.why_node()] {
+        check(&answer, &["LibvirtDaemonDown"]);
+        let ruled_out = answer.ruled_out.iter().map(|out| out.id);
+        let beside = answer.causes.iter().chain(&answer.contributing).flat_map(|cause| cause.chain.iter().copied());
+        for id in ruled_out.chain(beside) {
+            let scope = crate::catalogue::find(id).expect("an id of the catalogue").scope;
+            assert!(id == "Unexplained" || scope != Scope::Vm, "{id}{}", table(&answer));
+        }
+        assert!(answer.ruled_out.iter().any(|out| out.id == "KubeletDown"), "{:?}", answer.ruled_out);
+    }
+}
+
+#[test]
+fn what_another_state_makes_meaningless_is_no_blind_spot() {
+    for (code, moot) in [
+        (FindingCode::KubeletInactive, FindingCode::KubeletHealthzFailing),
+        (FindingCode::KubeletInactive, FindingCode::KubeletProcessStalled),
+        (FindingCode::KvmDeviceMissing, FindingCode::KvmUnusable),
+        (FindingCode::KvmDeviceInaccessible, FindingCode::KvmUnusable),
+        (FindingCode::LibvirtUnreachable, FindingCode::LibvirtUnresponsive),
+    ] {
+        let world = World::well().node_has(code, 60);
+        let subject = world.snapshot.nodes[0].states.iter().find(|state| state.code == moot).expect("it is looked at");
+        let not_known = mk_state(moot, subject.subject.clone(), Status::Unknown, 60);
+        let is_named = |answer: Attribution| answer.unknown.iter().any(|text| text.contains(moot.as_str()));
+        assert!(!is_named(world.set(not_known.clone()).why_node()), "{moot} while {code}");
+        // Without that reason it is one.
+        let other = if code == FindingCode::KubeletInactive {
+            FindingCode::LibvirtUnreachable
+        } else {
+            FindingCode::KubeletInactive
+        };
+        assert!(is_named(World::well().node_has(other, 60).set(not_known).why_node()), "{moot} while {other}");
+    }
 }
 
 #[test]
