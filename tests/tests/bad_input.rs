@@ -388,7 +388,8 @@ fn check_worker(script: &str, because: &str) -> Result<()> {
     let mut agent = Agent::start(&folder, &flags.iter().map(String::as_str).collect::<Vec<_>>())?;
     wait_until("another start of the worker", SOON, || Ok(agent.metric("kulprit_probe_worker_starts_total")? >= 3.0))?;
     assert!(agent.metric("kulprit_probe_errors_total")? >= 2.0);
-    assert!(agent.metric("kulprit_finding_subjects{code=\"ProbeBlind\",status=\"Present\"}")? >= 1.0);
+    let blind = "kulprit_probe_looks_total{probe=\"domain\",outcome=\"blind\"}";
+    wait_until("the probe to be blind", SOON, || Ok(agent.metric(blind)? >= 1.0))?;
     assert!(agent.metric("kulprit_probe_looks_total{probe=\"qemu\",outcome=\"ok\"}")? >= 1.0, "the others look on");
     assert!(agent.program.is_running()?);
     assert_contains(&agent.program.log()?, because);

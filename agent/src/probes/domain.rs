@@ -42,6 +42,8 @@ const SOCKET_EVERY: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(15);
 /// After a worker's death its answers stand for two looks: the next worker needs half a second.
 const ANSWER_STANDS: Duration = Duration::from_secs(10);
+/// What was known before the agent's own restart stands as long as its first snapshot waits for the probes.
+const START_STANDS: Duration = Duration::from_secs(5);
 /// How long `check` waits for an answer: the worker's deadline for opening a connection, and some.
 const ONCE_DEADLINE: Duration = Duration::from_secs(8);
 /// Calls that are asked of a domain, not of the daemon: their hanging is the QEMU's.
@@ -65,7 +67,7 @@ async fn run(context: ProbeContext) {
                     count(&probe.context.counters.errors, 1);
                     warn!(probe = NAME, error = %chain(&error), "the libvirt worker is started anew");
                     // What was answered a moment ago still stands; the next worker answers, or this is said then.
-                    let stands = probe.answered.is_some_and(|answered| answered.elapsed() < ANSWER_STANDS);
+                    let stands = Instant::now() < probe.stands_until && !probe.context.once;
                     if !(stands && is_death(&error)) {
                         let look = probe.context.begin(NAME).blind(chain(&error)).end(&probe.context.clock);
                         if !probe.context.send(look).await || probe.context.once {
@@ -95,8 +97,8 @@ fn is_death(error: &WorkerError) -> bool {
 
 struct Probe {
     context: ProbeContext,
-    /// When a worker answered last.
-    answered: Option<Instant>,
+    /// Until when deaths of workers are nobody's business: what was answered last, here or before a restart, holds.
+    stands_until: Instant,
     book: DomainBook,
     daemon: DaemonSeen,
     presence: Presence,
@@ -121,7 +123,7 @@ impl Probe {
         let presence = Presence::new(context.host.clone(), &context.config.libvirt);
         Self {
             context,
-            answered: None,
+            stands_until: Instant::now() + START_STANDS,
             book: DomainBook::default(),
             daemon: DaemonSeen::Unknown("not yet asked".to_owned()),
             presence,
@@ -166,7 +168,7 @@ impl Probe {
             heard = Instant::now();
             let outcome = self.on_message(message);
             if outcome.is_answer {
-                self.answered = Some(heard);
+                self.stands_until = heard + ANSWER_STANDS;
                 if !has_answered {
                     has_answered = true;
                     backoff.reset();
