@@ -40,8 +40,5 @@ pub fn inventory(host: &HostRoot) -> v1::Inventory {
         os: seen.os_pretty_name.unwrap_or_default(),
         n_cpus: seen.n_cpus.unwrap_or(0),
         memory_bytes: seen.memory_bytes.unwrap_or(0),
-        // Asked by the libvirt worker, when there is one; the domain probe does not hand them over yet.
-        libvirt: String::new(),
-        qemu: String::new(),
     }
 }

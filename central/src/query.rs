@@ -96,13 +96,40 @@ impl QueryService {
 
 #[tonic::async_trait]
 impl Query for QueryService {
-    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
-        let v1::ExplainRequest { vm, node } = request.into_inner();
-        let answer = match check_texts(&[("vm", &vm), ("node", &node)]) {
-            Ok(()) => self.decide(move |snapshot, incidents| answer::explain(snapshot, incidents, &vm, &node)).await,
+    async fn explain_vm(
+        &self,
+        request: Request<v1::ExplainVmRequest>,
+    ) -> Result<Response<v1::ExplainVmResponse>, Status> {
+        let v1::ExplainVmRequest { vm, node } = request.into_inner();
+        let answer = match check_texts(&[("vm", &vm), ("node", &node)]).and_then(|()| check_given("vm", &vm)) {
+            Ok(()) => self.decide(move |snapshot, incidents| answer::explain_vm(snapshot, incidents, &vm, &node)).await,
             Err(status) => Err(status),
         };
-        self.answer("Explain", answer)
+        self.answer("ExplainVm", answer.map(|verdicts| v1::ExplainVmResponse { verdicts }))
+    }
+
+    async fn explain_node(
+        &self,
+        request: Request<v1::ExplainNodeRequest>,
+    ) -> Result<Response<v1::ExplainNodeResponse>, Status> {
+        let v1::ExplainNodeRequest { node } = request.into_inner();
+        let answer = match check_texts(&[("node", &node)]).and_then(|()| check_given("node", &node)) {
+            Ok(()) => self.decide(move |snapshot, incidents| answer::explain_node(snapshot, incidents, &node)).await,
+            Err(status) => Err(status),
+        };
+        self.answer("ExplainNode", answer.map(|verdicts| v1::ExplainNodeResponse { verdicts }))
+    }
+
+    async fn list_verdicts(
+        &self,
+        request: Request<v1::ListVerdictsRequest>,
+    ) -> Result<Response<v1::ListVerdictsResponse>, Status> {
+        let v1::ListVerdictsRequest { node } = request.into_inner();
+        let answer = match check_texts(&[("node", &node)]) {
+            Ok(()) => self.decide(move |snapshot, incidents| answer::verdicts(snapshot, incidents, &node)).await,
+            Err(status) => Err(status),
+        };
+        self.answer("ListVerdicts", answer.map(|verdicts| v1::ListVerdictsResponse { verdicts }))
     }
 
     async fn list_incidents(
@@ -148,9 +175,8 @@ impl Query for QueryService {
 
     async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::GetNodeResponse>, Status> {
         let v1::GetNodeRequest { name } = request.into_inner();
-        let answer = match check_texts(&[("name", &name)]) {
+        let answer = match check_texts(&[("name", &name)]).and_then(|()| check_given("name", &name)) {
             Err(status) => Err(status),
-            Ok(()) if name.is_empty() => Err(Status::invalid_argument("name: missing")),
             Ok(()) => {
                 let sources = Arc::clone(&self.sources);
                 self.decide(move |snapshot, _| {
@@ -194,6 +220,11 @@ fn check_texts(texts: &[(&str, &str)]) -> Result<(), Status> {
         Some((field, _)) => Err(Status::invalid_argument(format!("{field}: longer than {MAX_TEXT_BYTES} bytes"))),
         None => Ok(()),
     }
+}
+
+/// Refuses a question about nobody.
+fn check_given(field: &str, text: &str) -> Result<(), Status> {
+    if text.is_empty() { Err(Status::invalid_argument(format!("{field}: missing"))) } else { Ok(()) }
 }
 
 fn shortened(text: &str) -> String {

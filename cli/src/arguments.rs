@@ -48,7 +48,7 @@ pub(crate) enum Question {
     Why {
         /// Name, namespace/name or UID of a VM; `node/NAME` for a node's own faults.
         vm: Option<String>,
-        /// Only on this node (two nodes may have a VM of one name).
+        /// Only on this node; with a name: where two nodes have a VM of that name.
         #[arg(long)]
         node: Option<String>,
     },

@@ -83,9 +83,9 @@ pub(crate) fn confidence_word(verdict: &v1::Verdict) -> &'static str {
     }
 }
 
-impl From<v1::ExplainResponse> for Diagnosis {
-    fn from(response: v1::ExplainResponse) -> Self {
-        Self { case: "live", verdicts: response.verdicts.into_iter().map(Verdict::from).collect() }
+impl From<Vec<v1::Verdict>> for Diagnosis {
+    fn from(verdicts: Vec<v1::Verdict>) -> Self {
+        Self { case: "live", verdicts: verdicts.into_iter().map(Verdict::from).collect() }
     }
 }
 
@@ -158,6 +158,8 @@ pub(crate) struct Incident {
     pub(crate) id: String,
     pub(crate) cause: String,
     pub(crate) node: String,
+    /// Where on the node the cause sits.
+    pub(crate) place: String,
     pub(crate) open: bool,
     pub(crate) opened: Option<String>,
     pub(crate) closed: Option<String>,
@@ -189,6 +191,7 @@ impl From<v1::Incident> for Incident {
             id: incident.id,
             cause: incident.cause,
             node: incident.node,
+            place: incident.place,
             open: incident.is_open,
             opened: rfc3339(incident.opened_wall_usec),
             closed: rfc3339(incident.closed_wall_usec),
@@ -230,7 +233,6 @@ pub(crate) struct Node {
     pub(crate) agent_version: String,
     pub(crate) kernel: String,
     pub(crate) os: String,
-    pub(crate) libvirt: String,
     pub(crate) clock_offset_usec: i64,
     pub(crate) vms: u32,
     pub(crate) faults: u32,
@@ -247,7 +249,6 @@ impl From<v1::Node> for Node {
             agent_version: node.agent_version,
             kernel: node.kernel,
             os: node.os,
-            libvirt: node.libvirt,
             clock_offset_usec: node.clock_offset_usec,
             vms: node.n_vms,
             faults: node.n_faults,

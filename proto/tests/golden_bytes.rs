@@ -94,8 +94,6 @@ fn hello() -> v1::Hello {
             os: "Debian GNU/Linux 13".to_owned(),
             n_cpus: 2,
             memory_bytes: 8 << 30,
-            libvirt: "11.3.0".to_owned(),
-            qemu: "10.0.2".to_owned(),
         }),
         cannot_show: vec!["no state folder".to_owned()],
     }

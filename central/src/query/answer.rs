@@ -19,31 +19,51 @@ const CANDIDATES_MAX: usize = 10;
 const PAGE_MAX: u32 = 1_000;
 const PAGE_DEFAULT: u32 = 200;
 
-/// Why a VM or node is in trouble, or everything that is.
+/// Why a VM is in trouble; `node` narrows if it is not empty.
 ///
 /// # Errors
 /// NOT_FOUND names what does not exist; FAILED_PRECONDITION lists the candidates of an ambiguous name.
-pub fn explain(
+pub fn explain_vm(
     snapshot: &Snapshot,
     incidents: &Incidents,
     vm: &str,
     node: &str,
-) -> Result<v1::ExplainResponse, Status> {
-    let shown = symptoms(snapshot);
-    let wanted: Vec<Symptom> = if !vm.is_empty() {
-        let (node, vm) = find_vm(snapshot, vm, node)?;
-        let subject = SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() };
-        of_subject(shown, subject, || no_symptom_of_vm(node, vm))
-    } else if !node.is_empty() {
-        let node = find_node(snapshot, node)?;
-        let subject = SymptomSubject::Node { node: node.name.clone() };
-        of_subject(shown, subject, || no_symptom_of_node(node))
-    } else {
-        shown
-    };
+) -> Result<Vec<v1::Verdict>, Status> {
+    let (node, vm) = find_vm(snapshot, vm, node)?;
+    let subject = SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() };
+    let wanted = of_subject(symptoms(snapshot), subject, || no_symptom_of_vm(node, vm));
+    Ok(verdicts_on(snapshot, incidents, &wanted))
+}
+
+/// Why a node itself is in trouble.
+///
+/// # Errors
+/// NOT_FOUND if no node has that name.
+pub fn explain_node(snapshot: &Snapshot, incidents: &Incidents, node: &str) -> Result<Vec<v1::Verdict>, Status> {
+    let node = find_node(snapshot, node)?;
+    let subject = SymptomSubject::Node { node: node.name.clone() };
+    let wanted = of_subject(symptoms(snapshot), subject, || no_symptom_of_node(node));
+    Ok(verdicts_on(snapshot, incidents, &wanted))
+}
+
+/// Everything in trouble, or of one node if `node` is not empty: the node itself and its VMs.
+///
+/// # Errors
+/// NOT_FOUND if no node has that name.
+pub fn verdicts(snapshot: &Snapshot, incidents: &Incidents, node: &str) -> Result<Vec<v1::Verdict>, Status> {
+    let mut shown = symptoms(snapshot);
+    if !node.is_empty() {
+        find_node(snapshot, node)?;
+        shown.retain(|symptom| match &symptom.subject {
+            SymptomSubject::Node { node: on } | SymptomSubject::Vm { node: on, .. } => on == node,
+        });
+    }
+    Ok(verdicts_on(snapshot, incidents, &shown))
+}
+
+fn verdicts_on(snapshot: &Snapshot, incidents: &Incidents, wanted: &[Symptom]) -> Vec<v1::Verdict> {
     let incidents = incidents.by_member();
-    let verdicts = wanted.iter().map(|symptom| wire::verdict(snapshot, &incidents, &attribute(snapshot, symptom)));
-    Ok(v1::ExplainResponse { verdicts: verdicts.collect() })
+    wanted.iter().map(|symptom| wire::verdict(snapshot, &incidents, &attribute(snapshot, symptom))).collect()
 }
 
 /// The symptoms of `subject`; if there are none, one that says so.

@@ -148,7 +148,6 @@ pub(super) fn node(id: &StreamId, node: &NodeState, now_wall_usec: i64) -> v1::N
         agent_version: hello.agent_version.clone(),
         kernel: inventory.kernel,
         os: inventory.os,
-        libvirt: inventory.libvirt,
         clock_offset_usec: node.clock_offset_usec(),
         n_vms: count(view.vms.len()),
         n_faults: count(n_present + n_recent),

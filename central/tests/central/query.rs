@@ -40,21 +40,26 @@ async fn every_question_is_answered() {
     let incident = app.wait_for_open_incidents(1).await.remove(0);
     let mut query = app.query.clone();
 
-    let all = query.explain(v1::ExplainRequest::default()).await.unwrap().into_inner().verdicts;
+    let all = query.list_verdicts(v1::ListVerdictsRequest::default()).await.unwrap().into_inner().verdicts;
     assert_eq!(all.len(), 1, "{all:#?}");
     assert_eq!(all[0].causes[0].id, "KubeletDown");
     assert_eq!(all[0].incident_id, incident.id);
     let sum: f64 = all[0].causes.iter().map(|cause| cause.probability).sum();
     assert!((sum - 1.0).abs() < 1e-9, "{sum}");
 
-    let vm = v1::ExplainRequest { vm: "web-0".to_owned(), node: String::new() };
-    let one = query.explain(vm).await.unwrap().into_inner().verdicts;
+    let on = |node: &str| v1::ListVerdictsRequest { node: node.to_owned() };
+    assert_eq!(query.list_verdicts(on("n1")).await.unwrap().into_inner().verdicts.len(), 1);
+    assert_eq!(query.list_verdicts(on("n2")).await.unwrap().into_inner().verdicts, []);
+
+    let vm = v1::ExplainVmRequest { vm: "web-0".to_owned(), node: String::new() };
+    let one = query.explain_vm(vm).await.unwrap().into_inner().verdicts;
     assert_eq!((one.len(), one[0].symptom.as_str()), (1, "Unspecified"));
     assert_eq!(one[0].symptom_text, "the VM shows no symptom; libvirt says running (booted)");
-    let node = v1::ExplainRequest { vm: String::new(), node: "n2".to_owned() };
-    let well = query.explain(node).await.unwrap().into_inner().verdicts;
+    let well =
+        query.explain_node(v1::ExplainNodeRequest { node: "n2".to_owned() }).await.unwrap().into_inner().verdicts;
     assert_eq!(well[0].symptom_text, "the node shows no fault of its own");
 
+    assert_eq!((incident.node.as_str(), incident.place.as_str()), ("n1", "node/n1"));
     assert_eq!(
         query.get_incident(v1::GetIncidentRequest { id: incident.id.clone() }).await.unwrap().into_inner(),
         incident
@@ -79,28 +84,33 @@ async fn a_bad_question_is_answered_with_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let app = App::start(folder.path()).await;
     let mut query = app.query.clone();
-    let explain = |vm: &str, node: &str| v1::ExplainRequest { vm: vm.to_owned(), node: node.to_owned() };
+    let vm = |vm: &str, node: &str| v1::ExplainVmRequest { vm: vm.to_owned(), node: node.to_owned() };
+    let node = |node: &str| v1::ExplainNodeRequest { node: node.to_owned() };
     let findings = v1::ListFindingsRequest::default;
-    check_refused(query.explain(explain("x", "")).await, Code::NotFound, "no VM `x`; 0 VMs on 0 nodes are known");
-    check_refused(query.explain(explain("", "n9")).await, Code::NotFound, "no node `n9`; no node has reported yet");
+    check_refused(query.explain_vm(vm("", "n1")).await, Code::InvalidArgument, "vm: missing");
+    check_refused(query.explain_node(node("")).await, Code::InvalidArgument, "node: missing");
+    check_refused(query.explain_vm(vm("x", "")).await, Code::NotFound, "no VM `x`; 0 VMs on 0 nodes are known");
+    check_refused(query.explain_node(node("n9")).await, Code::NotFound, "no node `n9`; no node has reported yet");
     let _agents = two_nodes(&app).await;
-    check_refused(query.explain(explain("", "n9")).await, Code::NotFound, "no node `n9`; known are n1, n2");
+    check_refused(query.explain_node(node("n9")).await, Code::NotFound, "no node `n9`; known are n1, n2");
+    let on_no_node = v1::ListVerdictsRequest { node: "n9".to_owned() };
+    check_refused(query.list_verdicts(on_no_node).await, Code::NotFound, "no node `n9`; known are n1, n2");
     check_refused(
-        query.explain(explain("x", "n1")).await,
+        query.explain_vm(vm("x", "n1")).await,
         Code::NotFound,
         "no VM `x` on node `n1`; 3 VMs on 2 nodes are known",
     );
     check_refused(
-        query.explain(explain("db-0", "")).await,
+        query.explain_vm(vm("db-0", "")).await,
         Code::FailedPrecondition,
         &format!(
             "vm: `db-0` is the name of 2 VMs: db-0 on n1 (UID {A}), db-0 on n2 (UID {B}); ask with a UID or a node"
         ),
     );
-    assert_eq!(query.explain(explain("db-0", "n2")).await.unwrap().into_inner().verdicts.len(), 1);
-    assert_eq!(query.explain(explain(&A.to_uppercase(), "")).await.unwrap().into_inner().verdicts.len(), 1);
+    assert_eq!(query.explain_vm(vm("db-0", "n2")).await.unwrap().into_inner().verdicts.len(), 1);
+    assert_eq!(query.explain_vm(vm(&A.to_uppercase(), "")).await.unwrap().into_inner().verdicts.len(), 1);
     check_refused(
-        query.explain(explain(&"x".repeat(2_000), "")).await,
+        query.explain_vm(vm(&"x".repeat(2_000), "")).await,
         Code::InvalidArgument,
         "vm: longer than 1024 bytes",
     );

@@ -73,6 +73,10 @@ fn one(terminal: &Terminal, incident: &v1::Incident) -> String {
     if !incident.node.is_empty() {
         let _ = writeln!(text, "  Node:    {}", incident.node);
     }
+    // The node as a whole is said already.
+    if !incident.place.is_empty() && incident.place != format!("node/{}", incident.node) {
+        let _ = writeln!(text, "  Place:   {}", incident.place);
+    }
     let _ = writeln!(text, "  Opened:  {}", date_time(incident.opened_wall_usec));
     if !incident.is_open {
         let _ = writeln!(text, "  Closed:  {}", date_time(incident.closed_wall_usec));

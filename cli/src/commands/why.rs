@@ -21,27 +21,35 @@ pub(super) async fn answer(
     vm: Option<String>,
     node: Option<String>,
 ) -> Result<ExitCode, AskError> {
-    let (vm, node) = match vm {
-        Some(name) => match name.strip_prefix("node/") {
-            Some(node_name) => (None, Some(node_name.to_owned())),
-            None => (Some(name.strip_prefix("vm/").map(str::to_owned).unwrap_or(name)), node),
-        },
-        None => (None, node),
-    };
     let mut central = ask.central().await?;
-    let request = v1::ExplainRequest { vm: vm.clone().unwrap_or_default(), node: node.clone().unwrap_or_default() };
-    let response = ask.take(central.explain(request).await)?;
-    let is_unexplained = !response.verdicts.is_empty() && response.verdicts.iter().all(has_unexplained_symptom);
-    if response.verdicts.is_empty() {
-        let nodes = ask.take(central.list_nodes(v1::ListNodesRequest {}).await)?.nodes;
+    let only_on = node.unwrap_or_default();
+    let verdicts = match vm {
+        Some(name) => match name.strip_prefix("node/") {
+            Some(node) => {
+                let request = v1::ExplainNodeRequest { node: node.to_owned() };
+                ask.take(central.explain_node(request).await)?.verdicts
+            }
+            None => {
+                let vm = name.strip_prefix("vm/").map(str::to_owned).unwrap_or(name);
+                ask.take(central.explain_vm(v1::ExplainVmRequest { vm, node: only_on.clone() }).await)?.verdicts
+            }
+        },
+        None => {
+            let request = v1::ListVerdictsRequest { node: only_on.clone() };
+            ask.take(central.list_verdicts(request).await)?.verdicts
+        }
+    };
+    let is_unexplained = !verdicts.is_empty() && verdicts.iter().all(has_unexplained_symptom);
+    if verdicts.is_empty() {
+        let mut nodes = ask.take(central.list_nodes(v1::ListNodesRequest {}).await)?.nodes;
+        nodes.retain(|node| only_on.is_empty() || node.name == only_on);
         let empty = shape::Diagnosis { case: "live", verdicts: Vec::new() };
         output::print(terminal, ask.format, &empty, |terminal| nothing_wrong(terminal, &nodes))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let pages: Vec<v1::Verdict> = response.verdicts.clone();
-    output::print(terminal, ask.format, &shape::Diagnosis::from(response), |terminal| {
+    output::print(terminal, ask.format, &shape::Diagnosis::from(verdicts.clone()), |terminal| {
         let rule = format!("\n{}\n\n", terminal.dim(&"─".repeat(60)));
-        pages.iter().map(|verdict| page::verdict(terminal, verdict)).collect::<Vec<_>>().join(&rule)
+        verdicts.iter().map(|verdict| page::verdict(terminal, verdict)).collect::<Vec<_>>().join(&rule)
     })?;
     Ok(if is_unexplained { ExitCode::from(ONLY_UNEXPLAINED) } else { ExitCode::SUCCESS })
 }
