@@ -77,6 +77,10 @@ pub async fn run_on(
 
     let (store, loaded) = SqliteStore::open(&config.data_dir).map_err(usage)?;
     let history = HistoryReader::start(store.history().map_err(usage)?).map_err(no_thread)?;
+    if loaded.was_empty {
+        let folder = config.data_dir.display();
+        warn!(%folder, "the store was an empty file: history and incidents that it held are lost, agents send what holds now");
+    }
     if loaded.n_unreadable > 0 {
         warn!(n_rows = loaded.n_unreadable, "rows of another version in the store are left alone");
     }

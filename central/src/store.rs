@@ -174,6 +174,8 @@ pub struct Loaded {
     pub incidents: Vec<Incident>,
     /// Rows that this version cannot read and has left where they are.
     pub n_unreadable: usize,
+    /// The file was there and held nothing: somebody emptied it, or central was ended while it made it.
+    pub was_empty: bool,
 }
 
 /// What went wrong with the store.

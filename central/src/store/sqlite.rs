@@ -61,11 +61,13 @@ impl SqliteStore {
             TryLockError::Error(source) => at_folder(source),
         })?;
         let path = folder.join(FILE_NAME);
+        let was_empty = fs::metadata(&path).is_ok_and(|file| file.len() == 0);
         let mut connection = Connection::open(&path).map_err(|error| classify(error, "open the file", &path))?;
         schema::prepare(&mut connection, &path)?;
         let days = schema::days(&connection).map_err(|error| classify(error, "list the days", &path))?;
-        let (loaded, streams) =
+        let (mut loaded, streams) =
             load::load(&connection).map_err(|error| classify(error, "read what holds now", &path))?;
+        loaded.was_empty = was_empty;
         Ok((Self { path, connection, streams, days, _lock: lock }, loaded))
     }
 

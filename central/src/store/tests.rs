@@ -245,6 +245,17 @@ fn a_file_cut_short_is_damaged() {
 }
 
 #[test]
+fn an_emptied_file_is_made_anew_and_told_from_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(!SqliteStore::open(folder.path()).unwrap().1.was_empty, "there was none");
+    assert!(!SqliteStore::open(folder.path()).unwrap().1.was_empty, "it was filled");
+    fs::File::options().write(true).open(folder.path().join(FILE_NAME)).unwrap().set_len(0).unwrap();
+    let (mut store, loaded) = SqliteStore::open(folder.path()).unwrap();
+    assert!(loaded.was_empty && loaded.nodes.is_empty());
+    store.commit(&[write(1, Status::Present, NOW)]).unwrap();
+}
+
+#[test]
 fn a_file_that_is_no_database_is_foreign() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(FILE_NAME), "hello, I am a text\n".repeat(100)).unwrap();
