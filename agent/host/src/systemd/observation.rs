@@ -46,6 +46,31 @@ pub struct UnitObservation {
 }
 
 impl UnitObservation {
+    /// A unit that systemd does not have in memory: `inactive` if it has a file, `not-found` if not. Systemd keeps failed units.
+    pub(super) fn not_in_memory(name: &str, unit_file_state: Option<String>) -> Self {
+        let load_state = match unit_file_state.as_deref() {
+            None => "not-found",
+            Some("masked" | "masked-runtime") => "masked",
+            Some("bad") => "bad-setting",
+            Some(_) => "loaded",
+        };
+        let is_found = unit_file_state.is_some();
+        Self {
+            name: name.to_owned(),
+            load_state: load_state.to_owned(),
+            active_state: is_found.then(|| "inactive".to_owned()),
+            sub_state: is_found.then(|| "dead".to_owned()),
+            unit_file_state,
+            invocation_id: None,
+            state_change_usec: None,
+            state_change_monotonic_usec: None,
+            result: None,
+            n_restarts: None,
+            main_pid: None,
+            main_exit: None,
+        }
+    }
+
     /// Whether such a unit exists on the host at all.
     pub fn is_found(&self) -> bool {
         self.load_state != "not-found"

@@ -100,21 +100,33 @@ impl Pretender {
                     self.n_subscribed.fetch_add(1, Ordering::Relaxed);
                     connection.reply(&header, &()).await.unwrap();
                 }
-                "LoadUnit" => {
+                "GetUnit" => {
                     let name: String = message.body().deserialize().unwrap();
                     match name.as_str() {
                         "hung.service" => {}
                         "refused.service" => {
-                            connection
-                                .reply_error(&header, "org.freedesktop.systemd1.LoadFailed", &("no",))
-                                .await
-                                .unwrap();
+                            let error = "org.freedesktop.DBus.Error.AccessDenied";
+                            connection.reply_error(&header, error, &("no",)).await.unwrap();
                         }
                         "rubbish.service" => connection.reply(&header, &(42_u32,)).await.unwrap(),
-                        name => connection
+                        name if self.units.lock().unwrap().contains_key(&unit_path(name)) => connection
                             .reply(&header, &zbus::ObjectPath::try_from(unit_path(name)).unwrap())
                             .await
                             .unwrap(),
+                        _ => {
+                            let error = "org.freedesktop.systemd1.NoSuchUnit";
+                            connection.reply_error(&header, error, &("not loaded",)).await.unwrap();
+                        }
+                    }
+                }
+                "GetUnitFileState" => {
+                    let name: String = message.body().deserialize().unwrap();
+                    match name.strip_suffix(".on-disk.service") {
+                        Some(state) => connection.reply(&header, &(state,)).await.unwrap(),
+                        None => {
+                            let error = "org.freedesktop.DBus.Error.FileNotFound";
+                            connection.reply_error(&header, error, &("No such file or directory",)).await.unwrap();
+                        }
                     }
                 }
                 "GetAll" => match properties {
@@ -206,6 +218,19 @@ async fn a_unit_that_does_not_exist_says_so() {
 }
 
 #[tokio::test]
+async fn a_unit_that_systemd_does_not_keep_in_memory_is_not_loaded_for_a_look() {
+    let bus = Bus::start().await;
+    // It panics when asked to load one: that would be told to everybody, us included, and end in a circle.
+    let _systemd = Pretender::start(&bus, vec![]).await;
+    let units = bus.units(&[]).await;
+    for (unit, load_state) in [("disabled.on-disk.service", "loaded"), ("masked.on-disk.service", "masked")] {
+        let seen = units.observe(unit).await.unwrap();
+        assert!(seen.is_found());
+        assert_eq!((seen.load_state.as_str(), seen.active_state.as_deref()), (load_state, Some("inactive")), "{unit}");
+    }
+}
+
+#[tokio::test]
 async fn properties_of_a_wrong_type_spoil_only_themselves() {
     let bus = Bus::start().await;
     let properties = HashMap::from([
@@ -226,7 +251,7 @@ async fn properties_of_a_wrong_type_spoil_only_themselves() {
     assert!(matches!(units.observe("rubbish.service").await, Err(UnitsError::Malformed { .. })));
     let refused = units.observe("refused.service").await;
     assert!(
-        matches!(&refused, Err(UnitsError::Refused { name, .. }) if name == "org.freedesktop.systemd1.LoadFailed"),
+        matches!(&refused, Err(UnitsError::Refused { name, .. }) if name == "org.freedesktop.DBus.Error.AccessDenied"),
         "{refused:?}"
     );
 }

@@ -94,11 +94,34 @@ impl SystemdUnits {
         result.map_err(|error| sort_error(attempt, error))
     }
 
+    /// The object of a unit that systemd has in memory; `None` if it has not.
+    ///
+    /// Never `LoadUnit`: systemd tells of a unit loaded for a question (`UnitNew`), forgets one that nothing needs at once
+    /// (`UnitRemoved`), and whoever looks again at each of these signals asks for ever (measured: 40 % of a core, systemd's and the
+    /// bus's each).
+    async fn loaded_path(&self, unit: &str) -> Result<Option<zbus::OwnedObjectPath>, UnitsError> {
+        let attempt = format!("GetUnit({unit})");
+        match self.call(&attempt, SYSTEMD, MANAGER_PATH, MANAGER, "GetUnit", &(unit,)).await {
+            Ok(reply) => body_of(&attempt, &reply).map(Some),
+            Err(UnitsError::Refused { name, .. }) if name == "org.freedesktop.systemd1.NoSuchUnit" => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A unit that systemd does not have in memory does not run and has not failed; it may have a file.
+    async fn read_unloaded(&self, unit: &str) -> Result<UnitObservation, UnitsError> {
+        let attempt = format!("GetUnitFileState({unit})");
+        match self.call(&attempt, SYSTEMD, MANAGER_PATH, MANAGER, "GetUnitFileState", &(unit,)).await {
+            Ok(reply) => Ok(UnitObservation::not_in_memory(unit, Some(body_of(&attempt, &reply)?))),
+            Err(UnitsError::Refused { name, .. }) if name == "org.freedesktop.DBus.Error.FileNotFound" => {
+                Ok(UnitObservation::not_in_memory(unit, None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn read(&self, unit: &str) -> Result<UnitObservation, UnitsError> {
-        // LoadUnit, not GetUnit: a unit that is not in systemd's memory may well have a file. It starts nothing.
-        let attempt = format!("LoadUnit({unit})");
-        let reply = self.call(&attempt, SYSTEMD, MANAGER_PATH, MANAGER, "LoadUnit", &(unit,)).await?;
-        let path: zbus::OwnedObjectPath = body_of(&attempt, &reply)?;
+        let Some(path) = self.loaded_path(unit).await? else { return self.read_unloaded(unit).await };
         let attempt = format!("GetAll({unit})");
         let reply = self.call(&attempt, SYSTEMD, path.as_str(), PROPERTIES, "GetAll", &(UNIT,)).await?;
         let mut properties: Properties = body_of(&attempt, &reply)?;
