@@ -101,6 +101,12 @@ impl<'a> VmLook<'a> {
             .min_by(|a, b| (a.since, &a.subject).cmp(&(b.since, &b.subject)))
     }
 
+    /// Whether nobody can tell a state of this VM.
+    fn is_unknown(&self, code: FindingCode) -> bool {
+        let mut own = self.node.states.iter().filter(|state| state.code == code && self.is_own(&state.subject));
+        own.any(|state| state.status == Status::Unknown)
+    }
+
     fn is_own(&self, subject: &Subject) -> bool {
         match subject {
             Subject::Vm { uid } => *uid == self.vm.uid,
@@ -257,7 +263,10 @@ impl<'a> VmLook<'a> {
         }
         let domain = self.domain_in(&[libvirt::RUNNING, libvirt::BLOCKED, libvirt::PAUSED])?;
         let exit = self.last(FindingCode::QemuExited)?;
+        // A QEMU that ended in order is only strange if libvirt was looked at since and still shows it.
+        let is_libvirt_seen = !self.is_unknown(FindingCode::DomainIoError);
         let is_gone = self.vm.qemu.is_none()
+            && is_libvirt_seen
             && exit.last >= domain.since
             && self.is_past(exit.last.wall_usec.saturating_add(EXIT_SETTLE_USEC));
         let shown = libvirt::describe(domain.state, domain.reason);

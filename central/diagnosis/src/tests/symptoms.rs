@@ -162,6 +162,18 @@ fn a_dead_qemu_counts_only_when_libvirt_had_time_to_say_why() {
 }
 
 #[test]
+fn an_orderly_end_is_not_strange_while_libvirt_cannot_be_looked_at() {
+    let ended = |status, exit| {
+        let of_libvirt = mk_state(FindingCode::DomainIoError, Subject::vm(UID), status, 20);
+        World::well().qemu_ended(30, exit).set(of_libvirt)
+    };
+    let in_order = || Attributes::new().with(EXIT_CODE, 0);
+    check(&ended(Status::Absent, in_order()), Some(SymptomId::Unresponsive));
+    check(&ended(Status::Unknown, in_order()), None);
+    check(&ended(Status::Unknown, signal(9)), Some(SymptomId::StoppedUnexpectedly));
+}
+
+#[test]
 fn a_transient_domain_that_vanished_is_news_for_five_minutes() {
     let vanished = |secs, exit| {
         let mut world = World::well().qemu_ended(secs, exit);
