@@ -4,6 +4,7 @@
 //! in central's query API, and where it was committed, in central's file. The truth is the kernel's own log and what was done to the guests.
 //!
 //! The moments come from a seed, which is printed; `KULPRIT_SEED=<seed>` repeats a run as far as a machine can.
+#![expect(clippy::print_stdout, reason = "the seed, and figures of the run")]
 
 use std::collections::BTreeMap;
 use std::fs::File;
