@@ -86,5 +86,5 @@ fn command(words: &[&str], page: &str) {
 /// What virsh itself said.
 fn last_line(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
-    text.lines().map(str::trim).filter(|line| line.contains("error:")).next_back().unwrap_or(text.trim()).to_owned()
+    text.lines().map(str::trim).rfind(|line| line.contains("error:")).unwrap_or(text.trim()).to_owned()
 }
