@@ -341,7 +341,12 @@ fn thread_evidence(look: &QemuLook<'_>, row: &BlockedThread, n_blocked: usize) -
     let mut evidence = vec![Evidence::new(SOURCE, look.at, text)];
     if let Some(frames) = row.frames.as_ref().filter(|frames| !frames.is_empty()) {
         let shown: Vec<&str> = frames.iter().take(MAX_FRAMES).map(String::as_str).collect();
-        evidence.push(Evidence::new(SOURCE, look.at, format!("its kernel stack: {}", shown.join(" < "))));
+        let frozen = if wait::is_frozen(thread.wchan.as_deref(), frames) {
+            "; a writer waits there while the file system is frozen (fsfreeze, a snapshot or backup)"
+        } else {
+            ""
+        };
+        evidence.push(Evidence::new(SOURCE, look.at, format!("its kernel stack: {}{frozen}", shown.join(" < "))));
     }
     evidence
 }

@@ -63,6 +63,9 @@ const WRITES: &[&str] = &[
     "__sb_start_write",
 ];
 
+/// Where writers wait for a frozen file system (`sb_start_write` takes the percpu rwsem that `freeze_super` holds).
+const FREEZE_WAITS: &[&str; 3] = &["percpu_rwsem_wait", "__percpu_down_read", "percpu_down_read*"];
+
 macro_rules! rows {
     ($($functions:expr, $and:expr, $kind:expr, $storage:expr;)*) => {
         &[$(Row { functions: &$functions, and: $and, kind: $kind, storage: $storage },)*]
@@ -88,8 +91,7 @@ const ROWS: &[Row] = rows! {
     ["f2fs_*", "__f2fs_*"], &[], WAIT_LOCAL_STORAGE, Some(FileSystem(&["f2fs"]));
     ["zfs_*", "zil_*", "dmu_*", "txg_wait_*", "zio_wait"], &[], WAIT_LOCAL_STORAGE, Some(FileSystem(&["zfs"]));
     ["ovl_*"], &[], WAIT_LOCAL_STORAGE, Some(FileSystem(&["overlay"]));
-    // A frozen file system: writers wait for its percpu rwsem.
-    ["percpu_rwsem_wait", "__percpu_down_read", "percpu_down_read*"], WRITES, WAIT_LOCAL_STORAGE, Some(AnyFileSystem);
+    *FREEZE_WAITS, WRITES, WAIT_LOCAL_STORAGE, Some(AnyFileSystem);
     ["__sb_start_write", "sb_start_*"], &[], WAIT_LOCAL_STORAGE, Some(AnyFileSystem);
     ["blkdev_*", "__blkdev_*", "submit_bio_wait", "blk_*", "__blk_*", "dm_*", "__dm_*", "md_*", "raid*_make_request", "scsi_*", "nvme_*", "sg_io", "virtblk_*"], &[],
         WAIT_LOCAL_STORAGE, Some(Block);
@@ -103,12 +105,14 @@ const ROWS: &[Row] = rows! {
 /// Classifies a wait; `frames` innermost first, may be empty.
 #[must_use]
 pub fn classify(wchan: Option<&str>, frames: &[String]) -> Wait {
-    let on_stack = |patterns: &[&str]| {
-        frames.iter().map(String::as_str).chain(wchan).any(|name| patterns.iter().any(|pattern| matches(pattern, name)))
-    };
+    let is_there = |patterns: &[&str]| is_on_stack(patterns, wchan, frames);
     ROWS.iter()
-        .find(|row| on_stack(row.functions) && (row.and.is_empty() || on_stack(row.and)))
+        .find(|row| is_there(row.functions) && (row.and.is_empty() || is_there(row.and)))
         .map_or(Wait { kind: WAIT_OTHER, storage: None }, |row| Wait { kind: row.kind, storage: row.storage })
+}
+
+fn is_on_stack(patterns: &[&str], wchan: Option<&str>, frames: &[String]) -> bool {
+    frames.iter().map(String::as_str).chain(wchan).any(|name| patterns.iter().any(|pattern| matches(pattern, name)))
 }
 
 /// Compilers append `.isra.0`, `.constprop.0`, `.part.0` or `.cold` to functions they changed.
@@ -120,14 +124,16 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
+/// Whether the thread is a writer that waits for a frozen file system (`fsfreeze`, a snapshot or backup).
+#[must_use]
+pub fn is_frozen(wchan: Option<&str>, frames: &[String]) -> bool {
+    is_on_stack(FREEZE_WAITS, wchan, frames) && is_on_stack(WRITES, wchan, frames)
+}
+
 /// Whether the thread waits for its own process to write a core dump: that ends by itself, and a kill ends it too.
 #[must_use]
 pub fn is_core_dump(wchan: Option<&str>, frames: &[String]) -> bool {
-    frames
-        .iter()
-        .map(String::as_str)
-        .chain(wchan)
-        .any(|name| matches("coredump_task_exit", name) || matches("coredump_wait", name))
+    is_on_stack(&["coredump_task_exit", "coredump_wait"], wchan, frames)
 }
 
 #[cfg(test)]
@@ -159,6 +165,10 @@ mod tests {
             Some(FileSystem(&["ext4", "ext3", "ext2"])),
         );
         check("percpu_rwsem_wait __percpu_down_read cgroup_attach_permissions", WAIT_OTHER, None);
+        let frames = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(is_frozen(None, &frames("percpu_rwsem_wait __percpu_down_read vfs_write")));
+        assert!(!is_frozen(None, &frames("percpu_rwsem_wait __percpu_down_read cgroup_attach_permissions")));
+        assert!(!is_frozen(Some("percpu_rwsem_wait"), &[]), "without a stack nobody knows whose lock it is");
     }
 
     #[test]
