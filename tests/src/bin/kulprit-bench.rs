@@ -60,8 +60,8 @@ fn main() -> Result<()> {
         let pid = node.main_pid("kubelet.service")?.context("kubelet runs")?;
         deaths.push(system.time_to("KubeletInactive", || process::signal(pid, Signal::SIGKILL))?);
         node.systemctl(&["start", "kubelet.service"])?;
-        // Seen to be well again.
-        pause(Duration::from_secs(1));
+        // Seen to be well again, and longer ago than changes of a flapping state are held together.
+        pause(Duration::from_secs(4));
     }
     row(
         "unit death → finding durable at central",
