@@ -5,7 +5,6 @@
 
 use std::{collections::BTreeSet, env, process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
 use kulprit_daemon::{
     CancellationToken, Clock, Readiness, Supervisor, UsageError,
     backoff::random_seed,
@@ -51,7 +50,11 @@ const N_ASKS: usize = 64;
 pub async fn run(config: AgentConfig, stop: CancellationToken) -> anyhow::Result<()> {
     let clock = Clock::kernel();
     let host = HostRoot::new(&config.host_root);
-    let boot_id = host.boot_id().context("failed to find out which boot this is")?;
+    let boot_id = host.boot_id().map_err(|error| {
+        UsageError::new("failed to find out which boot this is")
+            .because(error)
+            .fix("mount the host's root, and name it with --host-root")
+    })?;
     let node = node_name(&config, &host)?;
     let limits = Limits { disk_bytes: config.spool_bytes, ..Limits::default() };
     let opened = Spool::open(Some(&config.state_dir), limits, &boot_id, &clock)?;

@@ -1,15 +1,18 @@
 //! The tracker: what is said and remembered of everything the probes see.
 //!
 //! A pure core: looks and the time come in as data, [`Batch`]es of records come out, and the same input gives the same output.
-//! Holds and edges of one state are in `hold`, bursts in `burst`, VMs in `vms`; here they meet the probes: a probe that is
-//! blind, or silent for three times its interval, makes what it owns `Unknown`, never `Absent`.
+//! Holds and edges of one state are in `hold`, bursts in `burst`, VMs in `vms`; here they meet the probes. A probe that is
+//! blind, or silent for three times its interval, makes what it owns `Unknown`, never `Absent` (`silence`); what ends takes
+//! what was said of it along (`lifetime`).
 //! [`run`] is the thin async loop around it.
 //!
 //! After a restart within the same boot it goes on from what it had said ([`Memory`]), so that a restart changes no status.
 
 mod burst;
 mod hold;
+mod lifetime;
 pub mod run;
+mod silence;
 mod vms;
 
 #[cfg(test)]
@@ -18,24 +21,15 @@ mod tests;
 use std::{collections::BTreeMap, time::Duration};
 
 use kulprit_judge::{OccurrenceVerdict, StateVerdict, Verdict};
-use kulprit_model::{
-    Body, Domain, Evidence, FindingCode, Moment, Occurrence, Qemu, Record, State, Status, Subject,
-    catalogue::{CATALOGUE, Kind},
-    subject::SubjectType,
-};
+use kulprit_model::{Body, Domain, FindingCode, Moment, Occurrence, Qemu, Record, State, Subject, catalogue::Kind};
 
-use crate::look::{Look, Sighting};
+use crate::look::Look;
 use burst::Burst;
 use hold::{Change, Track};
 use vms::{Seen, Vms};
 
 /// Looks that a probe may leave out before it counts as silent.
 const N_MISSED_LOOKS: i64 = 3;
-/// A state that its probe looks past counts as not looked at after this at the earliest, microseconds: looks by event speak of
-/// one subject only, full looks come more rarely.
-const PASSED_OVER_USEC: i64 = 120_000_000;
-/// What an earlier run knew of a VM is gone after this at the earliest if nobody has seen it since, microseconds.
-const UNCONFIRMED_USEC: i64 = 10_000_000;
 /// A restored word whose look is older than this (and the time limit of its probe) is `Unknown` at once, microseconds; it is
 /// longer than the slowest refresh.
 const STALE_USEC: i64 = 660_000_000;
@@ -401,166 +395,6 @@ impl Tracker {
         }
     }
 
-    /// A probe could not look: all it owns is `Unknown`, and so is what it would have said of the node.
-    fn blind(&mut self, index: usize, because: &str, at: Moment) {
-        let name = self.probes[index].view.name;
-        self.probes[index].view.blind_because = Some(because.to_owned());
-        let rows = CATALOGUE.iter().filter(|spec| spec.probe == name && spec.kind == Kind::State);
-        for spec in rows.filter(|spec| spec.subject == SubjectType::Node) {
-            self.states.entry((spec.code, Subject::Node)).or_insert_with(Track::new);
-        }
-        let mut changes = Vec::new();
-        for ((code, subject), track) in &mut self.states {
-            if code.spec().probe == name && !is_at_rest(&self.vms, *code, subject) {
-                changes.push(track.lose(*code, subject, because.to_owned(), at));
-            }
-        }
-        changes.into_iter().for_each(|change| self.count(change));
-        let evidence = vec![Evidence::new("agent", at, format!("probe `{name}` could not look: {because}"))];
-        self.say_blind(name, StateVerdict { evidence, ..blindness(name, true) }, at);
-    }
-
-    fn can_see(&mut self, index: usize, at: Moment) {
-        let name = self.probes[index].view.name;
-        self.probes[index].view.blind_because = None;
-        self.say_blind(name, blindness(name, false), at);
-    }
-
-    fn say_blind(&mut self, name: &'static str, verdict: StateVerdict, at: Moment) {
-        let key = (FindingCode::ProbeBlind, Subject::Probe { name: name.to_owned() });
-        let change = self.states.entry(key).or_insert_with(Track::new).see(verdict, at);
-        self.count(change);
-    }
-
-    fn see(&mut self, sighting: Sighting, at: Moment, batch: &mut Batch) {
-        match sighting {
-            Sighting::Domain(domain) => batch.bodies.extend(self.vms.see_domain(domain, at).map(Body::Domain)),
-            Sighting::Qemu(qemu) => batch.bodies.extend(self.vms.see_qemu(qemu, at).map(Body::Qemu)),
-            Sighting::Gone(subject) => self.gone(&subject, at, batch),
-        }
-    }
-
-    fn gone(&mut self, subject: &Subject, at: Moment, batch: &mut Batch) {
-        match subject {
-            Subject::Vm { uid } => {
-                self.vms.domains.remove(uid);
-                self.states.retain(|(code, about), _| about != subject || code.spec().probe != "domain");
-                if !self.vms.has_qemu(uid) {
-                    self.vm_gone(subject, at, batch);
-                }
-            }
-            Subject::Process { pid, start_ticks } => {
-                let ended = self.vms.qemus.remove(&(*pid, *start_ticks));
-                self.states.retain(|(_, about), _| about != subject);
-                batch.bodies.push(Body::SubjectGone { subject: subject.clone(), at });
-                let Some(Seen { what: Qemu { uid, .. }, .. }) = ended else { return };
-                if self.vms.has_qemu(&uid) {
-                    return;
-                }
-                let vm = Subject::vm(&uid);
-                if self.vms.has_domain(&uid) {
-                    self.process_ended(&vm, *pid, at);
-                } else {
-                    self.vm_gone(&vm, at, batch);
-                }
-            }
-            Subject::Node
-            | Subject::Unit { .. }
-            | Subject::Device { .. }
-            | Subject::Libvirt { .. }
-            | Subject::Probe { .. } => {
-                self.counts.verdicts_refused += 1;
-            }
-        }
-    }
-
-    /// No thread of an ended process is blocked, stopped or anything else.
-    fn process_ended(&mut self, vm: &Subject, pid: u32, at: Moment) {
-        let mut changes = Vec::new();
-        for ((code, subject), track) in &mut self.states {
-            if subject == vm && code.spec().probe == "qemu" && track.status() != Some(Status::Absent) {
-                let evidence = vec![Evidence::new("procfs", at, format!("the QEMU process {pid} has ended"))];
-                changes.push(
-                    track.end(StateVerdict { evidence, ..StateVerdict::seen(*code, subject.clone(), false) }, at),
-                );
-            }
-        }
-        changes.into_iter().for_each(|change| self.count(change));
-    }
-
-    fn vm_gone(&mut self, vm: &Subject, at: Moment, batch: &mut Batch) {
-        self.states.retain(|(_, about), _| about != vm);
-        batch.bodies.push(Body::SubjectGone { subject: vm.clone(), at });
-    }
-
-    /// We did not run for a while: nobody was silent in that time.
-    fn woke_up(&mut self, now: Moment) {
-        for probe in &mut self.probes {
-            probe.heard = now;
-        }
-        for track in self.states.values_mut().filter(|track| track.looked.is_some()) {
-            track.looked = Some(now);
-        }
-    }
-
-    fn mark_silent(&mut self, now: Moment) {
-        for index in 0..self.probes.len() {
-            let probe = &self.probes[index];
-            let silence_usec = now.usec_since(probe.heard);
-            if probe.view.blind_because.is_none() && silence_usec >= probe.limit_usec {
-                let because = format!("the probe has not looked for {} s", silence_usec / 1_000_000);
-                self.blind(index, &because, now);
-            }
-        }
-        let mut changes = Vec::new();
-        for ((code, subject), track) in &mut self.states {
-            let owner = self.probes.iter().find(|probe| probe.view.name == code.spec().probe);
-            let Some(owner) = owner.filter(|owner| owner.view.blind_because.is_none()) else { continue };
-            let looked = track.looked.unwrap_or(self.started);
-            let passed_over_usec = now.usec_since(looked);
-            let is_forgotten = passed_over_usec >= owner.limit_usec.max(PASSED_OVER_USEC);
-            if is_forgotten && track.status() != Some(Status::Unknown) && !is_at_rest(&self.vms, *code, subject) {
-                let because = format!("the probe has not looked at it for {} s", passed_over_usec / 1_000_000);
-                changes.push(track.lose(*code, subject, because, now));
-            }
-        }
-        changes.into_iter().for_each(|change| self.count(change));
-    }
-
-    /// Once, soon after a restart: VMs and processes that vanished while nobody looked.
-    fn reconcile(&mut self, now: Moment, batch: &mut Batch) {
-        let has_looked = |name: &str| {
-            self.probes.iter().any(|probe| {
-                let wait_usec = probe.limit_usec.max(UNCONFIRMED_USEC);
-                probe.view.name == name && probe.n_good_looks >= 2 && now.usec_since(self.started) >= wait_usec
-            })
-        };
-        if self.is_reconciled || !has_looked("qemu") || !has_looked("domain") {
-            return;
-        }
-        self.is_reconciled = true;
-        let (vms, processes) = self.vms.unseen();
-        for subject in processes.into_iter().chain(vms) {
-            self.gone(&subject, now, batch);
-        }
-        // What was said of VMs that neither probe knows: they vanished together with their domain.
-        let orphans: Vec<Subject> = self
-            .states
-            .iter()
-            .filter(|((_, subject), track)| {
-                let is_unknown_vm =
-                    subject.vm_uid().is_some_and(|uid| !self.vms.has_domain(uid) && !self.vms.has_qemu(uid));
-                is_unknown_vm && track.looked.is_none()
-            })
-            .map(|((_, subject), _)| subject.clone())
-            .collect();
-        for subject in orphans {
-            if self.states.keys().any(|(_, about)| *about == subject) {
-                self.vm_gone(&subject, now, batch);
-            }
-        }
-    }
-
     fn forget(&mut self, now: Moment) {
         self.bursts.retain(|_, burst| burst.is_waiting || now.usec_since(burst.occurrence.last) <= REMEMBER_USEC);
         let n_surplus = self.bursts.len().saturating_sub(N_REMEMBERED);
@@ -599,19 +433,7 @@ impl Tracker {
     }
 }
 
-fn blindness(probe: &str, is_blind: bool) -> StateVerdict {
-    StateVerdict::seen(FindingCode::ProbeBlind, Subject::Probe { name: probe.to_owned() }, is_blind)
-}
-
 fn is_allowed(probe: &str, kind: Kind, code: FindingCode, subject: &Subject) -> bool {
     let spec = code.spec();
     spec.probe == probe && spec.kind == kind && spec.subject.allows(subject)
-}
-
-/// A VM's state that nobody is expected to look at: it has no process, or libvirt has no domain.
-fn is_at_rest(vms: &Vms, code: FindingCode, subject: &Subject) -> bool {
-    match (code.spec().probe, subject.vm_uid()) {
-        ("qemu", Some(uid)) => vms.has_domain(uid) && !vms.has_qemu(uid),
-        (_, _) => false,
-    }
 }

@@ -3,10 +3,13 @@
 //! Records get their sequence number here. Acked segments go from the front; when the limit is reached the oldest segment goes
 //! unacked and a [`v1::Loss`] with the exact gap takes its place in the stream, before the records that follow the gap. What
 //! such a segment says of states is said anew by the next snapshot, so that what is really lost are the oldest occurrences.
+//! `replay` reads what earlier starts left, `trim` takes from the front.
+
+mod replay;
+mod trim;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -14,13 +17,13 @@ use kulprit_daemon::UsageError;
 use kulprit_model::{Moment, Record};
 use kulprit_proto::v1;
 use prost::Message as _;
-use tracing::{error, warn};
+use tracing::error;
 
 use super::{
     Span, SpoolStatus,
     fold::Fold,
     frame::{self, Frame, MAX_PAYLOAD_BYTES, Position},
-    segment::{self, At, OpenError, Segment},
+    segment::{At, Segment},
 };
 use crate::tracker::{Batch, Memory};
 
@@ -298,82 +301,6 @@ impl Log {
         *cursor = Cursor { segment: cursor.segment + 1, offset: 0 };
     }
 
-    fn read_all(&mut self, dir: &Path, notes: &mut Vec<String>) -> Result<(), UsageError> {
-        let failed = |path: &Path, error: io::Error| {
-            UsageError::new(format!("failed to read the spool `{}`", path.display()))
-                .because(error)
-                .fix("make it readable for the agent, or choose another with --state-dir")
-        };
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(dir).map_err(|error| failed(dir, error))? {
-            let entry = entry.map_err(|error| failed(dir, error))?;
-            ids.extend(entry.file_name().to_str().and_then(segment::id_of));
-        }
-        ids.sort_unstable();
-        for id in ids {
-            let path = segment::path(dir, id);
-            let mut segment = match Segment::open(dir, id) {
-                Ok(Some(segment)) => segment,
-                Ok(None) => continue,
-                Err(OpenError::Foreign) => {
-                    return Err(UsageError::new(format!("`{}` is not a spool segment of this agent", path.display()))
-                        .fix("move it away, or choose another folder with --state-dir"));
-                }
-                Err(OpenError::Io(error)) => return Err(failed(&path, error)),
-            };
-            self.scan(&mut segment, notes).map_err(|error| failed(&path, error))?;
-            self.segments.push_back(segment);
-        }
-        Ok(())
-    }
-
-    /// Takes in all frames of a segment; cuts it where they end.
-    fn scan(&mut self, segment: &mut Segment, notes: &mut Vec<String>) -> io::Result<()> {
-        let mut offset = Segment::start();
-        loop {
-            match segment.read(offset)? {
-                At::Frame(frame, next) => {
-                    self.learn(segment.id, frame, offset == Segment::start());
-                    offset = next;
-                }
-                At::End => return Ok(()),
-                At::Damage => {
-                    let n_bytes = segment.len - offset;
-                    warn!(segment = segment.id, offset, n_bytes, "the spool ends in a torn write, cutting it off");
-                    if n_bytes > SPLIT_BYTES as u64 {
-                        notes.push(format!("{n_bytes} bytes of the spool were damaged and are lost"));
-                    }
-                    return segment.truncate(offset);
-                }
-            }
-        }
-    }
-
-    /// `is_head`: it is the first frame, which says all that outlives the segments before it.
-    fn learn(&mut self, segment: u64, frame: Frame, is_head: bool) {
-        let Frame { records, positions, losses, acks, memory } = frame;
-        if is_head {
-            self.losses.clear();
-        }
-        self.losses.extend(losses);
-        for record in &memory {
-            self.fold.add(record);
-        }
-        for record in &records {
-            self.fold.add(record);
-            let stream = (record.boot_id.clone(), record.epoch);
-            self.ends.entry(segment).or_default().insert(stream.clone(), record.seq);
-            let before = Progress { last_seq: 0, done_seq: record.seq.saturating_sub(1) };
-            self.streams.entry(stream).or_insert(before).last_seq = record.seq;
-        }
-        for v1::Ack { boot_id, epoch, seq } in acks {
-            let progress = self.streams.entry((boot_id, epoch)).or_default();
-            progress.done_seq = progress.done_seq.max(seq);
-            progress.last_seq = progress.last_seq.max(seq);
-        }
-        self.positions.extend(positions.into_iter().map(|Position { probe, text }| (probe, text)));
-    }
-
     /// Begins a segment with all that must outlive the ones before it.
     fn begin_segment(&mut self, id: u64) {
         let created = self.dir.as_deref().map(|dir| Segment::create(dir, id));
@@ -410,100 +337,8 @@ impl Log {
         self.segments.push_back(segment);
     }
 
-    /// Only streams that still have records: the others will never be read again.
-    fn acks(&self) -> Vec<v1::Ack> {
-        let is_kept = |stream: &Stream| self.ends.values().any(|ends| ends.contains_key(stream));
-        let streams = self.streams.iter().filter(|(stream, progress)| progress.done_seq > 0 && is_kept(stream));
-        streams
-            .map(|((boot_id, epoch), progress)| v1::Ack {
-                boot_id: boot_id.clone(),
-                epoch: *epoch,
-                seq: progress.done_seq,
-            })
-            .collect()
-    }
-
-    /// Removes segments from the front of which all is acked; never the one that is written.
-    fn drop_acked(&mut self) {
-        while self.segments.len() > 1 {
-            let Some(oldest) = self.segments.front() else { return };
-            let ends = self.ends.get(&oldest.id);
-            let is_acked = ends.is_none_or(|ends| {
-                ends.iter()
-                    .all(|(stream, seq)| self.streams.get(stream).is_some_and(|progress| progress.done_seq >= *seq))
-            });
-            if !is_acked {
-                return;
-            }
-            self.remove_oldest();
-        }
-    }
-
-    /// Removes unacked segments from the front while there is too much, and says what is lost before it is.
-    fn drop_surplus(&mut self) {
-        while self.segments.len() > 1 && self.is_too_much() {
-            let Some(oldest) = self.segments.front() else { return };
-            let losses = self.losses_of(oldest.id);
-            let n_lost: u64 = losses.iter().map(|loss| loss.count).sum();
-            error!(n_lost, "the spool is full, dropping its oldest records: central has not taken any for too long");
-            self.status.n_lost += n_lost;
-            for loss in &losses {
-                if let Some(progress) = self.streams.get_mut(&(loss.boot_id.clone(), loss.epoch)) {
-                    progress.done_seq = loss.last_seq;
-                }
-            }
-            let mut bytes = Vec::new();
-            if !losses.is_empty() {
-                self.losses.extend(losses.iter().cloned());
-                frame::encode(&Frame { losses, acks: self.acks(), ..Frame::default() }, &mut bytes);
-            }
-            if let Some(active) = self.segments.back_mut()
-                && let Err(error) = active.commit(&bytes)
-            {
-                error!(%error, "cannot write down what the spool lost");
-            }
-            self.remove_oldest();
-        }
-    }
-
-    /// The unacked records of a segment. Sequence numbers have no gaps, so each stream loses one range.
-    fn losses_of(&self, id: u64) -> Vec<v1::Loss> {
-        let ends = self.ends.get(&id).into_iter().flatten();
-        ends.filter_map(|((boot_id, epoch), last_seq)| {
-            let done_seq = self.streams.get(&(boot_id.clone(), *epoch)).map_or(0, |progress| progress.done_seq);
-            (*last_seq > done_seq).then(|| v1::Loss {
-                boot_id: boot_id.clone(),
-                epoch: *epoch,
-                first_seq: done_seq + 1,
-                last_seq: *last_seq,
-                count: last_seq - done_seq,
-            })
-        })
-        .collect()
-    }
-
-    fn remove_oldest(&mut self) {
-        let Some(segment) = self.segments.pop_front() else { return };
-        self.ends.remove(&segment.id);
-        let current = (self.boot_id.clone(), self.epoch);
-        let ends = &self.ends;
-        self.streams.retain(|stream, _| *stream == current || ends.values().any(|end| end.contains_key(stream)));
-        let id = segment.id;
-        if let Err(error) = segment.remove() {
-            warn!(segment = id, %error, "cannot remove a spool segment");
-        }
-    }
-
     fn total_bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.len).sum()
-    }
-
-    /// After the disk failed there are segments of both kinds.
-    fn is_too_much(&self) -> bool {
-        let bytes_of = |is_durable: bool| -> u64 {
-            self.segments.iter().filter(|one| one.is_durable() == is_durable).map(|one| one.len).sum()
-        };
-        bytes_of(true) > self.limits.disk_bytes || bytes_of(false) > self.limits.memory_bytes
     }
 
     fn limit(&self) -> u64 {

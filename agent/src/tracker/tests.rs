@@ -1,10 +1,11 @@
 //! The rules, on a tracker whose time is a number.
 
 use kulprit_judge::{OccurrenceVerdict, StateVerdict, Verdict};
-use kulprit_model::{Attributes, Domain, Qemu, Stamp};
+use kulprit_model::{Attributes, Domain, Evidence, Qemu, Stamp, Status};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
+use crate::look::Sighting;
 
 const ROWS: &[ProbeRow] = &[
     ProbeRow { name: "kubelet", look_every: Duration::from_secs(10) },
