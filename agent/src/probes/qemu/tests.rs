@@ -2,6 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use kulprit_host::HostRoot;
 use kulprit_model::{Status, attribute};
@@ -23,10 +24,10 @@ impl FakeQemu {
         let folder = tempfile::tempdir().unwrap();
         let binary = folder.path().join("qemu-system-x86_64");
         std::fs::copy("/bin/sh", &binary).unwrap();
-        let uid = format!(
-            "0b2c0b2c-0000-4000-8000-{:012}",
-            folder.path().as_os_str().len() as u64 * 1_000_000 + u64::from(std::process::id())
-        );
+        // Tests run beside each other, and each probe sees the QEMUs of all.
+        static N_STARTED: AtomicU32 = AtomicU32::new(0);
+        let n = N_STARTED.fetch_add(1, Ordering::Relaxed);
+        let uid = format!("0b2c0b2c-0000-4000-{:04x}-{:012}", 0x8000 + n, std::process::id());
         let disk = format!("file={}/disk.img,format=raw,if=none,id=d0", folder.path().display());
         std::fs::write(folder.path().join("disk.img"), "").unwrap();
         let child = Command::new(&binary)
