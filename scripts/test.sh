@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs all tests: those of the crates, then those of tests/ (called by `make test`, which builds first).
-# The tests that boot a node need root: without it they are left out and listed here, in CI (CI=true) they run and fail.
+# The tests that boot a node or start a libvirtd need root: without it they are left out and listed here, in CI (CI=true) they run and
+# fail.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,3 +18,5 @@ awk -F '"' '/^name = /{ name = $2 } /^required-features = .*"lab"/{ print name }
     awk -v topic="$topic" '/^#\[(tokio::)?test/ { seen = 1; next }
         seen && /^(async )?fn / { sub(/^(async )?fn /, ""); sub(/\(.*/, ""); print "  " topic "::" $0; seen = 0 }' "tests/tests/$topic.rs"
 done
+# The worker's tests with a libvirtd leave themselves out, each by its name.
+sed -n 's/.*may_run("\([a-z_]*\)").*/  libvirtd::\1/p' agent/libvirt/tests/it/libvirtd.rs
