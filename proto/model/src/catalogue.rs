@@ -176,7 +176,7 @@ catalogue! {
         None, "There is no libvirt daemon on this host to ask.";
     DomainControlOccupied, State, "domain", Vm, Fault, raise 3_000, clear 0, "control state occupied for 3 s",
         Some(VirtStackUnresponsive), "QEMU does not answer libvirt's monitor command.";
-    DomainControlError, State, "domain", Vm, Fault, raise 0, clear 0, "control state error",
+    DomainControlError, State, "domain", Vm, Fault, raise 3_000, clear 0, "control state error for 3 s: a domain that ends normally shows it for a moment",
         Some(VirtStackUnresponsive), "libvirt has lost the monitor of the VM's QEMU.";
     DomainIoError, State, "domain", Vm, Fault, raise 0, clear 0, "paused with reason I/O error",
         Some(VmStorageStalled), "QEMU has paused the guest because of a disk error.";
