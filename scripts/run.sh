@@ -20,7 +20,7 @@ stop() {
     [ ${#pids[@]} = 0 ] || { echo; echo "Stopping."; kill -TERM "${pids[@]}" 2>/dev/null || true; wait || true; }
 }
 trap stop EXIT
-trap 'exit 130' INT TERM
+trap 'exit 0' INT TERM # the way it is meant to end
 
 # Starts a program with its log in a file; its early end is shown with the last of the log.
 start() {
@@ -56,13 +56,14 @@ until_true has_node || { echo "the agent does not reach central: see $data/kulpr
 sleep 3 # every probe has looked once
 
 [ "$listen" = 127.0.0.1:7443 ] && flag= || flag=" --central http://$listen"
+try() { printf '  %-40s %s\n' "$bin/kulprit$1" "$2"; }
+echo
+echo "Kulprit runs on this host: central on $listen, logs and data in $data. Try:"
+echo
+try "$flag why" "why is a VM stuck or down? (why NAME for one of them)"
+try "$flag node $(hostname)" "what the agent sees here"
+try " status" "the same from the agent itself, without central"
 cat <<TEXT
-
-Kulprit runs on this host: central on $listen, logs and data in $data.
-
-  $bin/kulprit$flag why             why is a VM stuck or down? (why NAME for one of them)
-  $bin/kulprit$flag node $(hostname)     what the agent sees here
-  $bin/kulprit status          the same from the agent itself, without central
 
 The first findings:
 
