@@ -31,10 +31,13 @@ throughput() {
 }
 
 log=$(cargo bench -q -p kulprit-tests --bench kernel_log 2>&1)
-lines=$(throughput kernel_log/storm <<<"$log")
-awk -v n="$lines" 'BEGIN { us = 1e6 / n
-    printf "| kernel log, storm with planted faults, none missed | %.2f million lines/s (%.2f µs a line) | ≤ 0.5 µs a line | %s |\n",
-        n / 1e6, us, us <= 0.5 ? "met" : "**not met**" }' >>"$rows"
+kernel_log_row() {
+    awk -v what="$1" -v n="$(throughput "$2" <<<"$log")" 'BEGIN { us = 1e6 / n
+        printf "| kernel log, %s | %.2f million lines/s (%.2f µs a line) | ≤ 0.5 µs a line | %s |\n",
+            what, n / 1e6, us, us <= 0.5 ? "met" : "**not met**" }' >>"$rows"
+}
+kernel_log_row "storm with planted faults, none missed" kernel_log/storm
+kernel_log_row "nothing but faults" kernel_log/faults_only
 
 log=$(cargo bench -q -p kulprit-central --bench ingest 2>&1)
 findings=$(throughput ingest/findings_acked_after_fsync <<<"$log")
@@ -58,5 +61,7 @@ fi
     echo "| figure | measured | budget | |"
     echo "|---|---|---|---|"
     cat "$rows"
+    echo
+    echo "RSS is mostly the program's own text and libvirt's (file-backed, shared); what the agent allocates is the anonymous part."
 } >docs/figures.md
 cat docs/figures.md
