@@ -164,6 +164,7 @@ impl Config {
             stop_margin_usec: usec(self.symptoms.stop_margin),
             kill_grace_usec: usec(self.symptoms.kill_grace),
             occurrence_fresh_usec: usec(self.symptoms.occurrence_fresh),
+            ..Settings::default()
         }
     }
 

@@ -107,7 +107,7 @@ impl CurrentState {
     pub fn snapshot(&self, settings: Settings, now: Moment) -> Snapshot {
         let mut nodes: Vec<_> = self.nodes.values().map(NodeState::view).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        Snapshot { reference_wall_usec: now.wall_usec, nodes, settings }
+        Snapshot { reference_wall_usec: now.wall_usec, nodes, settings, ..Snapshot::default() }
     }
 
     /// How many states of all nodes are Present and how many Unknown, as shown.

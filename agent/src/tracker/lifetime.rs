@@ -49,6 +49,7 @@ impl Tracker {
             Subject::Node
             | Subject::Unit { .. }
             | Subject::Device { .. }
+            | Subject::Mount { .. }
             | Subject::Libvirt { .. }
             | Subject::Probe { .. } => {
                 self.counts.verdicts_refused += 1;

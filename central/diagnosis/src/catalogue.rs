@@ -4,6 +4,7 @@
 //! `docs/causes.md` and the query API follow from it. Ids are a contract: they are added to, never renamed.
 
 use kulprit_model::FindingCode;
+pub use kulprit_model::Side as Role;
 
 use crate::{causes, symptom::SymptomId};
 
@@ -61,32 +62,6 @@ pub struct Cause {
     pub runbook_item: &'static str,
 }
 
-/// Where a cause can sit relative to the VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// On the node that hosts the VM.
-    Hosting,
-    /// On the source of a migration.
-    Source,
-    /// On the target of a migration.
-    Target,
-    /// In Kubernetes, the configuration or the guest: not the host.
-    Cluster,
-}
-
-impl Role {
-    /// The word used everywhere.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hosting => "hosting",
-            Self::Source => "source",
-            Self::Target => "target",
-            Self::Cluster => "cluster",
-        }
-    }
-}
-
 /// What a cause sits in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -96,6 +71,12 @@ pub enum Scope {
     Device,
     /// One VM.
     Vm,
+    /// The way between two nodes.
+    Path,
+    /// Something that several nodes share: a storage backend, a registry, a network.
+    Shared,
+    /// No host at all: configuration, control plane, guest, a user's wish. One incident per VM.
+    Cluster,
 }
 
 /// How much a clue says.
@@ -173,6 +154,11 @@ pub enum Look {
     NotHappened(FindingCode),
     /// Something about the VM itself.
     Vm(VmFact),
+    /// The same look on the other side of the migration, or on any other node of the snapshot that is not the place judged.
+    Elsewhere(&'static Self),
+    /// On another node that was looked at it is not so: a state is absent there, an image is there. For occurrences: that node's
+    /// texts were read over the onset and say nothing of it.
+    WellElsewhere(&'static Self),
     /// All of these; as sure and as fresh as the weakest.
     All(&'static [Self]),
 }
@@ -188,6 +174,8 @@ pub enum Fact {
     Not(&'static str, &'static [&'static str]),
     /// The attribute is not there.
     Missing(&'static str),
+    /// The attribute is a number of at least this.
+    AtLeast(&'static str, i64),
     /// The subject is this VM's own process or disk, not only something of its node.
     Own,
 }
@@ -205,6 +193,14 @@ pub enum VmFact {
     EndedAsAsked,
     /// libvirt says that it could not be started.
     FailedToStart,
+    /// Nothing of its host was looked at but texts: whoever asks has no look of the node.
+    HostNotSeen,
+}
+
+/// An error text with these facts: `said(&[Fact::OneOf(OPERATION, &[MOUNT]), …])`.
+#[must_use]
+pub const fn said(facts: &'static [Fact]) -> Look {
+    Look::Happened(FindingCode::ErrorSaid, facts)
 }
 
 /// What to do about a cause, before it is made to fit a VM.
@@ -288,6 +284,9 @@ impl Look {
             Self::Vm(VmFact::Standalone) => "no pod runs it".to_owned(),
             Self::Vm(VmFact::EndedAsAsked) => "libvirt shows it off as asked".to_owned(),
             Self::Vm(VmFact::FailedToStart) => "libvirt shows that its start failed".to_owned(),
+            Self::Vm(VmFact::HostNotSeen) => "its host was not looked at".to_owned(),
+            Self::Elsewhere(look) => format!("also on another node: {}", look.describe()),
+            Self::WellElsewhere(look) => format!("not so on another node: {}", look.describe()),
             Self::All(looks) => looks.iter().map(Self::describe).collect::<Vec<_>>().join(", and "),
         }
     }
@@ -299,6 +298,7 @@ impl Look {
                 vec![*code]
             }
             Self::Vm(_) => Vec::new(),
+            Self::Elsewhere(look) | Self::WellElsewhere(look) => look.codes(),
             Self::All(looks) => looks.iter().flat_map(Self::codes).collect(),
         }
     }
@@ -312,6 +312,7 @@ fn describe_facts(facts: &[Fact]) -> String {
             Fact::NoneOf(key, []) => format!(", {key} known"),
             Fact::NoneOf(key, values) | Fact::Not(key, values) => format!(", {key} is not {}", values.join(" or ")),
             Fact::Missing(key) => format!(", {key} not known"),
+            Fact::AtLeast(key, least) => format!(", {key} at least {least}"),
             Fact::Own => ", of this VM itself".to_owned(),
         });
     }
@@ -359,6 +360,7 @@ mod tests {
                     assert_eq!(code.spec().kind, Kind::Occurrence, "{code}");
                 }
                 Look::Vm(_) => {}
+                Look::Elsewhere(look) | Look::WellElsewhere(look) => check(look),
                 Look::All(looks) => looks.iter().for_each(check),
             }
         }

@@ -65,6 +65,7 @@ pub(crate) fn hits(scene: &Scene<'_>, look: &Look, text: &str) -> Vec<Hit> {
         Look::Happened(code, facts) => happened(scene, *code, facts),
         Look::NotHappened(code) => not_happened(scene, *code, text).into_iter().collect(),
         Look::Vm(fact) => vm(scene, *fact, text).into_iter().collect(),
+        Look::Elsewhere(_) | Look::WellElsewhere(_) => Vec::new(),
         Look::All(looks) => all(scene, looks, text).into_iter().collect(),
     }
 }
@@ -158,6 +159,7 @@ fn vm(scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<Hit> {
             let pid = vm.qemu.as_ref().map_or(0, |qemu| qemu.pid);
             (scene.is_reporting() && vm.qemu.is_some() && !is_blind, "procfs", format!("{text} (pid {pid})"))
         }
+        VmFact::HostNotSeen => (scene.node.is_none(), "kulprit", text.to_owned()),
         VmFact::QemuGone => (scene.is_qemu_gone(), "procfs", text.to_owned()),
         VmFact::Standalone => (scene.is_standalone_vm(), "libvirt", text.to_owned()),
         VmFact::EndedAsAsked | VmFact::FailedToStart => {
@@ -188,8 +190,10 @@ fn all(scene: &Scene<'_>, looks: &[Look], text: &str) -> Option<Hit> {
             joined.attributes = joined.attributes.with(key, value);
         }
         match look {
-            Look::Present(..) | Look::Happened(..) => joined.seen.extend(hit.seen),
-            Look::Absent(_) | Look::NotHappened(_) | Look::Vm(_) | Look::All(_) => said.extend(hit.seen),
+            Look::Present(..) | Look::Happened(..) | Look::Elsewhere(_) => joined.seen.extend(hit.seen),
+            Look::Absent(_) | Look::NotHappened(_) | Look::Vm(_) | Look::All(_) | Look::WellElsewhere(_) => {
+                said.extend(hit.seen)
+            }
         }
     }
     // The parts that are absences are said in one sentence, the clue's own, with the time of the last of them.
@@ -236,6 +240,7 @@ fn fits(facts: &[Fact], attributes: &Attributes, nearness: Nearness) -> bool {
         Fact::NoneOf(key, values) => attributes.get(key).is_some_and(|value| !values.contains(&value)),
         Fact::Not(key, values) => attributes.get(key).is_none_or(|value| !values.contains(&value)),
         Fact::Missing(key) => attributes.get(key).is_none(),
+        Fact::AtLeast(key, least) => attributes.number(key).is_some_and(|value| value >= *least),
         Fact::Own => nearness == Nearness::Own,
     })
 }
@@ -247,6 +252,7 @@ fn unit_of(subject: &Subject) -> Option<String> {
         | Subject::Vm { .. }
         | Subject::Process { .. }
         | Subject::Device { .. }
+        | Subject::Mount { .. }
         | Subject::Libvirt { .. }
         | Subject::Probe { .. } => None,
     }

@@ -199,9 +199,11 @@ impl<'a> Scene<'a> {
             Subject::Device { name } => {
                 self.nearness_of_device(name, state.attributes.get(attribute::DEVICE), state.since.wall_usec)
             }
-            Subject::Node | Subject::Unit { .. } | Subject::Libvirt { .. } | Subject::Probe { .. } => {
-                self.nearness_of_node()
-            }
+            Subject::Node
+            | Subject::Unit { .. }
+            | Subject::Mount { .. }
+            | Subject::Libvirt { .. }
+            | Subject::Probe { .. } => self.nearness_of_node(),
         }
     }
 
@@ -218,9 +220,11 @@ impl<'a> Scene<'a> {
             Subject::Device { name } => {
                 self.nearness_of_device(name, occurrence.attributes.get(attribute::DEVICE), last)
             }
-            Subject::Node | Subject::Unit { .. } | Subject::Libvirt { .. } | Subject::Probe { .. } => {
-                self.nearness_of_node()
-            }
+            Subject::Node
+            | Subject::Unit { .. }
+            | Subject::Mount { .. }
+            | Subject::Libvirt { .. }
+            | Subject::Probe { .. } => self.nearness_of_node(),
         }
     }
 
@@ -283,8 +287,18 @@ impl<'a> Scene<'a> {
     /// stays dead, long after what did it is over.
     pub(crate) fn is_ongoing(&self) -> bool {
         match self.symptom.id {
-            SymptomId::StuckStopping | SymptomId::Unresponsive | SymptomId::Unspecified => true,
-            SymptomId::PausedUnexpectedly | SymptomId::StoppedUnexpectedly => false,
+            SymptomId::StuckStarting
+            | SymptomId::StuckStopping
+            | SymptomId::StuckTerminating
+            | SymptomId::InError
+            | SymptomId::StuckMigrating
+            | SymptomId::Unresponsive
+            | SymptomId::EvacuationBlocked
+            | SymptomId::Unspecified => true,
+            SymptomId::MigrationFailed
+            | SymptomId::ExcessiveMigrations
+            | SymptomId::PausedUnexpectedly
+            | SymptomId::StoppedUnexpectedly => false,
         }
     }
 }

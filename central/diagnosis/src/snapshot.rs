@@ -3,6 +3,7 @@
 //! Central builds it from memory, a recorded case from its files. All wall times are on the clock of whoever built the
 //! snapshot (central corrects each node's by its clock offset), so that they can be compared across nodes.
 
+use kulprit_cluster::{ClusterNode, ClusterVm};
 use kulprit_model::{Domain, Occurrence, Qemu, State};
 
 /// What is known at one moment.
@@ -12,6 +13,10 @@ pub struct Snapshot {
     pub reference_wall_usec: i64,
     /// Every node that ever reported, sorted by name.
     pub nodes: Vec<NodeView>,
+    /// Every VM that Kubernetes has, sorted by (namespace, name); empty without Kubernetes.
+    pub cluster_vms: Vec<ClusterVm>,
+    /// Every node that Kubernetes has, sorted by name; empty without Kubernetes.
+    pub cluster_nodes: Vec<ClusterNode>,
     /// The clocks of symptoms.
     pub settings: Settings,
 }
@@ -27,6 +32,16 @@ pub struct Settings {
     pub kill_grace_usec: i64,
     /// A finding that is older than this and was never refreshed is history, not evidence for now.
     pub occurrence_fresh_usec: i64,
+    /// Stuck in phase Pending (Provisioning, WaitingForVolumeBinding) after this.
+    pub pending_usec: i64,
+    /// Stuck in phase Scheduling after this.
+    pub scheduling_usec: i64,
+    /// Stuck in phase Scheduled after this.
+    pub scheduled_usec: i64,
+    /// A migration is stuck in a phase before Running after this.
+    pub migration_phase_usec: i64,
+    /// A migration that runs is stuck when it got no nearer to its end for this long.
+    pub migration_progress_usec: i64,
 }
 
 impl Default for Settings {
@@ -36,6 +51,11 @@ impl Default for Settings {
             stop_margin_usec: 30_000_000,
             kill_grace_usec: 15_000_000,
             occurrence_fresh_usec: 300_000_000,
+            pending_usec: 300_000_000,
+            scheduling_usec: 120_000_000,
+            scheduled_usec: 60_000_000,
+            migration_phase_usec: 60_000_000,
+            migration_progress_usec: 30_000_000,
         }
     }
 }
@@ -77,6 +97,12 @@ pub struct VmView {
 }
 
 impl Snapshot {
+    /// The VM of that UID as Kubernetes has it, or `None`.
+    #[must_use]
+    pub fn cluster_vm(&self, uid: &str) -> Option<&ClusterVm> {
+        self.cluster_vms.iter().find(|vm| vm.uid == uid || vm.uids.iter().any(|own| own == uid))
+    }
+
     /// The node of that name, or `None`.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&NodeView> {

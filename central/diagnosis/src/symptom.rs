@@ -11,23 +11,60 @@ pub use rules::symptoms;
 /// The symptoms of the catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SymptomId {
+    /// Wanted to run, and its VMI does not get to Running.
+    StuckStarting,
     /// Asked or made to stop, and it does not.
     StuckStopping,
+    /// Deleted, and it does not go.
+    StuckTerminating,
+    /// Shown in an error state: crash loop, unschedulable, image, claim.
+    InError,
+    /// A migration stays in a phase beyond its clock.
+    StuckMigrating,
+    /// A migration failed.
+    MigrationFailed,
+    /// Migrated too often.
+    ExcessiveMigrations,
     /// Paused, and nobody asked for it.
     PausedUnexpectedly,
     /// Shown running while its host side is hung or gone.
     Unresponsive,
     /// The domain is gone, crashed or shut off, and nobody asked for it.
     StoppedUnexpectedly,
+    /// It is to leave its node, and does not.
+    EvacuationBlocked,
     /// No symptom can be derived: asked for by name, or a node with a fault of its own.
     Unspecified,
 }
 
 impl SymptomId {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::StuckStarting,
+        Self::StuckStopping,
+        Self::StuckTerminating,
+        Self::InError,
+        Self::StuckMigrating,
+        Self::MigrationFailed,
+        Self::ExcessiveMigrations,
+        Self::PausedUnexpectedly,
+        Self::Unresponsive,
+        Self::StoppedUnexpectedly,
+        Self::EvacuationBlocked,
+        Self::Unspecified,
+    ];
+
     /// The id as it is written everywhere.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::StuckStarting => "StuckStarting",
+            Self::StuckTerminating => "StuckTerminating",
+            Self::InError => "InError",
+            Self::StuckMigrating => "StuckMigrating",
+            Self::MigrationFailed => "MigrationFailed",
+            Self::ExcessiveMigrations => "ExcessiveMigrations",
+            Self::EvacuationBlocked => "EvacuationBlocked",
             Self::StuckStopping => "StuckStopping",
             Self::PausedUnexpectedly => "PausedUnexpectedly",
             Self::Unresponsive => "Unresponsive",
@@ -65,4 +102,6 @@ pub struct Symptom {
     pub since_wall_usec: Option<i64>,
     /// What it was derived from, one sentence.
     pub text: String,
+    /// Name of the migration it is about; empty where the symptom is about one that has no object. `None`: not about a migration.
+    pub migration: Option<String>,
 }

@@ -95,7 +95,7 @@ fn subjects(subject: SubjectType) -> Vec<Subject> {
         SubjectType::Probe => ["kubelet", "kvm", "qemu", "domain", "kernel-log"]
             .map(|name| Subject::Probe { name: name.to_owned() })
             .to_vec(),
-        SubjectType::Process | SubjectType::Device => Vec::new(),
+        SubjectType::Process | SubjectType::Device | SubjectType::Mount | SubjectType::NodeOrVm => Vec::new(),
     }
 }
 
@@ -225,7 +225,10 @@ impl World {
     /// The answer for a symptom that was raised before, whatever can be seen now.
     pub(crate) fn why_symptom(&self, id: SymptomId, onset_secs: i64) -> Attribution {
         let since_wall_usec = Some(ago(onset_secs).wall_usec);
-        attribute(&self.snapshot, &Symptom { subject: vm_subject(), id, since_wall_usec, text: String::new() })
+        attribute(
+            &self.snapshot,
+            &Symptom { subject: vm_subject(), id, since_wall_usec, text: String::new(), migration: None },
+        )
     }
 
     /// The answer for the node.

@@ -106,6 +106,7 @@ fn present_states(node: &NodeView, whom: &Whom) -> Vec<String> {
         Subject::Node
         | Subject::Unit { .. }
         | Subject::Device { .. }
+        | Subject::Mount { .. }
         | Subject::Libvirt { .. }
         | Subject::Probe { .. } => state.code.spec().severity == Severity::Fault,
     };

@@ -70,7 +70,7 @@ fn verdicts_on(snapshot: &Snapshot, incidents: &Incidents, wanted: &[Symptom]) -
 fn of_subject(shown: Vec<Symptom>, subject: SymptomSubject, none: impl FnOnce() -> String) -> Vec<Symptom> {
     let own: Vec<Symptom> = shown.into_iter().filter(|symptom| symptom.subject == subject).collect();
     if own.is_empty() {
-        vec![Symptom { subject, id: SymptomId::Unspecified, since_wall_usec: None, text: none() }]
+        vec![Symptom { subject, id: SymptomId::Unspecified, since_wall_usec: None, text: none(), migration: None }]
     } else {
         own
     }

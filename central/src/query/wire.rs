@@ -24,7 +24,7 @@ pub(super) fn verdict(
     attribution: &Attribution,
 ) -> v1::Verdict {
     let Attribution { symptom, causes, contributing, ruled_out, unknown, looked_at, confidence } = attribution;
-    let Symptom { subject, id, since_wall_usec, text } = symptom;
+    let Symptom { subject, id, since_wall_usec, text, migration: _ } = symptom;
     let whom = whom(subject);
     let incident = incidents.get(&(&whom, id.as_str()));
     v1::Verdict {
@@ -213,6 +213,7 @@ pub(super) fn vm_name(node: Option<&NodeView>, subject: &Subject) -> String {
         Subject::Node
         | Subject::Unit { .. }
         | Subject::Device { .. }
+        | Subject::Mount { .. }
         | Subject::Libvirt { .. }
         | Subject::Probe { .. } => None,
     };

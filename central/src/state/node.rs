@@ -371,6 +371,7 @@ impl NodeState {
             Subject::Node
             | Subject::Unit { .. }
             | Subject::Device { .. }
+            | Subject::Mount { .. }
             | Subject::Libvirt { .. }
             | Subject::Probe { .. } => {}
         }

@@ -76,6 +76,59 @@ pub const IO_NO_SPACE: &str = "no_space";
 /// [`IO_ERROR`]: any other error (`EIO` and what libvirt does not specify).
 pub const IO_OTHER: &str = "io_error";
 
+/// Who failed: one of [`crate::said::actor`].
+pub const ACTOR: &str = "actor";
+/// What was being done: one of [`crate::said::operation`].
+pub const OPERATION: &str = "operation";
+/// How it failed: one of [`crate::said::class`].
+pub const CLASS: &str = "class";
+/// A known text, kebab-case: a row of the signature table.
+pub const SIGNATURE: &str = "signature";
+/// What it was done to, as the text names it, shortened.
+pub const OBJECT: &str = "object";
+/// Where the thing failed, if the text tells: one of [`crate::side::Side`]'s words.
+pub const SIDE: &str = "side";
+/// The line could be given no time: it counts as inside the window, without order.
+pub const UNDATED: &str = "undated";
+/// The first look ever saw it so: it may have begun at any time before.
+pub const FIRST_LOOK: &str = "first_look";
+/// Wall time from which a log was read without a hole, Unix microseconds.
+pub const READ_FROM_USEC: &str = "read_from_usec";
+/// Wall time until which a log was read, Unix microseconds.
+pub const READ_UNTIL_USEC: &str = "read_until_usec";
+/// A pod that the text names, `namespace/name`, or only the name.
+pub const POD: &str = "pod";
+/// UID of a pod, lower-case with dashes.
+pub const POD_UID: &str = "pod_uid";
+/// A container, by name or id.
+pub const CONTAINER: &str = "container";
+/// A volume that the text names: of the pod, the claim, the persistent volume or its handle.
+pub const VOLUME: &str = "volume";
+/// A VM that the text names, `namespace/name`, or only the name.
+pub const VMI: &str = "vmi";
+/// A container image.
+pub const IMAGE: &str = "image";
+/// Another node that the text or object names.
+pub const OTHER_NODE: &str = "other_node";
+/// What a finding of one of several kinds is about: see its row.
+pub const WHAT: &str = "what";
+/// A reason in Kubernetes' words, for example `PodTerminating`.
+pub const REASON: &str = "reason";
+/// A share, percent.
+pub const PERCENT: &str = "percent";
+/// A measured number, in the unit of the row's threshold.
+pub const MEASURED: &str = "measured";
+/// The limit it is measured against, in the same unit.
+pub const LIMIT: &str = "limit";
+/// Kind of storage backend: `nfs`, `ceph`, `iscsi`, `nvme`, `drbd`, `multipath`, `longhorn`, `fc`, `local`.
+pub const BACKEND: &str = "backend";
+/// Server, monitor, portal or export of a storage backend.
+pub const SERVER: &str = "server";
+/// Version of a component.
+pub const VERSION: &str = "version";
+/// Who asked for a migration: `user`, `evacuation`, `workload-update`, `descheduler`.
+pub const INITIATOR: &str = "initiator";
+
 /// [`FAILURE`]: the socket or file is not there.
 pub const FAILURE_NOT_FOUND: &str = "not_found";
 /// [`FAILURE`]: nobody listens.

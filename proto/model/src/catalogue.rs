@@ -201,12 +201,247 @@ catalogue! {
         Some(VmStorageStalled), "A file system reported an error or shut itself down.";
     KvmDisabledByFirmware, Occurrence, "kernel-log", Node, Fault, raise 0, clear 0, "",
         Some(KvmUnavailable), "The kernel says that the firmware forbids virtualization.";
+    HardwareMemoryError, Occurrence, "kernel-log", NodeOrVm, Fault, raise 0, clear 0, "",
+        Some(HostPressure), "The hardware reported an uncorrected memory error (machine check, EDAC, memory failure).";
+    KernelOops, Occurrence, "kernel-log", Node, Fault, raise 0, clear 0, "",
+        Some(VirtStackUnresponsive), "The kernel logged a fault of its own: oops, BUG, panic.";
+    KernelStalled, Occurrence, "kernel-log", Node, Fault, raise 0, clear 0, "",
+        Some(VirtStackUnresponsive), "The kernel logged a soft lockup, a hard lockup or an RCU stall.";
+    NodeBooted, Occurrence, "kernel-log", Node, Notice, raise 0, clear 0, "",
+        None, "The node booted: its kernel log begins anew.";
+    StorageConnectionLost, Occurrence, "kernel-log", Node, Fault, raise 0, clear 0, "",
+        Some(VmStorageStalled), "The kernel lost a storage backend (NFS, Ceph, iSCSI, NVMe-oF, multipath, DRBD): `backend` says which, `server` where.";
+    StorageConnectionBack, Occurrence, "kernel-log", Node, Notice, raise 0, clear 0, "",
+        None, "The kernel reached a storage backend again that it had lost.";
+    BlockDeviceStalled, Occurrence, "kernel-log", Device, Fault, raise 0, clear 0, "",
+        Some(VmStorageStalled), "A block device or its controller does not answer: timeouts, aborts, resets.";
+    BlockDeviceGone, Occurrence, "kernel-log", Device, Fault, raise 0, clear 0, "",
+        Some(VmStorageStalled), "A block device was taken offline or removed.";
+    FilesystemRemountedReadOnly, Occurrence, "kernel-log", Device, Fault, raise 0, clear 0, "",
+        Some(VmStorageStalled), "A file system was made read-only because of an error.";
+    ThinPoolFull, Occurrence, "kernel-log", Device, Fault, raise 0, clear 0, "",
+        Some(VmStorageStalled), "A thin pool ran out of data or metadata space.";
+    ForkRejected, Occurrence, "kernel-log", Node, Fault, raise 0, clear 0, "",
+        Some(HostPressure), "The kernel refused a new process: pids limit of a cgroup (`memcg` names it) or of the node.";
+    KernelLimitHit, Occurrence, "kernel-log", Node, Fault, raise 0, clear 0, "",
+        Some(HostPressure), "A kernel-wide limit was hit: `what` is conntrack, files, neighbours, inotify or aio.";
+    NetworkLinkDown, Occurrence, "kernel-log", Device, Fault, raise 0, clear 0, "",
+        None, "A network link went down, or its card hung.";
+    SecurityDenied, Occurrence, "kernel-log", Process, Fault, raise 0, clear 0, "",
+        None, "SELinux, AppArmor or seccomp refused something, and enforced it: `what` is which, `comm` whom, `object` what.";
+    KvmGuestFault, Occurrence, "kernel-log", NodeOrVm, Fault, raise 0, clear 0, "",
+        None, "KVM could not run a guest's vCPU.";
+    KvmNotSupported, Occurrence, "kernel-log", Node, Fault, raise 0, clear 0, "",
+        Some(KvmUnavailable), "The kernel says that the processor offers no virtualization: none, or the host is itself a guest without it.";
     KernelLogLost, Occurrence, "kernel-log", Node, Notice, raise 0, clear 0, "",
         None, "Kernel log lines were overwritten before they could be read.";
+
+    // What texts say: logs of the host and of pods, events, conditions. `actor`, `operation` and `class` are words of `said`.
+    ErrorSaid, Occurrence, "text", NodeOrVm, Fault, raise 0, clear 0, "",
+        None, "A log line, an event or a condition says that something failed.";
+
+    // The node: looked at by the probe that is named.
+    KubeletRestarted, Occurrence, "kubelet-setup", Unit, Notice, raise 0, clear 0, "",
+        None, "The kubelet started, or was started again.";
+    KubeletMisconfigured, State, "kubelet-setup", Unit, Fault, raise 0, clear 0, "",
+        Some(KubeletDegraded), "The kubelet is set up in a way that KubeVirt cannot use; `what` is root-dir, cpu-manager-state or feature-gate.";
+    KubeletCertificateExpired, State, "kubelet-setup", Unit, Fault, raise 0, clear 0, "",
+        Some(KubeletDegraded), "The kubelet's client certificate is expired or not yet valid.";
+    DevicePluginMissing, State, "kubelet-setup", Node, Fault, raise 0, clear 0, "",
+        None, "No socket of KubeVirt's device plugins is in kubelet's folder.";
+    RuntimeInactive, State, "runtime", Unit, Fault, raise 0, clear 0, "ActiveState is not active, activating or reloading",
+        Some(KubeletDegraded), "The container runtime's unit is installed and does not run.";
+    RuntimeUnresponsive, State, "runtime", Unit, Fault, raise 5_000, clear 0, "no answer to a CRI call in 5 s",
+        Some(KubeletDegraded), "The container runtime does not answer.";
+    RuntimeNetworkNotReady, State, "runtime", Unit, Fault, raise 10_000, clear 0, "",
+        Some(KubeletDegraded), "The container runtime says that the pod network is not ready.";
+    RuntimeShimStuck, State, "runtime", Process, Fault, raise 30_000, clear 0, "state D or Z for 30 s",
+        Some(KubeletDegraded), "A shim of the container runtime is blocked in the kernel or a zombie.";
+    NodeCpuStalled, State, "pressure", Node, Fault, raise 10_000, clear 30_000, "PSI cpu some avg60 of 60 %, or 20 % steal",
+        Some(HostPressure), "Tasks of the node wait for a CPU.";
+    NodeMemoryStalled, State, "pressure", Node, Fault, raise 10_000, clear 30_000, "PSI memory full avg10 of 10 %, or 2 % of memory available",
+        Some(HostPressure), "Tasks of the node wait for memory.";
+    NodeIoStalled, State, "pressure", Node, Fault, raise 10_000, clear 30_000, "PSI io full avg60 of 40 %",
+        Some(HostPressure), "Tasks of the node wait for I/O.";
+    VmCpuThrottled, State, "pressure", Vm, Fault, raise 10_000, clear 30_000, "throttled in half of its periods",
+        None, "The CPU limit of the launcher's container throttles the VM.";
+    HugepagesExhausted, State, "limits", Node, Fault, raise 0, clear 0, "no free hugepage of a size that is set up",
+        Some(HostPressure), "Every hugepage of a size is taken; `what` is the size.";
+    PidsExhausted, State, "limits", Node, Fault, raise 0, clear 0, "90 % of pid_max, or of a kubepods pids limit",
+        Some(HostPressure), "The node has hardly any process ids left.";
+    KernelLimitReached, State, "limits", Node, Fault, raise 0, clear 0, "90 % of the limit",
+        Some(HostPressure), "A kernel-wide limit is nearly used up: `what` is files, inotify-instances, inotify-watches, aio or conntrack.";
+    LauncherLimitReached, State, "limits", Vm, Fault, raise 0, clear 0, "at the limit",
+        None, "A limit of the launcher or QEMU is reached: `what` is pids, files, locked-memory or address-space.";
+    UserfaultfdForbidden, State, "limits", Node, Notice, raise 0, clear 0, "vm.unprivileged_userfaultfd is 0",
+        None, "Unprivileged processes get no userfaultfd: post-copy migration cannot arrive here.";
+    FilesystemFull, State, "filesystem", Mount, Fault, raise 0, clear 30_000, "97 % of bytes or inodes used",
+        Some(HostPressure), "A file system that kubelet, the runtime or KubeVirt uses is full; `what` is bytes or inodes.";
+    VmFilesystemFull, State, "filesystem", Vm, Fault, raise 0, clear 30_000, "99 % of bytes or inodes used",
+        Some(VmStorageStalled), "The file system under a disk of the VM is full.";
+    FilesystemReadOnly, State, "filesystem", Mount, Fault, raise 0, clear 0, "",
+        Some(HostPressure), "A file system that the node writes to is mounted read-only after an error.";
+    BackendUnreachable, State, "volumes", Mount, Fault, raise 10_000, clear 0, "no answer in 5 s",
+        Some(VmStorageStalled), "The server behind a mount or device does not answer; `backend` and `server` say which.";
+    PathsFailed, State, "volumes", Device, Fault, raise 5_000, clear 0, "",
+        Some(VmStorageStalled), "Paths of a multipath, NVMe-oF, iSCSI or DRBD device are down; `what` is all or some.";
+    DeviceClaimed, State, "volumes", Device, Fault, raise 0, clear 0, "",
+        None, "multipath, LVM or md holds a device that a volume needs for itself.";
+    StaleDevice, State, "volumes", Vm, Fault, raise 0, clear 0, "",
+        Some(VmStorageStalled), "QEMU holds a block device that was removed or replaced.";
+    ReplicationSuspended, State, "volumes", Device, Fault, raise 5_000, clear 0, "",
+        Some(VmStorageStalled), "A replicated device suspended I/O: quorum lost, no up-to-date replica.";
+    LinkDown, State, "network", Device, Fault, raise 5_000, clear 5_000, "",
+        None, "A network link of the node is down.";
+    NetworkUnreachable, State, "network", Node, Fault, raise 10_000, clear 10_000, "all packets of a ping lost, or a DNS lookup fails",
+        None, "The node does not reach a peer, a name server or the API server; `what` says which.";
+    MtuMismatch, State, "network", Node, Fault, raise 0, clear 0, "",
+        None, "The MTU of a migration's path differs between its ends, or large packets are lost.";
+    MigrationPeerSilent, State, "network", NodeOrVm, Fault, raise 5_000, clear 0, "",
+        None, "Connections to the other node of a migration get no answer (SYN-SENT, retransmissions).";
+    PacketFilterDrops, State, "network", Node, Fault, raise 0, clear 0, "",
+        None, "A packet filter rule of the node drops or rejects what a migration needs.";
+    ClockSkewed, State, "clock", Node, Fault, raise 10_000, clear 30_000, "more than 5 s off, or not synchronised",
+        None, "The node's clock is off.";
+    SoftwareEmulation, State, "launcher", Vm, Notice, raise 0, clear 0, "",
+        None, "The VM's QEMU runs without KVM (threads CPU n/TCG).";
+    IommuMissing, State, "cpu-hardware", Node, Notice, raise 0, clear 0, "",
+        None, "The node has no IOMMU groups: no host device can be passed through.";
+    DeviceNotBoundToVfio, State, "cpu-hardware", Node, Fault, raise 0, clear 0, "",
+        None, "A device that VMs are to get is bound to another driver than vfio-pci.";
+    LauncherDefunct, State, "launcher", Vm, Fault, raise 30_000, clear 0, "",
+        Some(VirtStackUnresponsive), "virt-launcher is stopped, blocked or gone while the VM's QEMU lives; or its command socket is marked unresponsive.";
+    TwoQemus, State, "launcher", Vm, Fault, raise 60_000, clear 0, "",
+        None, "Two QEMUs of one VM live and no migration runs.";
+    MigrationDirtying, State, "migration", Vm, Fault, raise 0, clear 0, "dirty rate at or above the copy rate over two rounds, remaining not falling",
+        None, "The guest dirties memory faster than the migration copies it.";
+    MigrationNoBytes, State, "migration", Vm, Fault, raise 20_000, clear 0, "nothing copied in 20 s",
+        None, "A migration runs and has copied nothing.";
+    MigrationSlow, State, "migration", Vm, Notice, raise 0, clear 0, "below 16 MiB/s",
+        None, "A migration copies slowly.";
+    MigrationProgressing, State, "migration", Vm, Notice, raise 0, clear 0, "",
+        None, "A migration gets nearer to its end.";
+
+    // What Kubernetes' objects show of a VM. Subject: the VM that the object belongs to.
+    PodUnschedulable, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "No node fits the pod; `reason` is device, cpu, memory, hugepages, taint, affinity, volume, ports or other, `object` the resource.";
+    PodImageWaiting, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "A container of the launcher pod waits for its image; `reason` and `image` as the pod says.";
+    ImagePresentElsewhere, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "Another node has, or pulled, the image that this pod waits for.";
+    LauncherContainerNotReady, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "A container of the launcher pod waits, restarts or failed; `container`, `reason`, `exit_code` as the pod says.";
+    LauncherRejected, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "The kubelet rejected the launcher pod; `reason` is the pod's (UnexpectedAdmissionError, OutOfcpu, NodeAffinity …).";
+    LauncherEvicted, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "The kubelet evicted the launcher pod; `what` is memory, disk, pids or other.";
+    LauncherOomKilled, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "A container of the launcher pod says OOMKilled; `container` is which.";
+    LauncherTerminating, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "The launcher pod is being deleted, and is still there.";
+    LauncherGone, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "The VMI is shown running and has no launcher pod.";
+    VolumeClaimMissing, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "A claim or DataVolume of the VM does not exist; `volume` is which.";
+    VolumeClaimUnbound, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "A claim of the VM is not bound; `volume` is which, `reason` its phase.";
+    DataVolumeFailing, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "A DataVolume of the VM does not get filled; `volume` is which, `reason` its phase.";
+    DataVolumeProgressing, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "A DataVolume of the VM is being filled.";
+    VolumeNotAttached, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "A volume of the VM is not attached to its node; `detail` is the attacher's error.";
+    VolumeAttachedElsewhere, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "A volume of the VM is still attached to another node, `other_node`.";
+    VolumeDetachPending, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "The detaching of a volume of the VM does not finish.";
+    StorageDriverMissing, State, "cluster", Node, Fault, raise 0, clear 0, "",
+        None, "The node has no registered CSI driver that a volume of the VM needs, or its node pod is not ready.";
+    NodeNotReady, State, "cluster", Node, Fault, raise 0, clear 0, "",
+        None, "Kubernetes says that the node is not ready; `reason` is the condition's, `what` False or Unknown.";
+    NodeUnreachableTaint, State, "cluster", Node, Fault, raise 0, clear 0, "",
+        None, "The node has the taint node.kubernetes.io/unreachable, or its lease is stale.";
+    NodeCordoned, State, "cluster", Node, Notice, raise 0, clear 0, "",
+        None, "The node is cordoned, drained or marked for maintenance.";
+    NodePressureReported, State, "cluster", Node, Fault, raise 0, clear 0, "",
+        None, "The kubelet reports pressure: `what` is memory, disk or pids.";
+    NodeNetworkReportedDown, State, "cluster", Node, Fault, raise 0, clear 0, "",
+        None, "The node's NetworkUnavailable condition is true.";
+    NodeObjectMissing, State, "cluster", Node, Fault, raise 0, clear 0, "",
+        None, "The VM is on a node that Kubernetes does not know (any more).";
+    KvmNotAllocatable, State, "cluster", Node, Fault, raise 0, clear 0, "",
+        Some(KvmUnavailable), "The node offers no devices.kubevirt.io/kvm; `what` is zero (capacity there) or absent (never registered).";
+    DevicesNotAllocatable, State, "cluster", Node, Fault, raise 0, clear 0, "",
+        None, "The node offers none of KubeVirt's devices (kvm, tun, vhost-net) at all.";
+    HostDeviceNotAllocatable, State, "cluster", Node, Fault, raise 0, clear 0, "",
+        None, "The node does not offer a host device that the VM asks for; `object` is the resource.";
+    VirtHandlerNotReady, State, "cluster", Node, Fault, raise 0, clear 0, "",
+        Some(VirtStackUnresponsive), "virt-handler of the node is missing, not ready or crash-looping; `reason` says which.";
+    VirtHandlerRestarted, Occurrence, "cluster", Node, Notice, raise 0, clear 0, "",
+        None, "virt-handler of the node was started anew.";
+    VirtHandlerHeartbeatStale, State, "cluster", Node, Fault, raise 0, clear 0, "5 min without kubevirt.io/heartbeat",
+        None, "virt-handler's heartbeat on the node is old, or the node is marked unschedulable for KubeVirt.";
+    ControlPlaneNotReady, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "A part of the control plane (virt-controller, virt-api, virt-operator, API server) is not ready; `what` is which.";
+    VmiNotMigratable, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "The VMI's LiveMigratable condition is false; `reason` is its.";
+    VmiPausedBy, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "The VMI's Paused condition is true; `reason` is its (PausedByUser, PausedIOError …).";
+    VmiFailed, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "The VMI's phase is Failed; `reason` is its.";
+    GuestAgentLost, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "The guest agent was connected and is not any more.";
+    GuestPanicked, Occurrence, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "The guest's kernel panicked.";
+    StopGraceRunning, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "The VM was asked to stop and its grace period is not over.";
+    MigrationAbortRequested, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "The migration's abort was requested, or its object deleted.";
+    MigrationWaitsForSlot, State, "cluster", Vm, Notice, raise 0, clear 0, "the parallel-migration limits of KubeVirt's configuration",
+        None, "As many migrations run as KubeVirt's configuration allows; `what` is cluster or node.";
+    MigrationWaitsForSync, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "The migration waits for utility volumes, a backup or another cluster.";
+    MigrationTargetFailed, State, "cluster", Vm, Fault, raise 0, clear 0, "",
+        None, "The migration's target pod failed, ended or was deleted.";
+    MigrationTargetPending, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "The migration's target pod is not ready.";
+    MigrationTimedOut, State, "cluster", Vm, Notice, raise 0, clear 0, "completionTimeoutPerGiB or progressTimeout",
+        None, "KubeVirt ended the migration because a time limit of its configuration was over; `what` is completion or progress.";
+    MigrationCapped, State, "cluster", Vm, Notice, raise 0, clear 0, "bandwidthPerMigration below 64 MiB/s",
+        None, "KubeVirt's configuration or a MigrationPolicy caps the migration's bandwidth.";
+    MigrationsMany, State, "cluster", Vm, Notice, raise 0, clear 0, "12 in 24 h",
+        None, "The VM was migrated many times; `initiator` is who asked for most of them.";
+    LauncherVersionsDiffer, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "Source and target, or launcher and control plane, run different KubeVirt images.";
+    CpuModelsDiffer, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "Source and target node offer different CPU models or features, or none fits the VM's.";
+    KernelsDiffer, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "Source and target node run different kernels.";
+    LimitNearGuestMemory, State, "cluster", Vm, Notice, raise 0, clear 0, "memory limit below guest memory and 100 MiB",
+        None, "The launcher's memory limit leaves no room for QEMU beside the guest's memory.";
+    EvictionPending, State, "cluster", Vm, Notice, raise 0, clear 0, "",
+        None, "The VM is to leave its node (evacuation) and is still there.";
 
     ProbeBlind, State, "agent", Probe, Notice, raise 0, clear 0, "",
         None, "A probe could not look; what it owns is unknown.";
 }
+
+/// Probes whose findings come from recorded cases only so far: no agent looks for them yet.
+pub const ONLY_RECORDED: &[&str] = &[
+    "text",
+    "kubelet-setup",
+    "runtime",
+    "pressure",
+    "limits",
+    "filesystem",
+    "volumes",
+    "network",
+    "clock",
+    "cpu-hardware",
+    "launcher",
+    "migration",
+    "cluster",
+];
 
 impl FindingCode {
     /// Its row in the catalogue.

@@ -32,6 +32,11 @@ pub enum Subject {
         /// For example `sda`, `dm-3`, `loop0`.
         name: String,
     },
+    /// A mounted file system of the node.
+    Mount {
+        /// Where it is mounted, as the node sees it.
+        point: String,
+    },
     /// A libvirt daemon.
     Libvirt {
         /// Its connection URI, for example `qemu:///system`.
@@ -57,10 +62,14 @@ pub enum SubjectType {
     Process,
     /// [`Subject::Device`]
     Device,
+    /// [`Subject::Mount`]
+    Mount,
     /// [`Subject::Libvirt`]
     Libvirt,
     /// [`Subject::Probe`]
     Probe,
+    /// [`Subject::Node`] or [`Subject::Vm`]: what a text of the node says, and whose it is if that can be told.
+    NodeOrVm,
 }
 
 impl SubjectType {
@@ -73,8 +82,10 @@ impl SubjectType {
             Self::Vm => "VM",
             Self::Process => "process",
             Self::Device => "device",
+            Self::Mount => "mount",
             Self::Libvirt => "libvirt daemon",
             Self::Probe => "probe",
+            Self::NodeOrVm => "node or VM",
         }
     }
 
@@ -83,10 +94,12 @@ impl SubjectType {
     pub const fn allows(self, subject: &Subject) -> bool {
         matches!(
             (self, subject),
-            (Self::Node, Subject::Node)
+            (Self::Node | Self::NodeOrVm, Subject::Node)
+                | (Self::NodeOrVm, Subject::Vm { .. })
                 | (Self::Unit, Subject::Unit { .. })
                 | (Self::Vm | Self::Process, Subject::Vm { .. } | Subject::Process { .. })
                 | (Self::Device, Subject::Device { .. })
+                | (Self::Mount, Subject::Mount { .. })
                 | (Self::Libvirt, Subject::Libvirt { .. })
                 | (Self::Probe, Subject::Probe { .. })
         )
@@ -115,6 +128,7 @@ impl Subject {
             | Self::Unit { .. }
             | Self::Process { .. }
             | Self::Device { .. }
+            | Self::Mount { .. }
             | Self::Libvirt { .. }
             | Self::Probe { .. } => None,
         }
@@ -129,6 +143,7 @@ impl fmt::Display for Subject {
             Self::Vm { uid } => write!(f, "vm/{uid}"),
             Self::Process { pid, start_ticks } => write!(f, "process/{pid}@{start_ticks}"),
             Self::Device { name } => write!(f, "device/{name}"),
+            Self::Mount { point } => write!(f, "mount/{point}"),
             Self::Libvirt { uri } => write!(f, "libvirt/{uri}"),
             Self::Probe { name } => write!(f, "probe/{name}"),
         }
@@ -137,7 +152,9 @@ impl fmt::Display for Subject {
 
 /// A text is not a subject key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a subject key (expected node, unit/…, vm/…, process/PID@START, device/…, libvirt/… or probe/…)")]
+#[error(
+    "`{0}` is not a subject key (expected node, unit/…, vm/…, process/PID@START, device/…, mount/…, libvirt/… or probe/…)"
+)]
 pub struct ParseSubjectError(String);
 
 impl FromStr for Subject {
@@ -164,6 +181,7 @@ impl FromStr for Subject {
                 })
             }
             "device" => Ok(Self::Device { name: rest_owned }),
+            "mount" => Ok(Self::Mount { point: rest_owned }),
             "libvirt" => Ok(Self::Libvirt { uri: rest_owned }),
             "probe" => Ok(Self::Probe { name: rest_owned }),
             _ => Err(error()),
@@ -185,6 +203,7 @@ mod tests {
             "vm/0b2c0b2c-0000-4000-8000-000000000001",
             "process/12@345",
             "device/dm-3",
+            "mount//var/lib/kubelet",
             "libvirt/qemu:///system",
             "probe/kernel-log",
         ] {

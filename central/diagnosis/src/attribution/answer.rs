@@ -137,7 +137,9 @@ fn place(scene: &Scene<'_>, cause: &Cause, chain: Option<&Chain<'_>>) -> Place {
     match (cause.scope, chain.and_then(|chain| device(scene, chain.root()))) {
         (Scope::Node, _) => Place::Node { node },
         (Scope::Device, Some(device)) => Place::Device { node, device },
-        (Scope::Device, None) | (Scope::Vm, _) => Place::Vm { node, uid: uid.clone() },
+        (Scope::Device, None) | (Scope::Vm | Scope::Path | Scope::Shared | Scope::Cluster, _) => {
+            Place::Vm { node, uid: uid.clone() }
+        }
     }
 }
 

@@ -40,6 +40,7 @@ pub fn symptoms(snapshot: &Snapshot) -> Vec<Symptom> {
                 id,
                 since_wall_usec: Some(since_usec),
                 text,
+                migration: None,
             }));
         }
     }
@@ -61,7 +62,11 @@ fn of_node(node: &NodeView) -> Option<Symptom> {
         .iter()
         .filter(|state| state.status == Status::Present && state.code.spec().severity == Severity::Fault)
         .filter(|state| match state.subject {
-            Subject::Node | Subject::Unit { .. } | Subject::Device { .. } | Subject::Libvirt { .. } => true,
+            Subject::Node
+            | Subject::Unit { .. }
+            | Subject::Device { .. }
+            | Subject::Mount { .. }
+            | Subject::Libvirt { .. } => true,
             Subject::Vm { .. } | Subject::Process { .. } | Subject::Probe { .. } => false,
         })
         .collect();
@@ -73,6 +78,7 @@ fn of_node(node: &NodeView) -> Option<Symptom> {
         id: SymptomId::Unspecified,
         since_wall_usec: Some(first.since.wall_usec),
         text,
+        migration: None,
     })
 }
 
@@ -119,6 +125,7 @@ impl<'a> VmLook<'a> {
             Subject::Node
             | Subject::Unit { .. }
             | Subject::Device { .. }
+            | Subject::Mount { .. }
             | Subject::Libvirt { .. }
             | Subject::Probe { .. } => false,
         }
@@ -146,8 +153,7 @@ impl<'a> VmLook<'a> {
 
     fn stuck_stopping(&self) -> Option<Found> {
         let found = |since_usec, text| Some((SymptomId::StuckStopping, since_usec, text));
-        let Settings { shutdown_grace_usec, stop_margin_usec, kill_grace_usec, occurrence_fresh_usec: _ } =
-            *self.settings;
+        let Settings { shutdown_grace_usec, stop_margin_usec, kill_grace_usec, .. } = *self.settings;
         if let Some(state) = self.present(FindingCode::QemuTerminationPending) {
             let onset = state.since.wall_usec.saturating_add(kill_grace_usec);
             if self.is_past(onset) {

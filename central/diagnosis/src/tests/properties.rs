@@ -119,7 +119,7 @@ fn questions(snapshot: &Snapshot) -> Vec<Symptom> {
         SymptomId::Unspecified,
     ] {
         for since_wall_usec in [None, Some(ago(60).wall_usec), Some(i64::MIN), Some(i64::MAX)] {
-            all.push(Symptom { subject: vm_subject(), id, since_wall_usec, text: String::new() });
+            all.push(Symptom { subject: vm_subject(), id, since_wall_usec, text: String::new(), migration: None });
         }
     }
     all

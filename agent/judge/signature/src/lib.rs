@@ -1,0 +1,93 @@
+//! Peels error texts: who failed, doing what, how, to what, and on which side. Pure.
+//!
+//! Real errors are nested (`rpc error: code = Internal desc = MountVolume.MountDevice failed …: mount.nfs: Connection timed out`).
+//! One parser peels them; known texts only sharpen what it finds. Used for logs (by what reads the host) and for events and
+//! conditions (by what watches Kubernetes), so it is a crate of its own: neither side may see the other's
+//! (docs/adr/0008-peeling-is-a-crate.md).
+
+use kulprit_model::Attributes;
+
+/// Who wrote a text: the program whose log, event or condition it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speaker {
+    /// The kubelet: its journal, or its events.
+    Kubelet,
+    /// containerd, CRI-O, Docker.
+    Runtime,
+    /// virt-launcher's compute container: launcher, monitor, libvirt and QEMU together.
+    Launcher,
+    /// Another container of a launcher pod.
+    LauncherSidecar,
+    /// virt-handler.
+    Handler,
+    /// virt-controller, virt-api, virt-operator.
+    Controller,
+    /// A log of libvirt itself.
+    Libvirt,
+    /// A log of QEMU itself.
+    Qemu,
+    /// A CSI driver, a storage system's daemon.
+    Csi,
+    /// A CNI plugin's daemon.
+    Cni,
+    /// CDI's controller or its importer pods.
+    Cdi,
+    /// kube-scheduler.
+    Scheduler,
+    /// kube-controller-manager with its attach-detach controller.
+    ControllerManager,
+    /// kube-apiserver, admission webhooks.
+    ApiServer,
+    /// Another unit of the host (iscsid, multipathd …).
+    Host,
+    /// Not known.
+    Other,
+}
+
+/// One text and what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'a> {
+    /// Who wrote it.
+    pub speaker: Speaker,
+    /// Kubernetes' reason beside it (of an event or a condition), if any.
+    pub reason: Option<&'a str>,
+    /// The text itself, one line, without its stamp and level. JSON and klog decoration may still be around it.
+    pub text: &'a str,
+}
+
+/// What a text is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peeled {
+    /// Says nothing of a failure.
+    Nothing,
+    /// Looks like a failure, and healthy systems print it too: weighs nothing.
+    Healthy,
+    /// Something failed. The attributes are `actor`, `operation`, `class`, and where the text tells: `signature`, `object`,
+    /// `side`, `pod`, `pod_uid`, `container`, `volume`, `vmi`, `image`, `other_node`, `device_name`, `backend`, `server`.
+    Said(Attributes),
+}
+
+/// The table, compiled.
+#[derive(Debug, Default)]
+pub struct Signatures;
+
+impl Signatures {
+    /// Compiles the table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+
+    /// Whether a line may be more than [`Peeled::Nothing`]: one pass of a multi-literal search, for logs. Never false for a line
+    /// that [`Signatures::peel`] would take.
+    #[must_use]
+    pub fn is_candidate(&self, _line: &[u8]) -> bool {
+        true
+    }
+
+    /// Peels one text.
+    #[must_use]
+    pub fn peel(&self, _text: &Text<'_>) -> Peeled {
+        Peeled::Nothing
+    }
+}

@@ -1,0 +1,9 @@
+//! Kubernetes and KubeVirt objects shrunk to what a diagnosis uses, and the facts that stand in them. Pure.
+//!
+//! [`Cluster`] takes objects as the API server or `kubectl get -o yaml` gives them, whole or partial, and keeps a few fields of
+//! each. [`Cluster::describe`] joins everything that belongs to one VM ([`ClusterVm`]): its objects, names and nodes, where it is
+//! in its life, and findings, events peeled by `kulprit-signature` among them. [`Cluster::describe_nodes`] does it for nodes.
+
+mod described;
+
+pub use described::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationLife, PodRef};

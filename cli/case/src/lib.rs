@@ -1,0 +1,11 @@
+//! Reads a recorded case, a must-gather or a sosreport into a snapshot, and asks the engine. Files only.
+//!
+//! Read in this order: [`gathered`] (what the files of one node say), `tree` (captured `/proc` and `/sys`), `commands` (what
+//! commands printed), `logs` (kernel, units, pods, QEMU, libvirt).
+
+pub mod commands;
+pub mod gathered;
+pub mod logs;
+pub mod tree;
+
+pub use gathered::{Gathered, LauncherSeen, Problem, Span};
