@@ -4,8 +4,14 @@
 //! commands printed), `logs` (kernel, units, pods, QEMU, libvirt).
 
 pub mod commands;
+mod error;
+mod folder;
 pub mod gathered;
+pub mod layout;
 pub mod logs;
+pub mod manifest;
 pub mod tree;
 
+pub use error::CaseError;
+pub use folder::{Folder, Listing};
 pub use gathered::{Gathered, LauncherSeen, Problem, Span};
