@@ -3,31 +3,43 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use jiff::tz::TimeZone;
 use kulprit_proto::v1;
 
 use crate::{
     Terminal,
+    shape::{self, Confidence},
     table::one_line,
-    when::{date_time, span, time_of_day, with_local_times},
+    when::{date_time, span, time_of_day, with_times_in},
 };
 
 /// Candidates below this are not worth a line beside the first.
 const MIN_SHOWN_PROBABILITY: f64 = 0.02;
 
-/// One verdict as a page. Ends in a line feed.
-pub(crate) fn verdict(terminal: &Terminal, verdict: &v1::Verdict) -> String {
-    let mut page = Page { terminal, text: String::new(), reference_wall_usec: verdict.reference_wall_usec };
+/// Of what was ruled out so many are shown; JSON has all.
+const MAX_RULED_OUT: usize = 12;
+
+/// Verdicts, one page after the other.
+pub(crate) fn verdicts(terminal: &Terminal, verdicts: &[shape::Verdict], zone: &TimeZone) -> String {
+    let rule = format!("\n{}\n\n", terminal.dim(&"─".repeat(60)));
+    verdicts.iter().map(|one| verdict(terminal, one, zone)).collect::<Vec<_>>().join(&rule)
+}
+
+/// One verdict as a page, times in `zone`. Ends in a line feed.
+pub(crate) fn verdict(terminal: &Terminal, verdict: &shape::Verdict, zone: &TimeZone) -> String {
+    let mut page = Page { terminal, text: String::new(), reference_wall_usec: verdict.reference_wall_usec, zone };
     page.heading(verdict);
     page.answer(verdict);
     page.evidence(verdict);
     page.others("Also possible", &verdict.causes, 1);
     page.others("Wrong at the same time", &verdict.contributing, 0);
-    page.rows("Ruled out", verdict.ruled_out.iter().map(|out| (out.id.clone(), out.why.clone())).collect());
+    page.ruled_out(verdict);
+    page.mentions(verdict);
     page.list("Could not be seen", &verdict.unknown, Terminal::yellow);
     page.list("Looked at, and well", &verdict.looked_at, Terminal::dim);
     page.remedy(verdict);
-    if !verdict.incident_id.is_empty() {
-        let _ = writeln!(page.text, "\nIncident {}", verdict.incident_id);
+    if !verdict.incident.is_empty() {
+        let _ = writeln!(page.text, "\nIncident {}", verdict.incident);
     }
     page.text
 }
@@ -36,12 +48,12 @@ struct Page<'a> {
     terminal: &'a Terminal,
     text: String,
     reference_wall_usec: i64,
+    zone: &'a TimeZone,
 }
 
 impl Page<'_> {
-    fn heading(&mut self, verdict: &v1::Verdict) {
-        let subject = verdict.subject.clone().unwrap_or_default();
-        let whom = subject_words(&subject);
+    fn heading(&mut self, verdict: &shape::Verdict) {
+        let whom = subject_words(&verdict.subject);
         let symptom = if verdict.symptom == "Unspecified" {
             "no symptom of its own".to_owned()
         } else {
@@ -50,7 +62,7 @@ impl Page<'_> {
         let since = match verdict.since_wall_usec {
             0 => String::new(),
             since => {
-                format!(" for {} (since {})", span(self.reference_wall_usec.saturating_sub(since)), date_time(since))
+                format!(" for {} (since {})", span(self.reference_wall_usec.saturating_sub(since)), date_time(since, self.zone))
             }
         };
         let _ = writeln!(self.text, "{}: {symptom}{since}", self.terminal.bold(&whom));
@@ -59,24 +71,24 @@ impl Page<'_> {
         }
     }
 
-    fn answer(&mut self, verdict: &v1::Verdict) {
+    fn answer(&mut self, verdict: &shape::Verdict) {
         let Some(first) = verdict.causes.first() else {
             let _ = writeln!(self.text, "\n  {}", self.terminal.green("Nothing speaks for a fault."));
             return;
         };
         let percent = percent(first.probability);
-        let claim = match verdict.confidence() {
-            v1::Confidence::Verdict => format!("{}  {percent} sure", self.terminal.bold(&first.id)),
-            v1::Confidence::Suspected => {
+        let claim = match verdict.confidence {
+            Confidence::Verdict => format!("{}  {percent} sure", self.terminal.bold(&first.id)),
+            Confidence::Suspected => {
                 format!("{}  suspected, {percent} sure", self.terminal.bold(&first.id))
             }
-            v1::Confidence::Unexplained | v1::Confidence::Unspecified => {
+            Confidence::Unexplained => {
                 let claim = self.terminal.yellow("Unexplained");
                 format!("{claim}  nothing that was seen is enough to name a cause")
             }
         };
         let _ = writeln!(self.text, "\n  {claim}");
-        if verdict.confidence() != v1::Confidence::Unexplained && !first.meaning.is_empty() {
+        if verdict.confidence != Confidence::Unexplained && !first.meaning.is_empty() {
             self.wrapped("  ", "  ", &first.meaning);
         }
         if first.chain.len() > 1 {
@@ -91,7 +103,7 @@ impl Page<'_> {
         }
     }
 
-    fn evidence(&mut self, verdict: &v1::Verdict) {
+    fn evidence(&mut self, verdict: &shape::Verdict) {
         let Some(first) = verdict.causes.first() else { return };
         if first.evidence.is_empty() {
             return;
@@ -103,10 +115,10 @@ impl Page<'_> {
             if !shown.insert((evidence.at_wall_usec, &evidence.source, &evidence.text)) {
                 continue;
             }
-            let sign = if evidence.weight_db < 0.0 { "against" } else { "for" };
+            let sign = if evidence.weight < 0.0 { "against" } else { "for" };
             let head = format!(
                 "  {}  {:<8} {:<7} ",
-                time_of_day(evidence.at_wall_usec, self.reference_wall_usec),
+                time_of_day(evidence.at_wall_usec, self.reference_wall_usec, self.zone),
                 one_line(&evidence.source),
                 sign
             );
@@ -115,7 +127,7 @@ impl Page<'_> {
         }
     }
 
-    fn others(&mut self, title: &str, causes: &[v1::Cause], skip: usize) {
+    fn others(&mut self, title: &str, causes: &[shape::Cause], skip: usize) {
         let shown = causes.iter().skip(skip).filter(|cause| cause.probability >= MIN_SHOWN_PROBABILITY);
         let rows: Vec<(String, String)> = shown
             .map(|cause| {
@@ -126,9 +138,29 @@ impl Page<'_> {
         self.rows(title, rows);
     }
 
-    fn remedy(&mut self, verdict: &v1::Verdict) {
-        let Some(remedy) = verdict.causes.first().and_then(|cause| cause.remedy.as_ref()) else { return };
-        let groups = [("Do now", &remedy.now), ("Check", &remedy.check), ("Prevent", &remedy.prevent)];
+    fn ruled_out(&mut self, verdict: &shape::Verdict) {
+        let shown = verdict.ruled_out.iter().take(MAX_RULED_OUT);
+        let mut rows: Vec<_> = shown.map(|out| (out.id.clone(), out.why.clone())).collect();
+        if verdict.ruled_out.len() > MAX_RULED_OUT {
+            let more = verdict.ruled_out.len() - MAX_RULED_OUT;
+            rows.push(("…".to_owned(), format!("and {more} more: `-o json` has them all")));
+        }
+        self.rows("Ruled out", rows);
+    }
+
+    /// Lines that no rule knows and that name the subject: perhaps a person does.
+    fn mentions(&mut self, verdict: &shape::Verdict) {
+        let lines = verdict.mentions.iter().map(|line| {
+            let time = time_of_day(line.at_wall_usec, self.reference_wall_usec, self.zone);
+            format!("{time} {} {}: {}", line.source, line.node, line.text)
+        });
+        let lines: Vec<String> = lines.collect();
+        self.list("Other lines that name it", &lines, Terminal::dim);
+    }
+
+    fn remedy(&mut self, verdict: &shape::Verdict) {
+        let Some(first) = verdict.causes.first() else { return };
+        let groups = [("Do now", &first.remedy), ("Check", &first.check), ("Prevent", &first.prevent)];
         for (title, steps) in groups {
             if steps.is_empty() {
                 continue;
@@ -138,9 +170,9 @@ impl Page<'_> {
                 let _ = writeln!(self.text, "  {}", one_line(step));
             }
         }
-        let is_vm = verdict.subject.as_ref().is_some_and(|subject| !subject.uid.is_empty());
+        let is_vm = !verdict.subject.uid.is_empty();
         if is_vm && verdict.symptom != "Unspecified" {
-            let words = if remedy.safe_to_force_delete {
+            let words = if first.safe_to_force_delete {
                 self.terminal.green("safe: no QEMU of this VM lives and none of its volumes is written")
             } else {
                 self.terminal.red("NOT safe: a QEMU of this VM lives or may live, and may still write its volumes")
@@ -180,7 +212,7 @@ impl Page<'_> {
         let width = self.terminal.page_width();
         let mut line = head.to_owned();
         let mut is_empty = true;
-        let text = with_local_times(&one_line(text), self.reference_wall_usec);
+        let text = with_times_in(&one_line(text), self.reference_wall_usec, self.zone);
         for word in text.split(' ').filter(|word| !word.is_empty()) {
             if !is_empty && line.chars().count() + 1 + word.chars().count() > width {
                 let _ = writeln!(self.text, "{}", line.trim_end());
@@ -198,13 +230,26 @@ impl Page<'_> {
 }
 
 /// A subject in words: `VM prod/db-0 on n1`, `node n1`.
-pub(crate) fn subject_words(subject: &v1::VerdictSubject) -> String {
-    if subject.uid.is_empty() {
-        return format!("node {}", subject.node);
+pub(crate) fn subject_words(subject: &shape::Subject) -> String {
+    let shape::Subject { namespace, name, migration, uid, node } = subject;
+    if uid.is_empty() {
+        return format!("node {node}");
     }
-    let name = if subject.name.is_empty() { &subject.uid } else { &subject.name };
-    let name = if subject.namespace.is_empty() { name.clone() } else { format!("{}/{name}", subject.namespace) };
-    format!("VM {} on {}", one_line(&name), subject.node)
+    let name = if name.is_empty() { uid } else { name };
+    let name = if namespace.is_empty() { name.clone() } else { format!("{namespace}/{name}") };
+    let mut words = format!("VM {}", one_line(&name));
+    if !node.is_empty() {
+        let _ = write!(words, " on {node}");
+    }
+    if let Some(migration) = migration {
+        let _ = write!(words, ", migration {}", one_line(migration));
+    }
+    words
+}
+
+/// The same for a subject as central sends it.
+pub(crate) fn wire_subject_words(subject: &v1::VerdictSubject) -> String {
+    subject_words(&subject.clone().into())
 }
 
 /// A probability in words; never 0 % or 100 %, which nobody can be.

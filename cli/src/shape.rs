@@ -1,6 +1,8 @@
 //! The JSON and YAML shapes of answers. Stable within `kulprit.io/v1`: fields are added, never renamed.
 //!
-//! `why` has the shape of a diagnosed case: an object with `case` and `verdicts`; live, `case` is `live`.
+//! `why` has the shape of a diagnosed case ([`verdict`]): an object with `case` and `verdicts`; live, `case` is `live`.
+
+mod verdict;
 
 use std::collections::BTreeMap;
 
@@ -9,137 +11,7 @@ use kulprit_proto::v1;
 use serde::Serialize;
 
 use crate::when::rfc3339;
-
-/// Answer of `why`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Diagnosis {
-    pub(crate) case: &'static str,
-    pub(crate) verdicts: Vec<Verdict>,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Verdict {
-    pub(crate) subject: Subject,
-    pub(crate) symptom: String,
-    pub(crate) since: Option<String>,
-    /// `verdict`, `suspected` or `unexplained`.
-    pub(crate) confidence: &'static str,
-    pub(crate) causes: Vec<Cause>,
-    pub(crate) contributing: Vec<Cause>,
-    pub(crate) ruled_out: Vec<RuledOut>,
-    pub(crate) unknown: Vec<String>,
-    pub(crate) looked_at: Vec<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) incident: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Subject {
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) namespace: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) uid: String,
-    pub(crate) node: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Cause {
-    pub(crate) id: String,
-    pub(crate) probability: f64,
-    pub(crate) role: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) node: String,
-    pub(crate) chain: Vec<String>,
-    pub(crate) evidence: Vec<Evidence>,
-    /// What to do now, one step a line.
-    pub(crate) remedy: String,
-    pub(crate) safe_to_force_delete: bool,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Evidence {
-    pub(crate) source: String,
-    pub(crate) node: String,
-    pub(crate) at: Option<String>,
-    pub(crate) text: String,
-    /// Decibans.
-    pub(crate) weight: f64,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct RuledOut {
-    pub(crate) id: String,
-    pub(crate) why: String,
-}
-
-/// The word for how sure a verdict is.
-pub(crate) fn confidence_word(verdict: &v1::Verdict) -> &'static str {
-    match verdict.confidence() {
-        v1::Confidence::Verdict => "verdict",
-        v1::Confidence::Suspected => "suspected",
-        v1::Confidence::Unexplained | v1::Confidence::Unspecified => "unexplained",
-    }
-}
-
-impl From<Vec<v1::Verdict>> for Diagnosis {
-    fn from(verdicts: Vec<v1::Verdict>) -> Self {
-        Self { case: "live", verdicts: verdicts.into_iter().map(Verdict::from).collect() }
-    }
-}
-
-impl From<v1::Verdict> for Verdict {
-    fn from(verdict: v1::Verdict) -> Self {
-        let confidence = confidence_word(&verdict);
-        Self {
-            subject: verdict.subject.unwrap_or_default().into(),
-            symptom: verdict.symptom,
-            since: rfc3339(verdict.since_wall_usec),
-            confidence,
-            causes: verdict.causes.into_iter().map(Cause::from).collect(),
-            contributing: verdict.contributing.into_iter().map(Cause::from).collect(),
-            ruled_out: verdict.ruled_out.into_iter().map(|out| RuledOut { id: out.id, why: out.why }).collect(),
-            unknown: verdict.unknown,
-            looked_at: verdict.looked_at,
-            incident: verdict.incident_id,
-        }
-    }
-}
-
-impl From<v1::VerdictSubject> for Subject {
-    fn from(subject: v1::VerdictSubject) -> Self {
-        Self { namespace: subject.namespace, name: subject.name, uid: subject.uid, node: subject.node }
-    }
-}
-
-impl From<v1::Cause> for Cause {
-    fn from(cause: v1::Cause) -> Self {
-        let remedy = cause.remedy.unwrap_or_default();
-        Self {
-            id: cause.id,
-            probability: round(cause.probability, 4),
-            role: cause.role,
-            node: cause.node,
-            chain: cause.chain,
-            evidence: cause.evidence.into_iter().map(Evidence::from).collect(),
-            remedy: remedy.now.join("\n"),
-            safe_to_force_delete: remedy.safe_to_force_delete,
-        }
-    }
-}
-
-impl From<v1::WeighedEvidence> for Evidence {
-    fn from(evidence: v1::WeighedEvidence) -> Self {
-        Self {
-            source: evidence.source,
-            node: evidence.node,
-            at: rfc3339(evidence.at_wall_usec),
-            text: evidence.text,
-            weight: round(evidence.weight_db, 1),
-        }
-    }
-}
+pub(crate) use verdict::{Cause, Confidence, Diagnosis, Evidence, Subject, Verdict};
 
 /// `value` with so many decimals: what is printed need not carry the last bits of a float.
 fn round(value: f64, decimals: i32) -> f64 {

@@ -14,40 +14,45 @@ pub(crate) fn rfc3339(wall_usec: i64) -> Option<String> {
 }
 
 /// Date and time in this machine's zone, with the zone's name; `unknown` for 0.
-pub(crate) fn date_time(wall_usec: i64) -> String {
-    local(wall_usec, "%Y-%m-%d %H:%M:%S %Z")
+pub(crate) fn local_date_time(wall_usec: i64) -> String {
+    date_time(wall_usec, &TimeZone::system())
 }
 
-/// Time of day in this machine's zone; with the date if that is another day than `reference`.
-pub(crate) fn time_of_day(wall_usec: i64, reference_wall_usec: i64) -> String {
-    let day = |usec| local(usec, "%m-%d");
+/// Date and time in `zone`, with the zone's name; `unknown` for 0.
+pub(crate) fn date_time(wall_usec: i64, zone: &TimeZone) -> String {
+    in_zone(wall_usec, "%Y-%m-%d %H:%M:%S %Z", zone)
+}
+
+/// Time of day in `zone`; with the date if that is another day than `reference`.
+pub(crate) fn time_of_day(wall_usec: i64, reference_wall_usec: i64, zone: &TimeZone) -> String {
+    let day = |usec| in_zone(usec, "%m-%d", zone);
     if reference_wall_usec != 0 && day(wall_usec) != day(reference_wall_usec) {
-        local(wall_usec, "%m-%d %H:%M:%S")
+        in_zone(wall_usec, "%m-%d %H:%M:%S", zone)
     } else {
-        local(wall_usec, "%H:%M:%S")
+        in_zone(wall_usec, "%H:%M:%S", zone)
     }
 }
 
 /// A text for a person: the RFC 3339 times in it, in UTC for programs, as [`time_of_day`] beside the page's other times.
-pub(crate) fn with_local_times(text: &str, reference_wall_usec: i64) -> String {
+pub(crate) fn with_times_in(text: &str, reference_wall_usec: i64, zone: &TimeZone) -> String {
     let word = |word: &str| {
         let time = word.trim_end_matches([')', ',', ';', '.']);
         // A date alone is also read as a time, and is none.
         let parsed = time.ends_with('Z').then(|| time.parse::<Timestamp>().ok()).flatten();
         match parsed {
-            Some(parsed) => time_of_day(parsed.as_microsecond(), reference_wall_usec) + &word[time.len()..],
+            Some(parsed) => time_of_day(parsed.as_microsecond(), reference_wall_usec, zone) + &word[time.len()..],
             None => word.to_owned(),
         }
     };
     text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
-fn local(wall_usec: i64, format: &str) -> String {
+fn in_zone(wall_usec: i64, format: &str, zone: &TimeZone) -> String {
     if wall_usec == 0 {
         return "unknown".to_owned();
     }
     match Timestamp::from_microsecond(wall_usec) {
-        Ok(time) => time.to_zoned(TimeZone::system()).strftime(format).to_string(),
+        Ok(time) => time.to_zoned(zone.clone()).strftime(format).to_string(),
         Err(_) => "unknown".to_owned(),
     }
 }
@@ -118,21 +123,21 @@ mod tests {
     #[test]
     fn times_within_a_text_are_written_as_those_beside_it() {
         let reference = 1_772_359_822_000_000;
-        let at = |text: &str| time_of_day(text.parse::<Timestamp>().unwrap().as_microsecond(), reference);
+        let at = |text: &str| time_of_day(text.parse::<Timestamp>().unwrap().as_microsecond(), reference, &TimeZone::UTC);
         let text = "well (so since 2026-03-01T10:08:12Z), looked at 2026-02-28T10:00:00Z, dev Z 2026-03-01";
         let want = format!(
             "well (so since {}), looked at {}, dev Z 2026-03-01",
             at("2026-03-01T10:08:12Z"),
             at("2026-02-28T10:00:00Z")
         );
-        assert_eq!(with_local_times(text, reference), want);
+        assert_eq!(with_times_in(text, reference, &TimeZone::UTC), want);
         assert!(!want.contains('T'), "{want}");
     }
 
     #[test]
     fn zero_is_not_a_time() {
         assert_eq!(rfc3339(0), None);
-        assert_eq!(date_time(0), "unknown");
+        assert_eq!(local_date_time(0), "unknown");
         assert_eq!(rfc3339(1_772_359_692_000_000).unwrap(), "2026-03-01T10:08:12Z");
     }
 }

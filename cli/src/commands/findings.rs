@@ -8,7 +8,7 @@ use crate::{
     error::AskError,
     output, shape,
     table::{Cell, Table},
-    when::{date_time, now_wall_usec, parse_span},
+    when::{local_date_time, now_wall_usec, parse_span},
 };
 
 /// No more than this are fetched; a longer history wants a narrower question.
@@ -77,7 +77,7 @@ pub(super) fn table<'a>(
             finding.code.clone().into(),
             status(finding),
             subject.into(),
-            date_time(finding.at_wall_usec).into(),
+            local_date_time(finding.at_wall_usec).into(),
             seen.into(),
         ];
         if has_node {

@@ -10,7 +10,7 @@ use crate::{
     error::AskError,
     output, page, shape,
     table::{Cell, Table, one_line},
-    when::{date_time, now_wall_usec, span},
+    when::{local_date_time, now_wall_usec, span},
 };
 
 pub(super) async fn answer(
@@ -47,7 +47,7 @@ fn list(terminal: &Terminal, incidents: &[v1::Incident]) -> String {
         };
         let mut touched: Vec<String> = Vec::new();
         for subject in incident.members.iter().filter_map(|member| member.subject.as_ref()) {
-            let words = page::subject_words(subject);
+            let words = page::wire_subject_words(subject);
             if !touched.contains(&words) {
                 touched.push(words);
             }
@@ -57,7 +57,7 @@ fn list(terminal: &Terminal, incidents: &[v1::Incident]) -> String {
             state,
             incident.cause.clone().into(),
             incident.node.clone().into(),
-            date_time(incident.opened_wall_usec).into(),
+            local_date_time(incident.opened_wall_usec).into(),
             span(end - incident.opened_wall_usec).into(),
             touched.join(", ").into(),
         ]);
@@ -77,30 +77,30 @@ fn one(terminal: &Terminal, incident: &v1::Incident) -> String {
     if !incident.place.is_empty() && incident.place != format!("node/{}", incident.node) {
         let _ = writeln!(text, "  Place:   {}", incident.place);
     }
-    let _ = writeln!(text, "  Opened:  {}", date_time(incident.opened_wall_usec));
+    let _ = writeln!(text, "  Opened:  {}", local_date_time(incident.opened_wall_usec));
     if !incident.is_open {
-        let _ = writeln!(text, "  Closed:  {}", date_time(incident.closed_wall_usec));
+        let _ = writeln!(text, "  Closed:  {}", local_date_time(incident.closed_wall_usec));
     }
     if !incident.merged_into.is_empty() {
         let _ = writeln!(text, "  Merged into {}", incident.merged_into);
     }
     for member in &incident.members {
-        let whom = member.subject.as_ref().map(page::subject_words).unwrap_or_default();
+        let whom = member.subject.as_ref().map(page::wire_subject_words).unwrap_or_default();
         let until = if member.until_wall_usec == 0 {
             "still".to_owned()
         } else {
-            format!("until {}", date_time(member.until_wall_usec))
+            format!("until {}", local_date_time(member.until_wall_usec))
         };
         let _ = writeln!(
             text,
             "  Touches: {whom}: {} since {}, {until}",
             member.symptom,
-            date_time(member.since_wall_usec)
+            local_date_time(member.since_wall_usec)
         );
     }
     let _ = writeln!(text, "\n{}", terminal.bold("Timeline"));
     for entry in &incident.timeline {
-        let _ = writeln!(text, "  {}  {}", date_time(entry.at_wall_usec), one_line(&entry.text));
+        let _ = writeln!(text, "  {}  {}", local_date_time(entry.at_wall_usec), one_line(&entry.text));
     }
     text
 }

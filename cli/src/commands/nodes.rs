@@ -10,7 +10,7 @@ use crate::{
     error::AskError,
     output, shape,
     table::{Cell, Table},
-    when::{date_time, now_wall_usec, span},
+    when::{local_date_time, now_wall_usec, span},
 };
 
 pub(super) async fn answer_list(ask: &Ask, terminal: &mut Terminal) -> Result<(), AskError> {
@@ -103,7 +103,7 @@ fn vms_table(terminal: &Terminal, vms: &[v1::Vm]) -> String {
             vm.node.clone().into(),
             vm.state.clone().into(),
             vm.reason.clone().into(),
-            date_time(vm.since_wall_usec).into(),
+            local_date_time(vm.since_wall_usec).into(),
             pid.into(),
             symptom,
         ]);

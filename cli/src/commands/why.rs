@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use jiff::tz::TimeZone;
 use kulprit_proto::v1;
 
 use crate::{
@@ -11,6 +12,9 @@ use crate::{
     output, page, shape,
     when::{now_wall_usec, span},
 };
+
+/// What `case` is in the answer of a live system.
+const LIVE: &str = "live";
 
 /// Exit status when a symptom is there and nothing explains it.
 const ONLY_UNEXPLAINED: u8 = 3;
@@ -43,13 +47,14 @@ pub(super) async fn answer(
     if verdicts.is_empty() {
         let mut nodes = ask.take(central.list_nodes(v1::ListNodesRequest {}).await)?.nodes;
         nodes.retain(|node| only_on.is_empty() || node.name == only_on);
-        let empty = shape::Diagnosis { case: "live", verdicts: Vec::new() };
+        let empty = shape::Diagnosis { case: LIVE.to_owned(), verdicts: Vec::new(), problems: Vec::new() };
         output::print(terminal, ask.format, &empty, |terminal| nothing_wrong(terminal, &nodes))?;
         return Ok(ExitCode::SUCCESS);
     }
-    output::print(terminal, ask.format, &shape::Diagnosis::from(verdicts.clone()), |terminal| {
-        let rule = format!("\n{}\n\n", terminal.dim(&"─".repeat(60)));
-        verdicts.iter().map(|verdict| page::verdict(terminal, verdict)).collect::<Vec<_>>().join(&rule)
+    let verdicts: Vec<shape::Verdict> = verdicts.into_iter().map(shape::Verdict::from).collect();
+    let shaped = shape::Diagnosis { case: LIVE.to_owned(), verdicts, problems: Vec::new() };
+    output::print(terminal, ask.format, &shaped, |terminal| {
+        page::verdicts(terminal, &shaped.verdicts, &TimeZone::system())
     })?;
     Ok(if is_unexplained { ExitCode::from(ONLY_UNEXPLAINED) } else { ExitCode::SUCCESS })
 }

@@ -59,7 +59,7 @@ fn mk_verdict() -> v1::Verdict {
 /// The page in UTC, whatever the zone of this machine.
 fn page_of(verdict: &v1::Verdict) -> String {
     let terminal = Terminal::capturing(Box::new(std::io::sink()), Box::new(std::io::sink()));
-    super::verdict(&terminal, verdict)
+    super::verdict(&terminal, &verdict.clone().into(), &TimeZone::UTC)
 }
 
 #[test]
