@@ -3,6 +3,7 @@
 //! Read in this order: [`gathered`] (what the files of one node say), `tree` (captured `/proc` and `/sys`), `commands` (what
 //! commands printed), `logs` (kernel, units, pods, QEMU, libvirt).
 
+mod assemble;
 pub mod commands;
 mod error;
 mod folder;
