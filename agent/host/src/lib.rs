@@ -19,6 +19,7 @@ pub mod http;
 pub mod inventory;
 pub mod kmsg;
 pub mod kvm;
+pub mod log;
 pub mod mount;
 pub mod pidfd;
 pub mod process;
