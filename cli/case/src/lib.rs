@@ -4,6 +4,8 @@
 //! commands printed), `logs` (kernel, units, pods, QEMU, libvirt).
 
 mod assemble;
+pub mod eval;
+pub mod truth;
 pub mod commands;
 mod error;
 mod folder;
