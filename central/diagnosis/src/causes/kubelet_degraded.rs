@@ -2,13 +2,20 @@
 //!
 //! Three looks of different origin: systemd's restart counter, the healthz endpoint, and the state of the main process. A
 //! plain libvirt domain has no pod, so a kubelet fault says nothing about it.
+//! A PLEG that stalls is mostly the runtime's doing: `ContainerRuntimeHung` explains this cause where it has evidence
+//! of its own.
 
-use kulprit_model::FindingCode::{
-    KubeletHealthzFailing, KubeletInactive, KubeletNotInstalled, KubeletProcessStalled, KubeletRestartLoop,
+use kulprit_model::{
+    FindingCode::{
+        KubeletHealthzFailing, KubeletInactive, KubeletNotInstalled, KubeletProcessStalled, KubeletRestartLoop,
+        NodeNotReady,
+    },
+    attribute::{ACTOR, CLASS, OPERATION, WHAT},
+    said::{actor, class, operation},
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -18,9 +25,16 @@ pub const KUBELET_DEGRADED: Cause = Cause {
     meaning: "The kubelet restarts in a loop, fails its healthz, or its process is stopped or blocked.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
-    usual: &[SymptomId::StuckStopping, SymptomId::Unspecified],
-    possible: &[],
-    rare: &[SymptomId::Unresponsive],
+    usual: &[
+        SymptomId::StuckStarting,
+        SymptomId::StuckStopping,
+        SymptomId::StuckTerminating,
+        SymptomId::StuckMigrating,
+        SymptomId::ExcessiveMigrations,
+        SymptomId::Unspecified,
+    ],
+    possible: &[SymptomId::Unresponsive, SymptomId::MigrationFailed, SymptomId::InError, SymptomId::EvacuationBlocked],
+    rare: &[SymptomId::StoppedUnexpectedly],
     clues: &[
         Clue {
             group: "restarts",
@@ -67,6 +81,41 @@ pub const KUBELET_DEGRADED: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Vm(VmFact::Standalone),
             text: "libvirt alone runs this VM, no kubelet starts or stops it",
+        },
+        Clue {
+            group: "pleg",
+            strength: Strength::Strong,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::KUBELET]),
+                Fact::OneOf(OPERATION, &[operation::LIST_PODS, operation::REPORT_STATUS]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT, class::UNAVAILABLE, class::STUCK]),
+            ]),
+            text: "the kubelet cannot keep up with its pods (PLEG)",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Some,
+            look: Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["False"])]),
+            text: "the kubelet itself says that it is not ready",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::KUBELET]),
+                Fact::Not(
+                    OPERATION,
+                    &[
+                        operation::MOUNT,
+                        operation::MAP,
+                        operation::UNMOUNT,
+                        operation::CREATE_CONTAINER,
+                        operation::PULL,
+                    ],
+                ),
+                Fact::OneOf(CLASS, &[class::CRASHED, class::STUCK]),
+            ]),
+            text: "the kubelet fails",
         },
     ],
     explains: &[],

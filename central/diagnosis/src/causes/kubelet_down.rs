@@ -2,11 +2,16 @@
 //!
 //! Proof is systemd's `ActiveState`, over D-Bus. A VM keeps running without its kubelet, but no pod of it starts, and none is
 //! torn down. A plain libvirt domain has no pod, so a kubelet fault says nothing about it.
+//! Seen from Kubernetes a dead kubelet and a dead node look alike: virt-handler's heartbeat tells them apart
+//! (`NodeDown`).
 
-use kulprit_model::FindingCode::{KubeletInactive, KubeletNotInstalled};
+use kulprit_model::{
+    FindingCode::{KubeletInactive, KubeletNotInstalled, NodeNotReady, VirtHandlerHeartbeatStale},
+    attribute::WHAT,
+};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact},
     symptom::SymptomId,
 };
 
@@ -16,9 +21,15 @@ pub const KUBELET_DOWN: Cause = Cause {
     meaning: "The kubelet's unit is not active on the node.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
-    usual: &[SymptomId::StuckStopping, SymptomId::Unspecified],
-    possible: &[],
-    rare: &[SymptomId::Unresponsive],
+    usual: &[SymptomId::StuckStopping, SymptomId::StuckStarting, SymptomId::StuckTerminating, SymptomId::Unspecified],
+    possible: &[
+        SymptomId::Unresponsive,
+        SymptomId::StuckMigrating,
+        SymptomId::ExcessiveMigrations,
+        SymptomId::StoppedUnexpectedly,
+        SymptomId::InError,
+    ],
+    rare: &[SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
     clues: &[
         Clue {
             group: "unit",
@@ -43,6 +54,33 @@ pub const KUBELET_DOWN: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Vm(VmFact::Standalone),
             text: "libvirt alone runs this VM, no kubelet starts or stops it",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Strong,
+            look: Look::All(&[
+                Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["Unknown"])]),
+                Look::Absent(VirtHandlerHeartbeatStale),
+            ]),
+            text: "the kubelet tells nothing any more while virt-handler of the same node does",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Good,
+            look: Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["Unknown"])]),
+            text: "the node's kubelet tells nothing any more",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(NodeNotReady),
+            text: "Kubernetes hears from the kubelet",
+        },
+        Clue {
+            group: "handler",
+            strength: Strength::Against,
+            look: Look::Present(VirtHandlerHeartbeatStale, &[]),
+            text: "virt-handler is silent too: more than the kubelet is down",
         },
     ],
     explains: &[],

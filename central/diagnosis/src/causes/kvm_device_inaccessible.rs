@@ -1,11 +1,17 @@
 //! `KvmDeviceInaccessible`: `/dev/kvm` is there and cannot be opened.
 //!
 //! Proof is a mode that lets nobody in, or an open that fails (`EACCES`, `EPERM`: mode, owner, device cgroup, security module).
+//! KubeVirt's device plugin only looks whether the file exists, so the node still offers KVM. With another kubelet root
+//! directory virt-handler never gives the pod its device, and the text is the same: `KubeletMisconfigured`.
 
-use kulprit_model::FindingCode::{KvmDeviceInaccessible, KvmDeviceMissing};
+use kulprit_model::{
+    FindingCode::{KvmDeviceInaccessible, KvmDeviceMissing, KvmNotAllocatable, SecurityDenied},
+    attribute::{CLASS, OBJECT, OPERATION, SIGNATURE},
+    said::{class, operation},
+};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -15,9 +21,14 @@ pub const KVM_DEVICE_INACCESSIBLE: Cause = Cause {
     meaning: "/dev/kvm exists on the node and cannot be opened.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
-    usual: &[SymptomId::Unspecified],
-    possible: &[SymptomId::StoppedUnexpectedly],
-    rare: &[],
+    usual: &[SymptomId::StuckStarting, SymptomId::InError, SymptomId::Unspecified],
+    possible: &[
+        SymptomId::MigrationFailed,
+        SymptomId::StuckMigrating,
+        SymptomId::StoppedUnexpectedly,
+        SymptomId::ExcessiveMigrations,
+    ],
+    rare: &[SymptomId::EvacuationBlocked, SymptomId::Unresponsive],
     clues: &[
         Clue {
             group: "open",
@@ -48,6 +59,42 @@ pub const KVM_DEVICE_INACCESSIBLE: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Vm(VmFact::QemuLives),
             text: "this VM's QEMU runs, and opened /dev/kvm when it started",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::ACCESS_KVM]),
+                Fact::OneOf(CLASS, &[class::DENIED, class::NOT_PERMITTED]),
+            ]),
+            text: "whoever opened /dev/kvm was refused",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["virt-type-unsupported", "kvm-invalid-accelerator"])]),
+            text: "libvirt finds no KVM that it may use, on a node that was to have it",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: Look::All(&[
+                said(&[Fact::OneOf(SIGNATURE, &["virt-type-unsupported", "kvm-invalid-accelerator"])]),
+                Look::Absent(KvmNotAllocatable),
+            ]),
+            text: "libvirt finds no KVM that it may use, though the node offers it to pods",
+        },
+        Clue {
+            group: "lsm",
+            strength: Strength::Good,
+            look: Look::Happened(SecurityDenied, &[Fact::OneOf(OBJECT, &["/dev/kvm"])]),
+            text: "a security module refused /dev/kvm",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Hint,
+            look: Look::Absent(KvmNotAllocatable),
+            text: "the node offers KVM to pods, and does not look whether it opens",
         },
     ],
     explains: &[],

@@ -1,11 +1,20 @@
 //! `KvmDeviceMissing`: there is no `/dev/kvm`.
 //!
 //! Proof is a look at the node's `/dev`. A QEMU that already runs keeps its open descriptor, so a living QEMU speaks against.
+//! That the node offers no KVM to pods proves nothing: after a restart of kubelet or virt-handler the device is there
+//! (`KubeletRestarted`, `KvmNotAdvertised`).
 
-use kulprit_model::FindingCode::{KvmDeviceMissing, KvmDisabledByFirmware, KvmModuleNotLoaded};
+use kulprit_model::{
+    FindingCode::{
+        DevicesNotAllocatable, KvmDeviceMissing, KvmDisabledByFirmware, KvmModuleNotLoaded, KvmNotAllocatable,
+        KvmNotSupported, PodUnschedulable,
+    },
+    attribute::{CLASS, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
+    said::{class, operation},
+};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -15,9 +24,9 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
     meaning: "There is no /dev/kvm on the node.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
-    usual: &[SymptomId::Unspecified],
-    possible: &[SymptomId::StoppedUnexpectedly],
-    rare: &[],
+    usual: &[SymptomId::StuckStarting, SymptomId::InError, SymptomId::MigrationFailed, SymptomId::Unspecified],
+    possible: &[SymptomId::StuckMigrating, SymptomId::StoppedUnexpectedly, SymptomId::ExcessiveMigrations],
+    rare: &[SymptomId::Unresponsive, SymptomId::EvacuationBlocked],
     clues: &[
         Clue {
             group: "device",
@@ -55,8 +64,53 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
             look: Look::Vm(VmFact::QemuLives),
             text: "this VM's QEMU runs, and opened /dev/kvm when it started",
         },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(OPERATION, &[operation::ACCESS_KVM]), Fact::OneOf(CLASS, &[class::NOT_FOUND])]),
+            text: "whoever wanted /dev/kvm did not find it",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[Fact::OneOf(SIGNATURE, &["virt-type-unsupported", "kvm-invalid-accelerator"])]),
+            text: "libvirt finds no KVM on the node",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Good,
+            look: Look::Present(KvmNotAllocatable, &[Fact::OneOf(WHAT, &["zero"])]),
+            text: "the node had KVM to offer and has none now",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Some,
+            look: Look::Present(
+                PodUnschedulable,
+                &[Fact::OneOf(REASON, &["device"]), Fact::OneOf(OBJECT, &["devices.kubevirt.io/kvm"])],
+            ),
+            text: "no node offers KVM",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Against,
+            look: Look::Absent(KvmNotAllocatable),
+            text: "the node offers KVM",
+        },
+        Clue {
+            group: "all",
+            strength: Strength::Against,
+            look: Look::Present(DevicesNotAllocatable, &[]),
+            text: "the node offers none of KubeVirt's devices, not only no KVM",
+        },
+        Clue {
+            group: "support",
+            strength: Strength::Some,
+            look: Look::Happened(KvmNotSupported, &[]),
+            text: "the kernel says that the processor offers no virtualization",
+        },
     ],
-    explains: &[],
+    explains: &["KvmNotAdvertised"],
     advice: Advice {
         now: &[
             Step::Any("modprobe kvm_intel || modprobe kvm_amd"),

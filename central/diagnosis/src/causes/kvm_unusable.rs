@@ -2,10 +2,14 @@
 //!
 //! Proof is the answer to `KVM_GET_API_VERSION` (12) and `KVM_CREATE_VM`: `EBUSY` is another hypervisor, `ENOMEM` no memory.
 
-use kulprit_model::FindingCode::{KvmDisabledByFirmware, KvmUnusable};
+use kulprit_model::{
+    FindingCode::{KvmDisabledByFirmware, KvmNotSupported, KvmUnusable},
+    attribute::{CLASS, OPERATION, SIGNATURE},
+    said::{class, operation},
+};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -15,9 +19,14 @@ pub const KVM_UNUSABLE: Cause = Cause {
     meaning: "/dev/kvm opens on the node, yet KVM cannot create a virtual machine.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
-    usual: &[SymptomId::Unspecified],
-    possible: &[SymptomId::StoppedUnexpectedly],
-    rare: &[],
+    usual: &[SymptomId::StuckStarting, SymptomId::InError, SymptomId::Unspecified],
+    possible: &[
+        SymptomId::MigrationFailed,
+        SymptomId::StuckMigrating,
+        SymptomId::StoppedUnexpectedly,
+        SymptomId::ExcessiveMigrations,
+    ],
+    rare: &[SymptomId::EvacuationBlocked, SymptomId::Unresponsive],
     clues: &[
         Clue {
             group: "ioctl",
@@ -48,6 +57,38 @@ pub const KVM_UNUSABLE: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Vm(VmFact::QemuLives),
             text: "this VM's QEMU runs under KVM",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::ACCESS_KVM]),
+                Fact::OneOf(
+                    CLASS,
+                    &[
+                        class::BUSY,
+                        class::OUT_OF_MEMORY,
+                        class::UNSUPPORTED,
+                        class::IO_ERROR,
+                        class::INVALID,
+                        class::INCOMPATIBLE,
+                    ],
+                ),
+                Fact::Not(SIGNATURE, &["virt-type-unsupported", "kvm-invalid-accelerator"]),
+            ]),
+            text: "KVM was opened and refused to make a virtual machine",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[Fact::OneOf(SIGNATURE, &["virt-type-unsupported", "kvm-invalid-accelerator"])]),
+            text: "libvirt finds no KVM that it can use",
+        },
+        Clue {
+            group: "support",
+            strength: Strength::Some,
+            look: Look::Happened(KvmNotSupported, &[]),
+            text: "the kernel says that the processor offers no virtualization",
         },
     ],
     explains: &[],

@@ -3,10 +3,14 @@
 //! Proof is a thread in state D with one wchan for as long as the catalogue's hold. Usually the storage under it is the root,
 //! and this is the link between the disk and the VM.
 
-use kulprit_model::FindingCode::{HungTask, QemuTerminationPending, QemuThreadBlocked, VmDiskStalled};
+use kulprit_model::{
+    FindingCode::{HungTask, LauncherTerminating, QemuTerminationPending, QemuThreadBlocked, VmDiskStalled},
+    attribute::{ACTOR, CLASS, OPERATION},
+    said::{actor, class, operation},
+};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -16,9 +20,14 @@ pub const QEMU_BLOCKED_IN_KERNEL: Cause = Cause {
     meaning: "A thread of QEMU is blocked in the kernel: it does not run and cannot be killed.",
     roles: &[Role::Hosting, Role::Source],
     scope: Scope::Vm,
-    usual: &[SymptomId::StuckStopping, SymptomId::Unresponsive],
-    possible: &[SymptomId::PausedUnexpectedly],
-    rare: &[SymptomId::Unspecified],
+    usual: &[SymptomId::StuckStopping, SymptomId::StuckTerminating, SymptomId::Unresponsive],
+    possible: &[
+        SymptomId::PausedUnexpectedly,
+        SymptomId::StuckMigrating,
+        SymptomId::MigrationFailed,
+        SymptomId::EvacuationBlocked,
+    ],
+    rare: &[SymptomId::Unspecified, SymptomId::StoppedUnexpectedly, SymptomId::ExcessiveMigrations],
     clues: &[
         Clue {
             group: "blocked",
@@ -56,8 +65,45 @@ pub const QEMU_BLOCKED_IN_KERNEL: Cause = Cause {
             look: Look::Vm(VmFact::QemuGone),
             text: "there is no QEMU that could be blocked",
         },
+        Clue {
+            group: "kill",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::DESTROY_DOMAIN]),
+                Fact::OneOf(CLASS, &[class::BUSY, class::TIMEOUT, class::STUCK]),
+            ]),
+            text: "libvirt cannot end QEMU, not even by a signal",
+        },
+        Clue {
+            group: "kill",
+            strength: Strength::Strong,
+            look: Look::All(&[
+                said(&[
+                    Fact::OneOf(OPERATION, &[operation::DESTROY_DOMAIN]),
+                    Fact::OneOf(CLASS, &[class::BUSY, class::TIMEOUT, class::STUCK]),
+                ]),
+                Look::Present(LauncherTerminating, &[]),
+            ]),
+            text: "libvirt cannot end QEMU, and its pod does not go",
+        },
+        Clue {
+            group: "pod",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::KUBELET, actor::RUNTIME]),
+                Fact::OneOf(OPERATION, &[operation::KILL_CONTAINER]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK]),
+            ]),
+            text: "a container of the pod cannot be ended",
+        },
+        Clue {
+            group: "blocked",
+            strength: Strength::Some,
+            look: Look::Happened(HungTask, &[]),
+            text: "tasks of the node have been blocked for minutes",
+        },
     ],
-    explains: &["QemuMonitorHung"],
+    explains: &["QemuMonitorHung", "ContainerRuntimeHung", "VolumeTeardownStuck"],
     advice: Advice {
         now: &[
             Step::Any(

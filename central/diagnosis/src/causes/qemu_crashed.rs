@@ -4,12 +4,13 @@
 //! `traps:`). An abort leaves no kernel line, so a clean log is only weakly against.
 
 use kulprit_model::{
-    FindingCode::{DomainFailed, MemcgOomKill, ProcessCrashed, QemuExited},
-    attribute::{EXIT_CODE, SIGNAL},
+    FindingCode::{DomainFailed, KvmGuestFault, LauncherOomKilled, MemcgOomKill, ProcessCrashed, QemuExited},
+    attribute::{ACTOR, CLASS, EXIT_CODE, OPERATION, SIGNAL, SIGNATURE},
+    said::{actor, class, operation},
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -22,9 +23,20 @@ pub const QEMU_CRASHED: Cause = Cause {
     meaning: "QEMU crashed: a segmentation fault, an abort, or an exit with an error.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
-    usual: &[SymptomId::StoppedUnexpectedly],
-    possible: &[SymptomId::Unresponsive],
-    rare: &[SymptomId::PausedUnexpectedly, SymptomId::Unspecified],
+    usual: &[SymptomId::StoppedUnexpectedly, SymptomId::InError, SymptomId::MigrationFailed],
+    possible: &[
+        SymptomId::Unresponsive,
+        SymptomId::StuckMigrating,
+        SymptomId::StuckStarting,
+        SymptomId::ExcessiveMigrations,
+        SymptomId::StuckTerminating,
+    ],
+    rare: &[
+        SymptomId::PausedUnexpectedly,
+        SymptomId::Unspecified,
+        SymptomId::StuckStopping,
+        SymptomId::EvacuationBlocked,
+    ],
     clues: &[
         Clue {
             group: "death",
@@ -79,6 +91,71 @@ pub const QEMU_CRASHED: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Vm(VmFact::QemuLives),
             text: "its QEMU is alive",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::QEMU]),
+                Fact::OneOf(OPERATION, &[operation::RUN_GUEST, operation::LOAD_STATE, operation::READ_WRITE]),
+                Fact::OneOf(CLASS, &[class::CRASHED]),
+                Fact::Not(SIGNATURE, &["domain-crash-assumed"]),
+            ]),
+            text: "QEMU's own last words tell of a fault",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::QEMU, actor::LIBVIRT]),
+                Fact::OneOf(
+                    OPERATION,
+                    &[operation::MONITOR, operation::RUN_GUEST, operation::MIGRATE, operation::MIGRATE_PREPARE],
+                ),
+                Fact::OneOf(CLASS, &[class::CRASHED]),
+            ]),
+            text: "QEMU ended without a word of why",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Hint,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::QEMU, actor::LIBVIRT]),
+                Fact::OneOf(OPERATION, &[operation::MONITOR]),
+                Fact::OneOf(CLASS, &[class::RESET]),
+            ]),
+            text: "the connection to QEMU's monitor broke",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::QEMU, actor::LIBVIRT, actor::LAUNCHER]),
+                Fact::OneOf(OPERATION, &[operation::START_DOMAIN]),
+                Fact::OneOf(CLASS, &[class::CRASHED]),
+            ]),
+            text: "QEMU ended when it started",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(
+                SIGNATURE,
+                &["kvm-internal-error", "qemu-assertion", "kvm-run-failed", "kvm-entry-failed"],
+            )]),
+            text: "QEMU or KVM could not go on with the guest",
+        },
+        Clue {
+            group: "kvm",
+            strength: Strength::Strong,
+            look: Look::Happened(KvmGuestFault, &[]),
+            text: "KVM could not run a vCPU of a guest",
+        },
+        Clue {
+            group: "other-death",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(LauncherOomKilled, &[]),
+            text: "a container of the launcher was killed for memory",
         },
     ],
     explains: &[],

@@ -4,12 +4,15 @@
 //! death on, and has no OOM line, does it name this cause. libvirt's own kill makes the domain `destroyed`, and no symptom.
 
 use kulprit_model::{
-    FindingCode::{DomainFailed, MemcgOomKill, NodeOomKill, ProcessCrashed, QemuExited},
-    attribute::{EXIT_CODE, SIGNAL},
+    FindingCode::{
+        DomainFailed, LauncherEvicted, LauncherOomKilled, MemcgOomKill, NodeOomKill, ProcessCrashed, QemuExited,
+    },
+    attribute::{ACTOR, CLASS, EXIT_CODE, SIGNAL, SIGNATURE},
+    said::{actor, class},
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -22,9 +25,14 @@ pub const QEMU_KILLED: Cause = Cause {
     meaning: "QEMU was ended by a signal that neither the OOM killer, libvirt nor a shutdown sent.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
-    usual: &[SymptomId::StoppedUnexpectedly],
-    possible: &[SymptomId::Unresponsive],
-    rare: &[SymptomId::Unspecified],
+    usual: &[SymptomId::StoppedUnexpectedly, SymptomId::InError, SymptomId::MigrationFailed],
+    possible: &[
+        SymptomId::Unresponsive,
+        SymptomId::StuckMigrating,
+        SymptomId::ExcessiveMigrations,
+        SymptomId::StuckTerminating,
+    ],
+    rare: &[SymptomId::Unspecified, SymptomId::StuckStopping, SymptomId::StuckStarting],
     clues: &[
         Clue {
             group: "death",
@@ -94,6 +102,30 @@ pub const QEMU_KILLED: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Vm(VmFact::QemuLives),
             text: "its QEMU is alive",
+        },
+        Clue {
+            group: "death",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(ACTOR, &[actor::QEMU]), Fact::OneOf(CLASS, &[class::KILLED])]),
+            text: "QEMU says that a signal ended it",
+        },
+        Clue {
+            group: "death",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["qemu-terminated-by-signal"])]),
+            text: "QEMU says that a signal from another process ended it",
+        },
+        Clue {
+            group: "other-death",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(LauncherOomKilled, &[]),
+            text: "a container of the launcher was killed for memory",
+        },
+        Clue {
+            group: "other-death",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(LauncherEvicted, &[]),
+            text: "the kubelet evicted the pod",
         },
     ],
     explains: &[],

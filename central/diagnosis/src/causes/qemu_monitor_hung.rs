@@ -3,10 +3,14 @@
 //! libvirt's control info (`occupied`, `error`) is a look that takes no job and disturbs nobody. It says `ok` for as long as
 //! nobody asks QEMU anything, so `ok` is weak; a QEMU that is stopped by a signal cannot answer, and is seen in procfs at once.
 
-use kulprit_model::FindingCode::{DomainControlError, DomainControlOccupied, QemuStopped};
+use kulprit_model::{
+    FindingCode::{DomainControlError, DomainControlOccupied, LibvirtUnresponsive, QemuStopped},
+    attribute::{ACTOR, CLASS, OPERATION},
+    said::{actor, class, operation},
+};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -16,9 +20,14 @@ pub const QEMU_MONITOR_HUNG: Cause = Cause {
     meaning: "QEMU is alive and does not answer libvirt's monitor commands.",
     roles: &[Role::Hosting, Role::Source],
     scope: Scope::Vm,
-    usual: &[SymptomId::StuckStopping, SymptomId::Unresponsive],
-    possible: &[],
-    rare: &[SymptomId::PausedUnexpectedly, SymptomId::Unspecified],
+    usual: &[SymptomId::StuckStopping, SymptomId::Unresponsive, SymptomId::StuckMigrating],
+    possible: &[
+        SymptomId::StuckTerminating,
+        SymptomId::MigrationFailed,
+        SymptomId::EvacuationBlocked,
+        SymptomId::StuckStarting,
+    ],
+    rare: &[SymptomId::PausedUnexpectedly, SymptomId::Unspecified, SymptomId::ExcessiveMigrations],
     clues: &[
         Clue {
             group: "monitor",
@@ -55,6 +64,35 @@ pub const QEMU_MONITOR_HUNG: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Vm(VmFact::QemuGone),
             text: "there is no QEMU that could answer",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::LIBVIRT, actor::LAUNCHER, actor::QEMU]),
+                Fact::OneOf(OPERATION, &[operation::MONITOR]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK, class::HELD]),
+            ]),
+            text: "a command to QEMU's monitor waits without an answer",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::HANDLER, actor::LAUNCHER]),
+                Fact::OneOf(
+                    OPERATION,
+                    &[operation::SYNC_VMI, operation::SHUTDOWN_DOMAIN, operation::CONNECT_LAUNCHER, operation::MONITOR],
+                ),
+                Fact::OneOf(CLASS, &[class::TIMEOUT]),
+            ]),
+            text: "the launcher does not answer virt-handler in time",
+        },
+        Clue {
+            group: "daemon",
+            strength: Strength::Against,
+            look: Look::Present(LibvirtUnresponsive, &[]),
+            text: "the libvirt daemon itself does not answer",
         },
     ],
     explains: &[],

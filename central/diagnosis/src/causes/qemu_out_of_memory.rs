@@ -4,14 +4,29 @@
 //! matter, and speaks against.
 
 use kulprit_model::{
-    FindingCode::{MemcgOomKill, NodeOomKill, QemuExited},
-    attribute::SIGNAL,
+    FindingCode::{LauncherEvicted, LauncherOomKilled, LimitNearGuestMemory, MemcgOomKill, NodeOomKill, QemuExited},
+    attribute::{ACTOR, CLASS, COMM, CONTAINER, OPERATION, SIGNAL},
+    said::{actor, class, operation},
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
+
+/// Processes of a launcher pod beside QEMU, as the kernel cuts their names (virt-launcher-monitor is `virt-launcher-m`).
+const BESIDE_QEMU: [&str; 10] = [
+    "virt-launcher",
+    "virt-launcher-m",
+    "virtqemud",
+    "libvirtd",
+    "virtlogd",
+    "rpc-virtqemud",
+    "rpc-libvirtd",
+    "swtpm",
+    "passt",
+    "virtiofsd",
+];
 
 /// QEMU was killed because the memory cgroup it runs in reached its limit.
 pub const QEMU_OUT_OF_MEMORY: Cause = Cause {
@@ -19,14 +34,19 @@ pub const QEMU_OUT_OF_MEMORY: Cause = Cause {
     meaning: "QEMU was killed because the memory cgroup it runs in reached its limit.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
-    usual: &[SymptomId::StoppedUnexpectedly],
-    possible: &[SymptomId::Unresponsive],
-    rare: &[SymptomId::Unspecified],
+    usual: &[SymptomId::StoppedUnexpectedly, SymptomId::InError, SymptomId::MigrationFailed],
+    possible: &[
+        SymptomId::Unresponsive,
+        SymptomId::StuckMigrating,
+        SymptomId::ExcessiveMigrations,
+        SymptomId::StuckStarting,
+    ],
+    rare: &[SymptomId::Unspecified, SymptomId::StuckTerminating],
     clues: &[
         Clue {
             group: "oom",
             strength: Strength::Proof,
-            look: Look::Happened(MemcgOomKill, &[Fact::Own]),
+            look: Look::Happened(MemcgOomKill, &[Fact::Own, Fact::Not(COMM, &BESIDE_QEMU)]),
             text: "the kernel killed QEMU because its memory cgroup reached its limit",
         },
         Clue {
@@ -59,8 +79,43 @@ pub const QEMU_OUT_OF_MEMORY: Cause = Cause {
             look: Look::Vm(VmFact::QemuLives),
             text: "its QEMU is alive",
         },
+        Clue {
+            group: "oom",
+            strength: Strength::Strong,
+            look: Look::Present(LauncherOomKilled, &[Fact::OneOf(CONTAINER, &["compute"])]),
+            text: "the container that QEMU runs in says OOMKilled",
+        },
+        Clue {
+            group: "oom",
+            strength: Strength::Strong,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::KERNEL, actor::KUBELET]),
+                Fact::OneOf(OPERATION, &[operation::RUN_GUEST]),
+                Fact::OneOf(CLASS, &[class::KILLED, class::OUT_OF_MEMORY]),
+                Fact::Own,
+            ]),
+            text: "an OOM kill of the pod is reported",
+        },
+        Clue {
+            group: "room",
+            strength: Strength::Some,
+            look: Look::Present(LimitNearGuestMemory, &[]),
+            text: "the pod's memory limit leaves no room for QEMU beside the guest",
+        },
+        Clue {
+            group: "other-process",
+            strength: Strength::StronglyAgainst,
+            look: Look::Happened(MemcgOomKill, &[Fact::Own, Fact::OneOf(COMM, &BESIDE_QEMU)]),
+            text: "it was another process of the pod that was killed",
+        },
+        Clue {
+            group: "eviction",
+            strength: Strength::Against,
+            look: Look::Present(LauncherEvicted, &[]),
+            text: "the kubelet evicted the pod",
+        },
     ],
-    explains: &[],
+    explains: &["QemuKilled", "QemuCrashed"],
     advice: Advice {
         now: &[
             Step::Standalone(

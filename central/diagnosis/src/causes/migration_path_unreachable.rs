@@ -1,0 +1,136 @@
+//! `MigrationPathUnreachable`: source and target cannot speak to each other on the migration's ports: firewall,
+//! NetworkPolicy, route, a migration network that one of them lacks. Blocked from the start nothing is copied and
+//! nothing is logged: SYN-SENT and zero bytes are the evidence. A migration that copies anything from round to round
+//! has a path.
+
+use kulprit_model::{
+    FindingCode::{
+        MigrationDirtying, MigrationNoBytes, MigrationPeerSilent, MigrationProgressing, MigrationTargetFailed,
+        MtuMismatch, PacketFilterDrops,
+    },
+    attribute::{CLASS, OPERATION},
+    said::{class, operation},
+};
+
+use crate::{
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    symptom::SymptomId,
+};
+
+/// The source of the migration cannot reach the target on the migration's ports.
+pub const MIGRATION_PATH_UNREACHABLE: Cause = Cause {
+    id: "MigrationPathUnreachable",
+    meaning: "The source of the migration cannot reach the target on the migration's ports.",
+    roles: &[Role::Path],
+    scope: Scope::Path,
+    usual: &[SymptomId::StuckMigrating, SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
+    possible: &[SymptomId::ExcessiveMigrations, SymptomId::Unspecified],
+    rare: &[SymptomId::Unresponsive],
+    clues: &[
+        Clue {
+            group: "peer",
+            strength: Strength::Proof,
+            look: Look::Present(MigrationPeerSilent, &[]),
+            text: "connections to the other node get no answer",
+        },
+        Clue {
+            group: "filter",
+            strength: Strength::Strong,
+            look: Look::Present(PacketFilterDrops, &[]),
+            text: "a packet filter drops what the migration needs",
+        },
+        Clue {
+            group: "bytes",
+            strength: Strength::Strong,
+            look: Look::Present(MigrationNoBytes, &[]),
+            text: "the migration runs and has copied nothing",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::CONNECT_PEER]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT, class::REFUSED, class::UNREACHABLE, class::RESET, class::NAME]),
+            ]),
+            text: "one end could not connect to the other",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::MIGRATE, operation::MIGRATE_PREPARE, operation::MIGRATE_FINISH]),
+                Fact::OneOf(CLASS, &[class::UNREACHABLE, class::REFUSED, class::TIMEOUT]),
+            ]),
+            text: "the migration failed on its connection",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::MIGRATE]),
+                Fact::OneOf(CLASS, &[class::RESET, class::STUCK]),
+            ]),
+            text: "the migration's connection broke or stood still",
+        },
+        Clue {
+            group: "bytes",
+            strength: Strength::Against,
+            look: Look::Absent(MigrationNoBytes),
+            text: "the migration copies",
+        },
+        Clue {
+            group: "progress",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(MigrationProgressing, &[]),
+            text: "the migration gets nearer to its end",
+        },
+        Clue {
+            group: "progress",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(MigrationDirtying, &[]),
+            text: "the migration copies, the guest dirties its memory as fast",
+        },
+        Clue {
+            group: "mtu",
+            strength: Strength::Against,
+            look: Look::Present(MtuMismatch, &[]),
+            text: "small packets pass, large ones do not",
+        },
+        Clue {
+            group: "target",
+            strength: Strength::Against,
+            look: Look::Present(MigrationTargetFailed, &[]),
+            text: "the target pod itself failed",
+        },
+    ],
+    explains: &[],
+    advice: Advice {
+        now: &[
+            Step::KubeVirt(
+                "kubectl get vmi -n {namespace} {vm} -o \
+                 jsonpath='{.status.migrationState.targetNodeAddress} \
+                 {.status.migrationState.targetDirectMigrationNodePorts}'",
+            ),
+            Step::KubeVirt(
+                "kubectl exec -n kubevirt VIRT_HANDLER_OF_SOURCE -- curl -m 3 -vk \
+                 https://TARGET_ADDRESS:PORT   # refused or silent?",
+            ),
+            Step::KubeVirt(
+                "kubectl get networkpolicy -A; kubectl get kubevirt -n kubevirt kubevirt -o \
+                 jsonpath='{.spec.configuration.migrations.network}'",
+            ),
+        ],
+        check: &[
+            Step::Any(
+                "nft list ruleset | grep -E 'drop|reject'; iptables-save | grep -E 'DROP|REJECT'   # on \
+                 both nodes",
+            ),
+            Step::Any("nsenter -t $(pgrep -f virt-handler | head -1) -n ss -tnpi | grep -E 'SYN-SENT|retrans'"),
+        ],
+        prevent: &[Step::Any(
+            "allow TCP between virt-handler pods of all nodes (ports are random), and 49152–49215 on \
+                 a migration network of its own; test the path before a drain",
+        )],
+    },
+    runbook_item: "network connectivity",
+};

@@ -1,0 +1,103 @@
+//! `NodeUnderMaintenance`: somebody cordons, drains or evacuates the node on purpose: migrations and a VM that is to
+//! leave are what was asked for. That a VM cannot leave has a cause of its own, this one says who wants it to.
+
+use kulprit_model::{
+    FindingCode::{EvictionPending, MigrationsMany, NodeCordoned},
+    attribute::{ACTOR, CLASS, INITIATOR, OPERATION},
+    said::{actor, class, operation},
+};
+
+use crate::{
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    symptom::SymptomId,
+};
+
+/// The node is cordoned, drained or evacuated on purpose.
+pub const NODE_UNDER_MAINTENANCE: Cause = Cause {
+    id: "NodeUnderMaintenance",
+    meaning: "The node is cordoned, drained or evacuated on purpose.",
+    roles: &[Role::Hosting, Role::Source],
+    scope: Scope::Node,
+    usual: &[SymptomId::ExcessiveMigrations, SymptomId::StuckMigrating, SymptomId::EvacuationBlocked],
+    possible: &[SymptomId::MigrationFailed, SymptomId::StuckStarting, SymptomId::Unspecified],
+    rare: &[SymptomId::StuckTerminating, SymptomId::StuckStopping, SymptomId::StoppedUnexpectedly, SymptomId::InError],
+    clues: &[
+        Clue {
+            group: "cordon",
+            strength: Strength::Good,
+            look: Look::Present(NodeCordoned, &[]),
+            text: "the node is cordoned, drained or marked for maintenance",
+        },
+        Clue {
+            group: "cordon",
+            strength: Strength::Strong,
+            look: Look::All(&[Look::Present(NodeCordoned, &[]), Look::Present(EvictionPending, &[])]),
+            text: "the node is cordoned, and the VM is to leave it",
+        },
+        Clue {
+            group: "evacuation",
+            strength: Strength::Some,
+            look: Look::Present(EvictionPending, &[]),
+            text: "the VM is to leave its node",
+        },
+        Clue {
+            group: "initiator",
+            strength: Strength::Strong,
+            look: Look::Present(MigrationsMany, &[Fact::OneOf(INITIATOR, &["evacuation"])]),
+            text: "evacuations asked for most of its migrations",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::API_SERVER, actor::CONTROLLER, actor::CONTROLLER_MANAGER]),
+                Fact::OneOf(OPERATION, &[operation::EVICT_POD]),
+                Fact::OneOf(CLASS, &[class::CANCELLED, class::QUOTA, class::HELD]),
+            ]),
+            text: "somebody evicts the pod",
+        },
+        Clue {
+            group: "cordon",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(NodeCordoned),
+            text: "the node takes new pods",
+        },
+        Clue {
+            group: "initiator",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(MigrationsMany, &[Fact::Not(INITIATOR, &["evacuation"])]),
+            text: "it was not evacuations that asked for its migrations",
+        },
+        Clue {
+            group: "kubernetes",
+            strength: Strength::StronglyAgainst,
+            look: Look::Vm(VmFact::Standalone),
+            text: "libvirt alone runs this VM, no pod of it has to start or to go",
+        },
+    ],
+    explains: &[],
+    advice: Advice {
+        now: &[
+            Step::KubeVirt(
+                "kubectl get node {node} -o jsonpath='{.spec.unschedulable}{\"\\n\"}{.spec.taints}'   # \
+                 who drains it, and does it still have to",
+            ),
+            Step::KubeVirt("kubectl uncordon {node}   # if the maintenance is over"),
+        ],
+        check: &[
+            Step::KubeVirt(
+                "kubectl get vmim -A --sort-by=.metadata.creationTimestamp | tail -n 20   # \
+                 kubevirt-evacuation-…: made by the drain",
+            ),
+            Step::KubeVirt(
+                "kubectl get vmi -n {namespace} {vm} -o \
+                 jsonpath='{.status.evacuationNodeName}{\"\\n\"}{.spec.evictionStrategy}'",
+            ),
+        ],
+        prevent: &[Step::Any(
+            "drain node after node, and only with room for its VMs elsewhere; evictionStrategy \
+                 LiveMigrateIfPossible for VMs that cannot migrate",
+        )],
+    },
+    runbook_item: "maintenance mode",
+};
