@@ -4,9 +4,10 @@
 //! life (start, stop, pause by a user, save, restore, migration, snapshot) shows none, and a node whose agent is silent raises
 //! none: nothing is known of it.
 
+pub(crate) mod kubevirt;
 mod rules;
 
-pub use rules::symptoms;
+pub use rules::{symptom_of, symptoms};
 
 /// The symptoms of the catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,16 +1,20 @@
-//! Builders for snapshots in tests: a node `n1` with one VM `db-0` that is well, and what can befall it.
+//! Builders for snapshots in tests: a node `n1` with one VM `db-0` that is well, and what can befall it; as a plain libvirt
+//! domain, or (`in_kubernetes`) as a VM of KubeVirt with objects, a second node and migrations.
 //!
 //! Every time is seconds before the moment of asking, [`NOW`]. A healthy node has every state that its probes own looked at and
 //! absent, since an hour.
 
+use kulprit_cluster::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationLife, PodRef};
 use kulprit_model::{
-    Attributes, Disk, Domain, Evidence, FindingCode, Moment, Occurrence, Qemu, State, Status, Subject,
+    Attributes, Disk, Domain, Evidence, Finding, FindingCode, Moment, Occurrence, Qemu, Side, State, Status, Subject,
+    attribute::{ACTOR, CLASS, OPERATION},
     catalogue::{CATALOGUE, Kind},
     subject::SubjectType,
 };
 
 use crate::{
-    Attribution, NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView, attribute, libvirt, symptoms,
+    Attribution, NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView, attribute, libvirt, symptom_of,
+    symptoms,
 };
 
 /// The moment of asking, Unix time in microseconds: 2026-03-01T10:15:00Z.
@@ -237,6 +241,178 @@ impl World {
         let subject = SymptomSubject::Node { node: "n1".to_owned() };
         let found = self.symptoms().into_iter().find(|symptom| symptom.subject == subject);
         attribute(&self.snapshot, &found.expect("the node shows a symptom"))
+    }
+}
+
+/// What an error text says, without its signature.
+pub(crate) fn said(actor: &str, operation: &str, class: &str) -> Attributes {
+    Attributes::new().with(ACTOR, actor).with(OPERATION, operation).with(CLASS, class)
+}
+
+/// The VM `prod/db-0` as Kubernetes has it: running on `n1`, with one launcher pod and one claim.
+pub(crate) fn mk_cluster_vm() -> ClusterVm {
+    ClusterVm {
+        namespace: "prod".to_owned(),
+        name: "db-0".to_owned(),
+        uid: UID.to_owned(),
+        uids: vec![UID.to_owned(), "0b2c0b2c-0000-4000-8000-0000000000aa".to_owned()],
+        pods: vec![PodRef {
+            namespace: "prod".to_owned(),
+            name: "virt-launcher-db-0-abcde".to_owned(),
+            uid: Some("0b2c0b2c-0000-4000-8000-0000000000bb".to_owned()),
+            node: Some("n1".to_owned()),
+            side: Side::Hosting,
+        }],
+        volumes: vec!["rootdisk".to_owned(), "db-0-rootdisk".to_owned(), "pvc-0b2c0b2c-cc".to_owned()],
+        images: vec!["registry.example/kubevirt/virt-launcher:v1.6.0".to_owned()],
+        hosting: Some("n1".to_owned()),
+        life: Life {
+            has_vm: true,
+            has_vmi: true,
+            printable_status: Some("Running".to_owned()),
+            wants_to_run: Some(true),
+            phase: Some("Running".to_owned()),
+            phase_since_usec: Some(ago(HOUR).wall_usec),
+            created_usec: Some(ago(HOUR).wall_usec),
+            grace_secs: Some(30),
+            launcher_phase: Some("Running".to_owned()),
+            ..Life::default()
+        },
+        ..ClusterVm::default()
+    }
+}
+
+/// A cluster in which the VM `db-0` runs on `n1`; see [`mk_cluster_vm`]. The other VM stays a stranger to Kubernetes.
+impl World {
+    pub(crate) fn in_kubernetes(self) -> Self {
+        let mut world = self.kubevirt();
+        world.snapshot.cluster_vms = vec![mk_cluster_vm()];
+        world.snapshot.cluster_nodes = vec![ClusterNode { name: "n1".to_owned(), findings: Vec::new() }];
+        world
+    }
+
+    /// The same with a second node `n2`, as well as `n1`, without VMs.
+    pub(crate) fn with_second_node(mut self) -> Self {
+        let mut second = self.node().clone();
+        second.name = "n2".to_owned();
+        second.vms.clear();
+        second.occurrences.clear();
+        second.states.retain(|state| state.subject.vm_uid().is_none());
+        self.snapshot.nodes.push(second);
+        self.snapshot.cluster_nodes.push(ClusterNode { name: "n2".to_owned(), findings: Vec::new() });
+        self
+    }
+
+    pub(crate) fn cluster_vm(&mut self) -> &mut ClusterVm {
+        &mut self.snapshot.cluster_vms[0]
+    }
+
+    pub(crate) fn life(mut self, change: impl FnOnce(&mut Life)) -> Self {
+        change(&mut self.cluster_vm().life);
+        self
+    }
+
+    /// In a phase of its start for so many seconds; it has a pod on `n1`, and no QEMU yet.
+    pub(crate) fn starting(mut self, phase: &str, secs: i64) -> Self {
+        let vm = self.vm();
+        vm.qemu = None;
+        vm.domain = None;
+        self.node().states.retain(|state| state.subject != Subject::vm(UID));
+        self.life(|life| {
+            life.printable_status = Some("Starting".to_owned());
+            life.printable_since_usec = Some(ago(secs).wall_usec);
+            life.phase = Some(phase.to_owned());
+            life.phase_since_usec = Some(ago(secs).wall_usec);
+            life.created_usec = Some(ago(secs + 5).wall_usec);
+            life.launcher_phase = Some("Pending".to_owned());
+        })
+    }
+
+    /// Migrating from `n1` to `n2`, in a phase for so many seconds; `Failed` makes it a failed one.
+    pub(crate) fn migrating(self, phase: &str, secs: i64) -> Self {
+        let mut world = if self.snapshot.nodes.len() < 2 { self.with_second_node() } else { self };
+        let is_failed = phase == "Failed";
+        let vm = world.cluster_vm();
+        vm.source = Some("n1".to_owned());
+        vm.target = Some("n2".to_owned());
+        vm.pods[0].side = Side::Source;
+        vm.pods.push(PodRef {
+            namespace: "prod".to_owned(),
+            name: "virt-launcher-db-0-fghij".to_owned(),
+            uid: Some("0b2c0b2c-0000-4000-8000-0000000000dd".to_owned()),
+            node: Some("n2".to_owned()),
+            side: Side::Target,
+        });
+        vm.life.migration = Some(MigrationLife {
+            name: "db-0-mig-1".to_owned(),
+            uid: None,
+            phase: Some(phase.to_owned()),
+            phase_since_usec: Some(ago(secs).wall_usec),
+            created_usec: Some(ago(secs + 60).wall_usec),
+            started_usec: Some(ago(secs + 30).wall_usec),
+            ended_usec: is_failed.then(|| ago(secs).wall_usec),
+            outcome: is_failed.then_some(false),
+            ..MigrationLife::default()
+        });
+        world
+    }
+
+    /// A state that Kubernetes' objects show of the VM, on a side or a node if that is certain.
+    pub(crate) fn shown(
+        mut self,
+        side: Option<Side>,
+        node: Option<&str>,
+        code: FindingCode,
+        status: Status,
+        since_secs: i64,
+        attributes: Attributes,
+    ) -> Self {
+        let state = State { attributes, ..mk_state(code, Subject::vm(UID), status, since_secs) };
+        let finding = ClusterFinding { side, node: node.map(ToOwned::to_owned), finding: Finding::State(state) };
+        self.cluster_vm().findings.push(finding);
+        self
+    }
+
+    /// The same, present and of no certain place.
+    pub(crate) fn cluster_has(self, code: FindingCode, since_secs: i64, attributes: Attributes) -> Self {
+        self.shown(None, None, code, Status::Present, since_secs, attributes)
+    }
+
+    /// An event or a condition about the VM says that something failed.
+    pub(crate) fn vm_said(mut self, side: Option<Side>, node: Option<&str>, secs: i64, attributes: Attributes) -> Self {
+        let said = mk_occurrence(FindingCode::ErrorSaid, Subject::vm(UID), secs, attributes);
+        let finding = ClusterFinding { side, node: node.map(ToOwned::to_owned), finding: Finding::Occurrence(said) };
+        self.cluster_vm().findings.push(finding);
+        self
+    }
+
+    /// A log of a node says that something failed; whose it is, if its attributes name a pod, a volume or a VM, the scene tells.
+    pub(crate) fn node_said(mut self, node: &str, secs: i64, attributes: Attributes) -> Self {
+        let said = mk_occurrence(FindingCode::ErrorSaid, Subject::Node, secs, attributes);
+        let view = self.snapshot.nodes.iter_mut().find(|view| view.name == node).expect("the world has this node");
+        view.occurrences.push(said);
+        self
+    }
+
+    /// A state of any subject on a node of that name, replacing what was known of it.
+    pub(crate) fn set_on(mut self, node: &str, state: State) -> Self {
+        let view = self.snapshot.nodes.iter_mut().find(|view| view.name == node).expect("the world has this node");
+        view.states.retain(|old| (old.code, &old.subject) != (state.code, &state.subject));
+        view.states.push(state);
+        self
+    }
+
+    /// A state that a Node object shows, present.
+    pub(crate) fn node_shown(mut self, node: &str, code: FindingCode, since_secs: i64, attributes: Attributes) -> Self {
+        let state = State { attributes, ..mk_state(code, Subject::Node, Status::Present, since_secs) };
+        let of = self.snapshot.cluster_nodes.iter_mut().find(|of| of.name == node).expect("the world has this node");
+        of.findings.push(Finding::State(state));
+        self
+    }
+
+    /// The answer for the VM `db-0` of the cluster as if it had been named, with its migration if that is named too.
+    pub(crate) fn why_named(&self, migration: Option<&str>) -> Attribution {
+        attribute(&self.snapshot, &symptom_of(&self.snapshot, UID, migration, true))
     }
 }
 

@@ -1,15 +1,20 @@
-//! The rules from findings and libvirt's states to symptoms, for VMs that libvirt runs.
+//! The rules from findings and libvirt's states to symptoms, and how they are joined with what Kubernetes shows of a VM.
 //!
 //! The onset of a symptom is the moment from which things were not as they should be: for a stop, when the guest's or QEMU's time
 //! to end was over, not when somebody asked. What began between the two can be the cause.
 
+use kulprit_cluster::ClusterVm;
 use kulprit_model::{
     Domain, FindingCode, Moment, Occurrence, Severity, State, Status, Subject,
     attribute::{EXIT_CODE, SIGNAL},
 };
 
-use super::{Symptom, SymptomId, SymptomSubject};
+use super::{
+    Symptom, SymptomId, SymptomSubject,
+    kubevirt::{Clocks, Found},
+};
 use crate::{
+    identity::Identity,
     libvirt,
     snapshot::{NodeView, Settings, Snapshot, VmView},
     words,
@@ -22,30 +27,116 @@ const STARTING_UP_LIMIT_USEC: i64 = 300_000_000;
 /// libvirt reports the end of a QEMU about 2 s after it; only what it has not noticed by then is strange.
 const EXIT_SETTLE_USEC: i64 = 10_000_000;
 
-/// The symptoms of every node that reports, sorted by (node, node before VMs, UID).
+/// The symptoms of every VM of the cluster, of every other VM on a node that reports, and of those nodes themselves, sorted by
+/// (node, node before VMs, UID).
 #[must_use]
 pub fn symptoms(snapshot: &Snapshot) -> Vec<Symptom> {
     let mut symptoms: Vec<Symptom> = Vec::new();
+    for vm in &snapshot.cluster_vms {
+        symptoms.extend(of_cluster_vm(snapshot, vm, None, false));
+    }
+    let in_cluster: Vec<Identity<'_>> = snapshot.cluster_vms.iter().map(Identity::of_cluster_vm).collect();
     for node in snapshot.nodes.iter().filter(|node| node.is_reporting) {
         symptoms.extend(of_node(node));
-        for vm in &node.vms {
-            let look = VmLook { node, vm, settings: &snapshot.settings, now_usec: snapshot.reference_wall_usec };
-            let found = look
-                .stopped_unexpectedly()
-                .or_else(|| look.stuck_stopping())
-                .or_else(|| look.paused_unexpectedly())
-                .or_else(|| look.unresponsive());
-            symptoms.extend(found.map(|(id, since_usec, text)| Symptom {
-                subject: SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() },
-                id,
-                since_wall_usec: Some(since_usec),
-                text,
-                migration: None,
-            }));
+        for vm in node.vms.iter().filter(|vm| !in_cluster.iter().any(|known| known.is_view(vm))) {
+            symptoms.extend(of_view(snapshot, node, vm));
         }
     }
     symptoms.sort_by(|a, b| sort_key(&a.subject).cmp(&sort_key(&b.subject)));
     symptoms
+}
+
+/// The symptom of one VM, whatever it is: `Unspecified` where none can be derived or nothing is wrong. `migration` names the one
+/// that is asked about, and makes it a migration's symptom. `is_named`: somebody asks about this VM, so that states which are
+/// normal for moments count sooner, and without times at once.
+#[must_use]
+pub fn symptom_of(snapshot: &Snapshot, uid: &str, migration: Option<&str>, is_named: bool) -> Symptom {
+    if let Some(vm) = snapshot.cluster_vm(uid) {
+        return of_cluster_vm(snapshot, vm, migration, is_named).unwrap_or_else(|| Symptom {
+            subject: subject_of(vm),
+            id: SymptomId::Unspecified,
+            since_wall_usec: None,
+            text: match (&vm.life.printable_status, &vm.life.phase) {
+                (Some(status), _) => format!("the VM shows no symptom; it is {status}"),
+                (None, Some(phase)) => format!("the VM shows no symptom; its VMI is {phase}"),
+                (None, None) => "whether the VM shows a symptom is not known: no status of it was seen".to_owned(),
+            },
+            migration: migration.map(ToOwned::to_owned),
+        });
+    }
+    let known = snapshot.nodes.iter().find_map(|node| Some((node, node.vm(uid)?)));
+    let of_host = known.filter(|(node, _)| node.is_reporting).and_then(|(node, vm)| of_view(snapshot, node, vm));
+    of_host.unwrap_or_else(|| Symptom {
+        subject: SymptomSubject::Vm {
+            node: known.map(|(node, _)| node.name.clone()).unwrap_or_default(),
+            uid: uid.to_owned(),
+        },
+        id: SymptomId::Unspecified,
+        since_wall_usec: None,
+        text: "the VM shows no symptom that could be seen".to_owned(),
+        migration: migration.map(ToOwned::to_owned),
+    })
+}
+
+fn subject_of(vm: &ClusterVm) -> SymptomSubject {
+    let node = vm.hosting.as_ref().or(vm.source.as_ref()).or(vm.target.as_ref());
+    SymptomSubject::Vm { node: node.cloned().unwrap_or_default(), uid: vm.uid.clone() }
+}
+
+/// A VM that libvirt alone runs, or that Kubernetes was not asked about.
+fn of_view(snapshot: &Snapshot, node: &NodeView, vm: &VmView) -> Option<Symptom> {
+    let look = VmLook::new(snapshot, node, vm);
+    let found = look
+        .stopped_unexpectedly()
+        .or_else(|| look.stuck_stopping())
+        .or_else(|| look.paused_unexpectedly())
+        .or_else(|| look.unresponsive());
+    found.map(|(id, since_usec, text)| Symptom {
+        subject: SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() },
+        id,
+        since_wall_usec: Some(since_usec),
+        text,
+        migration: None,
+    })
+}
+
+/// A VM of the cluster: what its objects show, joined with what its hosts do. A migration that is named comes first, then the VM's
+/// own way to start and to end, then migrations, and last a host side that is hung while the VM is shown running.
+fn of_cluster_vm(snapshot: &Snapshot, vm: &ClusterVm, migration: Option<&str>, is_named: bool) -> Option<Symptom> {
+    let clocks = Clocks::new(snapshot, vm, is_named);
+    let symptom = |found: Found| Symptom {
+        subject: subject_of(vm),
+        id: found.id,
+        since_wall_usec: found.since_usec,
+        text: found.text,
+        migration: found.migration,
+    };
+    if let Some(name) = migration {
+        return clocks
+            .of_named_migration(name)
+            .map(|found| Symptom { migration: Some(name.to_owned()), ..symptom(found) });
+    }
+    let me = Identity::of_cluster_vm(vm);
+    let looks: Vec<VmLook<'_>> = snapshot
+        .nodes
+        .iter()
+        .filter(|node| node.is_reporting && vm.hosting.as_ref().is_none_or(|hosting| *hosting == node.name))
+        .flat_map(|node| node.vms.iter().filter(|view| me.is_view(view)).map(move |view| (node, view)))
+        .map(|(node, view)| VmLook::new(snapshot, node, view))
+        .collect();
+    let of_host = |(id, since_usec, text): OfHost| Found { id, since_usec: Some(since_usec), text, migration: None };
+    let is_up = vm.life.phase.as_deref().is_none_or(|phase| phase == "Running");
+    let stopped_or_paused = || {
+        looks.iter().find_map(|look| look.stopped_unexpectedly().or_else(|| look.paused_unexpectedly())).map(of_host)
+    };
+    let hung = || looks.iter().find_map(|look| look.stuck_stopping().or_else(|| look.unresponsive())).map(of_host);
+    clocks
+        .most_telling()
+        .or_else(|| if is_up { stopped_or_paused() } else { None })
+        .or_else(|| clocks.of_migrations())
+        .or_else(|| if is_up { hung() } else { None })
+        .or_else(|| clocks.unresponsive())
+        .map(symptom)
 }
 
 fn sort_key(subject: &SymptomSubject) -> (&str, Option<&str>) {
@@ -88,7 +179,7 @@ fn sentence(meaning: &str) -> &str {
 }
 
 /// A symptom's id, onset (Unix time, microseconds) and text.
-type Found = (SymptomId, i64, String);
+type OfHost = (SymptomId, i64, String);
 
 struct VmLook<'a> {
     node: &'a NodeView,
@@ -98,6 +189,10 @@ struct VmLook<'a> {
 }
 
 impl<'a> VmLook<'a> {
+    const fn new(snapshot: &'a Snapshot, node: &'a NodeView, vm: &'a VmView) -> Self {
+        Self { node, vm, settings: &snapshot.settings, now_usec: snapshot.reference_wall_usec }
+    }
+
     /// A state of this VM or of its QEMU process, if it is present.
     fn present(&self, code: FindingCode) -> Option<&'a State> {
         self.node
@@ -151,7 +246,7 @@ impl<'a> VmLook<'a> {
         self.vm.domain.as_ref().filter(|domain| states.contains(&domain.state))
     }
 
-    fn stuck_stopping(&self) -> Option<Found> {
+    fn stuck_stopping(&self) -> Option<OfHost> {
         let found = |since_usec, text| Some((SymptomId::StuckStopping, since_usec, text));
         let Settings { shutdown_grace_usec, stop_margin_usec, kill_grace_usec, .. } = *self.settings;
         if let Some(state) = self.present(FindingCode::QemuTerminationPending) {
@@ -183,7 +278,7 @@ impl<'a> VmLook<'a> {
         None
     }
 
-    fn paused_unexpectedly(&self) -> Option<Found> {
+    fn paused_unexpectedly(&self) -> Option<OfHost> {
         let domain = self.domain_in(&[libvirt::PAUSED])?;
         let is_unexpected = match domain.reason {
             libvirt::PAUSED_IO_ERROR
@@ -198,7 +293,7 @@ impl<'a> VmLook<'a> {
         is_unexpected.then_some((SymptomId::PausedUnexpectedly, domain.since.wall_usec, text))
     }
 
-    fn stopped_unexpectedly(&self) -> Option<Found> {
+    fn stopped_unexpectedly(&self) -> Option<OfHost> {
         if self.vm.qemu.is_some() && self.domain_in(&[libvirt::CRASHED]).is_none() {
             return None;
         }
@@ -228,7 +323,7 @@ impl<'a> VmLook<'a> {
 
     /// A VM of which libvirt knows nothing any more: a transient domain is gone once its QEMU is, wanted or not. Only libvirt's
     /// own word that it failed, or a signal that nobody ends a QEMU with, makes that a symptom, for as long as it is news.
-    fn vanished(&self, exit: Option<&Occurrence>) -> Option<Found> {
+    fn vanished(&self, exit: Option<&Occurrence>) -> Option<OfHost> {
         let failed = self.last(FindingCode::DomainFailed);
         let crashed = exit
             .filter(|exit| exit.attributes.get(SIGNAL).is_some_and(|signal| !matches!(signal, "1" | "2" | "9" | "15")));
@@ -242,7 +337,7 @@ impl<'a> VmLook<'a> {
         is_news.then_some((SymptomId::StoppedUnexpectedly, at.wall_usec, text))
     }
 
-    fn unresponsive(&self) -> Option<Found> {
+    fn unresponsive(&self) -> Option<OfHost> {
         let found = |since: Moment, text: String| Some((SymptomId::Unresponsive, since.wall_usec, text));
         let is_shown_off = self.vm.domain.as_ref().is_some_and(|domain| !is_active(domain));
         if !is_shown_off {
