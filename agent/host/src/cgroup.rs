@@ -4,7 +4,11 @@
 //! name the kubelet gives its cgroup, whatever driver and runtime made it. Sources: `cgroups(7)`, `proc_pid_cgroup(5)`,
 //! kernel `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
 
+mod controllers;
+
 use std::path::Path;
+
+pub use controllers::{CpuThrottling, PidsCgroup, controller_directories, parse_cpu_stat, read_pids_cgroup};
 
 use crate::{HostRoot, Malformed, ReadError};
 
