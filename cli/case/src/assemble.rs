@@ -10,7 +10,7 @@ use kulprit_diagnosis::{NodeView, VmView};
 use kulprit_judge::{OccurrenceVerdict, StateVerdict, Verdict};
 use kulprit_model::{
     Attributes, Domain, Evidence, Finding, FindingCode, Moment, Occurrence, Qemu, State, Status, Subject,
-    attribute::{READ_FROM_USEC, READ_UNTIL_USEC},
+    attribute::{POD, READ_FROM_USEC, READ_UNTIL_USEC, VMI, VOLUME},
 };
 
 use crate::gathered::{Gathered, LauncherSeen, Span};
@@ -85,7 +85,7 @@ impl Names {
 
 /// The view of one node; `at` is the moment of asking.
 pub(crate) fn node_view(name: String, gathered: Gathered, names: &Names, at: Moment) -> NodeView {
-    let Gathered { verdicts, qemus, domains, launchers, spans, mut looked, problems: _ } = gathered;
+    let Gathered { verdicts, qemus, domains, launchers, spans, mut looked, problems: _, kept: _ } = gathered;
     let mut states: BTreeMap<(FindingCode, Subject), State> = BTreeMap::new();
     let mut occurrences = Occurrences::default();
     for verdict in verdicts {
@@ -119,16 +119,32 @@ pub(crate) fn node_view(name: String, gathered: Gathered, names: &Names, at: Mom
     }
 }
 
-/// What a log says that is of no known node: each VM gets what its own pods say.
-pub(crate) fn findings_of_vm(gathered: Vec<Verdict>, names: &Names) -> Vec<ClusterFinding> {
+/// What pods say of whom nobody knows the node: it goes to each VM that the text names, and to the only VM there is.
+pub(crate) fn add_unplaced(vms: &mut [ClusterVm], verdicts: Vec<Verdict>, names: &Names) {
     let mut occurrences = Occurrences::default();
-    for verdict in gathered {
+    for verdict in verdicts {
         if let Verdict::Occurrence(verdict) = verdict {
             occurrences.add(verdict, names);
         }
     }
-    let finding = |occurrence| ClusterFinding { side: None, node: None, finding: Finding::Occurrence(occurrence) };
-    occurrences.into_sorted().into_iter().map(finding).collect()
+    let is_alone = vms.len() == 1;
+    for occurrence in occurrences.into_sorted() {
+        for vm in vms.iter_mut().filter(|vm| is_alone || is_named(vm, &occurrence)) {
+            let finding = Finding::Occurrence(occurrence.clone());
+            vm.findings.push(ClusterFinding { side: None, node: None, finding });
+        }
+    }
+}
+
+/// Whether an occurrence names a VM, one of its pods or one of its volumes.
+fn is_named(vm: &ClusterVm, occurrence: &Occurrence) -> bool {
+    let last = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
+    let named = |key| occurrence.attributes.get(key).map(last);
+    let is_own_uid = matches!(&occurrence.subject, Subject::Vm { uid } if *uid == vm.uid);
+    is_own_uid
+        || named(VMI).is_some_and(|name| name == vm.name || vm.uids.contains(&name))
+        || named(POD).is_some_and(|name| vm.pods.iter().any(|pod| pod.name == name))
+        || named(VOLUME).is_some_and(|name| vm.volumes.contains(&name))
 }
 
 fn state(verdict: StateVerdict, names: &Names, at: Moment) -> State {

@@ -1,9 +1,9 @@
 //! What the files of one node say, before it becomes a view of the node: the one form in which every reader here answers.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, fmt, path::PathBuf};
 
 use kulprit_judge::Verdict;
-use kulprit_model::{Domain, Qemu};
+use kulprit_model::{Domain, Evidence, Qemu};
 
 /// What was read of one node.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Gathered {
     pub looked: BTreeSet<&'static str>,
     /// What could not be read, or not understood.
     pub problems: Vec<Problem>,
+    /// Lines that no rule knows, that tell of trouble and that name the subject of the case.
+    pub kept: Vec<Evidence>,
 }
 
 /// A virt-launcher as its process shows it. Source: KubeVirt `pkg/virt-controller/services/template.go`, `/proc/PID/cgroup`.
@@ -64,10 +66,21 @@ pub struct Problem {
     pub why: String,
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        match (self.file.as_os_str().is_empty(), self.line) {
+            (true, _) => f.write_str(&self.why),
+            (false, Some(line)) => write!(f, "{file}:{line}: {}", self.why),
+            (false, None) => write!(f, "{file}: {}", self.why),
+        }
+    }
+}
+
 impl Gathered {
     /// Adds what another reader found.
     pub fn extend(&mut self, other: Self) {
-        let Self { verdicts, qemus, domains, launchers, spans, looked, problems } = other;
+        let Self { verdicts, qemus, domains, launchers, spans, looked, problems, kept } = other;
         self.verdicts.extend(verdicts);
         self.qemus.extend(qemus);
         self.domains.extend(domains);
@@ -75,5 +88,6 @@ impl Gathered {
         self.spans.extend(spans);
         self.looked.extend(looked);
         self.problems.extend(problems);
+        self.kept.extend(kept);
     }
 }
