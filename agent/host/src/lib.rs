@@ -16,6 +16,7 @@ mod text;
 pub mod block;
 pub mod captured;
 pub mod cgroup;
+pub mod command;
 pub mod cpu;
 pub mod hardware;
 pub mod http;
