@@ -44,6 +44,8 @@ findings=$(throughput ingest/findings_acked_after_fsync <<<"$log")
 awk -v n="$findings" 'BEGIN {
     printf "| findings acked after fsync, 8 streams | %d/s | ≥ 50,000/s | %s |\n", n, n >= 50000 ? "met" : "**not met**" }' >>"$rows"
 
+"$bin/kulprit-bench-cases" >>"$rows"
+
 if [ "${1:-}" != --no-lab ]; then
     "$bin/kulprit-bench" >>"$rows"
 fi
