@@ -3,7 +3,7 @@
 
 use kulprit_model::{
     FindingCode::{NodeNotReady, RuntimeInactive, RuntimeUnresponsive},
-    attribute::{ACTOR, CLASS, OPERATION, WHAT},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -69,6 +69,12 @@ pub const CONTAINER_RUNTIME_DOWN: Cause = Cause {
         },
         Clue {
             group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["runtime-down"])]),
+            text: "the kubelet says that the runtime is down",
+        },
+        Clue {
+            group: "text",
             strength: Strength::Good,
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::RUNTIME, actor::SYSTEMD]),
@@ -102,7 +108,7 @@ pub const CONTAINER_RUNTIME_DOWN: Cause = Cause {
             text: "libvirt alone runs this VM, no pod of it has to start or to go",
         },
     ],
-    explains: &["KubeletDegraded"],
+    explains: &["KubeletDegraded", "VirtHandlerDown", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any(

@@ -4,7 +4,7 @@
 
 use kulprit_model::{
     FindingCode::{QemuThreadBlocked, RuntimeInactive, RuntimeShimStuck, RuntimeUnresponsive},
-    attribute::{ACTOR, CLASS, OPERATION},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -87,6 +87,12 @@ pub const CONTAINER_RUNTIME_HUNG: Cause = Cause {
             text: "the runtime does not create or end a sandbox in time",
         },
         Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["pleg-unhealthy"])]),
+            text: "the kubelet's PLEG is not healthy",
+        },
+        Clue {
             group: "call",
             strength: Strength::Against,
             look: Look::Absent(RuntimeUnresponsive),
@@ -111,7 +117,7 @@ pub const CONTAINER_RUNTIME_HUNG: Cause = Cause {
             text: "libvirt alone runs this VM, no pod of it has to start or to go",
         },
     ],
-    explains: &["KubeletDegraded"],
+    explains: &["KubeletDegraded", "LauncherContainerFailed", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any(

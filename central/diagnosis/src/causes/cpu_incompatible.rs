@@ -101,7 +101,7 @@ pub const CPU_INCOMPATIBLE: Cause = Cause {
             text: "the migration copies: the CPU was accepted",
         },
     ],
-    explains: &["QemuLoadStateFailed"],
+    explains: &["QemuLoadStateFailed", "MigrationTargetPodFailed", "Unschedulable"],
     advice: Advice {
         now: &[
             Step::KubeVirt(

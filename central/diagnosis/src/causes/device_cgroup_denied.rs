@@ -91,7 +91,7 @@ pub const DEVICE_CGROUP_DENIED: Cause = Cause {
             text: "the device itself answered with errors",
         },
     ],
-    explains: &["QemuCrashed"],
+    explains: &["QemuCrashed", "HotplugFailed"],
     advice: Advice {
         now: &[
             Step::KubeVirt(

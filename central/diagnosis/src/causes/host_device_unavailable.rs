@@ -129,7 +129,7 @@ pub const HOST_DEVICE_UNAVAILABLE: Cause = Cause {
             text: "this VM's QEMU runs, and got what it needed when it started",
         },
     ],
-    explains: &[],
+    explains: &["Unschedulable", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any("lspci -nnk | grep -A 3 -iE 'vga|3d|ethernet|nvme'   # driver in use: must be vfio-pci"),

@@ -39,7 +39,7 @@ pub const KERNEL_FAULT: Cause = Cause {
         },
         Clue {
             group: "stall",
-            strength: Strength::Strong,
+            strength: Strength::Proof,
             look: Look::Happened(KernelStalled, &[]),
             text: "the kernel logged a lockup or an RCU stall",
         },
@@ -81,7 +81,14 @@ pub const KERNEL_FAULT: Cause = Cause {
             text: "a block device does not answer: tasks wait for that",
         },
     ],
-    explains: &["NodeDown", "QemuBlockedInKernel", "QemuCrashed", "KubeletDegraded", "ContainerRuntimeHung"],
+    explains: &[
+        "NodeDown",
+        "QemuBlockedInKernel",
+        "QemuCrashed",
+        "KubeletDegraded",
+        "ContainerRuntimeHung",
+        "LauncherUnresponsive",
+    ],
     advice: Advice {
         now: &[
             Step::Any(

@@ -10,7 +10,7 @@ use kulprit_model::{
         KubeletHealthzFailing, KubeletInactive, KubeletNotInstalled, KubeletProcessStalled, KubeletRestartLoop,
         NodeNotReady,
     },
-    attribute::{ACTOR, CLASS, OPERATION, WHAT},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -93,6 +93,12 @@ pub const KUBELET_DEGRADED: Cause = Cause {
             text: "the kubelet cannot keep up with its pods (PLEG)",
         },
         Clue {
+            group: "pleg",
+            strength: Strength::Proof,
+            look: said(&[Fact::OneOf(SIGNATURE, &["pleg-unhealthy"])]),
+            text: "the kubelet says that its PLEG is not healthy",
+        },
+        Clue {
             group: "node",
             strength: Strength::Some,
             look: Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["False"])]),
@@ -118,7 +124,7 @@ pub const KUBELET_DEGRADED: Cause = Cause {
             text: "the kubelet fails",
         },
     ],
-    explains: &[],
+    explains: &["MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any("journalctl -u {unit} -b -n 200 --no-pager"),

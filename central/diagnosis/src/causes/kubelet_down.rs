@@ -7,11 +7,12 @@
 
 use kulprit_model::{
     FindingCode::{KubeletInactive, KubeletNotInstalled, NodeNotReady, VirtHandlerHeartbeatStale},
-    attribute::WHAT,
+    attribute::{ACTOR, SIGNATURE, WHAT},
+    said::actor,
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -57,7 +58,7 @@ pub const KUBELET_DOWN: Cause = Cause {
         },
         Clue {
             group: "node",
-            strength: Strength::Strong,
+            strength: Strength::Proof,
             look: Look::All(&[
                 Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["Unknown"])]),
                 Look::Absent(VirtHandlerHeartbeatStale),
@@ -71,7 +72,7 @@ pub const KUBELET_DOWN: Cause = Cause {
             text: "the node's kubelet tells nothing any more",
         },
         Clue {
-            group: "node",
+            group: "unit",
             strength: Strength::StronglyAgainst,
             look: Look::Absent(NodeNotReady),
             text: "Kubernetes hears from the kubelet",
@@ -82,8 +83,17 @@ pub const KUBELET_DOWN: Cause = Cause {
             look: Look::Present(VirtHandlerHeartbeatStale, &[]),
             text: "virt-handler is silent too: more than the kubelet is down",
         },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::SYSTEMD, actor::KUBELET]),
+                Fact::OneOf(SIGNATURE, &["kubelet-exited"]),
+            ]),
+            text: "the kubelet ended with an error",
+        },
     ],
-    explains: &[],
+    explains: &["MigrationTargetPodFailed"],
     advice: Advice {
         now: &[Step::Any("systemctl start {unit}"), Step::Any("journalctl -u {unit} -b -n 200 --no-pager")],
         check: &[

@@ -4,7 +4,7 @@
 
 use kulprit_model::{
     FindingCode::{KubeletMisconfigured, LauncherRejected},
-    attribute::{ACTOR, CLASS, OPERATION, REASON},
+    attribute::{ACTOR, CLASS, OPERATION, REASON, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -53,6 +53,12 @@ pub const KUBELET_MISCONFIGURED: Cause = Cause {
         },
         Clue {
             group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["cpu-manager-state"])]),
+            text: "the kubelet says what does not fit",
+        },
+        Clue {
+            group: "text",
             strength: Strength::Good,
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::KUBELET]),
@@ -74,7 +80,13 @@ pub const KUBELET_MISCONFIGURED: Cause = Cause {
             text: "libvirt alone runs this VM, no pod of it has to start or to go",
         },
     ],
-    explains: &["KvmDeviceInaccessible", "KubeletDown", "KubeletDegraded"],
+    explains: &[
+        "KvmDeviceInaccessible",
+        "KubeletDown",
+        "KubeletDegraded",
+        "LauncherUnresponsive",
+        "MigrationTargetPodFailed",
+    ],
     advice: Advice {
         now: &[
             Step::Any(

@@ -127,7 +127,7 @@ pub const KUBELET_RESTARTED: Cause = Cause {
             text: "libvirt alone runs this VM, no pod of it has to start or to go",
         },
     ],
-    explains: &["KvmNotAdvertised", "StorageDriverDown"],
+    explains: &["KvmNotAdvertised", "StorageDriverDown", "MigrationTargetPodFailed", "Unschedulable"],
     advice: Advice {
         now: &[
             Step::KubeVirt(

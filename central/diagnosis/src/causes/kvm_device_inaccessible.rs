@@ -77,7 +77,7 @@ pub const KVM_DEVICE_INACCESSIBLE: Cause = Cause {
         },
         Clue {
             group: "text",
-            strength: Strength::Strong,
+            strength: Strength::Proof,
             look: Look::All(&[
                 said(&[Fact::OneOf(SIGNATURE, &["virt-type-unsupported", "kvm-invalid-accelerator"])]),
                 Look::Absent(KvmNotAllocatable),
@@ -97,7 +97,7 @@ pub const KVM_DEVICE_INACCESSIBLE: Cause = Cause {
             text: "the node offers KVM to pods, and does not look whether it opens",
         },
     ],
-    explains: &[],
+    explains: &["MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any("chmod 0660 /dev/kvm && chgrp kvm /dev/kvm   # 0666 where the distribution has it so"),

@@ -84,7 +84,7 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
         },
         Clue {
             group: "node",
-            strength: Strength::Some,
+            strength: Strength::Hint,
             look: Look::Present(
                 PodUnschedulable,
                 &[Fact::OneOf(REASON, &["device"]), Fact::OneOf(OBJECT, &["devices.kubevirt.io/kvm"])],
@@ -92,7 +92,7 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
             text: "no node offers KVM",
         },
         Clue {
-            group: "node",
+            group: "device",
             strength: Strength::Against,
             look: Look::Absent(KvmNotAllocatable),
             text: "the node offers KVM",
@@ -110,7 +110,7 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
             text: "the kernel says that the processor offers no virtualization",
         },
     ],
-    explains: &["KvmNotAdvertised"],
+    explains: &["Unschedulable", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any("modprobe kvm_intel || modprobe kvm_amd"),

@@ -61,7 +61,7 @@ pub const KVM_DISABLED_IN_FIRMWARE: Cause = Cause {
             text: "this VM's QEMU runs, and got what it needed when it started",
         },
     ],
-    explains: &["KvmDeviceMissing", "KvmUnusable", "KvmNotAdvertised"],
+    explains: &["KvmDeviceMissing", "KvmUnusable", "Unschedulable", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any(

@@ -120,7 +120,7 @@ pub const KVM_NOT_ADVERTISED: Cause = Cause {
             text: "this VM's QEMU runs, and got what it needed when it started",
         },
     ],
-    explains: &[],
+    explains: &["Unschedulable", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::KubeVirt(

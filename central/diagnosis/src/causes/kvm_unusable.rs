@@ -91,7 +91,7 @@ pub const KVM_UNUSABLE: Cause = Cause {
             text: "the kernel says that the processor offers no virtualization",
         },
     ],
-    explains: &[],
+    explains: &["MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any("dmesg | grep -iE 'kvm|vmx|svm' | tail -n 20"),

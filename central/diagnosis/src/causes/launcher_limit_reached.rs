@@ -112,7 +112,7 @@ pub const LAUNCHER_LIMIT_REACHED: Cause = Cause {
             text: "the whole node is short of memory",
         },
     ],
-    explains: &["QemuCrashed"],
+    explains: &["QemuCrashed", "LauncherContainerFailed", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any(

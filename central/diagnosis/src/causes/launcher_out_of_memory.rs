@@ -86,7 +86,13 @@ pub const LAUNCHER_OUT_OF_MEMORY: Cause = Cause {
             text: "libvirt alone runs this VM, no pod of it has to start or to go",
         },
     ],
-    explains: &["LibvirtDaemonDown", "QemuKilled"],
+    explains: &[
+        "LibvirtDaemonDown",
+        "LauncherUnresponsive",
+        "LauncherContainerFailed",
+        "QemuKilled",
+        "MigrationTargetPodFailed",
+    ],
     advice: Advice {
         now: &[
             Step::KubeVirt(

@@ -92,7 +92,7 @@ pub const NESTED_VIRTUALIZATION_DISABLED: Cause = Cause {
             text: "it is the firmware that forbids it",
         },
     ],
-    explains: &["KvmDeviceMissing", "KvmNotAdvertised"],
+    explains: &["KvmDeviceMissing", "Unschedulable", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any(

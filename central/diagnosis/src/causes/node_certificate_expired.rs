@@ -39,7 +39,11 @@ pub const NODE_CERTIFICATE_EXPIRED: Cause = Cause {
         Clue {
             group: "text",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(ACTOR, &[actor::KUBELET]), Fact::OneOf(CLASS, &[class::EXPIRED])]),
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::KUBELET]),
+                Fact::Not(OPERATION, &[operation::PULL, operation::UNPACK]),
+                Fact::OneOf(CLASS, &[class::EXPIRED]),
+            ]),
             text: "the kubelet says that a certificate is expired",
         },
         Clue {

@@ -74,7 +74,7 @@ pub const NODE_CPU_EXHAUSTED: Cause = Cause {
         },
         Clue {
             group: "stall",
-            strength: Strength::Some,
+            strength: Strength::Hint,
             look: Look::Happened(KernelStalled, &[]),
             text: "the kernel logged a stalled CPU",
         },
@@ -106,7 +106,7 @@ pub const NODE_CPU_EXHAUSTED: Cause = Cause {
             text: "its own CPU limit throttles the launcher",
         },
     ],
-    explains: &["KubeletDegraded", "ContainerRuntimeHung"],
+    explains: &["KubeletDegraded", "ContainerRuntimeHung", "LauncherUnresponsive", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any(

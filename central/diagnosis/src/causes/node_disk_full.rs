@@ -112,12 +112,12 @@ pub const NODE_DISK_FULL: Cause = Cause {
         },
         Clue {
             group: "space",
-            strength: Strength::StronglyAgainst,
+            strength: Strength::Against,
             look: Look::Absent(FilesystemFull),
             text: "the node's file systems have space",
         },
         Clue {
-            group: "reported",
+            group: "space",
             strength: Strength::Against,
             look: Look::Absent(NodePressureReported),
             text: "the kubelet reports no pressure",
@@ -129,7 +129,14 @@ pub const NODE_DISK_FULL: Cause = Cause {
             text: "it is the file system under the VM's disk that is full",
         },
     ],
-    explains: &["ImagePullFailedOnNode", "ImageCacheCorrupted", "ContainerRuntimeDown", "KubeletDegraded"],
+    explains: &[
+        "ImagePullFailedOnNode",
+        "ImageCacheCorrupted",
+        "ContainerRuntimeDown",
+        "KubeletDegraded",
+        "LauncherContainerFailed",
+        "MigrationTargetPodFailed",
+    ],
     advice: Advice {
         now: &[
             Step::Any(

@@ -7,7 +7,7 @@ use kulprit_model::{
         KubeletInactive, NodeBooted, NodeNotReady, NodeObjectMissing, NodeUnreachableTaint, VirtHandlerHeartbeatStale,
         VirtHandlerNotReady,
     },
-    attribute::{ACTOR, CLASS, OPERATION, WHAT},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -86,6 +86,18 @@ pub const NODE_DOWN: Cause = Cause {
             text: "Kubernetes says that the node is unresponsive",
         },
         Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["node-not-ready"])]),
+            text: "Kubernetes says that the node is not ready",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["node-rebooted"])]),
+            text: "the node was shut down or rebooted",
+        },
+        Clue {
             group: "boot",
             strength: Strength::Strong,
             look: Look::Happened(NodeBooted, &[]),
@@ -128,7 +140,13 @@ pub const NODE_DOWN: Cause = Cause {
             text: "the node booted and is not ready yet",
         },
     ],
-    explains: &["VolumeHeldElsewhere", "VolumeTeardownStuck", "KubeletRestarted"],
+    explains: &[
+        "VolumeHeldElsewhere",
+        "VolumeTeardownStuck",
+        "KubeletRestarted",
+        "MigrationTargetPodFailed",
+        "VirtHandlerDown",
+    ],
     advice: Advice {
         now: &[
             Step::Any(

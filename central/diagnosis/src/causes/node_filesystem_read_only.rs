@@ -76,7 +76,7 @@ pub const NODE_FILESYSTEM_READ_ONLY: Cause = Cause {
             text: "the node's file systems are writable",
         },
     ],
-    explains: &["KubeletDegraded", "ContainerRuntimeDown", "ImageCacheCorrupted"],
+    explains: &["KubeletDegraded", "ContainerRuntimeDown", "ImageCacheCorrupted", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any("grep -E ' ro[ ,]' /proc/mounts   # which one"),

@@ -84,7 +84,7 @@ pub const NODE_HUGEPAGES_EXHAUSTED: Cause = Cause {
             text: "the node is short of ordinary memory",
         },
     ],
-    explains: &[],
+    explains: &["MigrationTargetPodFailed", "Unschedulable"],
     advice: Advice {
         now: &[
             Step::Any(

@@ -117,7 +117,7 @@ pub const NODE_KERNEL_LIMIT_REACHED: Cause = Cause {
             text: "it is a limit of the launcher itself",
         },
     ],
-    explains: &["KubeletDegraded"],
+    explains: &["KubeletDegraded", "LauncherContainerFailed", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any("sysctl fs.inotify fs.file-nr fs.file-max fs.aio-nr fs.aio-max-nr"),

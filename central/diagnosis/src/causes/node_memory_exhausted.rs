@@ -124,7 +124,7 @@ pub const NODE_MEMORY_EXHAUSTED: Cause = Cause {
             text: "no task of the node waits for memory",
         },
         Clue {
-            group: "reported",
+            group: "pressure",
             strength: Strength::Against,
             look: Look::Absent(NodePressureReported),
             text: "the kubelet reports no pressure",
@@ -148,7 +148,14 @@ pub const NODE_MEMORY_EXHAUSTED: Cause = Cause {
             text: "its container says OOMKilled: its own limit",
         },
     ],
-    explains: &["KubeletDegraded", "ContainerRuntimeHung", "QemuCrashed", "LibvirtDaemonDown"],
+    explains: &[
+        "KubeletDegraded",
+        "ContainerRuntimeHung",
+        "QemuCrashed",
+        "LauncherUnresponsive",
+        "LibvirtDaemonDown",
+        "MigrationTargetPodFailed",
+    ],
     advice: Advice {
         now: &[
             Step::Any(

@@ -117,7 +117,7 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
         },
         Clue {
             group: "text",
-            strength: Strength::Some,
+            strength: Strength::Hint,
             look: said(&[Fact::OneOf(CLASS, &[class::UNREACHABLE, class::NAME])]),
             text: "something cannot be reached, or its name not be looked up",
         },
@@ -150,6 +150,8 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
         "MigrationPathUnreachable",
         "PodNetworkSetupFailed",
         "KubeletDegraded",
+        "VirtHandlerDown",
+        "MigrationBandwidthStarved",
     ],
     advice: Advice {
         now: &[

@@ -90,7 +90,7 @@ pub const NODE_PIDS_EXHAUSTED: Cause = Cause {
             text: "the node has process ids left",
         },
         Clue {
-            group: "reported",
+            group: "pids",
             strength: Strength::Against,
             look: Look::Absent(NodePressureReported),
             text: "the kubelet reports no pressure",
@@ -102,7 +102,7 @@ pub const NODE_PIDS_EXHAUSTED: Cause = Cause {
             text: "it is the pod's own limit that is reached",
         },
     ],
-    explains: &["ContainerRuntimeHung", "KubeletDegraded"],
+    explains: &["ContainerRuntimeHung", "KubeletDegraded", "LauncherContainerFailed"],
     advice: Advice {
         now: &[
             Step::Any("ps -eLo comm --no-headers | sort | uniq -c | sort -rn | head   # who has so many threads"),

@@ -99,7 +99,7 @@ pub const POD_NETWORK_SETUP_FAILED: Cause = Cause {
             text: "libvirt alone runs this VM, no pod of it has to start or to go",
         },
     ],
-    explains: &[],
+    explains: &["LauncherContainerFailed", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any("ls -l /etc/cni/net.d /opt/cni/bin; crictl info | grep -A 6 NetworkReady"),

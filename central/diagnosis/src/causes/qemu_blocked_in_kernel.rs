@@ -103,7 +103,7 @@ pub const QEMU_BLOCKED_IN_KERNEL: Cause = Cause {
             text: "tasks of the node have been blocked for minutes",
         },
     ],
-    explains: &["QemuMonitorHung", "ContainerRuntimeHung", "VolumeTeardownStuck"],
+    explains: &["QemuMonitorHung", "ContainerRuntimeHung", "LauncherUnresponsive", "VolumeTeardownStuck"],
     advice: Advice {
         now: &[
             Step::Any(

@@ -158,7 +158,7 @@ pub const QEMU_CRASHED: Cause = Cause {
             text: "a container of the launcher was killed for memory",
         },
     ],
-    explains: &[],
+    explains: &["MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Standalone("virsh start {vm}"),

@@ -128,7 +128,7 @@ pub const QEMU_KILLED: Cause = Cause {
             text: "the kubelet evicted the pod",
         },
     ],
-    explains: &[],
+    explains: &["MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Standalone("virsh start {vm}"),

@@ -32,7 +32,10 @@ pub const QEMU_LOAD_STATE_FAILED: Cause = Cause {
         Clue {
             group: "text",
             strength: Strength::Good,
-            look: said(&[Fact::OneOf(OPERATION, &[operation::LOAD_STATE])]),
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::LOAD_STATE]),
+                Fact::Not(CLASS, &[class::RESET, class::KILLED, class::CRASHED]),
+            ]),
             text: "the target's QEMU could not load the state",
         },
         Clue {
@@ -79,7 +82,7 @@ pub const QEMU_LOAD_STATE_FAILED: Cause = Cause {
             text: "nothing was copied at all",
         },
     ],
-    explains: &[],
+    explains: &["MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::KubeVirt(

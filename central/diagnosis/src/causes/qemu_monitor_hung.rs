@@ -95,7 +95,7 @@ pub const QEMU_MONITOR_HUNG: Cause = Cause {
             text: "the libvirt daemon itself does not answer",
         },
     ],
-    explains: &[],
+    explains: &["LauncherUnresponsive"],
     advice: Advice {
         now: &[
             Step::Any(

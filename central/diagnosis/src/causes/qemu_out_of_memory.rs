@@ -115,7 +115,7 @@ pub const QEMU_OUT_OF_MEMORY: Cause = Cause {
             text: "the kubelet evicted the pod",
         },
     ],
-    explains: &["QemuKilled", "QemuCrashed"],
+    explains: &["QemuCrashed", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Standalone(

@@ -1,10 +1,13 @@
 //! `QemuZombie`: QEMU has ended and nobody reaps it: the monitor that is its parent is stopped or gone. A zombie leader
 //! with a thread in state D is a `QemuBlockedInKernel`: that thread has not ended.
 
-use kulprit_model::FindingCode::{LauncherDefunct, QemuThreadBlocked, QemuZombie};
+use kulprit_model::{
+    FindingCode::{LauncherDefunct, QemuThreadBlocked, QemuZombie},
+    attribute::SIGNATURE,
+};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -25,6 +28,12 @@ pub const QEMU_ZOMBIE: Cause = Cause {
             text: "QEMU is a zombie without any thread left",
         },
         Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["launcher-zombie"])]),
+            text: "the launcher says that QEMU is a zombie",
+        },
+        Clue {
             group: "parent",
             strength: Strength::Hint,
             look: Look::Present(LauncherDefunct, &[]),
@@ -43,7 +52,7 @@ pub const QEMU_ZOMBIE: Cause = Cause {
             text: "a thread of QEMU lives on, blocked in the kernel",
         },
     ],
-    explains: &[],
+    explains: &["LauncherUnresponsive"],
     advice: Advice {
         now: &[
             Step::Any(

@@ -3,6 +3,7 @@
 mod death;
 mod disk;
 mod guest;
+mod host;
 mod hung;
 mod node;
 

@@ -92,9 +92,10 @@ fn an_oom_kill_of_another_process_is_not_this_vms() {
 }
 
 #[test]
-fn an_oom_kill_by_the_whole_node_is_neither_a_kill_nor_the_vms_limit() {
+fn an_oom_kill_by_the_whole_node_is_the_nodes_and_neither_a_kill_nor_the_vms_limit() {
     let answer = dead(60, signal(9)).happened(FindingCode::NodeOomKill, Subject::vm(UID), 60, Attributes::new()).why();
-    check(&answer, &["Unexplained"]);
+    check(&answer, &["NodeMemoryExhausted"]);
+    assert!(probability(&answer, "QemuKilled") < 0.01 && probability(&answer, "QemuOutOfMemory") < 0.01);
     let shown = &answer.causes[0].evidence;
     assert!(shown.iter().any(|line| line.text == "NodeOomKill as logged"), "{shown:?}");
 }

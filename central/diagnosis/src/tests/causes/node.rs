@@ -57,8 +57,11 @@ fn nothing_that_sits_in_one_vm_is_said_of_a_node() {
         60,
         Attributes::new(),
     );
-    for answer in [well.why_node(), killed.why_node()] {
-        check(&answer, &["LibvirtDaemonDown"]);
+    for (answer, chain) in [
+        (well.why_node(), ["LibvirtDaemonDown"].as_slice()),
+        (killed.why_node(), ["NodeMemoryExhausted", "LibvirtDaemonDown"].as_slice()),
+    ] {
+        check(&answer, chain);
         let ruled_out = answer.ruled_out.iter().map(|out| out.id);
         let beside = answer.causes.iter().chain(&answer.contributing).flat_map(|cause| cause.chain.iter().copied());
         for id in ruled_out.chain(beside) {
