@@ -7,9 +7,17 @@ pub mod domain;
 pub mod kernel_log;
 pub mod kubelet;
 pub mod kvm;
+pub mod launcher;
+pub mod limits;
+pub mod pressure;
 pub mod qemu;
+pub mod recorded;
+mod say;
+#[cfg(test)]
+mod testing;
 pub mod wait;
 
 pub mod verdict;
 
+pub use say::Reading;
 pub use verdict::{OccurrenceVerdict, StateVerdict, Verdict};

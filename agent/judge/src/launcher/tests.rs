@@ -1,0 +1,140 @@
+//! A launcher's family with one member missing or ill at a time.
+
+use kulprit_host::process::TaskState;
+use kulprit_model::Status::{self, Absent, Present, Unknown};
+
+use super::*;
+use crate::testing::{status_of, statuses};
+
+fn member(pid: u32, health: Health) -> Option<Member> {
+    Some(Member { pid, name: "virt-launcher".to_owned(), health: Some(health) })
+}
+
+fn well() -> LauncherLook<'static> {
+    LauncherLook {
+        at: Moment::default(),
+        vmi_uid: "u",
+        monitor: member(1, Health::Runs),
+        launcher: member(2, Health::Runs),
+        libvirt: member(3, Health::Runs),
+        qemus: &[4],
+        is_marked_unresponsive: Some(false),
+    }
+}
+
+/// Defunct, unreachable, unresponsive, two QEMUs; `None` where nothing is said.
+#[track_caller]
+fn check(look: &LauncherLook<'_>, want: [Option<Status>; 4]) {
+    use FindingCode::{LauncherDefunct, LibvirtUnreachable, LibvirtUnresponsive, TwoQemus};
+    let verdicts = judge(look);
+    statuses(&verdicts);
+    let seen =
+        [LauncherDefunct, LibvirtUnreachable, LibvirtUnresponsive, TwoQemus].map(|code| status_of(&verdicts, code));
+    assert_eq!(seen, want, "{look:?}");
+}
+
+const STOPPED: Health = Health::Stopped(TaskState::Stopped);
+
+#[test]
+fn a_whole_family_is_well_but_nobody_asked_libvirt() {
+    check(&well(), [Some(Absent), Some(Absent), Some(Unknown), Some(Absent)]);
+}
+
+#[test]
+fn a_stopped_daemon_is_unresponsive_and_a_missing_one_unreachable() {
+    check(
+        &LauncherLook { libvirt: member(3, STOPPED), ..well() },
+        [Some(Absent), Some(Absent), Some(Present), Some(Absent)],
+    );
+    let blocked = Health::Blocked { comm: "prio-rpc".to_owned(), wchan: "rpc_wait_bit_killable".to_owned() };
+    check(
+        &LauncherLook { libvirt: member(3, blocked), ..well() },
+        [Some(Absent), Some(Absent), Some(Present), Some(Absent)],
+    );
+    check(&LauncherLook { libvirt: None, ..well() }, [Some(Absent), Some(Present), None, Some(Absent)]);
+    check(
+        &LauncherLook { libvirt: member(3, Health::Ended), ..well() },
+        [Some(Absent), Some(Present), None, Some(Absent)],
+    );
+}
+
+#[test]
+fn a_missing_daemon_proves_nothing_where_the_others_are_missing_too() {
+    let look = LauncherLook { libvirt: None, launcher: None, monitor: None, ..well() };
+    check(&look, [Some(Unknown), Some(Unknown), Some(Unknown), Some(Absent)]);
+    let ending = LauncherLook { libvirt: None, launcher: None, qemus: &[], ..well() };
+    check(&ending, [Some(Unknown), Some(Unknown), Some(Unknown), None]);
+}
+
+#[test]
+fn a_launcher_that_is_stopped_marked_or_gone_is_defunct() {
+    for look in [
+        LauncherLook { launcher: member(2, STOPPED), ..well() },
+        LauncherLook { monitor: member(1, STOPPED), ..well() },
+        LauncherLook { launcher: None, ..well() },
+        LauncherLook { launcher: member(2, Health::Ended), ..well() },
+        LauncherLook { is_marked_unresponsive: Some(true), ..well() },
+    ] {
+        assert_eq!(status_of(&judge(&look), FindingCode::LauncherDefunct), Some(Present), "{look:?}");
+    }
+    let ended = LauncherLook { launcher: member(2, Health::Ended), qemus: &[], ..well() };
+    assert_eq!(status_of(&judge(&ended), FindingCode::LauncherDefunct), Some(Unknown), "the end of any VM");
+    let unclear = LauncherLook { launcher: member(2, Health::Unclear), ..well() };
+    assert_eq!(status_of(&judge(&unclear), FindingCode::LauncherDefunct), Some(Unknown), "D state for a moment");
+}
+
+#[test]
+fn two_qemus_of_one_vm_are_told() {
+    check(&LauncherLook { qemus: &[4, 5], ..well() }, [Some(Absent), Some(Absent), Some(Unknown), Some(Present)]);
+}
+
+fn thread(comm: &str) -> Vec<Thread> {
+    vec![Thread {
+        tid: 1,
+        comm: comm.to_owned(),
+        state: TaskState::Sleeping,
+        wchan: None,
+        start_time_ticks: None,
+        utime_ticks: None,
+        stime_ticks: None,
+    }]
+}
+
+fn open(target: &str, is_deleted: bool) -> Reading<Option<Vec<Descriptor>>> {
+    Ok(Some(vec![Descriptor { fd: 9, target: target.to_owned(), is_deleted }]))
+}
+
+#[test]
+fn emulation_shows_in_threads_then_in_descriptors_then_in_arguments() {
+    let vm = Subject::vm("u");
+    let none = Ok(None);
+    let tcg = ["tcg".to_owned()];
+    for (threads, descriptors, accelerators, want) in [
+        (thread("CPU 0/TCG"), open("anon_inode:kvm-vm", false), &[][..], Present),
+        (thread("CPU 0/KVM"), none.clone(), &tcg[..], Absent),
+        (thread("worker"), open("anon_inode:kvm-vm", false), &[][..], Absent),
+        (thread("worker"), none.clone(), &tcg[..], Present),
+        (thread("worker"), none, &[][..], Unknown),
+    ] {
+        let verdict = judge_emulation(&vm, Moment::default(), &threads, &descriptors, accelerators);
+        assert_eq!(statuses(&[verdict]), [want], "{threads:?} {descriptors:?}");
+    }
+}
+
+#[test]
+fn a_device_whose_name_is_gone_is_stale_and_a_temporary_file_is_not() {
+    let vm = Subject::vm("u");
+    let devices = ["/var/run/kubevirt/hotplug-disks/data".to_owned()];
+    for (descriptors, want) in [
+        (open("/dev/root-disk", true), Present),
+        (open("/run/kubevirt/hotplug-disks/data", true), Present),
+        (open("/dev/root-disk", false), Absent),
+        (open("/dev/shm/qemu-shm", true), Absent),
+        (open("/var/tmp/vl.XYZ", true), Absent),
+        (Ok(None), Unknown),
+        (Err("no".to_owned()), Unknown),
+    ] {
+        let verdict = judge_open_devices(&vm, Moment::default(), &descriptors, &devices);
+        assert_eq!(statuses(&[verdict]), [want], "{descriptors:?}");
+    }
+}
