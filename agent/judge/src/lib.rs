@@ -4,15 +4,19 @@
 //! (how long a state must last) are the tracker's, from the finding catalogue.
 
 pub mod domain;
+pub mod filesystem;
+pub mod hardware;
 pub mod kernel_log;
 pub mod kubelet;
 pub mod kvm;
 pub mod launcher;
 pub mod limits;
+pub mod network;
 pub mod pressure;
 pub mod qemu;
 pub mod recorded;
 mod say;
+pub mod services;
 #[cfg(test)]
 mod testing;
 pub mod wait;

@@ -1,0 +1,169 @@
+//! What links and TCP connections of a node say: links that went down, and peers that do not answer.
+//!
+//! A connection in SYN-SENT that was sent again has no answer for 3 s at least (1 s, then 2 s; kernel `TCP_TIMEOUT_INIT`). Which
+//! thing does not answer is told by the port, and by whose connection it is: a migration's stand in the network namespace of
+//! virt-handler's pod.
+
+use kulprit_host::network::{Link, TcpSocket};
+use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
+
+use crate::say::{PROCFS, SYSFS, absent, present};
+use crate::verdict::{OccurrenceVerdict, Verdict};
+
+/// Retransmissions from which a peer counts as silent.
+const MIN_RETRANSMITS: u32 = 2;
+/// Ports of storage servers, and the backend's word. Sources: IANA; Ceph `ms_bind_port`.
+const STORAGE_PORTS: [(u16, &str); 5] =
+    [(2049, "nfs"), (3260, "iscsi"), (3300, "ceph"), (6789, "ceph"), (4420, "nvme")];
+/// libvirt's own ports of a migration (`migration_port_min`, `_max` in `qemu.conf`); KubeVirt uses the first two.
+const LIBVIRT_PORTS: std::ops::RangeInclusive<u16> = 49_152..=49_215;
+/// First port that servers of a migration's proxies may have: they listen on one that the kernel chose (`ip_local_port_range`).
+const FIRST_CHOSEN_PORT: u16 = 30_000;
+
+/// Whose connections a table shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The node's own namespace.
+    Node,
+    /// The namespace of virt-handler's or a launcher's pod.
+    KubeVirt,
+}
+
+/// `LinkDown` of physical links that have carried something since the boot; others may never have had a cable.
+#[must_use]
+pub fn judge_links(at: Moment, links: &[Link]) -> Vec<Verdict> {
+    let used = links.iter().filter(|link| link.is_physical && link.rx_bytes.is_some_and(|bytes| bytes > 0));
+    let judged = used.filter_map(|link| {
+        let code = FindingCode::LinkDown;
+        let subject = Subject::Device { name: link.name.clone() };
+        let n_lost =
+            link.carrier_down_total.map(|count| format!(", lost it {count} times since the boot")).unwrap_or_default();
+        Some(Verdict::State(match (link.is_set_up, link.has_carrier) {
+            // The kernel answers for a link that is set up only.
+            (Some(true) | None, Some(false)) => {
+                let facts = Attributes::new().with(attribute::DEVICE_NAME, &link.name);
+                present(code, &subject, at, SYSFS, facts, format!("{} has no carrier{n_lost}", link.name))
+            }
+            (Some(true) | None, Some(true)) => {
+                absent(code, &subject, at, SYSFS, format!("{} has a carrier{n_lost}", link.name))
+            }
+            (Some(false), _) | (_, None) => return None,
+        }))
+    });
+    judged.collect()
+}
+
+/// `MigrationPeerSilent`, and `StorageConnectionLost` for each storage server that does not answer.
+///
+/// `MigrationPeerSilent` becomes `Absent` only from KubeVirt's own namespace: a migration is not seen from the node's.
+#[must_use]
+pub fn judge_connections(at: Moment, owner: Owner, sockets: &[TcpSocket]) -> Vec<Verdict> {
+    let code = FindingCode::MigrationPeerSilent;
+    let silent: Vec<&TcpSocket> =
+        sockets.iter().filter(|row| row.is_syn_sent() && row.n_retransmits >= MIN_RETRANSMITS).collect();
+    let words = |row: &TcpSocket| {
+        format!(
+            "{} has sent {} requests to {} without an answer (SYN-SENT)",
+            row.local,
+            row.n_retransmits + 1,
+            row.remote
+        )
+    };
+    let is_migration = |row: &&&TcpSocket| match owner {
+        Owner::Node => LIBVIRT_PORTS.contains(&row.remote.port()),
+        Owner::KubeVirt => row.remote.port() >= FIRST_CHOSEN_PORT,
+    };
+    let mut verdicts = Vec::new();
+    match silent.iter().find(is_migration) {
+        Some(row) => {
+            let facts = Attributes::new().with(attribute::SERVER, row.remote).with(attribute::WHAT, "syn-sent");
+            verdicts.push(Verdict::State(present(code, &Subject::Node, at, PROCFS, facts, words(row))));
+        }
+        None if owner == Owner::KubeVirt => {
+            let text = format!("{} connections of KubeVirt's pods, none without an answer", sockets.len());
+            verdicts.push(Verdict::State(absent(code, &Subject::Node, at, PROCFS, text)));
+        }
+        None => {}
+    }
+    let mut told: Vec<(&str, std::net::IpAddr)> = Vec::new();
+    for row in silent {
+        let Some((_, backend)) = STORAGE_PORTS.iter().find(|(port, _)| *port == row.remote.port()) else { continue };
+        if told.contains(&(backend, row.remote.ip())) {
+            continue;
+        }
+        told.push((backend, row.remote.ip()));
+        verdicts.push(Verdict::Occurrence(OccurrenceVerdict {
+            code: FindingCode::StorageConnectionLost,
+            subject: Subject::Node,
+            at,
+            count: 1,
+            attributes: Attributes::new().with(attribute::BACKEND, backend).with(attribute::SERVER, row.remote.ip()),
+            evidence: vec![Evidence::new(PROCFS, at, words(row))],
+        }));
+    }
+    verdicts
+}
+
+#[cfg(test)]
+mod tests {
+    use kulprit_model::Status::{Absent, Present};
+
+    use super::*;
+    use crate::testing::status_of;
+
+    fn socket(remote: &str, state: u8, n_retransmits: u32) -> TcpSocket {
+        TcpSocket { local: "192.0.2.1:40000".parse().unwrap(), remote: remote.parse().unwrap(), state, n_retransmits }
+    }
+
+    #[test]
+    fn a_peer_is_silent_after_two_retransmissions() {
+        for (state, retransmits, want) in [(2, 1, Absent), (2, 2, Present), (1, 9, Absent)] {
+            let verdicts =
+                judge_connections(Moment::default(), Owner::KubeVirt, &[socket("192.0.2.9:43210", state, retransmits)]);
+            assert_eq!(status_of(&verdicts, FindingCode::MigrationPeerSilent), Some(want), "{state} {retransmits}");
+        }
+    }
+
+    #[test]
+    fn in_the_nodes_namespace_only_libvirts_ports_are_a_migrations() {
+        let status = |remote| {
+            let verdicts = judge_connections(Moment::default(), Owner::Node, &[socket(remote, 2, 5)]);
+            status_of(&verdicts, FindingCode::MigrationPeerSilent)
+        };
+        assert_eq!(status("192.0.2.9:49152"), Some(Present));
+        assert_eq!(status("192.0.2.9:43210"), None);
+        assert_eq!(status("192.0.2.9:6443"), None);
+    }
+
+    #[test]
+    fn a_storage_server_without_an_answer_is_told_once() {
+        let sockets = [socket("192.0.2.5:2049", 2, 4), socket("192.0.2.5:2049", 2, 6), socket("192.0.2.6:3260", 2, 0)];
+        let verdicts = judge_connections(Moment::default(), Owner::Node, &sockets);
+        let [Verdict::Occurrence(lost)] = &verdicts[..] else { panic!("{verdicts:?}") };
+        assert_eq!(lost.code, FindingCode::StorageConnectionLost);
+        assert_eq!((lost.attributes.get("backend"), lost.attributes.get("server")), (Some("nfs"), Some("192.0.2.5")));
+    }
+
+    #[test]
+    fn only_a_link_that_was_in_use_can_be_down() {
+        let link = |is_physical, has_carrier, rx_bytes| Link {
+            name: "eth0".to_owned(),
+            is_physical,
+            is_set_up: Some(true),
+            has_carrier,
+            rx_bytes,
+            carrier_down_total: Some(1),
+        };
+        for (link, want) in [
+            (link(true, Some(false), Some(9)), Some(Present)),
+            (link(true, Some(true), Some(9)), Some(Absent)),
+            (link(true, Some(false), Some(0)), None),
+            (link(false, Some(false), Some(9)), None),
+            (link(true, None, Some(9)), None),
+            (Link { is_set_up: Some(false), ..link(true, Some(false), Some(9)) }, None),
+        ] {
+            let verdicts = judge_links(Moment::default(), std::slice::from_ref(&link));
+            assert_eq!(status_of(&verdicts, FindingCode::LinkDown), want, "{link:?}");
+        }
+    }
+}
