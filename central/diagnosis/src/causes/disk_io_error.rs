@@ -4,12 +4,16 @@
 //! this QEMU runs: a name such as `loop3` may have been another disk before.
 
 use kulprit_model::{
-    FindingCode::{BlockIoError, DomainIoError, DomainIoErrorReported, FilesystemError},
-    attribute::{IO_ERROR, IO_NO_SPACE, IO_OTHER},
+    FindingCode::{
+        BlockDeviceGone, BlockIoError, DomainIoError, DomainIoErrorReported, FilesystemError,
+        FilesystemRemountedReadOnly, VmiPausedBy,
+    },
+    attribute::{ACTOR, CLASS, IO_ERROR, IO_NO_SPACE, IO_OTHER, OPERATION, REASON},
+    said::{actor, class, operation},
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -17,11 +21,17 @@ use crate::{
 pub const DISK_IO_ERROR: Cause = Cause {
     id: "DiskIoError",
     meaning: "The storage under the VM's disk answers I/O with errors.",
-    roles: &[Role::Hosting],
+    roles: &[Role::Hosting, Role::Source],
     scope: Scope::Device,
-    usual: &[SymptomId::PausedUnexpectedly],
-    possible: &[SymptomId::StoppedUnexpectedly, SymptomId::StuckStopping],
-    rare: &[SymptomId::Unresponsive, SymptomId::Unspecified],
+    usual: &[SymptomId::PausedUnexpectedly, SymptomId::InError],
+    possible: &[
+        SymptomId::StoppedUnexpectedly,
+        SymptomId::StuckStopping,
+        SymptomId::StuckMigrating,
+        SymptomId::MigrationFailed,
+        SymptomId::StuckStarting,
+    ],
+    rare: &[SymptomId::Unresponsive, SymptomId::StuckTerminating, SymptomId::EvacuationBlocked, SymptomId::Unspecified],
     clues: &[
         Clue {
             group: "qemu",
@@ -80,6 +90,61 @@ pub const DISK_IO_ERROR: Cause = Cause {
                 Look::NotHappened(FilesystemError),
             ]),
             text: "QEMU reports no disk error, and the kernel log has none",
+        },
+        Clue {
+            group: "qemu",
+            strength: Strength::Strong,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::QEMU, actor::LIBVIRT, actor::LAUNCHER, actor::HANDLER]),
+                Fact::OneOf(OPERATION, &[operation::READ_WRITE]),
+                Fact::OneOf(CLASS, &[class::IO_ERROR]),
+            ]),
+            text: "QEMU has paused the guest because of an I/O error",
+        },
+        Clue {
+            group: "qemu",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::OPEN_IMAGE, operation::LOCK_IMAGE]),
+                Fact::OneOf(CLASS, &[class::IO_ERROR]),
+            ]),
+            text: "opening the disk gives an I/O error",
+        },
+        Clue {
+            group: "qemu",
+            strength: Strength::Some,
+            look: Look::Present(VmiPausedBy, &[Fact::OneOf(REASON, &["PausedIOError"])]),
+            text: "KubeVirt says that the guest is paused because of a disk error, of whatever kind",
+        },
+        Clue {
+            group: "qemu",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::READ_WRITE]),
+                Fact::OneOf(CLASS, &[class::OTHER, class::CORRUPT]),
+            ]),
+            text: "a disk of the VM gives errors",
+        },
+        Clue {
+            group: "space",
+            strength: Strength::StronglyAgainst,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::READ_WRITE, operation::OPEN_IMAGE]),
+                Fact::OneOf(CLASS, &[class::NO_SPACE]),
+            ]),
+            text: "the error is that there is no space left",
+        },
+        Clue {
+            group: "device",
+            strength: Strength::Good,
+            look: Look::Happened(BlockDeviceGone, &[Fact::Own]),
+            text: "the device under this VM's disk was taken away",
+        },
+        Clue {
+            group: "device",
+            strength: Strength::Hint,
+            look: Look::Happened(FilesystemRemountedReadOnly, &[]),
+            text: "a file system of the node was made read-only",
         },
     ],
     explains: &["QemuBlockedInKernel"],

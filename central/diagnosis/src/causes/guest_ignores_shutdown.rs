@@ -3,13 +3,17 @@
 //! Only a host that was looked at and is well names this cause: that somebody asked is the symptom itself and says little. A
 //! QEMU that is blocked, stopped, killed or paused leaves the guest no chance to react.
 
-use kulprit_model::FindingCode::{
-    DomainControlError, DomainControlOccupied, DomainIoError, GuestShutdownRequested, QemuStopped,
-    QemuTerminationPending, QemuThreadBlocked, VmDiskStalled,
+use kulprit_model::{
+    FindingCode::{
+        DomainControlError, DomainControlOccupied, DomainIoError, GuestShutdownRequested, LauncherDefunct,
+        LibvirtUnresponsive, QemuStopped, QemuTerminationPending, QemuThreadBlocked, StopGraceRunning, VmDiskStalled,
+    },
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
+    said::{actor, class, operation},
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -20,8 +24,8 @@ pub const GUEST_IGNORES_SHUTDOWN: Cause = Cause {
     roles: &[Role::Cluster],
     scope: Scope::Vm,
     usual: &[SymptomId::StuckStopping],
-    possible: &[],
-    rare: &[],
+    possible: &[SymptomId::StuckTerminating],
+    rare: &[SymptomId::Unresponsive],
     clues: &[
         Clue {
             group: "request",
@@ -83,6 +87,46 @@ pub const GUEST_IGNORES_SHUTDOWN: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Present(QemuTerminationPending, &[]),
             text: "its QEMU was killed and cannot end: the guest has no say any more",
+        },
+        Clue {
+            group: "request",
+            strength: Strength::Good,
+            look: Look::Present(StopGraceRunning, &[]),
+            text: "the guest was asked to stop, and its grace period is not over",
+        },
+        Clue {
+            group: "request",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["launcher-grace-period-over"])]),
+            text: "the grace period of the guest ran out",
+        },
+        Clue {
+            group: "host",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(LauncherDefunct, &[]),
+            text: "the launcher that would ask it is dead",
+        },
+        Clue {
+            group: "host",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(LibvirtUnresponsive, &[]),
+            text: "libvirt, which asks it, does not answer",
+        },
+        Clue {
+            group: "host",
+            strength: Strength::Against,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::LAUNCHER, actor::LIBVIRT, actor::QEMU, actor::HANDLER]),
+                Fact::OneOf(OPERATION, &[operation::SHUTDOWN_DOMAIN, operation::DESTROY_DOMAIN]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK]),
+            ]),
+            text: "the request did not get through",
+        },
+        Clue {
+            group: "teardown",
+            strength: Strength::Against,
+            look: said(&[Fact::OneOf(OPERATION, &[operation::UNMOUNT, operation::KILL_CONTAINER, operation::DETACH])]),
+            text: "what hangs is the end of the pod",
         },
     ],
     explains: &[],

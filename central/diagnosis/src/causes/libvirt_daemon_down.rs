@@ -2,10 +2,14 @@
 //!
 //! Guests run on without it; nobody can start, stop, migrate or watch them. Proof is a socket that is missing or refuses.
 
-use kulprit_model::FindingCode::{LibvirtNotInstalled, LibvirtUnreachable, LibvirtUnresponsive};
+use kulprit_model::{
+    FindingCode::{LibvirtNotInstalled, LibvirtUnreachable, LibvirtUnresponsive, ProcessCrashed},
+    attribute::{CLASS, COMM, OPERATION, SIGNATURE},
+    said::{class, operation},
+};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -15,9 +19,20 @@ pub const LIBVIRT_DAEMON_DOWN: Cause = Cause {
     meaning: "The libvirt daemon does not run: guests run on, nobody can manage them.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
-    usual: &[SymptomId::Unresponsive, SymptomId::Unspecified],
-    possible: &[SymptomId::StuckStopping],
-    rare: &[SymptomId::StoppedUnexpectedly],
+    usual: &[
+        SymptomId::Unresponsive,
+        SymptomId::StuckStarting,
+        SymptomId::StuckStopping,
+        SymptomId::MigrationFailed,
+        SymptomId::Unspecified,
+    ],
+    possible: &[
+        SymptomId::StuckMigrating,
+        SymptomId::InError,
+        SymptomId::StuckTerminating,
+        SymptomId::EvacuationBlocked,
+    ],
+    rare: &[SymptomId::StoppedUnexpectedly, SymptomId::ExcessiveMigrations],
     clues: &[
         Clue {
             group: "daemon",
@@ -43,8 +58,58 @@ pub const LIBVIRT_DAEMON_DOWN: Cause = Cause {
             look: Look::Present(LibvirtUnresponsive, &[]),
             text: "the daemon accepts connections, so it runs",
         },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::CONNECT_LIBVIRT]),
+                Fact::OneOf(
+                    CLASS,
+                    &[
+                        class::REFUSED,
+                        class::NOT_FOUND,
+                        class::UNAVAILABLE,
+                        class::CRASHED,
+                        class::KILLED,
+                        class::OTHER,
+                    ],
+                ),
+                Fact::Not(
+                    SIGNATURE,
+                    &["libvirt-socket-missing", "libvirt-daemon-restarting", "libvirt-connection-lost"],
+                ),
+            ]),
+            text: "the launcher does not reach libvirt's daemon",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[Fact::OneOf(SIGNATURE, &["libvirt-daemon-restarting", "libvirt-daemon-unreachable"])]),
+            text: "libvirt's daemon ended and was started again",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[Fact::OneOf(OPERATION, &[operation::CONNECT_LIBVIRT])]),
+            text: "reaching libvirt's daemon failed",
+        },
+        Clue {
+            group: "crash",
+            strength: Strength::Good,
+            look: Look::Happened(
+                ProcessCrashed,
+                &[Fact::OneOf(COMM, &["virtqemud", "libvirtd", "rpc-virtqemud", "rpc-libvirtd"])],
+            ),
+            text: "libvirt's daemon crashed",
+        },
+        Clue {
+            group: "lost",
+            strength: Strength::Hint,
+            look: said(&[Fact::OneOf(SIGNATURE, &["libvirt-connection-lost"])]),
+            text: "the connection to libvirt's daemon was lost",
+        },
     ],
-    explains: &[],
+    explains: &["MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Standalone(

@@ -3,10 +3,14 @@
 //! Proof is a keepalive or call that stays without an answer. A QEMU that does not answer hangs one domain, not the daemon: its
 //! look-outs still answer then, and that speaks strongly against this cause.
 
-use kulprit_model::FindingCode::{LibvirtNotInstalled, LibvirtUnreachable, LibvirtUnresponsive};
+use kulprit_model::{
+    FindingCode::{LibvirtNotInstalled, LibvirtUnreachable, LibvirtUnresponsive},
+    attribute::{ACTOR, CLASS, OPERATION},
+    said::{actor, class, operation},
+};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -16,9 +20,15 @@ pub const LIBVIRT_DAEMON_HUNG: Cause = Cause {
     meaning: "The libvirt daemon accepts connections and does not answer.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
-    usual: &[SymptomId::StuckStopping, SymptomId::Unresponsive, SymptomId::Unspecified],
-    possible: &[],
-    rare: &[SymptomId::StoppedUnexpectedly],
+    usual: &[SymptomId::StuckStopping, SymptomId::StuckMigrating, SymptomId::Unresponsive, SymptomId::Unspecified],
+    possible: &[
+        SymptomId::StuckTerminating,
+        SymptomId::StuckStarting,
+        SymptomId::MigrationFailed,
+        SymptomId::InError,
+        SymptomId::EvacuationBlocked,
+    ],
+    rare: &[SymptomId::StoppedUnexpectedly, SymptomId::ExcessiveMigrations],
     clues: &[
         Clue {
             group: "daemon",
@@ -44,8 +54,37 @@ pub const LIBVIRT_DAEMON_HUNG: Cause = Cause {
             look: Look::Present(LibvirtUnreachable, &[]),
             text: "nobody listens on its socket, so it is down rather than hung",
         },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::CONNECT_LIBVIRT]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK]),
+            ]),
+            text: "libvirt's daemon does not answer the launcher",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::LAUNCHER, actor::LIBVIRT, actor::HANDLER]),
+                Fact::OneOf(OPERATION, &[operation::SHUTDOWN_DOMAIN, operation::SYNC_VMI, operation::DESTROY_DOMAIN]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT]),
+            ]),
+            text: "launcher or libvirt do not answer a command in time",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Hint,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::LIBVIRT]),
+                Fact::OneOf(OPERATION, &[operation::MONITOR]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT, class::BUSY, class::STUCK]),
+            ]),
+            text: "a call waits for the lock of the domain",
+        },
     ],
-    explains: &[],
+    explains: &["MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Standalone(

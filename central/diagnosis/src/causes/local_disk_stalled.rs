@@ -4,12 +4,15 @@
 //! is another cause's matter and speaks strongly against this one; so do errors, a little: then it is no silent stall.
 
 use kulprit_model::{
-    FindingCode::{BlockIoError, VmDiskStalled},
-    attribute::{WAIT, WAIT_LOCAL_STORAGE, WAIT_MEMORY, WAIT_NETWORK_STORAGE, WAIT_OTHER},
+    FindingCode::{BlockDeviceStalled, BlockIoError, NodeIoStalled, StorageConnectionLost, VmDiskStalled},
+    attribute::{
+        ACTOR, BACKEND, CLASS, OPERATION, WAIT, WAIT_LOCAL_STORAGE, WAIT_MEMORY, WAIT_NETWORK_STORAGE, WAIT_OTHER,
+    },
+    said::{actor, class, operation},
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -17,11 +20,19 @@ use crate::{
 pub const LOCAL_DISK_STALLED: Cause = Cause {
     id: "LocalDiskStalled",
     meaning: "A local block device or file system under the VM answers no I/O, without an error.",
-    roles: &[Role::Hosting],
+    roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Device,
-    usual: &[SymptomId::Unresponsive],
-    possible: &[SymptomId::StuckStopping, SymptomId::PausedUnexpectedly],
-    rare: &[SymptomId::Unspecified],
+    usual: &[SymptomId::Unresponsive, SymptomId::StuckTerminating, SymptomId::StuckStarting],
+    possible: &[
+        SymptomId::StuckStopping,
+        SymptomId::PausedUnexpectedly,
+        SymptomId::StuckMigrating,
+        SymptomId::InError,
+        SymptomId::MigrationFailed,
+        SymptomId::EvacuationBlocked,
+        SymptomId::StoppedUnexpectedly,
+    ],
+    rare: &[SymptomId::ExcessiveMigrations, SymptomId::Unspecified],
     clues: &[
         Clue {
             group: "stall",
@@ -47,8 +58,59 @@ pub const LOCAL_DISK_STALLED: Cause = Cause {
             look: Look::Happened(BlockIoError, &[Fact::Own]),
             text: "the device does answer, with errors",
         },
+        Clue {
+            group: "kernel",
+            strength: Strength::Strong,
+            look: Look::Happened(
+                BlockDeviceStalled,
+                &[Fact::Not(BACKEND, &["iscsi", "nvme", "fc", "nfs", "ceph", "multipath", "drbd", "longhorn"])],
+            ),
+            text: "a local disk or its controller does not answer: timeouts, aborts, resets",
+        },
+        Clue {
+            group: "kernel",
+            strength: Strength::Some,
+            look: Look::Happened(BlockDeviceStalled, &[]),
+            text: "a block device does not answer",
+        },
+        Clue {
+            group: "kernel",
+            strength: Strength::Against,
+            look: Look::NotHappened(BlockDeviceStalled),
+            text: "the kernel log tells of no disk that does not answer",
+        },
+        Clue {
+            group: "pressure",
+            strength: Strength::Some,
+            look: Look::Present(NodeIoStalled, &[]),
+            text: "tasks of the node wait for I/O",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::KERNEL, actor::SYSTEMD]),
+                Fact::OneOf(OPERATION, &[operation::READ_WRITE]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK]),
+                Fact::Not(BACKEND, &["iscsi", "nvme", "fc", "nfs", "ceph", "multipath", "drbd", "longhorn"]),
+            ]),
+            text: "the kernel waits for a disk of the node",
+        },
+        Clue {
+            group: "backend",
+            strength: Strength::Against,
+            look: Look::Happened(StorageConnectionLost, &[]),
+            text: "what was lost is storage over the network",
+        },
     ],
-    explains: &["QemuBlockedInKernel"],
+    explains: &[
+        "QemuBlockedInKernel",
+        "DiskIoError",
+        "VolumeTeardownStuck",
+        "VolumeMountFailed",
+        "KubeletDegraded",
+        "MigrationTargetPodFailed",
+    ],
     advice: Advice {
         now: &[
             Step::Any(

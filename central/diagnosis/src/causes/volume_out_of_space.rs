@@ -3,12 +3,15 @@
 //! Proof is QEMU's own report (`enospc`): file system, thin pool or backend full. The guest is paused and loses nothing.
 
 use kulprit_model::{
-    FindingCode::{BlockIoError, DomainIoError, DomainIoErrorReported},
-    attribute::{IO_ERROR, IO_NO_SPACE, IO_OTHER},
+    FindingCode::{
+        BlockIoError, DomainIoError, DomainIoErrorReported, StaleDevice, ThinPoolFull, VmFilesystemFull, VmiPausedBy,
+    },
+    attribute::{ACTOR, CLASS, IO_ERROR, IO_NO_SPACE, IO_OTHER, OPERATION, REASON, SIGNATURE},
+    said::{actor, class, operation},
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -16,11 +19,17 @@ use crate::{
 pub const VOLUME_OUT_OF_SPACE: Cause = Cause {
     id: "VolumeOutOfSpace",
     meaning: "There is no space left under the VM's disk: file system, thin pool or backend is full.",
-    roles: &[Role::Hosting],
+    roles: &[Role::Hosting, Role::Source, Role::Shared],
     scope: Scope::Device,
     usual: &[SymptomId::PausedUnexpectedly],
-    possible: &[],
-    rare: &[SymptomId::StoppedUnexpectedly, SymptomId::Unspecified],
+    possible: &[
+        SymptomId::InError,
+        SymptomId::StuckStarting,
+        SymptomId::StuckMigrating,
+        SymptomId::MigrationFailed,
+        SymptomId::StoppedUnexpectedly,
+    ],
+    rare: &[SymptomId::StuckStopping, SymptomId::Unresponsive, SymptomId::EvacuationBlocked, SymptomId::Unspecified],
     clues: &[
         Clue {
             group: "qemu",
@@ -57,6 +66,69 @@ pub const VOLUME_OUT_OF_SPACE: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Absent(DomainIoError),
             text: "QEMU has not paused the guest for a disk error",
+        },
+        Clue {
+            group: "qemu",
+            strength: Strength::Proof,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::QEMU, actor::LIBVIRT, actor::LAUNCHER, actor::HANDLER]),
+                Fact::OneOf(OPERATION, &[operation::READ_WRITE]),
+                Fact::OneOf(CLASS, &[class::NO_SPACE]),
+            ]),
+            text: "QEMU or KubeVirt say that the guest is paused because no space is left",
+        },
+        Clue {
+            group: "qemu",
+            strength: Strength::Strong,
+            look: said(&[
+                Fact::OneOf(
+                    OPERATION,
+                    &[operation::OPEN_IMAGE, operation::READ_WRITE, operation::LOCK_IMAGE, operation::SET_OWNERSHIP],
+                ),
+                Fact::OneOf(CLASS, &[class::NO_SPACE]),
+                Fact::Not(SIGNATURE, &["host-disk-too-small"]),
+            ]),
+            text: "there is no space left under a disk",
+        },
+        Clue {
+            group: "qemu",
+            strength: Strength::Some,
+            look: Look::Present(VmiPausedBy, &[Fact::OneOf(REASON, &["PausedIOError"])]),
+            text: "KubeVirt says that the guest is paused because of a disk error, of whatever kind",
+        },
+        Clue {
+            group: "device",
+            strength: Strength::Strong,
+            look: Look::Present(VmFilesystemFull, &[]),
+            text: "the file system under a disk of the VM is full",
+        },
+        Clue {
+            group: "device",
+            strength: Strength::Strong,
+            look: Look::Happened(ThinPoolFull, &[]),
+            text: "a thin pool is out of space",
+        },
+        Clue {
+            group: "device",
+            strength: Strength::Against,
+            look: Look::Absent(VmFilesystemFull),
+            text: "the file systems under its disks have space",
+        },
+        Clue {
+            group: "other",
+            strength: Strength::StronglyAgainst,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::QEMU, actor::LIBVIRT, actor::LAUNCHER, actor::HANDLER]),
+                Fact::OneOf(OPERATION, &[operation::READ_WRITE]),
+                Fact::OneOf(CLASS, &[class::IO_ERROR]),
+            ]),
+            text: "the error is an I/O error, not a lack of space",
+        },
+        Clue {
+            group: "stale",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(StaleDevice, &[]),
+            text: "QEMU holds a device that is not there any more, and its words mislead",
         },
     ],
     explains: &[],

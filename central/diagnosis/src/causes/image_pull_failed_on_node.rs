@@ -1,0 +1,222 @@
+//! `ImagePullFailedOnNode`: this node cannot pull an image that others can.
+//!
+//! A name that does not resolve, a proxy, a certificate, a timeout, no space: told by the pull's error on this node, and
+//! made sure by another node that has the image. If other nodes fail the same way it is the registry; "not found" and
+//! "unauthorized" are the same everywhere (ImageNotFound) until another node shows otherwise.
+
+use kulprit_model::{
+    FindingCode::{ImagePresentElsewhere, PodImageWaiting},
+    attribute::{ACTOR, CLASS, IMAGE, OPERATION},
+    said::{actor, class, operation},
+};
+
+use crate::{
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    symptom::SymptomId,
+};
+
+/// This node cannot pull an image of the VM; the registry and other nodes are well as far as seen.
+pub const IMAGE_PULL_FAILED_ON_NODE: Cause = Cause {
+    id: "ImagePullFailedOnNode",
+    meaning: "This node cannot pull an image of the VM; the registry and other nodes are well as \
+far as seen.",
+    roles: &[Role::Hosting, Role::Target],
+    scope: Scope::Node,
+    usual: &[SymptomId::InError, SymptomId::StuckStarting, SymptomId::StuckMigrating],
+    possible: &[SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
+    rare: &[SymptomId::ExcessiveMigrations, SymptomId::Unspecified],
+    clues: &[
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::PULL]),
+                Fact::OneOf(
+                    CLASS,
+                    &[
+                        class::TIMEOUT,
+                        class::REFUSED,
+                        class::UNREACHABLE,
+                        class::NAME,
+                        class::RESET,
+                        class::UNAVAILABLE,
+                        class::UNTRUSTED,
+                        class::EXPIRED,
+                        class::NO_SPACE,
+                        class::IO_ERROR,
+                        class::LIMIT,
+                        class::OUT_OF_MEMORY,
+                        class::READ_ONLY,
+                        class::OTHER,
+                        class::INSUFFICIENT,
+                    ],
+                ),
+            ]),
+            text: "pulling an image fails on this node",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::UNPACK]),
+                Fact::OneOf(CLASS, &[class::NO_SPACE, class::READ_ONLY]),
+            ]),
+            text: "an image does not fit on this node",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::RUNTIME]),
+                Fact::OneOf(OPERATION, &[operation::RESOLVE_NAME, operation::HANDSHAKE]),
+            ]),
+            text: "the runtime cannot resolve or trust the registry's name",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[Fact::OneOf(OPERATION, &[operation::PULL])]),
+            text: "pulling an image fails",
+        },
+        Clue {
+            group: "wait",
+            strength: Strength::Hint,
+            look: Look::Present(PodImageWaiting, &[]),
+            text: "a container of the pod waits for its image",
+        },
+        Clue {
+            group: "wait",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(PodImageWaiting),
+            text: "no container of the pod waits for its image",
+        },
+        Clue {
+            group: "elsewhere",
+            strength: Strength::Strong,
+            look: Look::All(&[Look::Present(PodImageWaiting, &[]), Look::Present(ImagePresentElsewhere, &[])]),
+            text: "another node has, or pulled, the image that this pod waits for",
+        },
+        Clue {
+            group: "elsewhere",
+            strength: Strength::Strong,
+            look: Look::All(&[
+                said(&[Fact::OneOf(OPERATION, &[operation::PULL])]),
+                Look::Present(ImagePresentElsewhere, &[]),
+            ]),
+            text: "pulling fails here, and another node has the image",
+        },
+        Clue {
+            group: "elsewhere",
+            strength: Strength::Some,
+            look: Look::All(&[
+                said(&[
+                    Fact::OneOf(OPERATION, &[operation::PULL]),
+                    Fact::OneOf(
+                        CLASS,
+                        &[
+                            class::TIMEOUT,
+                            class::REFUSED,
+                            class::UNREACHABLE,
+                            class::NAME,
+                            class::RESET,
+                            class::UNAVAILABLE,
+                        ],
+                    ),
+                ]),
+                Look::WellElsewhere(&said(&[
+                    Fact::OneOf(OPERATION, &[operation::PULL]),
+                    Fact::OneOf(
+                        CLASS,
+                        &[
+                            class::TIMEOUT,
+                            class::REFUSED,
+                            class::UNREACHABLE,
+                            class::NAME,
+                            class::RESET,
+                            class::UNAVAILABLE,
+                        ],
+                    ),
+                ])),
+            ]),
+            text: "another node pulled without such an error",
+        },
+        Clue {
+            group: "elsewhere",
+            strength: Strength::StronglyAgainst,
+            look: Look::All(&[
+                said(&[
+                    Fact::OneOf(OPERATION, &[operation::PULL]),
+                    Fact::OneOf(
+                        CLASS,
+                        &[
+                            class::TIMEOUT,
+                            class::REFUSED,
+                            class::UNREACHABLE,
+                            class::NAME,
+                            class::RESET,
+                            class::UNAVAILABLE,
+                        ],
+                    ),
+                ]),
+                Look::Elsewhere(&said(&[
+                    Fact::OneOf(OPERATION, &[operation::PULL]),
+                    Fact::OneOf(
+                        CLASS,
+                        &[
+                            class::TIMEOUT,
+                            class::REFUSED,
+                            class::UNREACHABLE,
+                            class::NAME,
+                            class::RESET,
+                            class::UNAVAILABLE,
+                        ],
+                    ),
+                ])),
+            ]),
+            text: "another node fails to pull as well",
+        },
+        Clue {
+            group: "everywhere",
+            strength: Strength::Against,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::PULL]),
+                Fact::OneOf(CLASS, &[class::NOT_FOUND, class::UNAUTHORIZED, class::INVALID, class::RATE_LIMITED]),
+                Fact::NoneOf(IMAGE, &[]),
+            ]),
+            text: "the registry answered: what it says holds for every node",
+        },
+    ],
+    explains: &["MigrationTargetPodFailed"],
+    advice: Advice {
+        now: &[
+            Step::KubeVirt(
+                "kubectl describe pod -n {namespace} -l vm.kubevirt.io/name={vm} | sed -n \
+'/^Events/,$p'",
+            ),
+            Step::KubeVirt(
+                "crictl pull IMAGE   # on {node}, with the image that the event names; then the same \
+on another node",
+            ),
+            Step::KubeVirt(
+                "kubectl delete pod -n {namespace} -l vm.kubevirt.io/name={vm}   # after the repair; \
+or move the VM to a node that has the image",
+            ),
+        ],
+        check: &[
+            Step::Any(
+                "getent hosts REGISTRY; curl -sSI https://REGISTRY/v2/; date; df -h \
+/var/lib/containerd /var/lib/containers   # on {node}: name, way, certificate, \
+clock, space",
+            ),
+            Step::Any(
+                "the registry and proxy configuration of this runtime: /etc/containerd/certs.d, \
+/etc/containers/registries.conf, HTTPS_PROXY of the unit; compare with another node",
+            ),
+        ],
+        prevent: &[Step::Any(
+            "the same registry configuration on every node; a mirror near the nodes; pre-pulled \
+launcher images",
+        )],
+    },
+    runbook_item: "image pull failures specific to the node",
+};
