@@ -4,8 +4,21 @@
 //! One parser peels them; known texts only sharpen what it finds. Used for logs (by what reads the host) and for events and
 //! conditions (by what watches Kubernetes), so it is a crate of its own: neither side may see the other's
 //! (docs/adr/0008-peeling-is-a-crate.md).
+//!
+//! Order of the files: [`table`] the known texts, `healthy` what weighs nothing, `words` for all other texts, `reasons` of
+//! events, `layers` takes decoration off, `peel` decides, `mentions` finds names, `candidate` sorts lines out fast.
+
+mod candidate;
+mod healthy;
+mod layers;
+mod mentions;
+mod peel;
+mod reasons;
+pub mod table;
+mod words;
 
 use kulprit_model::Attributes;
+pub use table::SIGNATURES;
 
 /// Who wrote a text: the program whose log, event or condition it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,26 +81,41 @@ pub enum Peeled {
 }
 
 /// The table, compiled.
-#[derive(Debug, Default)]
-pub struct Signatures;
+#[derive(Debug)]
+pub struct Signatures {
+    peeler: peel::Peeler,
+    candidate: candidate::Candidate,
+}
+
+impl Default for Signatures {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Signatures {
-    /// Compiles the table.
+    /// Compiles the table: milliseconds, so once.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self { peeler: peel::Peeler::new(), candidate: candidate::Candidate::new() }
     }
 
     /// Whether a line may be more than [`Peeled::Nothing`]: one pass of a multi-literal search, for logs. Never false for a line
     /// that [`Signatures::peel`] would take.
     #[must_use]
-    pub fn is_candidate(&self, _line: &[u8]) -> bool {
-        true
+    pub fn is_candidate(&self, line: &[u8]) -> bool {
+        self.candidate.is_match(line)
     }
 
     /// Peels one text.
     #[must_use]
-    pub fn peel(&self, _text: &Text<'_>) -> Peeled {
-        Peeled::Nothing
+    pub fn peel(&self, text: &Text<'_>) -> Peeled {
+        if text.reason.is_none() && !self.is_candidate(text.text.as_bytes()) {
+            return Peeled::Nothing;
+        }
+        self.peeler.peel(text)
     }
 }
+
+#[cfg(test)]
+mod tests;
