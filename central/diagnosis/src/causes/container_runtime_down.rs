@@ -70,7 +70,7 @@ pub const CONTAINER_RUNTIME_DOWN: Cause = Cause {
         Clue {
             group: "text",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(SIGNATURE, &["runtime-down"])]),
+            look: said(&[Fact::OneOf(SIGNATURE, &["runtime-down", "runtime-socket-dead"])]),
             text: "the kubelet says that the runtime is down",
         },
         Clue {

@@ -70,6 +70,7 @@ pub const CONTAINER_RUNTIME_HUNG: Cause = Cause {
                 Fact::OneOf(ACTOR, &[actor::KUBELET, actor::RUNTIME]),
                 Fact::OneOf(OPERATION, &[operation::LIST_PODS]),
                 Fact::OneOf(CLASS, &[class::TIMEOUT]),
+                Fact::Not(SIGNATURE, &["pleg-unhealthy"]),
             ]),
             text: "the runtime does not list its pods in time",
         },
@@ -78,19 +79,22 @@ pub const CONTAINER_RUNTIME_HUNG: Cause = Cause {
             strength: Strength::Good,
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::KUBELET, actor::RUNTIME]),
-                Fact::OneOf(
-                    OPERATION,
-                    &[operation::CREATE_SANDBOX, operation::KILL_CONTAINER, operation::RECLAIM, operation::FORK],
-                ),
-                Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK]),
+                Fact::OneOf(OPERATION, &[operation::CREATE_SANDBOX, operation::KILL_CONTAINER, operation::RECLAIM]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK, class::BUSY]),
             ]),
             text: "the runtime does not create or end a sandbox in time",
         },
         Clue {
             group: "text",
-            strength: Strength::Good,
+            strength: Strength::Some,
             look: said(&[Fact::OneOf(SIGNATURE, &["pleg-unhealthy"])]),
             text: "the kubelet's PLEG is not healthy",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[Fact::OneOf(SIGNATURE, &["container-shim-failed", "container-cgroup-failed"])]),
+            text: "the runtime could not start a shim or its cgroup",
         },
         Clue {
             group: "call",

@@ -41,7 +41,13 @@ pub const CPU_INCOMPATIBLE: Cause = Cause {
             strength: Strength::Strong,
             look: said(&[Fact::OneOf(
                 SIGNATURE,
-                &["cpu-incompatible", "tsc-frequency-mismatch", "kvm-registers-refused", "cpu-model-unavailable"],
+                &[
+                    "migration-no-node-for-cpu",
+                    "cpu-incompatible",
+                    "tsc-frequency-mismatch",
+                    "kvm-registers-refused",
+                    "cpu-model-unavailable",
+                ],
             )]),
             text: "no other node has the guest's CPU",
         },
@@ -66,6 +72,12 @@ pub const CPU_INCOMPATIBLE: Cause = Cause {
                 Fact::Not(SIGNATURE, &["load-state-features", "machine-type-unknown"]),
             ]),
             text: "the node's CPU does not fit what the VM asks for",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[Fact::OneOf(SIGNATURE, &["cpu-mode-unsupported"])]),
+            text: "the node cannot give the CPU mode that the VM asks for",
         },
         Clue {
             group: "models",

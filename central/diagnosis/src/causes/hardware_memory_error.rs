@@ -2,10 +2,14 @@
 //! failure that is sent to QEMU. Corrected errors are no fault, and the `Hardware Error` of a virtual disk's sense data
 //! is none of memory.
 
-use kulprit_model::FindingCode::HardwareMemoryError;
+use kulprit_model::{
+    FindingCode::HardwareMemoryError,
+    attribute::{ACTOR, CLASS, OPERATION},
+    said::{actor, class, operation},
+};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -36,6 +40,16 @@ pub const HARDWARE_MEMORY_ERROR: Cause = Cause {
             strength: Strength::Proof,
             look: Look::Happened(HardwareMemoryError, &[]),
             text: "the hardware reported an uncorrected memory error",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::KERNEL, actor::QEMU]),
+                Fact::OneOf(OPERATION, &[operation::RUN_GUEST]),
+                Fact::OneOf(CLASS, &[class::IO_ERROR]),
+            ]),
+            text: "QEMU or the kernel tells of broken memory",
         },
         Clue {
             group: "mce",

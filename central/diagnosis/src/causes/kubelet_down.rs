@@ -88,9 +88,24 @@ pub const KUBELET_DOWN: Cause = Cause {
             strength: Strength::Strong,
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::SYSTEMD, actor::KUBELET]),
-                Fact::OneOf(SIGNATURE, &["kubelet-exited"]),
+                Fact::OneOf(SIGNATURE, &["kubelet-exited", "kubelet-config-invalid"]),
             ]),
             text: "the kubelet ended with an error",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["kubelet-silent"])]),
+            text: "Kubernetes hears nothing from the kubelet any more",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                said(&[Fact::OneOf(SIGNATURE, &["kubelet-silent"])]),
+                Look::Absent(VirtHandlerHeartbeatStale),
+            ]),
+            text: "the kubelet tells nothing any more while virt-handler of the same node does",
         },
     ],
     explains: &["MigrationTargetPodFailed"],

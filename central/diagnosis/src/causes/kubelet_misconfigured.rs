@@ -54,7 +54,10 @@ pub const KUBELET_MISCONFIGURED: Cause = Cause {
         Clue {
             group: "text",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(SIGNATURE, &["cpu-manager-state"])]),
+            look: said(&[Fact::OneOf(
+                SIGNATURE,
+                &["cpu-manager-state", "kubelet-config-invalid", "topology-not-aligned"],
+            )]),
             text: "the kubelet says what does not fit",
         },
         Clue {
@@ -62,7 +65,7 @@ pub const KUBELET_MISCONFIGURED: Cause = Cause {
             strength: Strength::Good,
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::KUBELET]),
-                Fact::OneOf(OPERATION, &[operation::ADMIT_POD, operation::FORK, operation::CREATE_CONTAINER]),
+                Fact::OneOf(OPERATION, &[operation::ADMIT_POD, operation::REPORT_STATUS]),
                 Fact::OneOf(CLASS, &[class::INVALID, class::INCOMPATIBLE]),
             ]),
             text: "the kubelet refuses what its setup does not allow",

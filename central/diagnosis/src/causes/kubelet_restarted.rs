@@ -6,7 +6,7 @@ use kulprit_model::{
     FindingCode::{
         DevicesNotAllocatable, KubeletRestarted, KvmDeviceMissing, LauncherRejected, NodeBooted, VirtHandlerRestarted,
     },
-    attribute::{ACTOR, CLASS, OPERATION, REASON},
+    attribute::{ACTOR, CLASS, OPERATION, REASON, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -47,6 +47,12 @@ pub const KUBELET_RESTARTED: Cause = Cause {
         },
         Clue {
             group: "restart",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["node-rebooted"])]),
+            text: "the node was rebooted",
+        },
+        Clue {
+            group: "restart",
             strength: Strength::Proof,
             look: Look::All(&[
                 Look::Happened(KubeletRestarted, &[]),
@@ -80,15 +86,24 @@ pub const KUBELET_RESTARTED: Cause = Cause {
         Clue {
             group: "rejected",
             strength: Strength::Strong,
-            look: Look::Present(
-                LauncherRejected,
-                &[Fact::OneOf(REASON, &["UnexpectedAdmissionError", "NodeAffinity"])],
-            ),
+            look: Look::Present(LauncherRejected, &[Fact::OneOf(REASON, &["NodeAffinity"])]),
+            text: "after its start the kubelet did not know its node's labels yet",
+        },
+        Clue {
+            group: "rejected",
+            strength: Strength::Good,
+            look: Look::Present(LauncherRejected, &[Fact::OneOf(REASON, &["UnexpectedAdmissionError"])]),
             text: "the kubelet refused a pod that had been scheduled to it",
         },
         Clue {
             group: "rejected",
-            strength: Strength::Strong,
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["device-plugin-unhealthy", "device-plugin-unregistered"])]),
+            text: "the kubelet had no healthy device of KubeVirt to give",
+        },
+        Clue {
+            group: "rejected",
+            strength: Strength::Good,
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::KUBELET]),
                 Fact::OneOf(OPERATION, &[operation::ALLOCATE_DEVICE, operation::ADMIT_POD]),

@@ -90,12 +90,6 @@ pub const KVM_DEVICE_INACCESSIBLE: Cause = Cause {
             look: Look::Happened(SecurityDenied, &[Fact::OneOf(OBJECT, &["/dev/kvm"])]),
             text: "a security module refused /dev/kvm",
         },
-        Clue {
-            group: "node",
-            strength: Strength::Hint,
-            look: Look::Absent(KvmNotAllocatable),
-            text: "the node offers KVM to pods, and does not look whether it opens",
-        },
     ],
     explains: &["MigrationTargetPodFailed"],
     advice: Advice {

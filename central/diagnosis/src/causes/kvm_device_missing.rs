@@ -72,6 +72,12 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
         },
         Clue {
             group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["device-plugin-gone"])]),
+            text: "virt-handler says that the device disappeared",
+        },
+        Clue {
+            group: "text",
             strength: Strength::Some,
             look: said(&[Fact::OneOf(SIGNATURE, &["virt-type-unsupported", "kvm-invalid-accelerator"])]),
             text: "libvirt finds no KVM on the node",
@@ -89,6 +95,12 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
                 PodUnschedulable,
                 &[Fact::OneOf(REASON, &["device"]), Fact::OneOf(OBJECT, &["devices.kubevirt.io/kvm"])],
             ),
+            text: "no node offers KVM",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Hint,
+            look: said(&[Fact::OneOf(SIGNATURE, &["unschedulable-kvm"])]),
             text: "no node offers KVM",
         },
         Clue {

@@ -6,8 +6,8 @@ use kulprit_model::{
     FindingCode::{
         DevicePluginMissing, DevicesNotAllocatable, KvmDeviceMissing, KvmNotAllocatable, KvmUnusable, PodUnschedulable,
     },
-    attribute::{ACTOR, CLASS, OBJECT, OPERATION, REASON, WHAT},
-    said::{actor, class, operation},
+    attribute::{ACTOR, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
+    said::{actor, operation},
 };
 
 use crate::{
@@ -74,20 +74,23 @@ pub const KVM_NOT_ADVERTISED: Cause = Cause {
             group: "plugin",
             strength: Strength::Strong,
             look: said(&[
-                Fact::OneOf(ACTOR, &[actor::HANDLER, actor::KUBELET]),
+                Fact::OneOf(ACTOR, &[actor::HANDLER]),
                 Fact::OneOf(OPERATION, &[operation::REGISTER_PLUGIN]),
-                Fact::Not(CLASS, &[class::NOT_FOUND]),
+                Fact::Not(SIGNATURE, &["device-plugin-gone"]),
             ]),
             text: "the device plugin could not register",
         },
         Clue {
             group: "plugin",
             strength: Strength::Good,
-            look: said(&[
-                Fact::OneOf(ACTOR, &[actor::HANDLER]),
-                Fact::OneOf(OPERATION, &[operation::REGISTER_PLUGIN, operation::WATCH_FILES]),
-            ]),
-            text: "virt-handler's device plugin fails",
+            look: said(&[Fact::OneOf(SIGNATURE, &["device-plugin-failed", "device-plugin-unregistered"])]),
+            text: "the device plugin is not registered with the kubelet",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Some,
+            look: said(&[Fact::OneOf(SIGNATURE, &["unschedulable-kvm"])]),
+            text: "no node offers KVM",
         },
         Clue {
             group: "device",

@@ -68,8 +68,14 @@ pub const LAUNCHER_LIMIT_REACHED: Cause = Cause {
         Clue {
             group: "text",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(SIGNATURE, &["locked-memory-limit"])]),
+            look: said(&[Fact::OneOf(SIGNATURE, &["locked-memory-limit", "guest-memory-unlock-failed"])]),
             text: "QEMU could not lock the guest's memory",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["container-pids-limit"])]),
+            text: "the pids limit of the container refused a process",
         },
         Clue {
             group: "text",

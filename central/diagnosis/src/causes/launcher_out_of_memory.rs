@@ -4,11 +4,11 @@
 
 use kulprit_model::{
     FindingCode::{LauncherOomKilled, MemcgOomKill, NodeOomKill},
-    attribute::{COMM, CONTAINER},
+    attribute::{COMM, CONTAINER, SIGNATURE},
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -54,6 +54,12 @@ pub const LAUNCHER_OUT_OF_MEMORY: Cause = Cause {
             strength: Strength::Strong,
             look: Look::Present(LauncherOomKilled, &[Fact::NoneOf(CONTAINER, &["compute"])]),
             text: "a container beside QEMU's says OOMKilled",
+        },
+        Clue {
+            group: "oom",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["container-memory-too-low"])]),
+            text: "the container was killed for memory when it started",
         },
         Clue {
             group: "oom",

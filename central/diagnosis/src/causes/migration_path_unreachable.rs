@@ -8,8 +8,8 @@ use kulprit_model::{
         MigrationDirtying, MigrationNoBytes, MigrationPeerSilent, MigrationProgressing, MigrationTargetFailed,
         MtuMismatch, PacketFilterDrops,
     },
-    attribute::{CLASS, OPERATION},
-    said::{class, operation},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
+    said::{actor, class, operation},
 };
 
 use crate::{
@@ -50,7 +50,7 @@ pub const MIGRATION_PATH_UNREACHABLE: Cause = Cause {
             strength: Strength::Strong,
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::CONNECT_PEER]),
-                Fact::OneOf(CLASS, &[class::TIMEOUT, class::REFUSED, class::UNREACHABLE, class::RESET, class::NAME]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT, class::REFUSED, class::UNREACHABLE, class::NAME]),
             ]),
             text: "one end could not connect to the other",
         },
@@ -58,19 +58,48 @@ pub const MIGRATION_PATH_UNREACHABLE: Cause = Cause {
             group: "text",
             strength: Strength::Good,
             look: said(&[
+                Fact::OneOf(OPERATION, &[operation::CONNECT_PEER]),
+                Fact::OneOf(CLASS, &[class::RESET, class::OTHER, class::UNAVAILABLE]),
+                Fact::Not(SIGNATURE, &["migration-proxy-broken"]),
+            ]),
+            text: "the connection between the ends failed",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[
                 Fact::OneOf(OPERATION, &[operation::MIGRATE, operation::MIGRATE_PREPARE, operation::MIGRATE_FINISH]),
-                Fact::OneOf(CLASS, &[class::UNREACHABLE, class::REFUSED, class::TIMEOUT]),
+                Fact::OneOf(CLASS, &[class::UNREACHABLE, class::REFUSED]),
+            ]),
+            text: "the migration failed on its connection",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["libvirt-keepalive-lost"])]),
+            text: "the other end of the migration went silent",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::LIBVIRT, actor::QEMU, actor::HANDLER]),
+                Fact::OneOf(OPERATION, &[operation::MIGRATE, operation::MIGRATE_PREPARE, operation::MIGRATE_FINISH]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT]),
             ]),
             text: "the migration failed on its connection",
         },
         Clue {
             group: "text",
             strength: Strength::Some,
-            look: said(&[
-                Fact::OneOf(OPERATION, &[operation::MIGRATE]),
-                Fact::OneOf(CLASS, &[class::RESET, class::STUCK]),
-            ]),
-            text: "the migration's connection broke or stood still",
+            look: said(&[Fact::OneOf(SIGNATURE, &["migration-no-progress", "migration-proxy-broken"])]),
+            text: "the migration stood still, or its proxy lost the connection",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Hint,
+            look: said(&[Fact::OneOf(OPERATION, &[operation::MIGRATE]), Fact::OneOf(CLASS, &[class::RESET])]),
+            text: "the migration's connection broke",
         },
         Clue {
             group: "bytes",

@@ -3,7 +3,7 @@
 
 use kulprit_model::{
     FindingCode::{ClockSkewed, KubeletCertificateExpired, NodeNotReady},
-    attribute::{ACTOR, CLASS, OPERATION},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -35,6 +35,12 @@ pub const NODE_CERTIFICATE_EXPIRED: Cause = Cause {
             strength: Strength::Proof,
             look: Look::Present(KubeletCertificateExpired, &[]),
             text: "the kubelet's client certificate is expired or not yet valid",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Proof,
+            look: said(&[Fact::OneOf(SIGNATURE, &["kubelet-certificate-expired"])]),
+            text: "the kubelet says that its certificate is expired",
         },
         Clue {
             group: "text",

@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::{FilesystemFull, LauncherEvicted, NodePressureReported, VmFilesystemFull},
-    attribute::{ACTOR, CLASS, OPERATION, WHAT},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -48,6 +48,12 @@ pub const NODE_DISK_FULL: Cause = Cause {
             strength: Strength::Strong,
             look: Look::Present(LauncherEvicted, &[Fact::OneOf(WHAT, &["disk"])]),
             text: "the kubelet evicted the launcher pod because the node was low on disk",
+        },
+        Clue {
+            group: "eviction",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["evicted-disk"])]),
+            text: "the kubelet evicted the pod because the node was low on disk",
         },
         Clue {
             group: "eviction",
@@ -95,6 +101,7 @@ pub const NODE_DISK_FULL: Cause = Cause {
                         operation::PROVISION,
                         operation::IMPORT,
                         operation::WATCH_FILES,
+                        operation::OPEN_IMAGE,
                     ],
                 ),
                 Fact::OneOf(CLASS, &[class::NO_SPACE]),
@@ -107,6 +114,7 @@ pub const NODE_DISK_FULL: Cause = Cause {
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::KUBELET, actor::RUNTIME]),
                 Fact::OneOf(OPERATION, &[operation::RECLAIM]),
+                Fact::Not(CLASS, &[class::INVALID]),
             ]),
             text: "the kubelet could not free disk by removing images or containers",
         },

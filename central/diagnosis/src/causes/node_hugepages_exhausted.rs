@@ -67,6 +67,12 @@ pub const NODE_HUGEPAGES_EXHAUSTED: Cause = Cause {
         },
         Clue {
             group: "schedule",
+            strength: Strength::Some,
+            look: said(&[Fact::OneOf(SIGNATURE, &["unschedulable-hugepages"])]),
+            text: "no node has enough hugepages for the pod",
+        },
+        Clue {
+            group: "schedule",
             strength: Strength::Good,
             look: Look::Present(PodUnschedulable, &[Fact::OneOf(REASON, &["hugepages"])]),
             text: "no node has enough hugepages for the pod",

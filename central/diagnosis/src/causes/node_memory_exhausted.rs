@@ -57,13 +57,7 @@ pub const NODE_MEMORY_EXHAUSTED: Cause = Cause {
                 Fact::OneOf(ACTOR, &[actor::KERNEL, actor::KUBELET]),
                 Fact::OneOf(
                     OPERATION,
-                    &[
-                        operation::RUN_GUEST,
-                        operation::FORK,
-                        operation::EVICT_POD,
-                        operation::RECLAIM,
-                        operation::REPORT_STATUS,
-                    ],
+                    &[operation::RUN_GUEST, operation::FORK, operation::RECLAIM, operation::REPORT_STATUS],
                 ),
                 Fact::OneOf(CLASS, &[class::OUT_OF_MEMORY, class::KILLED]),
             ]),
@@ -88,11 +82,23 @@ pub const NODE_MEMORY_EXHAUSTED: Cause = Cause {
         },
         Clue {
             group: "eviction",
+            strength: Strength::Proof,
+            look: said(&[Fact::OneOf(SIGNATURE, &["evicted-memory"])]),
+            text: "the kubelet evicted the pod because the node was low on memory",
+        },
+        Clue {
+            group: "oom",
+            strength: Strength::Some,
+            look: said(&[Fact::OneOf(SIGNATURE, &["unit-killed-oom"])]),
+            text: "a unit of the node was killed for memory",
+        },
+        Clue {
+            group: "eviction",
             strength: Strength::Good,
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::KUBELET]),
                 Fact::OneOf(OPERATION, &[operation::EVICT_POD, operation::RECLAIM]),
-                Fact::OneOf(CLASS, &[class::OUT_OF_MEMORY, class::INSUFFICIENT, class::LIMIT]),
+                Fact::OneOf(CLASS, &[class::OUT_OF_MEMORY]),
             ]),
             text: "the kubelet evicts pods",
         },

@@ -6,7 +6,7 @@ use kulprit_model::{
     FindingCode::{
         KernelLimitHit, KernelLimitReached, LinkDown, NetworkLinkDown, NetworkUnreachable, NodeNetworkReportedDown,
     },
-    attribute::{ACTOR, CLASS, OPERATION, WHAT},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -75,14 +75,31 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
             text: "the node's network is reported as not available",
         },
         Clue {
+            group: "table",
+            strength: Strength::Proof,
+            look: said(&[Fact::OneOf(SIGNATURE, &["conntrack-full"])]),
+            text: "the kernel drops packets because its connection table is full",
+        },
+        Clue {
             group: "text",
             strength: Strength::Strong,
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::KUBELET, actor::HANDLER]),
                 Fact::OneOf(OPERATION, &[operation::CALL_API, operation::REPORT_STATUS]),
-                Fact::OneOf(CLASS, &[class::UNREACHABLE, class::TIMEOUT, class::NAME]),
+                Fact::OneOf(CLASS, &[class::UNREACHABLE, class::NAME]),
             ]),
             text: "the node does not reach the API server",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::KUBELET, actor::HANDLER]),
+                Fact::OneOf(OPERATION, &[operation::CALL_API, operation::REPORT_STATUS]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT]),
+                Fact::Not(SIGNATURE, &["kubelet-silent", "node-virt-handler-silent", "kubelet-certificate-expired"]),
+            ]),
+            text: "the API server does not answer the node in time",
         },
         Clue {
             group: "text",
@@ -103,12 +120,16 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
                 Fact::Not(
                     OPERATION,
                     &[
+                        operation::PULL,
+                        operation::UNPACK,
                         operation::MOUNT,
                         operation::MAP,
                         operation::ATTACH,
+                        operation::READ_WRITE,
                         operation::CONNECT_PEER,
                         operation::MIGRATE,
                         operation::MIGRATE_PREPARE,
+                        operation::SETUP_NETWORK,
                     ],
                 ),
                 Fact::OneOf(CLASS, &[class::UNREACHABLE, class::NAME]),

@@ -3,7 +3,7 @@
 
 use kulprit_model::{
     FindingCode::{ForkRejected, LauncherEvicted, LauncherLimitReached, NodePressureReported, PidsExhausted},
-    attribute::{ACTOR, CLASS, OPERATION, WHAT},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -54,6 +54,12 @@ pub const NODE_PIDS_EXHAUSTED: Cause = Cause {
             text: "the kubelet evicted the launcher pod because process ids ran out",
         },
         Clue {
+            group: "eviction",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["evicted-pids"])]),
+            text: "the kubelet evicted the pod because process ids ran out",
+        },
+        Clue {
             group: "text",
             strength: Strength::Good,
             look: said(&[
@@ -71,6 +77,7 @@ pub const NODE_PIDS_EXHAUSTED: Cause = Cause {
                 ),
                 Fact::OneOf(OPERATION, &[operation::FORK]),
                 Fact::OneOf(CLASS, &[class::LIMIT, class::OUT_OF_MEMORY]),
+                Fact::Not(SIGNATURE, &["container-pids-limit"]),
             ]),
             text: "a program of the node could not start a process",
         },
@@ -80,6 +87,7 @@ pub const NODE_PIDS_EXHAUSTED: Cause = Cause {
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::FORK]),
                 Fact::OneOf(CLASS, &[class::LIMIT, class::OUT_OF_MEMORY]),
+                Fact::Not(SIGNATURE, &["container-pids-limit"]),
             ]),
             text: "a process could not be started",
         },

@@ -40,15 +40,22 @@ pub const POD_NETWORK_SETUP_FAILED: Cause = Cause {
         Clue {
             group: "text",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(ACTOR, &[actor::CNI])]),
+            look: said(&[Fact::OneOf(ACTOR, &[actor::CNI]), Fact::Not(SIGNATURE, &["network-attachment-missing"])]),
             text: "a CNI plugin failed",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[Fact::OneOf(SIGNATURE, &["network-attachment-missing"])]),
+            text: "the pod asks for a network that is not defined",
         },
         Clue {
             group: "text",
             strength: Strength::Strong,
             look: said(&[
-                Fact::OneOf(ACTOR, &[actor::KUBELET, actor::RUNTIME, actor::HANDLER, actor::LAUNCHER, actor::LIBVIRT]),
+                Fact::Not(ACTOR, &[actor::GUEST, actor::CNI]),
                 Fact::OneOf(OPERATION, &[operation::SETUP_NETWORK]),
+                Fact::Not(SIGNATURE, &["network-attachment-missing"]),
             ]),
             text: "setting up the pod's or the VM's network failed",
         },

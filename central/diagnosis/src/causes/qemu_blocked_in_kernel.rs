@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::{HungTask, LauncherTerminating, QemuTerminationPending, QemuThreadBlocked, VmDiskStalled},
-    attribute::{ACTOR, CLASS, OPERATION},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -71,6 +71,7 @@ pub const QEMU_BLOCKED_IN_KERNEL: Cause = Cause {
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::DESTROY_DOMAIN]),
                 Fact::OneOf(CLASS, &[class::BUSY, class::TIMEOUT, class::STUCK]),
+                Fact::Not(SIGNATURE, &["launcher-zombie"]),
             ]),
             text: "libvirt cannot end QEMU, not even by a signal",
         },
@@ -81,6 +82,7 @@ pub const QEMU_BLOCKED_IN_KERNEL: Cause = Cause {
                 said(&[
                     Fact::OneOf(OPERATION, &[operation::DESTROY_DOMAIN]),
                     Fact::OneOf(CLASS, &[class::BUSY, class::TIMEOUT, class::STUCK]),
+                    Fact::Not(SIGNATURE, &["launcher-zombie"]),
                 ]),
                 Look::Present(LauncherTerminating, &[]),
             ]),
@@ -92,7 +94,7 @@ pub const QEMU_BLOCKED_IN_KERNEL: Cause = Cause {
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::KUBELET, actor::RUNTIME]),
                 Fact::OneOf(OPERATION, &[operation::KILL_CONTAINER]),
-                Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK]),
+                Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK, class::BUSY]),
             ]),
             text: "a container of the pod cannot be ended",
         },

@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::{LauncherEvicted, LauncherOomKilled, LimitNearGuestMemory, MemcgOomKill, NodeOomKill, QemuExited},
-    attribute::{ACTOR, CLASS, COMM, CONTAINER, OPERATION, SIGNAL},
+    attribute::{ACTOR, CLASS, COMM, CONTAINER, OPERATION, SIGNAL, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -90,8 +90,9 @@ pub const QEMU_OUT_OF_MEMORY: Cause = Cause {
             strength: Strength::Strong,
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::KERNEL, actor::KUBELET]),
-                Fact::OneOf(OPERATION, &[operation::RUN_GUEST]),
+                Fact::OneOf(OPERATION, &[operation::RUN_GUEST, operation::KILL_CONTAINER]),
                 Fact::OneOf(CLASS, &[class::KILLED, class::OUT_OF_MEMORY]),
+                Fact::Not(SIGNATURE, &["system-oom"]),
                 Fact::Own,
             ]),
             text: "an OOM kill of the pod is reported",

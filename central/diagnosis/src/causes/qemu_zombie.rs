@@ -29,7 +29,7 @@ pub const QEMU_ZOMBIE: Cause = Cause {
         },
         Clue {
             group: "text",
-            strength: Strength::Strong,
+            strength: Strength::Good,
             look: said(&[Fact::OneOf(SIGNATURE, &["launcher-zombie"])]),
             text: "the launcher says that QEMU is a zombie",
         },
@@ -38,6 +38,15 @@ pub const QEMU_ZOMBIE: Cause = Cause {
             strength: Strength::Hint,
             look: Look::Present(LauncherDefunct, &[]),
             text: "the launcher is stopped, blocked or gone",
+        },
+        Clue {
+            group: "zombie",
+            strength: Strength::Strong,
+            look: Look::All(&[
+                said(&[Fact::OneOf(SIGNATURE, &["launcher-zombie"])]),
+                Look::Present(LauncherDefunct, &[]),
+            ]),
+            text: "the launcher calls QEMU a zombie, and does not move itself",
         },
         Clue {
             group: "zombie",

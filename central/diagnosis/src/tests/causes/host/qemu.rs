@@ -215,13 +215,13 @@ fn devices_and_the_state_that_comes_in() {
         (
             "QemuLoadStateFailed",
             MigrationFailed,
-            &[Known(QEMU, LOAD_STATE, INCOMPATIBLE, "load-state-device")],
+            &[Known(QEMU, LOAD_STATE, INCOMPATIBLE, "load-state-device"), IsNot(LauncherVersionsDiffer)],
             &[Known(QEMU, LOAD_STATE, INCOMPATIBLE, "load-state-features"), Is(LauncherVersionsDiffer, &[])],
         ),
         (
             "QemuLoadStateFailed",
             MigrationFailed,
-            &[Text(QEMU, LOAD_STATE, INVALID)],
+            &[Text(QEMU, LOAD_STATE, INVALID), IsNot(LauncherVersionsDiffer)],
             &[Known(QEMU, LOAD_STATE, RESET, "load-state-stream-broken")],
         ),
     ];
