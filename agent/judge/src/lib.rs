@@ -3,6 +3,7 @@
 //! The same functions serve the live agent and recorded cases. Thresholds and log rules live here and nowhere else; holds
 //! (how long a state must last) are the tracker's, from the finding catalogue.
 
+pub mod command;
 pub mod domain;
 pub mod filesystem;
 pub mod hardware;
@@ -11,6 +12,7 @@ pub mod kubelet;
 pub mod kvm;
 pub mod launcher;
 pub mod limits;
+pub mod migration;
 pub mod network;
 pub mod pressure;
 pub mod qemu;

@@ -1,0 +1,211 @@
+//! How a running migration goes, from samples of its numbers: copies nothing, never gets done, slow, or nearer to its end.
+//!
+//! Samples are virt-launcher's lines (every 4 s) and `virsh domjobinfo`. Only the last migration is judged: samples of an earlier
+//! one are told by another UID, or by a clock that went back. The rates that QEMU gives are those of its last round, and a guest
+//! that writes the same pages again and again never shows a dirty rate above the copy rate (recorded: 0.9 of it while the
+//! migration never converged): what counts is that the rest does not shrink although everything was copied once.
+
+use kulprit_host::command::job::JobInfo;
+use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
+
+use crate::verdict::{StateVerdict, Verdict};
+
+/// As the catalogue's rows.
+const NO_BYTES_MS: u64 = 20_000;
+const SLOW_BYTES_PER_SEC: f64 = 16.0 * 1_048_576.0;
+/// The dirty rate matters from this share of the copy rate on, where the rest was seen not to shrink.
+const DIRTY_SHARE: f64 = 0.5;
+/// At a single look: the rest cannot be compared.
+const DIRTY_SHARE_ONE_LOOK: f64 = 0.8;
+/// Rounds over which the rest must not have shrunk.
+const N_ROUNDS: u64 = 2;
+/// A rest below this share of the smallest before it has shrunk.
+const SHRUNK: f64 = 0.9;
+/// Without a new minimum of the rest for so long, it does not get nearer to its end.
+const PROGRESS_USEC: i64 = 30_000_000;
+/// A copy that has just begun has no rate yet.
+const MIN_ELAPSED_MS: u64 = 3_000;
+
+/// The numbers at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// When.
+    pub at: Moment,
+    /// The numbers.
+    pub job: JobInfo,
+    /// `domjobinfo`, `launcher`: what said so.
+    pub source: &'static str,
+}
+
+/// The states of the last migration among `samples`, in any order. Empty where no sample shows one running.
+#[must_use]
+pub fn judge(subject: &Subject, samples: &[Sample]) -> Vec<Verdict> {
+    let mut running: Vec<&Sample> = samples.iter().filter(|sample| sample.job.is_outgoing()).collect();
+    running.sort_by_key(|sample| sample.at);
+    let start = (1..running.len()).rev().find(|index| is_other(running[index - 1], running[*index])).unwrap_or(0);
+    let running = &running[start..];
+    let Some(last) = running.last() else { return Vec::new() };
+    let facts = facts(last);
+    let state = |code, is_present: bool, text: String| {
+        let mut verdict = StateVerdict::seen(code, subject.clone(), is_present);
+        verdict.attributes = facts.clone();
+        if is_present {
+            verdict.since = Some(running[0].at);
+            verdict.evidence = vec![Evidence::new(last.source, last.at, text)];
+        }
+        Verdict::State(verdict)
+    };
+    let moved = moved_bytes(running);
+    let is_still = is_still(running, moved);
+    let mut verdicts = Vec::new();
+    if let Some(is_still) = is_still {
+        let secs = last.job.elapsed_ms.unwrap_or_default() / 1000;
+        verdicts.push(state(
+            FindingCode::MigrationNoBytes,
+            is_still,
+            format!("{secs} s after its start the migration copies nothing"),
+        ));
+    }
+    if let Some(is_dirtying) = is_dirtying(running) {
+        verdicts.push(state(FindingCode::MigrationDirtying, is_dirtying, in_words(last)));
+    }
+    let is_moving = moved.is_none_or(|bytes| bytes > 0) && last.job.processed_bytes.is_some_and(|bytes| bytes > 0);
+    if let Some(rate) =
+        copy_rate(running).filter(|_| is_moving && last.job.elapsed_ms.is_some_and(|ms| ms >= MIN_ELAPSED_MS))
+    {
+        let is_slow = rate < SLOW_BYTES_PER_SEC;
+        verdicts.push(state(
+            FindingCode::MigrationSlow,
+            is_slow,
+            format!("the migration copies {:.1} MiB/s", rate / 1_048_576.0),
+        ));
+    }
+    if let Some(is_progressing) = is_progressing(running) {
+        verdicts.push(state(
+            FindingCode::MigrationProgressing,
+            is_progressing && is_still != Some(true),
+            in_words(last),
+        ));
+    }
+    verdicts
+}
+
+/// Whether `later` is of another migration than `earlier`.
+fn is_other(earlier: &Sample, later: &Sample) -> bool {
+    let is_other_uid = match (&earlier.job.migration_uid, &later.job.migration_uid) {
+        (Some(earlier), Some(later)) => earlier != later,
+        _ => false,
+    };
+    is_other_uid || later.job.elapsed_ms.zip(earlier.job.elapsed_ms).is_some_and(|(later, earlier)| later < earlier)
+}
+
+fn facts(last: &Sample) -> Attributes {
+    let whole = |rate: f64| format!("{rate:.0}");
+    Attributes::new()
+        .with_some(attribute::MEASURED, last.job.copy_bytes_per_sec.map(whole))
+        .with_some(attribute::LIMIT, last.job.dirty_bytes_per_sec.map(whole))
+        .with_some(attribute::DETAIL, last.job.remaining_bytes)
+        .with(attribute::READ_UNTIL_USEC, last.at.wall_usec)
+}
+
+fn mib(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "?".to_owned(), |bytes| (bytes / 1_048_576).to_string())
+}
+
+fn in_words(last: &Sample) -> String {
+    let job = &last.job;
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "?".to_owned(), |rate| format!("{:.1}", rate / 1_048_576.0));
+    format!(
+        "{} s: {} of {} MiB copied, {} MiB to go, copies {} MiB/s, the guest dirties {} MiB/s, round {}",
+        job.elapsed_ms.unwrap_or_default() / 1000,
+        mib(job.processed_bytes),
+        mib(job.total_bytes),
+        mib(job.remaining_bytes),
+        rate(job.copy_bytes_per_sec),
+        rate(job.dirty_bytes_per_sec),
+        job.iteration.map_or_else(|| "?".to_owned(), |round| round.to_string()),
+    )
+}
+
+/// Bytes copied over the samples of the last 20 s or more; `None` where there is only one sample, or they are closer together.
+fn moved_bytes(running: &[&Sample]) -> Option<u64> {
+    let last = running.last()?;
+    let long_ago =
+        |sample: &&&Sample| last.at.usec_since(sample.at) >= i64::try_from(NO_BYTES_MS * 1000).unwrap_or(i64::MAX);
+    let before = running.iter().rev().find(long_ago)?;
+    Some(last.job.processed_bytes.unwrap_or(0).saturating_sub(before.job.processed_bytes.unwrap_or(0)))
+}
+
+fn is_still(running: &[&Sample], moved: Option<u64>) -> Option<bool> {
+    let last = &running.last()?.job;
+    if let Some(moved) = moved {
+        return Some(moved == 0);
+    }
+    match (last.processed_bytes.unwrap_or(0), last.elapsed_ms?) {
+        (0, elapsed_ms) => (elapsed_ms >= NO_BYTES_MS).then_some(true),
+        // Copied something once; a single look does not tell whether it still does, unless a rate is there.
+        (_, _) => last.copy_bytes_per_sec.filter(|rate| *rate > 0.0).map(|_| false),
+    }
+}
+
+fn is_dirtying(running: &[&Sample]) -> Option<bool> {
+    let last = &running.last()?.job;
+    let (copy, dirty) = (last.copy_bytes_per_sec?, last.dirty_bytes_per_sec?);
+    let (processed, total, remaining) = (last.processed_bytes?, last.total_bytes?, last.remaining_bytes?);
+    // The first round copies everything, whatever the guest does.
+    let round = last.iteration?;
+    if round <= 1 || copy <= 0.0 {
+        return None;
+    }
+    // Zero pages are not sent: a second round with the rest of the memory copied or skipped counts as all copied once.
+    let is_once_over = processed.saturating_add(remaining) >= total || round > N_ROUNDS;
+    let earlier: Vec<&JobInfo> = running
+        .iter()
+        .map(|sample| &sample.job)
+        .filter(|job| job.iteration.is_some_and(|r| r > 1 && r + N_ROUNDS <= round))
+        .collect();
+    let least = earlier.iter().filter_map(|job| job.remaining_bytes).min();
+    let Some(least) = least else {
+        return Some(is_once_over && round > N_ROUNDS && dirty >= DIRTY_SHARE_ONE_LOOK * copy);
+    };
+    let has_shrunk = as_f64(remaining) < SHRUNK * as_f64(least);
+    Some(is_once_over && !has_shrunk && dirty >= DIRTY_SHARE * copy)
+}
+
+fn as_f64(bytes: u64) -> f64 {
+    // Exact up to 2^52 bytes, and a share is what counts.
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    let float = bytes as f64;
+    float
+}
+
+/// The rate as QEMU measures it, else from the first and last sample.
+fn copy_rate(running: &[&Sample]) -> Option<f64> {
+    let (first, last) = (running.first()?, running.last()?);
+    if let Some(rate) = last.job.copy_bytes_per_sec.filter(|rate| *rate > 0.0) {
+        return Some(rate);
+    }
+    let usec = last.at.usec_since(first.at);
+    let bytes = last.job.processed_bytes?.checked_sub(first.job.processed_bytes?)?;
+    (usec > 0).then(|| as_f64(bytes) * 1e6 / as_f64(u64::try_from(usec).unwrap_or(u64::MAX)))
+}
+
+/// Whether the rest has reached a new minimum lately; `None` with fewer than two samples.
+fn is_progressing(running: &[&Sample]) -> Option<bool> {
+    let mut least: Option<(u64, Moment)> = None;
+    let mut n_samples = 0;
+    for sample in running {
+        let Some(remaining) = sample.job.remaining_bytes else { continue };
+        n_samples += 1;
+        // A step of 1 % and more is a step.
+        if least.is_none_or(|(bytes, _)| as_f64(remaining) < 0.99 * as_f64(bytes)) {
+            least = Some((remaining, sample.at));
+        }
+    }
+    let (_, since) = least.filter(|_| n_samples > 1)?;
+    let is_first = running.first().is_some_and(|first| first.at == since);
+    Some(!is_first && running.last()?.at.usec_since(since) < PROGRESS_USEC)
+}
+
+#[cfg(test)]
+mod tests;
