@@ -75,6 +75,13 @@ impl KernelLog {
         }
     }
 
+    /// Whether a line, or a block of lines, may say something: one pass of a multi-literal search. Never false for what
+    /// [`Self::read_line`] would take.
+    #[must_use]
+    pub fn is_candidate(&self, bytes: &[u8]) -> bool {
+        self.needles.is_match(bytes)
+    }
+
     /// Takes the next line of the log, without its end, and adds what it says to `out`.
     pub fn read_line(&mut self, at: Moment, line: &str, find_owner: FindOwner<'_>, out: &mut Vec<OccurrenceVerdict>) {
         if !self.needles.is_match(line.as_bytes()) {
