@@ -30,6 +30,11 @@ impl Chain<'_> {
     pub(crate) fn has_evidence(&self) -> bool {
         has_own_evidence(self.root())
     }
+
+    /// Whether it has enough evidence to stand beside `Unexplained`.
+    pub(crate) fn competes(&self) -> bool {
+        self.links.iter().any(|sheet| sheet.competes())
+    }
 }
 
 fn has_own_evidence(sheet: &ScoreSheet) -> bool {

@@ -4,18 +4,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kulprit_model::{FindingCode, Severity, State, Status, Subject, catalogue::Kind};
+use kulprit_model::{
+    FindingCode, Severity, State, Status, Subject,
+    catalogue::{Kind, ONLY_RECORDED},
+};
 
 use crate::{
     attribution::RuledOut,
     catalogue::{CAUSES, Cause},
-    scene::Scene,
+    evidence::Seen,
+    scene::{Scene, Sighting},
     score::ScoreSheet,
+    stage::Stage,
     words,
 };
 
 /// From here on the looks against a cause rule it out, decibans.
 const RULED_OUT_DB: f64 = -10.0;
+
+/// Of so many nodes on which a VM could be, the blind spots and looks are listed.
+const MAX_HOSTS: usize = 4;
 
 /// States that cannot be looked at while another one is present, each with those: they are not a blind spot, there is nothing to see.
 const MOOT: &[(FindingCode, &[FindingCode])] = &[
@@ -27,16 +35,16 @@ const MOOT: &[(FindingCode, &[FindingCode])] = &[
 ];
 
 /// The causes that usually, possibly or rarely explain the symptom, and that positive looks speak against.
-pub(crate) fn ruled_out(scene: &Scene<'_>, sheets: &[ScoreSheet]) -> Vec<RuledOut> {
+pub(crate) fn ruled_out(stage: &Stage<'_>, sheets: &[ScoreSheet]) -> Vec<RuledOut> {
     sheets
         .iter()
-        .filter(|sheet| is_listed(scene, sheet.cause) && sheet.own_db() <= RULED_OUT_DB)
+        .filter(|sheet| is_listed(&stage.scenes[sheet.scene], sheet.cause) && sheet.own_db() <= RULED_OUT_DB)
         .filter_map(|sheet| {
             let worst =
                 sheet.lines.iter().filter(|line| line.is_counted).min_by(|a, b| a.decibans.total_cmp(&b.decibans))?;
             let why = match worst.seen.first() {
-                Some(seen) if seen.text.starts_with(worst.clue.text) => format!("{}: {}", seen.node, seen.text),
-                Some(seen) => format!("{}: {} ({}: {})", seen.node, worst.clue.text, seen.source, seen.text),
+                Some(seen) if seen.text.starts_with(worst.clue.text) => format!("{}{}", of_node(seen), seen.text),
+                Some(seen) => format!("{}{} ({}: {})", of_node(seen), worst.clue.text, seen.source, seen.text),
                 None => worst.clue.text.to_owned(),
             };
             Some(RuledOut { id: sheet.cause.id, why })
@@ -44,53 +52,136 @@ pub(crate) fn ruled_out(scene: &Scene<'_>, sheets: &[ScoreSheet]) -> Vec<RuledOu
         .collect()
 }
 
+fn of_node(seen: &Seen) -> String {
+    if seen.node.is_empty() { String::new() } else { format!("{}: ", seen.node) }
+}
+
+/// Something that nobody could look at.
+pub(crate) struct BlindSpot<'a> {
+    /// The node; empty for what is on none.
+    pub(crate) node: &'a str,
+    /// The probe that would have looked; `None`: all of the node.
+    pub(crate) probe: Option<&'static str>,
+    /// One sentence.
+    pub(crate) sentence: String,
+}
+
 /// What could not be seen of this subject, one sentence each, without repetition.
-pub(crate) fn unknown(scene: &Scene<'_>) -> Vec<String> {
-    let name = scene.node_name;
-    let Some(node) = scene.node else { return vec![format!("{name}: no agent of this node has ever reported")] };
-    let mut sentences = Vec::new();
-    if !node.is_reporting {
-        sentences.push(match node.last_heard_wall_usec {
-            Some(heard) => format!(
-                "{name}: its agent was last heard {} ago; nothing on the node could be looked at since",
-                words::duration(scene.now_usec.saturating_sub(heard))
-            ),
-            None => format!("{name}: its agent has not been heard since central started"),
-        });
-    } else {
-        for (probe, codes) in relevant_codes(scene) {
-            sentences.extend(blind_spots(scene, probe, &codes));
-        }
-    }
-    let mut cannot_show: Vec<_> = node.cannot_show.iter().map(|sentence| format!("{name}: {sentence}")).collect();
-    cannot_show.sort();
-    sentences.extend(cannot_show);
+pub(crate) fn unknown(stage: &Stage<'_>) -> Vec<String> {
     let mut said = BTreeSet::new();
+    let mut sentences: Vec<String> = blind_spots(stage).into_iter().map(|spot| spot.sentence).collect();
+    let hosts = stage.hosts();
+    for scene in &hosts {
+        let cannot_show = scene.node.map(|node| node.cannot_show.as_slice()).unwrap_or_default();
+        let mut cannot_show: Vec<_> = cannot_show.iter().map(|text| format!("{}: {text}", scene.node_name)).collect();
+        cannot_show.sort();
+        sentences.extend(cannot_show);
+    }
     sentences.retain(|sentence| said.insert(sentence.clone()));
     sentences
 }
 
-/// What was looked at and is well, one sentence per probe.
-pub(crate) fn looked_at(scene: &Scene<'_>) -> Vec<String> {
-    let mut sentences = Vec::new();
-    if !scene.is_reporting() {
-        return sentences;
+/// Where nobody could look, by place.
+pub(crate) fn blind_spots<'a>(stage: &Stage<'a>) -> Vec<BlindSpot<'a>> {
+    let mut spots = Vec::new();
+    if let Some(vm) = stage.cluster_vm
+        && !vm.life.has_vm
+        && !vm.life.has_vmi
+    {
+        let sentence = "the VM's objects: nothing recorded".to_owned();
+        spots.push(BlindSpot { node: "", probe: Some("cluster"), sentence });
     }
+    let hosts = stage.hosts();
+    if hosts.is_empty() && stage.cluster_vm.is_some() {
+        spots.push(BlindSpot { node: "", probe: None, sentence: "the VM's node is not known".to_owned() });
+    }
+    for scene in hosts.iter().take(MAX_HOSTS) {
+        of_host(scene, &mut spots);
+    }
+    if hosts.len() > MAX_HOSTS {
+        let n = hosts.len() - MAX_HOSTS;
+        let sentence = format!("{n} more nodes on which the VM could be are not listed");
+        spots.push(BlindSpot { node: "", probe: None, sentence });
+    }
+    spots
+}
+
+fn of_host<'a>(scene: &Scene<'a>, spots: &mut Vec<BlindSpot<'a>>) {
+    let name = scene.node_name;
+    let mut push = |probe, sentence| spots.push(BlindSpot { node: name, probe, sentence });
+    let Some(node) = scene.node else {
+        return push(
+            None,
+            if scene.cluster_vm.is_some() {
+                format!("host {name}: nothing recorded")
+            } else {
+                format!("{name}: no agent of this node has ever reported")
+            },
+        );
+    };
+    if !node.is_reporting {
+        return push(
+            None,
+            match node.last_heard_wall_usec {
+                Some(heard) => format!(
+                    "{name}: its agent was last heard {} ago; nothing on the node could be looked at since",
+                    words::duration(scene.now_usec.saturating_sub(heard))
+                ),
+                None => format!("{name}: its agent has not been heard since central started"),
+            },
+        );
+    }
+    let mut minor = Vec::new();
     for (probe, codes) in relevant_codes(scene) {
-        let has_states = codes.iter().any(|code| code.spec().kind == Kind::State);
-        sentences.extend(match probe {
-            "qemu" if scene.is_qemu_gone() => {
-                Some(format!("{}: {} looked at, and this VM has none", scene.node_name, words::probe_subject(probe)))
+        if scene.cluster_vm.is_some() && is_never_looked_at(scene, probe, &codes) {
+            if scene.is_qemu_gone() && matches!(probe, "qemu" | "launcher" | "migration") {
+                continue;
             }
-            "kernel-log" => well_by_log(scene, probe, &codes),
-            _ if has_states => well_by_states(scene, probe, &codes),
-            _ => None,
-        });
+            match words::recorded_subject(probe) {
+                Some(what) => push(Some(probe), format!("{what} on {name}: nothing recorded")),
+                None => minor.push(words::probe_subject(probe)),
+            }
+            continue;
+        }
+        for sentence in sentences_of_probe(scene, probe, &codes) {
+            push(Some(probe), sentence);
+        }
+    }
+    if !minor.is_empty() {
+        push(None, format!("{name}: nothing recorded of {}", minor.join(", ")));
+    }
+}
+
+/// Whether there is neither a state of the probe nor a word of its own whether it looks.
+fn is_never_looked_at(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingCode>) -> bool {
+    scene.blindness(probe).is_none()
+        && !scene.states().any(|sighting| codes.contains(&sighting.of.code) && sighting.node == scene.node_name)
+        && !scene.occurrences().any(|sighting| codes.contains(&sighting.of.code) && sighting.node == scene.node_name)
+}
+
+/// What was looked at and is well, one sentence per probe and node.
+pub(crate) fn looked_at(stage: &Stage<'_>) -> Vec<String> {
+    let mut sentences = Vec::new();
+    for scene in stage.hosts().into_iter().take(MAX_HOSTS).filter(|scene| scene.is_reporting()) {
+        for (probe, codes) in relevant_codes(scene) {
+            let has_states = codes.iter().any(|code| code.spec().kind == Kind::State);
+            sentences.extend(match probe {
+                "qemu" if scene.is_qemu_gone() => Some(format!(
+                    "{}: {} looked at, and this VM has none",
+                    scene.node_name,
+                    words::probe_subject(probe)
+                )),
+                "kernel-log" | "text" => well_by_log(scene, probe, &codes),
+                _ if has_states => well_by_states(scene, probe, &codes),
+                _ => None,
+            });
+        }
     }
     sentences
 }
 
-/// The findings that the causes of this symptom read, by probe. A kubelet has no say in a VM that libvirt alone runs.
+/// The findings that the causes of this symptom read, by probe: those that a host can show. A kubelet has no say in a VM that libvirt
+/// alone runs, and no agent looks yet for what only recorded cases have.
 fn relevant_codes(scene: &Scene<'_>) -> BTreeMap<&'static str, BTreeSet<FindingCode>> {
     let mut by_probe: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for cause in CAUSES.iter().filter(|cause| is_listed(scene, cause)) {
@@ -101,6 +192,10 @@ fn relevant_codes(scene: &Scene<'_>) -> BTreeMap<&'static str, BTreeSet<FindingC
     if scene.is_standalone_vm() {
         by_probe.remove("kubelet");
     }
+    by_probe.retain(|probe, _| {
+        let is_shown_by_hosts = !matches!(*probe, "cluster" | "agent");
+        is_shown_by_hosts && (scene.cluster_vm.is_some() || !ONLY_RECORDED.contains(probe))
+    });
     by_probe
 }
 
@@ -109,47 +204,49 @@ fn is_listed(scene: &Scene<'_>, cause: &Cause) -> bool {
     cause.usual.contains(&id) || cause.possible.contains(&id) || cause.rare.contains(&id)
 }
 
-fn near_states<'a>(scene: &Scene<'a>, codes: &BTreeSet<FindingCode>) -> Vec<&'a State> {
-    scene.states().map(|(state, _)| state).filter(|state| codes.contains(&state.code)).collect()
+/// What its node says of these; what Kubernetes' objects say is no look at the host.
+fn near_states<'a>(scene: &Scene<'a>, codes: &BTreeSet<FindingCode>) -> Vec<Sighting<'a, State>> {
+    scene.states().filter(|sighting| codes.contains(&sighting.of.code) && sighting.node == scene.node_name).collect()
 }
 
 /// Whether a state is not known only because another one makes it meaningless: of the same unit or daemon, or of the node.
-fn is_moot(scene: &Scene<'_>, state: &State) -> bool {
-    let Some((_, others)) = MOOT.iter().find(|(code, _)| *code == state.code) else { return false };
-    let is_reason = |other: &State| {
-        others.contains(&other.code)
-            && (other.subject == state.subject || other.subject == Subject::Node)
-            && scene.status(other) == Status::Present
+fn is_moot(scene: &Scene<'_>, state: &Sighting<'_, State>) -> bool {
+    let Some((_, others)) = MOOT.iter().find(|(code, _)| *code == state.of.code) else { return false };
+    let is_reason = |other: &Sighting<'_, State>| {
+        others.contains(&other.of.code)
+            && (other.of.subject == state.of.subject || other.of.subject == Subject::Node)
+            && other.status() == Status::Present
     };
-    scene.status(state) == Status::Unknown && scene.states().any(|(other, _)| is_reason(other))
+    state.status() == Status::Unknown && scene.states().any(|other| is_reason(&other))
 }
 
-fn blind_spots(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingCode>) -> Vec<String> {
+fn sentences_of_probe(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingCode>) -> Vec<String> {
     let (name, what) = (scene.node_name, words::probe_subject(probe));
     let mut states = near_states(scene, codes);
     states.retain(|state| !is_moot(scene, state));
-    let is_blind = states.iter().all(|state| scene.status(state) == Status::Unknown);
+    let is_blind = states.iter().all(|state| state.status() == Status::Unknown);
     let mut sentences: Vec<String> = states
         .iter()
-        .filter(|state| scene.status(state) == Status::Unknown)
+        .filter(|state| state.status() == Status::Unknown)
         .map(|state| {
-            let because = state.unknown_because.as_deref().unwrap_or("no reason was given");
+            let because = state.of.unknown_because.as_deref().unwrap_or("no reason was given");
             if is_blind {
                 format!("{name}: {what} could not be looked at: {because}")
             } else {
-                format!("{name}: {} is not known: {because}", state.code)
+                format!("{name}: {} is not known: {because}", state.of.code)
             }
         })
         .collect();
     let blindness = scene.blindness(probe);
     if let Some(blindness) = blindness
-        && scene.status(blindness) != Status::Absent
+        && blindness.status() != Status::Absent
         && sentences.is_empty()
     {
         let because = blindness
+            .of
             .unknown_because
             .clone()
-            .or_else(|| blindness.evidence.first().map(|line| line.text.clone()))
+            .or_else(|| blindness.of.evidence.first().map(|line| line.text.clone()))
             .unwrap_or_else(|| "no reason was given".to_owned());
         sentences.push(format!("{name}: {what} could not be looked at: {because}"));
     }
@@ -174,29 +271,26 @@ fn well_by_states(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<Findi
     let (name, what) = (scene.node_name, words::probe_subject(probe));
 
     let states = near_states(scene, codes);
-    let is_ill = states
-        .iter()
-        .any(|state| scene.status(state) == Status::Present && state.code.spec().severity == Severity::Fault);
-    let well: Vec<_> = states
-        .iter()
-        .filter(|state| scene.status(state) == Status::Absent && state.code.spec().severity == Severity::Fault)
-        .collect();
+    let is_fault = |state: &Sighting<'_, State>| state.of.code.spec().severity == Severity::Fault;
+    let is_ill = states.iter().any(|state| state.status() == Status::Present && is_fault(state));
+    let well: Vec<_> = states.iter().filter(|state| state.status() == Status::Absent && is_fault(state)).collect();
     if is_ill {
         return None;
     }
-    let since = well.iter().map(|state| state.since.wall_usec).max()?;
-    let looked = well.iter().map(|state| state.looked.wall_usec).max()?;
-    let is_partly_unknown = states.iter().any(|state| scene.status(state) == Status::Unknown);
+    let since = well.iter().map(|state| state.of.since.wall_usec).max()?;
+    let looked = well.iter().map(|state| state.of.looked.wall_usec).max()?;
+    let is_partly_unknown = states.iter().any(|state| state.status() == Status::Unknown);
     let all = if is_partly_unknown { "what could be seen is" } else { "all" };
     Some(format!("{name}: {what} looked at {}, {all} well since {}", words::time(looked), words::time(since)))
 }
 
 fn well_by_log(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingCode>) -> Option<String> {
     let window = scene.settings.occurrence_fresh_usec;
-    let has_line = scene.occurrences().any(|(occurrence, _)| {
-        codes.contains(&occurrence.code)
-            && occurrence.last.wall_usec >= scene.onset_usec.saturating_sub(window)
-            && occurrence.first.wall_usec <= scene.onset_usec.saturating_add(window)
+    let has_line = scene.occurrences().any(|sighting| {
+        codes.contains(&sighting.of.code)
+            && sighting.node == scene.node_name
+            && sighting.of.last.wall_usec >= scene.onset_usec.saturating_sub(window)
+            && sighting.of.first.wall_usec <= scene.onset_usec.saturating_add(window)
     });
     let is_clean = scene.was_watched_at_onset(probe) && !has_line;
     let (name, what) = (scene.node_name, words::probe_subject(probe));

@@ -9,7 +9,8 @@ use crate::{
     attribution::WeighedEvidence,
     catalogue::{Fact, Look, VmFact},
     libvirt,
-    scene::{Nearness, SAME_MOMENT_USEC, Scene},
+    scene::{Nearness, SAME_MOMENT_USEC, Scene, Sighting},
+    stage::Stage,
     words,
 };
 
@@ -58,29 +59,47 @@ pub(crate) struct Hit {
 }
 
 /// Every way in which a clue is fulfilled, in the order of the scene; empty if it is not.
-pub(crate) fn hits(scene: &Scene<'_>, look: &Look, text: &str) -> Vec<Hit> {
+pub(crate) fn hits<'a>(stage: &Stage<'a>, scene: &Scene<'a>, look: &Look, text: &str) -> Vec<Hit> {
     match look {
         Look::Present(code, facts) => present(scene, *code, facts),
         Look::Absent(code) => absent(scene, *code, text).into_iter().collect(),
         Look::Happened(code, facts) => happened(scene, *code, facts),
         Look::NotHappened(code) => not_happened(scene, *code, text).into_iter().collect(),
         Look::Vm(fact) => vm(scene, *fact, text).into_iter().collect(),
-        Look::Elsewhere(_) | Look::WellElsewhere(_) => Vec::new(),
-        Look::All(looks) => all(scene, looks, text).into_iter().collect(),
+        Look::Elsewhere(look) => {
+            stage.elsewhere(scene).filter_map(|other| strongest(hits(stage, other, look, text))).collect()
+        }
+        Look::WellElsewhere(look) => {
+            stage.elsewhere(scene).filter_map(|other| well(stage, other, look, text)).take(1).collect()
+        }
+        Look::All(looks) => all(stage, scene, looks, text).into_iter().collect(),
+    }
+}
+
+/// Whether a look asks of other nodes.
+pub(crate) fn asks_elsewhere(look: &Look) -> bool {
+    match look {
+        Look::Elsewhere(_) | Look::WellElsewhere(_) => true,
+        Look::All(looks) => looks.iter().any(asks_elsewhere),
+        Look::Present(..) | Look::Absent(_) | Look::Happened(..) | Look::NotHappened(_) | Look::Vm(_) => false,
     }
 }
 
 fn present(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
     let mut hits = Vec::new();
-    for (state, nearness) in scene.states().filter(|(state, _)| state.code == code) {
-        if scene.status(state) != Status::Present || !fits(facts, &state.attributes, nearness) {
+    for sighting in scene.states().filter(|sighting| sighting.of.code == code) {
+        let state = sighting.of;
+        if sighting.status() != Status::Present || !fits(facts, &state.attributes, sighting.nearness) {
             continue;
         }
-        let is_later = scene.has_onset() && state.since.wall_usec > scene.onset_usec.saturating_add(SAME_MOMENT_USEC);
+        let is_later = scene.has_onset()
+            && scene.is_moment()
+            && state.attributes.get(attribute::FIRST_LOOK).is_none()
+            && state.since.wall_usec > scene.onset_usec.saturating_add(SAME_MOMENT_USEC);
         hits.push(Hit {
-            factor: nearness.factor(),
+            factor: sighting.factor,
             freshness: if is_later { AFTER_ONSET } else { 1.0 },
-            seen: seen_of_state(scene, state),
+            seen: seen_of_state(&sighting),
             attributes: state.attributes.clone(),
             unit: unit_of(&state.subject),
         });
@@ -90,26 +109,31 @@ fn present(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
 
 /// Fulfilled if the state was looked for at every near subject it has, and is at none; as old as the latest of them.
 fn absent(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
-    let mut nearest = None;
+    let mut factor: Option<f64> = None;
     let (mut since, mut looked) = (i64::MIN, i64::MAX);
     let mut unit = None;
-    for (state, nearness) in scene.states().filter(|(state, _)| state.code == code) {
-        if scene.status(state) != Status::Absent {
+    let mut node = "";
+    for sighting in scene.states().filter(|sighting| sighting.of.code == code) {
+        if sighting.status() != Status::Absent {
             return None;
         }
+        let state = sighting.of;
         since = since.max(state.since.wall_usec);
         looked = looked.min(state.looked.wall_usec);
         unit = unit.or_else(|| unit_of(&state.subject));
-        nearest = Some(if nearest == Some(Nearness::Own) { Nearness::Own } else { nearness });
+        if factor.is_none_or(|nearest| sighting.factor > nearest) {
+            factor = Some(sighting.factor);
+            node = sighting.node;
+        }
     }
-    let factor = nearest?.factor();
+    let factor = factor?;
     let is_since_onset = since <= scene.onset_usec.saturating_add(SAME_MOMENT_USEC);
     if !is_since_onset && !scene.is_ongoing() {
         return None;
     }
     let seen = Seen {
         source: words::probe_source(code.spec().probe).to_owned(),
-        node: scene.node_name.to_owned(),
+        node: node.to_owned(),
         at_wall_usec: looked,
         text: format!("{text} (so since {})", words::time(since)),
     };
@@ -118,14 +142,15 @@ fn absent(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
 
 fn happened(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
     let mut hits = Vec::new();
-    for (occurrence, nearness) in scene.occurrences().filter(|(occurrence, _)| occurrence.code == code) {
-        if !fits(facts, &occurrence.attributes, nearness) {
+    for sighting in scene.occurrences().filter(|sighting| sighting.of.code == code) {
+        let occurrence = sighting.of;
+        if !fits(facts, &occurrence.attributes, sighting.nearness) {
             continue;
         }
         hits.push(Hit {
-            factor: nearness.factor(),
+            factor: sighting.factor,
             freshness: freshness(scene, occurrence),
-            seen: seen_of_occurrence(scene, occurrence),
+            seen: seen_of_occurrence(&sighting),
             attributes: occurrence.attributes.clone(),
             unit: unit_of(&occurrence.subject),
         });
@@ -136,10 +161,11 @@ fn happened(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
 /// Fulfilled if nothing near of that code happened around the onset, and whoever would know was looking.
 fn not_happened(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
     let probe = code.spec().probe;
-    let was_seen = scene.occurrences().any(|(occurrence, nearness)| {
-        occurrence.code == code && nearness == Nearness::Own && freshness(scene, occurrence) > 0.5
+    let was_seen = scene.occurrences().any(|sighting| {
+        sighting.of.code == code && sighting.nearness == Nearness::Own && freshness(scene, sighting.of) > 0.5
     });
-    if was_seen || scene.vm.is_none() || !scene.was_watched_at_onset(probe) {
+    let is_known = scene.vm.is_some() || scene.cluster_vm.is_some();
+    if was_seen || !is_known || !scene.was_watched_at_onset(probe) {
         return None;
     }
     let seen = Seen {
@@ -151,19 +177,50 @@ fn not_happened(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit>
     Some(Hit { factor: 1.0, freshness: 1.0, seen: vec![seen], attributes: Attributes::new(), unit: None })
 }
 
+/// Whether what `look` asks for is not so in a scene of another node, and was looked for there.
+fn well<'a>(stage: &Stage<'a>, scene: &Scene<'a>, look: &Look, text: &str) -> Option<Hit> {
+    match look {
+        Look::Present(code, facts) => {
+            if !present(scene, *code, facts).is_empty() {
+                return None;
+            }
+            absent(scene, *code, text)
+        }
+        Look::Happened(code, facts) => {
+            let is_so = happened(scene, *code, facts).iter().any(|hit| hit.freshness > 0.5);
+            let probe = code.spec().probe;
+            if is_so || !scene.was_watched_at_onset(probe) {
+                return None;
+            }
+            let seen = Seen {
+                source: words::probe_source(probe).to_owned(),
+                node: scene.node_name.to_owned(),
+                at_wall_usec: scene.now_usec,
+                text: text.to_owned(),
+            };
+            let factor = Nearness::OfNode.factor();
+            Some(Hit { factor, freshness: 1.0, seen: vec![seen], attributes: Attributes::new(), unit: None })
+        }
+        Look::Absent(code) => strongest(present(scene, *code, &[])),
+        Look::All(looks) => looks.iter().find_map(|look| well(stage, scene, look, text)),
+        Look::NotHappened(_) | Look::Vm(_) | Look::Elsewhere(_) | Look::WellElsewhere(_) => None,
+    }
+}
+
 fn vm(scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<Hit> {
-    let vm = scene.vm?;
+    let vm = scene.vm;
     let (is_so, source, text) = match fact {
         VmFact::QemuLives => {
-            let is_blind = scene.blindness("qemu").is_some_and(|blindness| scene.status(blindness) != Status::Absent);
-            let pid = vm.qemu.as_ref().map_or(0, |qemu| qemu.pid);
-            (scene.is_reporting() && vm.qemu.is_some() && !is_blind, "procfs", format!("{text} (pid {pid})"))
+            let is_blind = scene.blindness("qemu").is_some_and(|blindness| blindness.status() != Status::Absent);
+            let qemu = vm.and_then(|vm| vm.qemu.as_ref());
+            let pid = qemu.map_or(0, |qemu| qemu.pid);
+            (scene.is_reporting() && qemu.is_some() && !is_blind, "procfs", format!("{text} (pid {pid})"))
         }
-        VmFact::HostNotSeen => (scene.node.is_none(), "kulprit", text.to_owned()),
+        VmFact::HostNotSeen => (scene.symptom.subject.is_vm() && scene.is_host_unseen(), "kulprit", text.to_owned()),
         VmFact::QemuGone => (scene.is_qemu_gone(), "procfs", text.to_owned()),
         VmFact::Standalone => (scene.is_standalone_vm(), "libvirt", text.to_owned()),
         VmFact::EndedAsAsked | VmFact::FailedToStart => {
-            let shown = vm.domain.as_ref().map(|domain| (domain.state, domain.reason));
+            let shown = vm.and_then(|vm| vm.domain.as_ref()).map(|domain| (domain.state, domain.reason));
             let is_so = shown.is_some_and(|(state, reason)| match fact {
                 VmFact::FailedToStart => state == libvirt::SHUTOFF && reason == libvirt::SHUTOFF_FAILED,
                 _ => libvirt::is_off_as_asked(state, reason),
@@ -178,21 +235,26 @@ fn vm(scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<Hit> {
 }
 
 /// Fulfilled if each part is; the strongest way of each part, as near and as fresh as the weakest of them.
-fn all(scene: &Scene<'_>, looks: &[Look], text: &str) -> Option<Hit> {
+fn all<'a>(stage: &Stage<'a>, scene: &Scene<'a>, looks: &[Look], text: &str) -> Option<Hit> {
     let mut joined = Hit { factor: 1.0, freshness: 1.0, seen: Vec::new(), attributes: Attributes::new(), unit: None };
     let mut said = Vec::new();
     for look in looks {
-        let hit = strongest(hits(scene, look, text))?;
-        joined.factor = joined.factor.min(hit.factor);
+        let hit = strongest(hits(stage, scene, look, text))?;
+        // What another node has only compares: how near the thing is, the parts that are here say.
+        if !asks_elsewhere(look) {
+            joined.factor = joined.factor.min(hit.factor);
+        }
         joined.freshness = joined.freshness.min(hit.freshness);
         joined.unit = joined.unit.or(hit.unit);
         for (key, value) in hit.attributes.iter() {
-            joined.attributes = joined.attributes.with(key, value);
+            if joined.attributes.get(key).is_none() || !asks_elsewhere(look) {
+                joined.attributes = joined.attributes.with(key, value);
+            }
         }
         match look {
             Look::Present(..) | Look::Happened(..) | Look::Elsewhere(_) => joined.seen.extend(hit.seen),
             Look::Absent(_) | Look::NotHappened(_) | Look::Vm(_) | Look::All(_) | Look::WellElsewhere(_) => {
-                said.extend(hit.seen)
+                said.extend(hit.seen);
             }
         }
     }
@@ -215,20 +277,21 @@ pub(crate) fn strongest(hits: Vec<Hit>) -> Option<Hit> {
     best
 }
 
-/// 1 within the fresh window before the onset and at it, halved every 15 min before that; what came later is worth little.
+/// 1 within the fresh window before the onset and at it, halved every 15 min before that; what came after a moment is worth little.
 fn freshness(scene: &Scene<'_>, occurrence: &Occurrence) -> f64 {
     // Logged once, when the module is loaded, and true until the next boot.
-    if occurrence.code == FindingCode::KvmDisabledByFirmware {
+    let is_of_boot = matches!(occurrence.code, FindingCode::KvmDisabledByFirmware | FindingCode::KvmNotSupported);
+    if is_of_boot || !scene.ages || occurrence.attributes.get(attribute::UNDATED).is_some() {
         return 1.0;
     }
     // The kernel speaks of a hung task minutes after it began to hang.
     let blocked_usec =
         occurrence.attributes.number(attribute::BLOCKED_SECS).unwrap_or(0).max(0).saturating_mul(1_000_000);
     let began = occurrence.first.wall_usec.saturating_sub(blocked_usec);
-    if began > scene.onset_usec.saturating_add(SAME_MOMENT_USEC) {
+    if scene.is_moment() && began > scene.onset_usec.saturating_add(SAME_MOMENT_USEC) {
         return AFTER_ONSET;
     }
-    let age_usec = scene.onset_usec.saturating_sub(occurrence.last.wall_usec);
+    let age_usec = scene.begin_usec.saturating_sub(occurrence.last.wall_usec);
     let beyond_usec = age_usec.saturating_sub(scene.settings.occurrence_fresh_usec).max(0);
     #[expect(clippy::cast_precision_loss, reason = "a factor; microseconds beyond 2^53 are 285 years")]
     0.5_f64.powf(beyond_usec as f64 / HALF_LIFE_USEC)
@@ -259,20 +322,20 @@ fn unit_of(subject: &Subject) -> Option<String> {
 }
 
 /// The lines of a state; one made from its catalogue row if it has none.
-pub(crate) fn seen_of_state(scene: &Scene<'_>, state: &State) -> Vec<Seen> {
-    lines(scene, &state.evidence, state.code, state.since.wall_usec)
+pub(crate) fn seen_of_state(sighting: &Sighting<'_, State>) -> Vec<Seen> {
+    lines(sighting.node, &sighting.of.evidence, sighting.of.code, sighting.of.since.wall_usec)
 }
 
 /// The lines of an occurrence; one made from its catalogue row if it has none.
-pub(crate) fn seen_of_occurrence(scene: &Scene<'_>, occurrence: &Occurrence) -> Vec<Seen> {
-    lines(scene, &occurrence.evidence, occurrence.code, occurrence.last.wall_usec)
+pub(crate) fn seen_of_occurrence(sighting: &Sighting<'_, Occurrence>) -> Vec<Seen> {
+    lines(sighting.node, &sighting.of.evidence, sighting.of.code, sighting.of.last.wall_usec)
 }
 
-fn lines(scene: &Scene<'_>, evidence: &[Evidence], code: FindingCode, at_wall_usec: i64) -> Vec<Seen> {
+fn lines(node: &str, evidence: &[Evidence], code: FindingCode, at_wall_usec: i64) -> Vec<Seen> {
     if evidence.is_empty() {
         return vec![Seen {
             source: words::probe_source(code.spec().probe).to_owned(),
-            node: scene.node_name.to_owned(),
+            node: node.to_owned(),
             at_wall_usec,
             text: code.spec().meaning.to_owned(),
         }];
@@ -282,7 +345,7 @@ fn lines(scene: &Scene<'_>, evidence: &[Evidence], code: FindingCode, at_wall_us
         .take(MAX_LINES)
         .map(|line| Seen {
             source: line.source.clone(),
-            node: scene.node_name.to_owned(),
+            node: node.to_owned(),
             at_wall_usec: line.at.wall_usec,
             text: line.text.clone(),
         })

@@ -8,13 +8,14 @@ use crate::{
     attribution::Remedy,
     catalogue::{Advice, Step},
     chain::Chain,
-    libvirt,
+    collect, libvirt,
     scene::{Nearness, Scene},
+    stage::Stage,
     symptom::SymptomSubject,
 };
 
 /// The remedy of a cause for the subject of the scene. `chain` has the facts that the evidence names; `None` for `Unexplained`.
-pub(crate) fn remedy(scene: &Scene<'_>, advice: &Advice, chain: Option<&Chain<'_>>) -> Remedy {
+pub(crate) fn remedy(stage: &Stage<'_>, scene: &Scene<'_>, advice: &Advice, chain: Option<&Chain<'_>>) -> Remedy {
     let fill = |steps: &[Step]| {
         steps
             .iter()
@@ -22,11 +23,15 @@ pub(crate) fn remedy(scene: &Scene<'_>, advice: &Advice, chain: Option<&Chain<'_
             .map(|step| render(step.text(), &|key| value(scene, chain, key)))
             .collect()
     };
+    let mut now: Vec<String> = fill(advice.now);
+    if chain.is_none() {
+        now.extend(collect::commands(stage, &|text| render(text, &|key| value(scene, None, key))));
+    }
     Remedy {
-        now: fill(advice.now),
+        now,
         check: fill(advice.check),
         prevent: fill(advice.prevent),
-        safe_to_force_delete: is_safe_to_force_delete(scene),
+        safe_to_force_delete: is_safe_to_force_delete(stage),
     }
 }
 
@@ -42,22 +47,47 @@ fn fits(scene: &Scene<'_>, step: &Step) -> bool {
     }
 }
 
-/// True only if it is certain that nothing writes the VM's volumes any more: its node answers, processes are being looked at,
-/// there is no QEMU of it, and libvirt does not hold it active. Whatever is not known makes it false.
-fn is_safe_to_force_delete(scene: &Scene<'_>) -> bool {
-    let Some(vm) = scene.vm else { return false };
-    let is_active =
-        vm.domain.as_ref().is_some_and(|domain| !matches!(domain.state, libvirt::SHUTOFF | libvirt::CRASHED));
-    let may_write = scene.states().any(|(state, nearness)| {
+/// True only if it is certain that nothing writes the VM's volumes any more: each of its nodes answers, processes are being looked at
+/// there, there is no QEMU of it, and libvirt does not hold it active. Whatever is not known makes it false: a node that Kubernetes
+/// does not hear, a volume that another node still has.
+fn is_safe_to_force_delete(stage: &Stage<'_>) -> bool {
+    let hosts = stage.hosts();
+    if !stage.symptom.subject.is_vm() || hosts.is_empty() {
+        return false;
+    }
+    if let Some(vm) = stage.cluster_vm {
+        let is_looked_at = |node: &str| hosts.iter().any(|host| host.node_name == node);
+        let mut nodes = vm.pods.iter().filter_map(|pod| pod.node.as_deref());
+        if hosts.iter().any(|host| !host.is_certain) || !nodes.all(is_looked_at) {
+            return false;
+        }
+        let elsewhere = [FindingCode::VolumeAttachedElsewhere, FindingCode::TwoQemus];
+        let is_held = |scene: &Scene<'_>| {
+            scene.states().any(|seen| elsewhere.contains(&seen.of.code) && seen.status() == Status::Present)
+        };
+        if stage.scenes.iter().any(is_held) {
+            return false;
+        }
+    }
+    hosts.into_iter().all(nothing_writes_on)
+}
+
+fn nothing_writes_on(scene: &Scene<'_>) -> bool {
+    if scene.cluster_vm.is_none() && scene.vm.is_none() {
+        return false;
+    }
+    let domain = scene.vm.and_then(|vm| vm.domain.as_ref());
+    let is_active = domain.is_some_and(|domain| !matches!(domain.state, libvirt::SHUTOFF | libvirt::CRASHED));
+    let may_write = scene.states().any(|sighting| {
         let speaks_of_a_living_qemu = matches!(
-            state.code,
+            sighting.of.code,
             FindingCode::QemuThreadBlocked
                 | FindingCode::VmDiskStalled
                 | FindingCode::QemuStopped
                 | FindingCode::QemuZombie
                 | FindingCode::QemuTerminationPending
         );
-        speaks_of_a_living_qemu && nearness == Nearness::Own && scene.status(state) != Status::Absent
+        speaks_of_a_living_qemu && sighting.nearness == Nearness::Own && sighting.status() != Status::Absent
     });
     scene.is_qemu_gone() && !is_active && !may_write
 }
@@ -71,9 +101,12 @@ fn value(scene: &Scene<'_>, chain: Option<&Chain<'_>>, key: &str) -> Option<Stri
     let run = scene.run();
     let found =
         match key {
-            "vm" => scene.vm.map(|vm| vm.name.clone()),
-            "namespace" => scene.vm.and_then(|vm| vm.namespace.clone()),
-            "node" => Some(scene.node_name.to_owned()),
+            "vm" => scene.cluster_vm.map(|vm| vm.name.clone()).or_else(|| scene.vm.map(|vm| vm.name.clone())),
+            "namespace" => {
+                let of_cluster = scene.cluster_vm.map(|vm| vm.namespace.clone());
+                of_cluster.or_else(|| scene.vm.and_then(|vm| vm.namespace.clone()))
+            }
+            "node" => Some(scene.node_name.to_owned()).filter(|name| !name.is_empty()),
             "pid" => run.map(|run| run.pid.to_string()),
             "device" => of_evidence(attribute::DEVICE_NAME)
                 .or_else(|| run?.disks.iter().find_map(|disk| disk.device_name.clone())),
@@ -109,7 +142,7 @@ fn render(text: &str, value: &dyn Fn(&str) -> Option<String>) -> String {
 }
 
 /// The text as one word of a POSIX shell.
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let is_plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:@%+=".contains(c));
     if is_plain {
         return text.to_owned();

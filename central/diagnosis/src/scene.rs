@@ -1,118 +1,262 @@
-//! The part of a snapshot that can say something about one subject, and how near each finding is to it.
+//! What can be seen of one symptom at one place: the findings of its nodes and of the VM, each with how near it is.
 //!
-//! Findings come out in one fixed order, whatever order the snapshot has them in, so that the same facts give the same bytes.
+//! Findings come out in one fixed order, whatever order the snapshot has them in, so that the same facts give the same bytes. What is
+//! another VM's says nothing and is left out once, here.
 
-use kulprit_model::{FindingCode, Occurrence, Qemu, State, Status, Subject, attribute};
-
-use crate::{
-    snapshot::{NodeView, Settings, Snapshot, VmView},
-    symptom::{Symptom, SymptomId, SymptomSubject},
+use kulprit_cluster::{ClusterFinding, ClusterVm};
+use kulprit_model::{
+    Finding, FindingCode, Occurrence, Qemu, Side, State, Status, Subject,
+    attribute::{READ_FROM_USEC, READ_UNTIL_USEC, SIDE},
 };
 
-/// Two looks of one fault may differ by this much and still be of one moment: a look every 2 s, a hold of 10 s, clock error.
-pub(crate) const SAME_MOMENT_USEC: i64 = 15_000_000;
+pub(crate) use crate::nearness::{Nearness, SAME_MOMENT_USEC};
+use crate::{
+    nearness::Who,
+    snapshot::{NodeView, Settings, Snapshot, VmView},
+    symptom::{Symptom, SymptomId, SymptomSubject, kubevirt::is_shown_well},
+};
 
 /// How far the kernel log is read back when an agent starts for the first time.
 const LOG_LOOK_BACK_USEC: i64 = 900_000_000;
 
-/// How near a finding is to the subject of the symptom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Nearness {
-    /// Its own process or disk; for a node: the node.
-    Own,
-    /// Something of the node it runs on.
-    OfNode,
-    /// Another VM's, or of an earlier run of this one: says nothing.
-    Foreign,
+/// What a scene is made from.
+pub(crate) struct Setting<'s, 'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) symptom: &'a Symptom,
+    pub(crate) cluster_vm: Option<&'a ClusterVm>,
+    pub(crate) who: &'s Who<'a>,
+    /// Whether another VM's findings count as the node's: for nodes that are looked at only to compare.
+    pub(crate) is_lenient: bool,
 }
 
-impl Nearness {
-    /// The subject factor of the engine.
-    pub(crate) const fn factor(self) -> f64 {
-        match self {
-            Self::Own => 1.0,
-            Self::OfNode => 0.6,
-            Self::Foreign => 0.0,
-        }
+/// A node at which a scene looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Host<'a> {
+    /// Empty: the node is not known.
+    pub(crate) name: &'a str,
+    /// `None`: nothing of its host was seen.
+    pub(crate) node: Option<&'a NodeView>,
+    /// 1 where the VM is there, less where it only could be.
+    factor: f64,
+}
+
+impl<'a> Host<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, name: &'a str, factor: f64) -> Self {
+        Self { name, node: snapshot.node(name), factor }
+    }
+
+    /// Whether the VM is there, not only possibly.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.factor >= 1.0 && !self.name.is_empty()
     }
 }
 
-/// What can be said about one symptom of one subject.
+/// One finding as this scene sees it.
+#[derive(Debug)]
+pub(crate) struct Sighting<'a, T> {
+    pub(crate) of: &'a T,
+    pub(crate) nearness: Nearness,
+    /// Subject factor, 0..=1.
+    pub(crate) factor: f64,
+    /// Node that saw it; empty for the VM's objects.
+    pub(crate) node: &'a str,
+    /// Whether whoever says it is heard: a silent agent's states are `Unknown`.
+    is_heard: bool,
+}
+
+impl<T> Clone for Sighting<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Sighting<'_, T> {}
+
+impl Sighting<'_, State> {
+    /// The status as of now.
+    pub(crate) const fn status(&self) -> Status {
+        if self.is_heard { self.of.status } else { Status::Unknown }
+    }
+}
+
+/// What can be said about one symptom of one subject at one place.
 pub(crate) struct Scene<'a> {
     pub(crate) symptom: &'a Symptom,
-    /// `None`: the snapshot has no such node.
+    pub(crate) side: Side,
+    pub(crate) cluster_vm: Option<&'a ClusterVm>,
+    /// The node at which the VM's own process is looked for. `None`: the snapshot has no such node.
     pub(crate) node: Option<&'a NodeView>,
     /// The VM, if the subject is one and the node knows it.
     pub(crate) vm: Option<&'a VmView>,
+    /// Empty: not known.
     pub(crate) node_name: &'a str,
+    /// The other end of a path.
+    pub(crate) peer_name: Option<&'a str>,
+    /// Whether the VM is there, not only possibly.
+    pub(crate) is_certain: bool,
     pub(crate) settings: &'a Settings,
     pub(crate) now_usec: i64,
     /// The symptom's onset; the moment of asking if that is not known.
     pub(crate) onset_usec: i64,
-    states: Vec<(&'a State, Nearness)>,
-    occurrences: Vec<(&'a Occurrence, Nearness)>,
+    /// From here to the onset nothing ages: the migration whose end the symptom is.
+    pub(crate) begin_usec: i64,
+    /// Whether old evidence counts less. Not where the onset is unknown.
+    pub(crate) ages: bool,
+    views: Vec<&'a NodeView>,
+    states: Vec<Sighting<'a, State>>,
+    occurrences: Vec<Sighting<'a, Occurrence>>,
 }
 
 impl<'a> Scene<'a> {
-    pub(crate) fn new(snapshot: &'a Snapshot, symptom: &'a Symptom) -> Self {
-        let (node_name, uid) = match &symptom.subject {
-            SymptomSubject::Vm { node, uid } => (node, Some(uid)),
-            SymptomSubject::Node { node } => (node, None),
-        };
-        let node = snapshot.node(node_name);
-        let vm = uid.and_then(|uid| node?.vm(uid));
+    /// `here` is the node of the place, `hosts` every node of the VM: they may speak of this place too.
+    pub(crate) fn new(setting: &Setting<'_, 'a>, side: Side, here: Host<'a>, hosts: &[Host<'a>]) -> Self {
+        let Setting { snapshot, symptom, cluster_vm, who, .. } = setting;
+        let onset_usec = symptom.since_wall_usec.unwrap_or(snapshot.reference_wall_usec);
+        let is_well = cluster_vm.is_none_or(is_shown_well) && symptom.id == SymptomId::Unspecified;
         let mut scene = Self {
             symptom,
-            node,
-            vm,
-            node_name,
+            side,
+            cluster_vm: *cluster_vm,
+            node: here.node,
+            vm: here.node.and_then(|node| who.view_on(node)),
+            node_name: here.name,
+            peer_name: None,
+            is_certain: here.is_certain(),
             settings: &snapshot.settings,
             now_usec: snapshot.reference_wall_usec,
-            onset_usec: symptom.since_wall_usec.unwrap_or(snapshot.reference_wall_usec),
+            onset_usec,
+            begin_usec: begin_of_migration(symptom, *cluster_vm).map_or(onset_usec, |begin| begin.min(onset_usec)),
+            ages: symptom.since_wall_usec.is_some() || cluster_vm.is_none() || is_well,
+            views: Vec::new(),
             states: Vec::new(),
             occurrences: Vec::new(),
         };
-        if let Some(node) = node {
-            scene.states = scene.near_states(&node.states);
-            scene.occurrences = scene.near_occurrences(&node.occurrences);
+        let mut looked_at: Vec<&str> = Vec::new();
+        for host in hosts {
+            if !looked_at.contains(&host.name) {
+                looked_at.push(host.name);
+                scene.look_at(setting, *host);
+            }
         }
+        if let Some(vm) = cluster_vm {
+            for of in &vm.findings {
+                if scene.shows(of, setting.is_lenient) {
+                    scene.add(&of.finding, Nearness::Own, 1.0, of.node.as_deref().unwrap_or_default(), true);
+                }
+            }
+        }
+        scene.sort();
         scene
     }
 
-    /// What is another VM's says nothing, and is left out here once.
-    fn near_states(&self, states: &'a [State]) -> Vec<(&'a State, Nearness)> {
-        let mut near: Vec<_> = states.iter().map(|state| (state, self.nearness_of_state(state))).collect();
-        near.retain(|(_, nearness)| *nearness != Nearness::Foreign);
-        near.sort_by(|(a, _), (b, _)| {
-            (a.code, &a.subject, a.status, a.since, a.looked, &a.attributes).cmp(&(
-                b.code,
-                &b.subject,
-                b.status,
-                b.since,
-                b.looked,
-                &b.attributes,
-            ))
-        });
-        near
+    /// Adds what a node and its objects say, as far as it is of this place.
+    fn look_at(&mut self, setting: &Setting<'_, 'a>, host: Host<'a>) {
+        let Setting { snapshot, who, is_lenient, .. } = setting;
+        let near = |nearness: Nearness| {
+            if *is_lenient && nearness == Nearness::Foreign { Nearness::OfNode } else { nearness }
+        };
+        let factor = |nearness: Nearness| {
+            if nearness == Nearness::Own { 1.0 } else { nearness.factor() * host.factor }
+        };
+        let is_here = self.is_union() || host.name == self.node_name;
+        if let Some(node) = host.node {
+            let on = who.on(node, is_sole_vm(snapshot, who, node));
+            for state in &node.states {
+                let nearness = near(on.of_state(state));
+                if is_here && nearness != Nearness::Foreign {
+                    let sighting = Sighting {
+                        of: state,
+                        nearness,
+                        factor: factor(nearness),
+                        node: host.name,
+                        is_heard: node.is_reporting,
+                    };
+                    self.states.push(sighting);
+                }
+            }
+            for occurrence in &node.occurrences {
+                let nearness = near(on.of_occurrence(occurrence));
+                // Whoever says it may speak of the other end.
+                let told = occurrence.attributes.get(SIDE).and_then(|side| side.parse::<Side>().ok());
+                let is_told = matches!(told, Some(Side::Source | Side::Target)) && nearness == Nearness::Own;
+                let is_of_here = match told {
+                    Some(told) if is_told && matches!(self.side, Side::Source | Side::Target) => told == self.side,
+                    Some(_) | None => is_here,
+                };
+                if is_of_here && nearness != Nearness::Foreign {
+                    self.push_occurrence(occurrence, nearness, factor(nearness), host.name);
+                }
+            }
+            if is_here && !self.views.iter().any(|view| view.name == node.name) {
+                self.views.push(node);
+            }
+        }
+        let of_objects = snapshot.cluster_nodes.iter().filter(|node| is_here && node.name == host.name);
+        for finding in of_objects.flat_map(|node| &node.findings) {
+            let nearness = near(who.of_mention(finding.attributes()));
+            if nearness != Nearness::Foreign {
+                self.add(finding, nearness, factor(nearness), host.name, true);
+            }
+        }
     }
 
-    /// The same for occurrences, without those that had not begun at the time of asking.
-    fn near_occurrences(&self, occurrences: &'a [Occurrence]) -> Vec<(&'a Occurrence, Nearness)> {
-        let until_usec = self.now_usec.saturating_add(SAME_MOMENT_USEC);
-        let known = occurrences.iter().filter(|occurrence| occurrence.first.wall_usec <= until_usec);
-        let mut near: Vec<_> = known.map(|occurrence| (occurrence, self.nearness_of_occurrence(occurrence))).collect();
-        near.retain(|(_, nearness)| *nearness != Nearness::Foreign);
-        near.sort_by(|(a, _), (b, _)| {
-            (a.first, a.code, &a.subject, a.last, a.count, &a.attributes).cmp(&(
-                b.first,
-                b.code,
-                &b.subject,
-                b.last,
-                b.count,
-                &b.attributes,
+    fn add(&mut self, finding: &'a Finding, nearness: Nearness, factor: f64, node: &'a str, is_heard: bool) {
+        match finding {
+            Finding::State(state) => self.states.push(Sighting { of: state, nearness, factor, node, is_heard }),
+            Finding::Occurrence(occurrence) => self.push_occurrence(occurrence, nearness, factor, node),
+        }
+    }
+
+    /// What had not begun at the time of asking is left out.
+    fn push_occurrence(&mut self, of: &'a Occurrence, nearness: Nearness, factor: f64, node: &'a str) {
+        if of.first.wall_usec <= self.now_usec.saturating_add(SAME_MOMENT_USEC) {
+            self.occurrences.push(Sighting { of, nearness, factor, node, is_heard: true });
+        }
+    }
+
+    /// Whether what the VM's objects say is of this place: by its node and its side, as far as they are told.
+    fn shows(&self, of: &ClusterFinding, is_elsewhere: bool) -> bool {
+        if is_elsewhere {
+            return of.node.as_deref() == Some(self.node_name);
+        }
+        if self.is_union() {
+            return true;
+        }
+        let is_node = of.node.as_deref().is_none_or(|node| node == self.node_name);
+        let told = of.side.or_else(|| of.finding.attributes().get(SIDE)?.parse().ok());
+        let is_exact_node = of.node.is_some() && is_node;
+        let is_side = match told {
+            None | Some(Side::Path | Side::Shared | Side::Cluster) => true,
+            Some(Side::Hosting | Side::Source) => self.side != Side::Target || is_exact_node,
+            Some(Side::Target) => self.side == Side::Target || is_exact_node && self.side == Side::Hosting,
+        };
+        is_node && is_side
+    }
+
+    const fn is_union(&self) -> bool {
+        matches!(self.side, Side::Path | Side::Shared | Side::Cluster)
+    }
+
+    fn sort(&mut self) {
+        self.states.sort_by(|a, b| {
+            let key = |s: &Sighting<'a, State>| (s.of.code, s.of.status, s.of.since, s.of.looked);
+            (a.of.code, &a.of.subject)
+                .cmp(&(b.of.code, &b.of.subject))
+                .then_with(|| key(a).cmp(&key(b)))
+                .then_with(|| a.of.attributes.cmp(&b.of.attributes))
+                .then_with(|| a.node.cmp(b.node))
+        });
+        self.occurrences.sort_by(|a, b| {
+            (a.of.first, a.of.code, &a.of.subject, a.of.last, a.of.count, &a.of.attributes, a.node).cmp(&(
+                b.of.first,
+                b.of.code,
+                &b.of.subject,
+                b.of.last,
+                b.of.count,
+                &b.of.attributes,
+                b.node,
             ))
         });
-        near
     }
 
     /// Whether the agent of the node is heard.
@@ -120,18 +264,13 @@ impl<'a> Scene<'a> {
         self.node.is_some_and(|node| node.is_reporting)
     }
 
-    /// The states of the subject and its node with how near they are, by (code, subject). On a silent node each is `Unknown`.
-    pub(crate) fn states(&self) -> impl Iterator<Item = (&'a State, Nearness)> + '_ {
+    /// The states of the subject and its nodes, by (code, subject).
+    pub(crate) fn states(&self) -> impl Iterator<Item = Sighting<'a, State>> + '_ {
         self.states.iter().copied()
     }
 
-    /// The status of a state as of now.
-    pub(crate) fn status(&self, state: &State) -> Status {
-        if self.is_reporting() { state.status } else { Status::Unknown }
-    }
-
-    /// The occurrences of the subject and its node with how near they are, by (first, code, subject).
-    pub(crate) fn occurrences(&self) -> impl Iterator<Item = (&'a Occurrence, Nearness)> + '_ {
+    /// The occurrences of the subject and its nodes, by (first, code, subject).
+    pub(crate) fn occurrences(&self) -> impl Iterator<Item = Sighting<'a, Occurrence>> + '_ {
         self.occurrences.iter().copied()
     }
 
@@ -143,139 +282,83 @@ impl<'a> Scene<'a> {
 
     /// Whether the subject is a VM that libvirt alone runs.
     pub(crate) fn is_standalone_vm(&self) -> bool {
-        self.vm.is_some_and(|vm| vm.namespace.is_none())
+        self.cluster_vm.is_none() && self.vm.is_some_and(|vm| vm.namespace.is_none())
     }
 
-    /// What is known of a probe's own blindness; `None` if nothing is.
-    pub(crate) fn blindness(&self, probe: &str) -> Option<&'a State> {
-        let is_it = |state: &State| {
+    /// What is known of a probe's own blindness on the node of this place; `None` if nothing is.
+    pub(crate) fn blindness(&self, probe: &str) -> Option<Sighting<'a, State>> {
+        self.blindnesses(probe).find(|sighting| sighting.node == self.node_name)
+    }
+
+    fn blindnesses(&self, probe: &str) -> impl Iterator<Item = Sighting<'a, State>> + '_ {
+        let is_it = move |state: &State| {
             state.code == FindingCode::ProbeBlind && matches!(&state.subject, Subject::Probe { name } if name == probe)
         };
-        self.states().map(|(state, _)| state).find(|state| is_it(state))
+        let found: Vec<_> = self.states().filter(|sighting| is_it(sighting.of)).collect();
+        found.into_iter()
     }
 
     /// Since when a probe is known to look; `None` if that is not known or it does not.
     pub(crate) fn probe_looks_since(&self, probe: &str) -> Option<i64> {
         let blindness = self.blindness(probe)?;
-        (self.status(blindness) == Status::Absent).then_some(blindness.since.wall_usec)
+        (blindness.status() == Status::Absent).then_some(blindness.of.since.wall_usec)
     }
 
-    /// Whether whoever would have seen an occurrence of this probe was looking from before the onset on.
+    /// Whether whoever would have seen an occurrence of this probe was looking over the onset, on every node of this place.
     pub(crate) fn was_watched_at_onset(&self, probe: &str) -> bool {
-        let Some(since) = self.probe_looks_since(probe) else { return false };
+        !self.views.is_empty()
+            && self.views.iter().all(|view| {
+                let of_node = self.blindnesses(probe).find(|sighting| sighting.node == view.name);
+                of_node.is_some_and(|sighting| self.spans_onset(&sighting, probe))
+            })
+    }
+
+    fn spans_onset(&self, blindness: &Sighting<'a, State>, probe: &str) -> bool {
+        if blindness.status() != Status::Absent {
+            return false;
+        }
+        let attributes = &blindness.of.attributes;
+        if let Some(from) = attributes.number(READ_FROM_USEC) {
+            let until = attributes.number(READ_UNTIL_USEC).unwrap_or(i64::MIN);
+            return from <= self.begin_usec && until >= self.onset_usec;
+        }
+        let since = blindness.of.since.wall_usec;
         let reach = if probe == "kernel-log" { LOG_LOOK_BACK_USEC } else { 0 };
         let is_spanned = since.saturating_sub(reach) <= self.onset_usec;
         let window = self.settings.occurrence_fresh_usec;
         let has_hole = probe == "kernel-log"
-            && self.occurrences().any(|(occurrence, _)| {
-                occurrence.code == FindingCode::KernelLogLost
-                    && occurrence.last.wall_usec >= self.onset_usec.saturating_sub(window)
-                    && occurrence.first.wall_usec <= self.onset_usec.saturating_add(window)
+            && self.occurrences().any(|sighting| {
+                sighting.of.code == FindingCode::KernelLogLost
+                    && sighting.node == blindness.node
+                    && sighting.of.last.wall_usec >= self.onset_usec.saturating_sub(window)
+                    && sighting.of.first.wall_usec <= self.onset_usec.saturating_add(window)
             });
         is_spanned && !has_hole
     }
 
-    /// Whether it is certain that this VM has no QEMU: somebody looks at processes, and there is none of it.
+    /// Whether it is certain that this VM has no QEMU here: somebody looks at processes, and there is none of it.
     pub(crate) fn is_qemu_gone(&self) -> bool {
-        let Some(vm) = self.vm else { return false };
-        if vm.qemu.is_some() || !self.is_reporting() {
+        let is_known = self.vm.is_some() || self.cluster_vm.is_some();
+        if !is_known || self.vm.is_some_and(|vm| vm.qemu.is_some()) || !self.is_reporting() {
             return false;
         }
         match self.blindness("qemu") {
-            Some(blindness) => self.status(blindness) == Status::Absent,
-            None => self
-                .occurrences()
-                .any(|(occurrence, nearness)| occurrence.code == FindingCode::QemuExited && nearness == Nearness::Own),
+            Some(blindness) => blindness.status() == Status::Absent,
+            None => self.occurrences().any(|sighting| {
+                sighting.of.code == FindingCode::QemuExited
+                    && sighting.nearness == Nearness::Own
+                    && sighting.node == self.node_name
+            }),
         }
     }
 
-    /// How near a state is.
-    fn nearness_of_state(&self, state: &State) -> Nearness {
-        match &state.subject {
-            Subject::Vm { uid } => self.nearness_of_uid(uid),
-            Subject::Process { pid, start_ticks } => {
-                self.nearness_of_process(*pid, *start_ticks, state.looked.wall_usec)
-            }
-            Subject::Device { name } => {
-                self.nearness_of_device(name, state.attributes.get(attribute::DEVICE), state.since.wall_usec)
-            }
-            Subject::Node
-            | Subject::Unit { .. }
-            | Subject::Mount { .. }
-            | Subject::Libvirt { .. }
-            | Subject::Probe { .. } => self.nearness_of_node(),
-        }
-    }
-
-    /// How near an occurrence is. What happened to the VM before its last QEMU started is of an earlier run.
-    fn nearness_of_occurrence(&self, occurrence: &Occurrence) -> Nearness {
-        let last = occurrence.last.wall_usec;
-        match &occurrence.subject {
-            Subject::Vm { uid } => {
-                let is_earlier_run =
-                    self.run().is_some_and(|run| last < run.since.wall_usec.saturating_sub(SAME_MOMENT_USEC));
-                if is_earlier_run { Nearness::Foreign } else { self.nearness_of_uid(uid) }
-            }
-            Subject::Process { pid, start_ticks } => self.nearness_of_process(*pid, *start_ticks, last),
-            Subject::Device { name } => {
-                self.nearness_of_device(name, occurrence.attributes.get(attribute::DEVICE), last)
-            }
-            Subject::Node
-            | Subject::Unit { .. }
-            | Subject::Mount { .. }
-            | Subject::Libvirt { .. }
-            | Subject::Probe { .. } => self.nearness_of_node(),
-        }
-    }
-
-    fn nearness_of_node(&self) -> Nearness {
-        match self.symptom.subject {
-            SymptomSubject::Vm { .. } => Nearness::OfNode,
-            SymptomSubject::Node { .. } => Nearness::Own,
-        }
-    }
-
-    fn nearness_of_uid(&self, uid: &str) -> Nearness {
-        match &self.symptom.subject {
-            SymptomSubject::Vm { uid: own, .. } if own == uid => Nearness::Own,
-            SymptomSubject::Vm { .. } | SymptomSubject::Node { .. } => Nearness::Foreign,
-        }
-    }
-
-    /// A process that is no VM's QEMU is only something of the node. `start_ticks` 0: the kernel log knows but the pid.
-    fn nearness_of_process(&self, pid: u32, start_ticks: u64, at_usec: i64) -> Nearness {
-        let is = |qemu: &Qemu| {
-            qemu.pid == pid
-                && (start_ticks == qemu.start_ticks
-                    || start_ticks == 0 && at_usec >= qemu.since.wall_usec.saturating_sub(SAME_MOMENT_USEC))
+    /// Whether nothing of the host was looked at but texts.
+    pub(crate) fn is_host_unseen(&self) -> bool {
+        let is_a_look = |state: &State| {
+            let probe = state.code.spec().probe;
+            state.status != Status::Unknown && !matches!(probe, "text" | "agent" | "cluster")
         };
-        if self.run().is_some_and(is) {
-            return Nearness::Own;
-        }
-        let is_a_vms = self.node.is_some_and(|node| {
-            node.vms.iter().any(|vm| vm.qemu.iter().chain(&vm.last_qemu).any(|qemu| qemu.pid == pid))
-        });
-        if is_a_vms { Nearness::Foreign } else { self.nearness_of_node() }
-    }
-
-    /// A device is the VM's own if a disk of it lies there and its QEMU already ran: names are given anew.
-    fn nearness_of_device(&self, name: &str, number: Option<&str>, at_usec: i64) -> Nearness {
-        if matches!(self.symptom.subject, SymptomSubject::Node { .. }) {
-            return Nearness::Own;
-        }
-        if let Some(run) = self.run()
-            && lies_on(run, name, number)
-        {
-            let is_of_this_run = at_usec >= run.since.wall_usec.saturating_sub(SAME_MOMENT_USEC);
-            return if is_of_this_run { Nearness::Own } else { Nearness::OfNode };
-        }
-        let is_other_vms = self.node.is_some_and(|node| {
-            node.vms
-                .iter()
-                .filter(|vm| self.vm.is_none_or(|own| own.uid != vm.uid))
-                .any(|vm| vm.qemu.iter().chain(&vm.last_qemu).any(|qemu| lies_on(qemu, name, number)))
-        });
-        if is_other_vms { Nearness::Foreign } else { Nearness::OfNode }
+        self.node.is_none_or(|node| !node.is_reporting || !node.states.iter().any(is_a_look))
     }
 
     /// Whether the onset is one thing's. Where no symptom was derived, faults stand beside each other, each with its own.
@@ -283,9 +366,27 @@ impl<'a> Scene<'a> {
         self.symptom.id != SymptomId::Unspecified
     }
 
+    /// Whether the symptom is of one moment: what began after it is not its cause. What is stuck began to be so when its phase did.
+    pub(crate) const fn is_moment(&self) -> bool {
+        match self.symptom.id {
+            SymptomId::PausedUnexpectedly
+            | SymptomId::StoppedUnexpectedly
+            | SymptomId::MigrationFailed
+            | SymptomId::Unresponsive => true,
+            SymptomId::StuckStarting
+            | SymptomId::StuckStopping
+            | SymptomId::StuckTerminating
+            | SymptomId::InError
+            | SymptomId::StuckMigrating
+            | SymptomId::ExcessiveMigrations
+            | SymptomId::EvacuationBlocked
+            | SymptomId::Unspecified => false,
+        }
+    }
+
     /// Whether the symptom is still being made, so that what is well now cannot be its cause. A guest stays paused, and a QEMU
     /// stays dead, long after what did it is over.
-    pub(crate) fn is_ongoing(&self) -> bool {
+    pub(crate) const fn is_ongoing(&self) -> bool {
         match self.symptom.id {
             SymptomId::StuckStarting
             | SymptomId::StuckStopping
@@ -303,50 +404,26 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Whether a disk of this QEMU lies on a device, or on a partition of it.
-fn lies_on(qemu: &Qemu, name: &str, number: Option<&str>) -> bool {
-    qemu.disks.iter().any(|disk| {
-        let is_same_name = disk.device_name.as_deref().is_some_and(|own| own == name || whole_disk(own) == name);
-        let is_same_number = number.is_some() && disk.device.as_deref() == number;
-        is_same_name || is_same_number
-    })
+/// When the migration whose failure is the symptom began.
+fn begin_of_migration(symptom: &Symptom, vm: Option<&ClusterVm>) -> Option<i64> {
+    let is_over = symptom.id == SymptomId::MigrationFailed;
+    let migration = vm?.life.migration.as_ref().filter(|_| is_over)?;
+    [migration.created_usec, migration.started_usec].into_iter().flatten().min()
 }
 
-/// The disk of a partition by the kernel's naming: `sda1` → `sda`, `nvme0n1p2` → `nvme0n1`; a name without a partition as it is.
-fn whole_disk(name: &str) -> &str {
-    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    if stem.len() == name.len() || stem.is_empty() {
-        return name;
-    }
-    if let Some(disk) = stem.strip_suffix('p')
-        && disk.ends_with(|c: char| c.is_ascii_digit())
-    {
-        return disk;
-    }
-    let is_scsi_like = ["sd", "vd", "xvd", "hd"].iter().any(|prefix| stem.starts_with(prefix));
-    if is_scsi_like { stem } else { name }
+/// Whether no other VM is known to be on the node.
+fn is_sole_vm(snapshot: &Snapshot, who: &Who<'_>, node: &NodeView) -> bool {
+    let others_here = node.vms.iter().any(|view| !who.me.is_view(view));
+    let others_told = snapshot.cluster_vms.iter().filter(|vm| !who.me.is_uid(&vm.uid)).any(|vm| {
+        let nodes = [&vm.hosting, &vm.source, &vm.target].into_iter().flatten().map(String::as_str);
+        nodes.chain(vm.pods.iter().filter_map(|pod| pod.node.as_deref())).any(|name| name == node.name)
+    });
+    !others_here && !others_told
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_partition_names_its_disk() {
-        for (name, want) in [
-            ("sda1", "sda"),
-            ("sdaa12", "sdaa"),
-            ("nvme0n1p2", "nvme0n1"),
-            ("mmcblk0p1", "mmcblk0"),
-            ("loop3", "loop3"),
-            ("loop3p1", "loop3"),
-            ("dm-3", "dm-3"),
-            ("nvme0n1", "nvme0n1"),
-            ("vda", "vda"),
-            ("1", "1"),
-            ("", ""),
-        ] {
-            assert_eq!(whole_disk(name), want, "{name}");
-        }
+impl SymptomSubject {
+    /// Whether it is a VM.
+    pub(crate) const fn is_vm(&self) -> bool {
+        matches!(self, Self::Vm { .. })
     }
 }

@@ -1,27 +1,48 @@
 //! The score sheet of one cause for one symptom: every clue with what it adds, so that the verdict can be checked by hand.
 //!
-//! score = prior + Σ over groups (the strongest clue × subject factor × freshness), in decibans.
+//! score = prior + Σ over groups (the strongest clue × subject factor × freshness), in decibans. A cause is scored at every place
+//! that its roles allow, and competes with the best of them.
 
-use kulprit_model::Attributes;
+use kulprit_model::{Attributes, Side, attribute};
 
 use crate::{
-    catalogue::{CAUSES, Cause, Clue, Scope},
+    catalogue::{CAUSES, Cause, Clue, Look, Scope},
     causes,
     evidence::{self, Seen},
     scene::Scene,
     snapshot::Snapshot,
-    symptom::{Symptom, SymptomSubject},
+    stage::Stage,
+    symptom::{Symptom, SymptomId, SymptomSubject, kubevirt::is_shown_well},
 };
+
+/// Less evidence than this is what `Unexplained` stands for: a cause without it does not compete by itself.
+/// "Some" evidence of the node, not even of the VM: 7 × 0.6.
+pub(crate) const COMPETES_DB: f64 = 4.0;
+
+/// A thing is shared's fault from this share of the places on that were looked at: ENGINE, some-versus-all.
+const SHARED_RATIO: f64 = 0.8;
+
+/// Prior of every cause for a VM that is named and is well as far as its objects show: only proof makes a verdict of it.
+const PRIOR_OF_A_WELL_VM_DB: f64 = -15.0;
+
+/// Prior of every cause for a VM that is named and of whose life nothing is known: somebody asks for a reason.
+const PRIOR_OF_AN_UNKNOWN_VM_DB: f64 = -5.0;
 
 /// How one cause came to its score.
 #[derive(Debug)]
 pub struct ScoreSheet {
     /// The cause.
     pub cause: &'static Cause,
+    /// The place at which it is scored.
+    pub role: Side,
+    /// The node of that place; `None` if it is on none, or not known.
+    pub node: Option<String>,
     /// What it is worth for this symptom before anything was looked at, decibans.
     pub prior_db: f64,
     /// Every clue that was seen, in the order of the catalogue.
     pub lines: Vec<ScoreLine>,
+    /// Index of its scene.
+    pub(crate) scene: usize,
 }
 
 /// One clue that was seen.
@@ -56,11 +77,23 @@ impl ScoreSheet {
         self.prior_db + self.own_db()
     }
 
-    fn new(scene: &Scene<'_>, cause: &'static Cause) -> Self {
-        let mut lines: Vec<ScoreLine> = Vec::new();
-        for clue in cause.clues {
-            let Some(hit) = evidence::strongest(evidence::hits(scene, &clue.look, clue.text)) else { continue };
-            lines.push(ScoreLine {
+    /// Whether it has enough evidence of its own to compete.
+    #[must_use]
+    pub fn competes(&self) -> bool {
+        self.own_db() >= COMPETES_DB
+    }
+
+    /// Whether anything counts for it.
+    pub(crate) fn has_positive(&self) -> bool {
+        self.lines.iter().any(|line| line.decibans > 0.0)
+    }
+
+    fn new(stage: &Stage<'_>, scene_idx: usize, cause: &'static Cause) -> Self {
+        let scene = &stage.scenes[scene_idx];
+        let mut lines: Vec<(usize, ScoreLine)> = Vec::new();
+        let add = |index: usize, clue: &'static Clue, lines: &mut Vec<(usize, ScoreLine)>| {
+            let Some(hit) = evidence::strongest(evidence::hits(stage, scene, &clue.look, clue.text)) else { return };
+            let line = ScoreLine {
                 clue,
                 factor: hit.factor,
                 freshness: hit.freshness,
@@ -69,8 +102,21 @@ impl ScoreSheet {
                 seen: hit.seen,
                 attributes: hit.attributes,
                 unit: hit.unit,
-            });
+            };
+            lines.push((index, line));
+        };
+        for (index, clue) in cause.clues.iter().enumerate().filter(|(_, clue)| !evidence::asks_elsewhere(&clue.look)) {
+            add(index, clue, &mut lines);
         }
+        // What other nodes have only compares: without anything here there is nothing to compare.
+        if lines.iter().any(|(_, line)| line.decibans > 0.0) {
+            for (index, clue) in cause.clues.iter().enumerate().filter(|(_, clue)| evidence::asks_elsewhere(&clue.look))
+            {
+                add(index, clue, &mut lines);
+            }
+        }
+        lines.sort_by_key(|(index, _)| *index);
+        let mut lines: Vec<ScoreLine> = lines.into_iter().map(|(_, line)| line).collect();
         for index in 0..lines.len() {
             let line = &lines[index];
             let is_beaten = lines.iter().enumerate().any(|(other_index, other)| {
@@ -80,23 +126,185 @@ impl ScoreSheet {
             });
             lines[index].is_counted = !is_beaten;
         }
-        Self { cause, prior_db: cause.prior_db(scene.symptom.id), lines }
+        let node = node_of(scene);
+        Self { cause, role: scene.side, node, prior_db: prior_db(stage, cause), lines, scene: scene_idx }
     }
 }
 
-/// The sheets of every cause but `Unexplained`, in the order of the catalogue. A node has none of what sits in one VM: whatever the
-/// kernel killed there, "its QEMU" is nobody's.
-#[must_use]
-pub fn score_sheets(snapshot: &Snapshot, symptom: &Symptom) -> Vec<ScoreSheet> {
-    sheets_of(&Scene::new(snapshot, symptom))
+/// What a place is called: its node, both ends of a path, nothing where it is on no host.
+fn node_of(scene: &Scene<'_>) -> Option<String> {
+    let name = scene.node_name;
+    match scene.side {
+        Side::Shared | Side::Cluster => None,
+        Side::Path => scene
+            .peer_name
+            .filter(|peer| *peer != name)
+            .map_or_else(|| Some(name.to_owned()), |peer| Some(format!("{name},{peer}"))),
+        Side::Hosting | Side::Source | Side::Target => Some(name.to_owned()),
+    }
+    .filter(|name| !name.is_empty())
 }
 
-pub(crate) fn sheets_of(scene: &Scene<'_>) -> Vec<ScoreSheet> {
-    let is_node = matches!(scene.symptom.subject, SymptomSubject::Node { .. });
-    CAUSES
-        .iter()
-        .copied()
-        .filter(|cause| cause.id != causes::UNEXPLAINED.id && !(is_node && cause.scope == Scope::Vm))
-        .map(|cause| ScoreSheet::new(scene, cause))
-        .collect()
+/// The prior for this symptom. A VM of the cluster that is only asked about by name has no symptom to which a catalogue could fit.
+pub(crate) fn prior_db(stage: &Stage<'_>, cause: &Cause) -> f64 {
+    let symptom = stage.symptom.id;
+    match stage.cluster_vm {
+        Some(vm) if symptom == SymptomId::Unspecified && cause.id != causes::UNEXPLAINED.id => {
+            if is_shown_well(vm) {
+                PRIOR_OF_A_WELL_VM_DB
+            } else {
+                PRIOR_OF_AN_UNKNOWN_VM_DB
+            }
+        }
+        Some(_) | None => cause.prior_db(symptom),
+    }
+}
+
+/// The sheets of every cause but `Unexplained`, in the order of the catalogue, each at its best place. A node has none of what sits in
+/// one VM: whatever the kernel killed there, "its QEMU" is nobody's.
+#[must_use]
+pub fn score_sheets(snapshot: &Snapshot, symptom: &Symptom) -> Vec<ScoreSheet> {
+    sheets_of(&Stage::new(snapshot, symptom)).best
+}
+
+/// Every sheet of one symptom.
+pub(crate) struct Sheets {
+    /// One per cause, at its best place.
+    pub(crate) best: Vec<ScoreSheet>,
+    /// The same causes at other hosts of the VM.
+    pub(crate) elsewhere: Vec<ScoreSheet>,
+}
+
+pub(crate) fn sheets_of(stage: &Stage<'_>) -> Sheets {
+    let is_node = matches!(stage.symptom.subject, SymptomSubject::Node { .. });
+    let mut sheets = Sheets { best: Vec::new(), elsewhere: Vec::new() };
+    for cause in CAUSES.iter().copied() {
+        let is_a_vms = matches!(cause.scope, Scope::Vm | Scope::Cluster);
+        if cause.id == causes::UNEXPLAINED.id || is_node && is_a_vms {
+            continue;
+        }
+        let mut of_cause: Vec<ScoreSheet> =
+            stage.scenes_of(cause).into_iter().map(|index| ScoreSheet::new(stage, index, cause)).collect();
+        of_cause.retain(|sheet| sheet.role != Side::Shared || is_allowed_as_shared(stage, cause, sheet));
+        let Some(best) = best_of(&of_cause, cause) else { continue };
+        sheets.best.push(of_cause.remove(best));
+        let best = sheets.best.last();
+        of_cause.retain(|other| {
+            let is_host = matches!(other.role, Side::Hosting | Side::Source | Side::Target);
+            is_host
+                && stage.scenes[other.scene].is_certain
+                && other.node.is_some()
+                && best.is_some_and(|best| best.node != other.node && best.node.is_some() && best.role != Side::Path)
+                && has_evidence_of_its_node(other)
+        });
+        sheets.elsewhere.append(&mut of_cause);
+    }
+    sheets
+}
+
+/// The place with the highest score; of equals the one that stands first among the cause's roles, and a thing that is known to be
+/// shared before any single node.
+fn best_of(of_cause: &[ScoreSheet], cause: &Cause) -> Option<usize> {
+    let rank = |sheet: &ScoreSheet| {
+        let is_several = cause.roles.len() > 1;
+        let is_shared = sheet.role == Side::Shared && is_several;
+        (!is_shared, cause.roles.iter().position(|role| *role == sheet.role))
+    };
+    (0..of_cause.len()).min_by(|a, b| {
+        let (a, b) = (&of_cause[*a], &of_cause[*b]);
+        b.score_db().total_cmp(&a.score_db()).then_with(|| rank(a).cmp(&rank(b))).then_with(|| a.scene.cmp(&b.scene))
+    })
+}
+
+/// Whether what counts most for a sheet was seen by its own node, and not only told of the VM.
+fn has_evidence_of_its_node(sheet: &ScoreSheet) -> bool {
+    let is_here = |line: &ScoreLine| line.seen.iter().any(|seen| Some(&seen.node) == sheet.node.as_ref());
+    sheet.lines.iter().any(|line| line.is_counted && line.decibans > 0.0 && is_here(line))
+}
+
+/// Some versus all: a thing that nodes share is at fault if at least two places are affected, and nearly all that were looked at. One
+/// that has no other role stays possible while nobody else could show it to be well: a sole user of a backend is undecided.
+fn is_allowed_as_shared(stage: &Stage<'_>, cause: &Cause, here: &ScoreSheet) -> bool {
+    if !here.has_positive() {
+        return cause.roles == [Side::Shared];
+    }
+    let thing = thing_of(here);
+    let (mut n_affected, mut n_well) = (1_u32, 0_u32);
+    for other in stage.strangers().iter().filter(|other| other.node_name != stage.scenes[here.scene].node_name) {
+        match is_affected(stage, cause, other, thing.as_deref()) {
+            Some(true) => n_affected += 1,
+            Some(false) => n_well += 1,
+            None => {}
+        }
+    }
+    let ratio = f64::from(n_affected) / f64::from(n_affected + n_well);
+    let is_for_all = n_affected >= 2 && ratio >= SHARED_RATIO;
+    is_for_all || n_affected == 1 && n_well == 0 && cause.roles == [Side::Shared]
+}
+
+/// Whether another node shows the same cause; `None`: it was not looked at, or what it shows is of another thing.
+fn is_affected<'a>(stage: &Stage<'a>, cause: &Cause, other: &Scene<'a>, thing: Option<&str>) -> Option<bool> {
+    let mut is_well = None;
+    for clue in cause.clues.iter().filter(|clue| clue.strength.decibans() >= 7.0) {
+        if evidence::asks_elsewhere(&clue.look) {
+            continue;
+        }
+        if let Some(hit) = evidence::strongest(evidence::hits(stage, other, &clue.look, clue.text)) {
+            let theirs = thing_in(&hit.attributes);
+            let is_same = thing.is_none() || theirs.is_none() || theirs.as_deref() == thing;
+            if is_same && hit.freshness > 0.5 {
+                return Some(true);
+            }
+        } else if let Look::Present(code, _) | Look::Happened(code, _) = &clue.look {
+            let is_absent = other
+                .states()
+                .any(|sighting| sighting.of.code == *code && sighting.status() == kulprit_model::Status::Absent);
+            if is_absent || matches!(clue.look, Look::Happened(..)) && other.was_watched_at_onset(code.spec().probe) {
+                is_well = Some(false);
+            }
+        }
+    }
+    is_well
+}
+
+/// The shared thing that a sheet's evidence names: a server, the registry of an image, a kind of backend.
+pub(crate) fn thing_of(sheet: &ScoreSheet) -> Option<String> {
+    let mut lines: Vec<&ScoreLine> = sheet.lines.iter().filter(|line| line.decibans > 0.0).collect();
+    lines.sort_by(|a, b| b.decibans.total_cmp(&a.decibans));
+    lines.into_iter().find_map(|line| thing_in(&line.attributes))
+}
+
+fn thing_in(attributes: &Attributes) -> Option<String> {
+    let registry = || attributes.get(attribute::IMAGE).map(registry_of);
+    attributes
+        .get(attribute::SERVER)
+        .or_else(registry)
+        .or_else(|| attributes.get(attribute::BACKEND))
+        .map(ToOwned::to_owned)
+}
+
+/// The host part of an image's name; images without one come from Docker Hub.
+fn registry_of(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        Some(_) | None => "docker.io",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_known_by_its_registry() {
+        for (image, want) in [
+            ("registry.example:5000/a/b:c", "registry.example:5000"),
+            ("localhost/a", "localhost"),
+            ("library/busybox", "docker.io"),
+            ("busybox", "docker.io"),
+            ("", "docker.io"),
+        ] {
+            assert_eq!(registry_of(image), want, "{image}");
+        }
+    }
 }

@@ -8,8 +8,33 @@ pub(crate) fn probe_subject(probe: &str) -> &str {
         "qemu" => "QEMU's processes and threads",
         "domain" => "libvirt and its domains",
         "kernel-log" => "the kernel log",
+        "text" => "logs of kubelet, runtime and pods",
+        "kubelet-setup" => "the kubelet's files",
+        "runtime" => "the container runtime",
+        "pressure" => "CPU, memory and I/O pressure",
+        "limits" => "limits of kernel and cgroups",
+        "filesystem" => "file systems",
+        "volumes" => "mounts and block devices",
+        "network" => "links and addresses",
+        "clock" => "the clock",
+        "cpu-hardware" => "hardware",
+        "launcher" => "virt-launcher's processes",
+        "migration" => "the migration's job",
         other => other,
     }
+}
+
+/// What a recorded case can have a file of, for the probes that deserve a sentence of their own when it has none.
+pub(crate) fn recorded_subject(probe: &str) -> Option<&'static str> {
+    Some(match probe {
+        "kubelet" => "kubelet",
+        "qemu" => "processes",
+        "domain" => "libvirt",
+        "kernel-log" => "kernel log",
+        "text" => "logs",
+        "runtime" => "container runtime",
+        _ => return None,
+    })
 }
 
 /// The source that is named beside a look of a probe.

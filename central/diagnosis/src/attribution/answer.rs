@@ -3,19 +3,20 @@
 //! All sums run in the order of the catalogue, so that the same snapshot gives the same bits. Probabilities are rounded only
 //! where they are printed.
 
-use kulprit_model::{Attributes, FindingCode, Severity, Status, attribute as key};
+use kulprit_model::{Attributes, FindingCode, Severity, Side, Status, attribute as key};
 
 use super::{Attribution, Candidate, Confidence, WeighedEvidence};
 use crate::{
-    catalogue::{Cause, Role, Scope, UNEXPLAINED_DB},
+    catalogue::{Cause, Scope, UNEXPLAINED_DB},
     causes::UNEXPLAINED,
-    chain::{self, Chain},
+    chain::{self, Chain, OWN_EVIDENCE_DB},
     cleared, evidence,
     place::Place,
     remedy,
     scene::{Nearness, Scene},
-    score::{self, ScoreSheet},
+    score::{self, ScoreSheet, Sheets},
     snapshot::Snapshot,
+    stage::Stage,
     symptom::{Symptom, SymptomSubject},
 };
 
@@ -28,29 +29,39 @@ const VERDICT: f64 = 0.6;
 /// From here on the first cause is suspected.
 const SUSPECTED: f64 = 0.3;
 
+/// At most so many lines are shown that no cause claims.
+const MAX_UNCLAIMED: usize = 12;
+
 /// Explains one symptom of one subject. Every input gives an answer: a subject that the snapshot does not know is unexplained.
 #[must_use]
 pub fn attribute(snapshot: &Snapshot, symptom: &Symptom) -> Attribution {
-    let scene = Scene::new(snapshot, symptom);
-    let sheets = score::sheets_of(&scene);
+    let stage = Stage::new(snapshot, symptom);
+    let Sheets { best: sheets, elsewhere } = score::sheets_of(&stage);
     let chains = chain::join(&sheets);
     let first = first_by_score(&chains);
 
     // `None` is `Unexplained`, which stands before causes of an equal score.
     let mut competitors: Vec<(Option<&Chain<'_>>, f64)> = vec![(None, UNEXPLAINED_DB)];
     let mut contributing = Vec::new();
-    for chain in &chains {
+    for chain in chains.iter().filter(|chain| chain.competes()) {
         let score_db = chain.score_db();
         let is_first = first.is_some_and(|first| std::ptr::eq(first, chain));
         let alone = probability_alone(score_db);
         let is_enough_alone = !is_first && chain.has_evidence() && alone >= VERDICT;
         if is_enough_alone {
-            contributing.push(candidate(&scene, &sheets, Some(chain), score_db, alone));
+            contributing.push(candidate(&stage, &sheets, Some(chain), score_db, alone));
         }
         // What a node's own symptom is derived from does not compete: each fault is there, and each is its own explanation.
         let is_beside = is_enough_alone && matches!(symptom.subject, SymptomSubject::Node { .. });
         if !is_beside {
             competitors.push((Some(chain), score_db));
+        }
+    }
+    for sheet in &elsewhere {
+        let alone = probability_alone(sheet.score_db());
+        if sheet.own_db() >= OWN_EVIDENCE_DB && alone >= VERDICT {
+            let chain = Chain { links: vec![sheet] };
+            contributing.push(candidate(&stage, &sheets, Some(&chain), sheet.score_db(), alone));
         }
     }
     competitors.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -60,16 +71,16 @@ pub fn attribute(snapshot: &Snapshot, symptom: &Symptom) -> Attribution {
     let causes: Vec<Candidate> = competitors
         .iter()
         .zip(probabilities)
-        .map(|((chain, score_db), probability)| candidate(&scene, &sheets, *chain, *score_db, probability))
+        .map(|((chain, score_db), probability)| candidate(&stage, &sheets, *chain, *score_db, probability))
         .collect();
     let confidence = confidence(&causes);
     Attribution {
         symptom: symptom.clone(),
         causes,
         contributing,
-        ruled_out: cleared::ruled_out(&scene, &sheets),
-        unknown: cleared::unknown(&scene),
-        looked_at: cleared::looked_at(&scene),
+        ruled_out: cleared::ruled_out(&stage, &sheets),
+        unknown: cleared::unknown(&stage),
+        looked_at: cleared::looked_at(&stage),
         confidence,
     }
 }
@@ -108,38 +119,51 @@ fn confidence(causes: &[Candidate]) -> Confidence {
 }
 
 fn candidate(
-    scene: &Scene<'_>,
+    stage: &Stage<'_>,
     sheets: &[ScoreSheet],
     chain: Option<&Chain<'_>>,
     score_db: f64,
     probability: f64,
 ) -> Candidate {
     let cause: &'static Cause = chain.map_or(&UNEXPLAINED, |chain| chain.root().cause);
-    let role = cause.roles.first().copied().unwrap_or(Role::Hosting);
-    let blames_node = chain.is_some() && role != Role::Cluster;
+    let scene = &stage.scenes[chain.map_or(0, |chain| chain.root().scene)];
     Candidate {
         id: cause.id,
         probability,
         score_db,
-        role: role.as_str(),
-        node: blames_node.then(|| scene.node_name.to_owned()),
+        role: chain.map_or(Side::Hosting, |chain| chain.root().role).as_str(),
+        node: chain.and_then(|chain| chain.root().node.clone()),
         place: place(scene, cause, chain),
         chain: chain
             .map_or_else(|| vec![UNEXPLAINED.id], |chain| chain.links.iter().map(|sheet| sheet.cause.id).collect()),
-        evidence: chain.map_or_else(|| unclaimed(scene, sheets), weighed),
-        remedy: remedy::remedy(scene, &cause.advice, chain),
+        evidence: chain.map_or_else(|| unclaimed(stage, sheets), weighed),
+        remedy: remedy::remedy(stage, scene, &cause.advice, chain),
     }
 }
 
 fn place(scene: &Scene<'_>, cause: &Cause, chain: Option<&Chain<'_>>) -> Place {
     let node = scene.node_name.to_owned();
     let SymptomSubject::Vm { uid, .. } = &scene.symptom.subject else { return Place::Node { node } };
-    match (cause.scope, chain.and_then(|chain| device(scene, chain.root()))) {
-        (Scope::Node, _) => Place::Node { node },
-        (Scope::Device, Some(device)) => Place::Device { node, device },
-        (Scope::Device, None) | (Scope::Vm | Scope::Path | Scope::Shared | Scope::Cluster, _) => {
-            Place::Vm { node, uid: uid.clone() }
-        }
+    let of_vm = || Place::Vm { node: node.clone(), uid: uid.clone() };
+    let of_node = || if node.is_empty() { of_vm() } else { Place::Node { node: node.clone() } };
+    let root = chain.map(Chain::root);
+    match cause.scope {
+        Scope::Node => of_node(),
+        Scope::Device => match root.and_then(|root| device(scene, root)) {
+            Some(device) => Place::Device { node, device },
+            None => of_vm(),
+        },
+        Scope::Vm => of_vm(),
+        Scope::Path => match scene.peer_name {
+            Some(to) => Place::Path { from: node, to: to.to_owned() },
+            None => of_node(),
+        },
+        Scope::Shared => match root.and_then(score::thing_of) {
+            Some(thing) => Place::Shared { thing },
+            None if scene.side == Side::Shared => Place::Shared { thing: cause.id.to_owned() },
+            None => of_node(),
+        },
+        Scope::Cluster => Place::Cluster { uid: uid.clone() },
     }
 }
 
@@ -157,7 +181,7 @@ fn device(scene: &Scene<'_>, root: &ScoreSheet) -> Option<String> {
         };
         attributes.get(key::DEVICE).map(ToOwned::to_owned).or_else(by_path).or_else(by_name)
     };
-    let mut own_lines = root.lines.iter().filter(|line| line.decibans > 0.0 && line.factor == Nearness::Own.factor());
+    let mut own_lines = root.lines.iter().filter(|line| line.decibans > 0.0 && line.factor >= Nearness::Own.factor());
     own_lines.find_map(|line| of_line(&line.attributes)).or_else(|| {
         let (first, others) = disks.split_first()?;
         if others.iter().all(|disk| disk.device == first.device) { first.device.clone() } else { None }
@@ -187,24 +211,35 @@ fn weighed(chain: &Chain<'_>) -> Vec<WeighedEvidence> {
 }
 
 /// Faults of the subject itself that no cause claims: worth showing where nothing explains it.
-fn unclaimed(scene: &Scene<'_>, sheets: &[ScoreSheet]) -> Vec<WeighedEvidence> {
+fn unclaimed(stage: &Stage<'_>, sheets: &[ScoreSheet]) -> Vec<WeighedEvidence> {
     let claimed: Vec<FindingCode> = sheets
         .iter()
         .flat_map(|sheet| &sheet.lines)
         .filter(|line| line.decibans > 0.0)
         .flat_map(|line| line.clue.look.codes())
+        // Texts have one code for all there is: each stands for itself.
+        .filter(|code| *code != FindingCode::ErrorSaid)
         .collect();
     let is_unclaimed = |code: FindingCode| code.spec().severity == Severity::Fault && !claimed.contains(&code);
-    let states = scene
-        .states()
-        .filter(|(state, nearness)| is_unclaimed(state.code) && *nearness == Nearness::Own)
-        .filter(|(state, _)| scene.status(state) == Status::Present)
-        .flat_map(|(state, _)| evidence::seen_of_state(scene, state));
-    let from_usec = scene.onset_usec.saturating_sub(scene.settings.occurrence_fresh_usec);
-    let occurrences = scene
-        .occurrences()
-        .filter(|(occurrence, nearness)| is_unclaimed(occurrence.code) && *nearness == Nearness::Own)
-        .filter(|(occurrence, _)| occurrence.last.wall_usec >= from_usec)
-        .flat_map(|(occurrence, _)| evidence::seen_of_occurrence(scene, occurrence));
-    states.chain(occurrences).map(|seen| seen.weighed(0.0, UNEXPLAINED.id)).collect()
+    let mut shown: Vec<WeighedEvidence> = Vec::new();
+    for scene in stage.scenes.iter().take(1).chain(stage.scenes.iter().filter(|scene| scene.side == Side::Cluster)) {
+        let states = scene
+            .states()
+            .filter(|sighting| is_unclaimed(sighting.of.code) && sighting.nearness == Nearness::Own)
+            .filter(|sighting| sighting.status() == Status::Present)
+            .flat_map(|sighting| evidence::seen_of_state(&sighting));
+        let from_usec = scene.begin_usec.saturating_sub(scene.settings.occurrence_fresh_usec);
+        let occurrences = scene
+            .occurrences()
+            .filter(|sighting| is_unclaimed(sighting.of.code) && sighting.nearness == Nearness::Own)
+            .filter(|sighting| !scene.ages || sighting.of.last.wall_usec >= from_usec)
+            .flat_map(|sighting| evidence::seen_of_occurrence(&sighting));
+        for seen in states.chain(occurrences) {
+            let line = seen.weighed(0.0, UNEXPLAINED.id);
+            if shown.len() < MAX_UNCLAIMED && !shown.contains(&line) {
+                shown.push(line);
+            }
+        }
+    }
+    shown
 }
