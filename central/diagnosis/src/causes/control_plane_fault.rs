@@ -103,7 +103,13 @@ API server or a webhook.",
         },
         Clue {
             group: "text",
-            strength: Strength::Some,
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["webhook-unreachable", "etcd-slow", "leader-lost"])]),
+            text: "a webhook, etcd or a leader of the control plane does not answer",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Hint,
             look: said(&[
                 Fact::NoneOf(ACTOR, &[actor::GUEST]),
                 Fact::OneOf(OPERATION, &[operation::CALL_API]),

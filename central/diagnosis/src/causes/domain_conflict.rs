@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::TwoQemus,
-    attribute::{ACTOR, CLASS, OPERATION},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -25,6 +25,12 @@ of it.",
     possible: &[SymptomId::InError, SymptomId::StuckMigrating, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::StuckStopping, SymptomId::StuckTerminating, SymptomId::Unspecified],
     clues: &[
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["ghost-record-conflict"])]),
+            text: "virt-handler keeps an older record of a VM of that name",
+        },
         Clue {
             group: "text",
             strength: Strength::Strong,

@@ -57,7 +57,7 @@ pub const HOTPLUG_FAILED: Cause = Cause {
             text: "there is no QEMU to plug anything into",
         },
     ],
-    explains: &["MigrationTargetPodFailed"],
+    explains: &[],
     advice: Advice {
         now: &[
             Step::KubeVirt(

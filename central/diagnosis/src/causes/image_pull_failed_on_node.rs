@@ -6,7 +6,7 @@
 
 use kulprit_model::{
     FindingCode::{ImagePresentElsewhere, PodImageWaiting},
-    attribute::{ACTOR, CLASS, IMAGE, OPERATION},
+    attribute::{ACTOR, CLASS, IMAGE, OPERATION, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -51,8 +51,15 @@ far as seen.",
                         class::INSUFFICIENT,
                     ],
                 ),
+                Fact::Not(SIGNATURE, &["image-pull-backoff", "registry-server-error"]),
             ]),
             text: "pulling an image fails on this node",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["sandbox-image-failed"])]),
+            text: "the runtime does not get the sandbox's own image",
         },
         Clue {
             group: "text",

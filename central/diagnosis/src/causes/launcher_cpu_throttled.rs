@@ -44,7 +44,7 @@ QEMU.",
         },
         Clue {
             group: "sync",
-            strength: Strength::Some,
+            strength: Strength::Hint,
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::SYNC_VMI, operation::CONNECT_LAUNCHER]),
                 Fact::OneOf(CLASS, &[class::TIMEOUT]),

@@ -74,9 +74,21 @@ run.",
                         class::STUCK,
                     ],
                 ),
-                Fact::Not(SIGNATURE, &["launcher-socket-refused", "domain-notify-failed"]),
+                Fact::Not(
+                    SIGNATURE,
+                    &["launcher-socket-refused", "domain-notify-failed", "launcher-not-found", "launcher-command-lost"],
+                ),
             ]),
             text: "virt-handler does not reach the launcher's command socket",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::CONNECT_LAUNCHER]),
+                Fact::OneOf(CLASS, &[class::RESET, class::REFUSED, class::TIMEOUT]),
+            ]),
+            text: "the connection to the launcher broke",
         },
         Clue {
             group: "text",
@@ -100,7 +112,7 @@ run.",
             text: "QEMU does not answer its monitor, and the launcher waits for it",
         },
     ],
-    explains: &["MigrationTargetPodFailed"],
+    explains: &[],
     advice: Advice {
         now: &[
             Step::Any(

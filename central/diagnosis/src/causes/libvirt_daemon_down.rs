@@ -90,7 +90,10 @@ pub const LIBVIRT_DAEMON_DOWN: Cause = Cause {
         Clue {
             group: "text",
             strength: Strength::Some,
-            look: said(&[Fact::OneOf(OPERATION, &[operation::CONNECT_LIBVIRT])]),
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::CONNECT_LIBVIRT]),
+                Fact::Not(SIGNATURE, &["libvirt-socket-missing", "libvirt-connection-lost"]),
+            ]),
             text: "reaching libvirt's daemon failed",
         },
         Clue {

@@ -84,7 +84,7 @@ pub const LIBVIRT_DAEMON_HUNG: Cause = Cause {
             text: "a call waits for the lock of the domain",
         },
     ],
-    explains: &["MigrationTargetPodFailed"],
+    explains: &[],
     advice: Advice {
         now: &[
             Step::Standalone(

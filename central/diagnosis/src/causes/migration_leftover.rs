@@ -57,9 +57,8 @@ state behind.",
         Clue {
             group: "text",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(SIGNATURE, &["migration-domain-not-seen", "ghost-record-conflict"])]),
-            text: "after the migration the domain is not where it should be, or an old record stands in \
-the way",
+            look: said(&[Fact::OneOf(SIGNATURE, &["migration-domain-not-seen", "migration-unknown-host"])]),
+            text: "after the migration the domain is not where it should be",
         },
         Clue {
             group: "text",

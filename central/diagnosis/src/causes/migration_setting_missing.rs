@@ -40,10 +40,7 @@ post-copy.",
         Clue {
             group: "setting",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(
-                SIGNATURE,
-                &["postcopy-unsupported", "postcopy-userfaultfd", "userfaultfd-forbidden"],
-            )]),
+            look: said(&[Fact::OneOf(SIGNATURE, &["postcopy-unsupported", "userfaultfd-forbidden"])]),
             text: "post-copy is not possible on the node",
         },
         Clue {

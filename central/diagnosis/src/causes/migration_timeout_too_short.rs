@@ -45,7 +45,7 @@ progressTimeout.",
         },
         Clue {
             group: "limit",
-            strength: Strength::Some,
+            strength: Strength::Hint,
             look: Look::Present(MigrationTimedOut, &[]),
             text: "a time limit of the configuration ended the migration",
         },

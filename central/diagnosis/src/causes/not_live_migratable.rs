@@ -52,7 +52,7 @@ migration.",
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::EVICT_POD, operation::MIGRATE]),
                 Fact::OneOf(CLASS, &[class::UNSUPPORTED]),
-                Fact::Not(SIGNATURE, &["postcopy-unsupported", "postcopy-userfaultfd"]),
+                Fact::Not(SIGNATURE, &["postcopy-unsupported"]),
             ]),
             text: "such a VM cannot be migrated",
         },

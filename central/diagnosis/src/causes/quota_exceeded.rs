@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::{PodImageWaiting, PodUnschedulable},
-    attribute::{ACTOR, CLASS, OPERATION},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -28,7 +28,7 @@ needs.",
         Clue {
             group: "text",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(CLASS, &[class::QUOTA])]),
+            look: said(&[Fact::NoneOf(ACTOR, &[actor::KUBELET]), Fact::OneOf(CLASS, &[class::QUOTA])]),
             text: "a quota or policy of Kubernetes rejects it",
         },
         Clue {
@@ -39,6 +39,12 @@ needs.",
                 Fact::OneOf(CLASS, &[class::DENIED, class::UNAUTHORIZED, class::NOT_PERMITTED, class::LIMIT]),
             ]),
             text: "the API server forbids the pod",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["webhook-denied"])]),
+            text: "an admission webhook refuses the object",
         },
         Clue {
             group: "text",

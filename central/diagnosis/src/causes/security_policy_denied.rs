@@ -114,7 +114,7 @@ pub const SECURITY_POLICY_DENIED: Cause = Cause {
         },
         Clue {
             group: "text",
-            strength: Strength::Some,
+            strength: Strength::Hint,
             look: said(&[
                 Fact::OneOf(
                     OPERATION,

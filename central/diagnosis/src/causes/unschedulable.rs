@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::PodUnschedulable,
-    attribute::{CLASS, OBJECT, OPERATION, REASON},
+    attribute::{CLASS, OBJECT, OPERATION, REASON, SIGNATURE},
     said::{class, operation},
 };
 
@@ -64,13 +64,20 @@ pub const UNSCHEDULABLE: Cause = Cause {
             text: "the pod has a node",
         },
         Clue {
-            group: "text",
-            strength: Strength::Some,
+            group: "state",
+            strength: Strength::Good,
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::SCHEDULE]),
                 Fact::OneOf(CLASS, &[class::INSUFFICIENT, class::LIMIT, class::OTHER, class::UNAVAILABLE, class::BUSY]),
+                Fact::Not(SIGNATURE, &["unschedulable-kvm", "unschedulable-hugepages"]),
             ]),
             text: "the scheduler says that no node fits",
+        },
+        Clue {
+            group: "device",
+            strength: Strength::StronglyAgainst,
+            look: said(&[Fact::OneOf(SIGNATURE, &["unschedulable-kvm"])]),
+            text: "what is missing is KubeVirt's own device: that is the nodes' fault",
         },
         Clue {
             group: "device",

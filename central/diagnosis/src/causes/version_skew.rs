@@ -33,15 +33,7 @@ together; the nodes are well.",
         Clue {
             group: "state",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(
-                SIGNATURE,
-                &[
-                    "load-state-features",
-                    "virtio-features-unsupported",
-                    "machine-type-unsupported",
-                    "load-state-unknown-section",
-                ],
-            )]),
+            look: said(&[Fact::OneOf(SIGNATURE, &["load-state-features"])]),
             text: "the target's QEMU does not know what the source's negotiated",
         },
         Clue {
@@ -68,6 +60,12 @@ together; the nodes are well.",
         Clue {
             group: "state",
             strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["load-state-section", "machine-type-unknown"])]),
+            text: "one side does not know a part of the state or the machine type",
+        },
+        Clue {
+            group: "state",
+            strength: Strength::Hint,
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::LOAD_STATE]),
                 Fact::OneOf(CLASS, &[class::INCOMPATIBLE]),

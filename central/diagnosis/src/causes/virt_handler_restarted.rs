@@ -39,7 +39,7 @@ died with it.",
         },
         Clue {
             group: "text",
-            strength: Strength::Some,
+            strength: Strength::Hint,
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::MIGRATE, operation::CONNECT_PEER]),
                 Fact::OneOf(CLASS, &[class::RESET, class::CANCELLED, class::OTHER]),
@@ -74,7 +74,7 @@ died with it.",
             text: "somebody asked to abort the migration",
         },
     ],
-    explains: &["MigrationTargetPodFailed"],
+    explains: &[],
     advice: Advice {
         now: &[
             Step::KubeVirt(

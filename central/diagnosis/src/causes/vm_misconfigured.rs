@@ -58,6 +58,7 @@ pub const VM_MISCONFIGURED: Cause = Cause {
             look: said(&[Fact::OneOf(
                 SIGNATURE,
                 &[
+                    "device-unknown",
                     "guest-address-space-too-small",
                     "host-disk-too-small",
                     "launch-manifest-failed",
@@ -76,6 +77,12 @@ pub const VM_MISCONFIGURED: Cause = Cause {
                 Fact::Not(SIGNATURE, &["cpu-incompatible", "hugepages-missing"]),
             ]),
             text: "what is asked for is not valid",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["machine-type-unknown", "qemu-firmware-missing"])]),
+            text: "the machine type or firmware that is asked for does not exist",
         },
         Clue {
             group: "text",
@@ -105,6 +112,12 @@ pub const VM_MISCONFIGURED: Cause = Cause {
                 Fact::OneOf(CLASS, &[class::INVALID]),
             ]),
             text: "what is asked for is not valid",
+        },
+        Clue {
+            group: "config",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["container-config-missing"])]),
+            text: "a secret or a config map that the pod names does not exist",
         },
         Clue {
             group: "config",
