@@ -6,8 +6,8 @@ use kulprit_model::{
     FindingCode::{
         DevicePluginMissing, DevicesNotAllocatable, KvmDeviceMissing, KvmNotAllocatable, KvmUnusable, PodUnschedulable,
     },
-    attribute::{ACTOR, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
-    said::{actor, operation},
+    attribute::{ACTOR, CLASS, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
+    said::{actor, class, operation},
 };
 
 use crate::{
@@ -54,6 +54,27 @@ pub const KVM_NOT_ADVERTISED: Cause = Cause {
             strength: Strength::Strong,
             look: Look::Present(DevicesNotAllocatable, &[]),
             text: "the node offers none of KubeVirt's devices",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                Look::Present(DevicesNotAllocatable, &[]),
+                said(&[
+                    Fact::OneOf(OPERATION, &[operation::SCHEDULE, operation::ALLOCATE_DEVICE, operation::ADMIT_POD]),
+                    Fact::OneOf(CLASS, &[class::INSUFFICIENT, class::UNAVAILABLE, class::NOT_FOUND]),
+                ]),
+            ]),
+            text: "the node offers none of KubeVirt's devices, and a pod misses them",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                Look::Present(DevicesNotAllocatable, &[]),
+                Look::Present(PodUnschedulable, &[Fact::OneOf(REASON, &["device"])]),
+            ]),
+            text: "the node offers none of KubeVirt's devices, and a pod misses them",
         },
         Clue {
             group: "node",

@@ -2,7 +2,11 @@
 //! and heartbeats look old. Proof is the clock against a peer or its synchronisation state. A certificate that is
 //! expired everywhere is not the clock.
 
-use kulprit_model::{FindingCode::ClockSkewed, attribute::CLASS, said::class};
+use kulprit_model::{
+    FindingCode::ClockSkewed,
+    attribute::{CLASS, SIGNATURE},
+    said::class,
+};
 
 use crate::{
     catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
@@ -30,6 +34,12 @@ pub const NODE_CLOCK_SKEWED: Cause = Cause {
             strength: Strength::Proof,
             look: Look::Present(ClockSkewed, &[]),
             text: "the node's clock is off",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["tls-certificate-not-yet-valid"])]),
+            text: "a certificate is not valid yet: the clock of whoever looks is behind",
         },
         Clue {
             group: "text",

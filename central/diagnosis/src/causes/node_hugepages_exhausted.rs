@@ -30,9 +30,9 @@ pub const NODE_HUGEPAGES_EXHAUSTED: Cause = Cause {
     clues: &[
         Clue {
             group: "pages",
-            strength: Strength::Strong,
+            strength: Strength::Good,
             look: Look::Present(HugepagesExhausted, &[]),
-            text: "every hugepage of a size is taken on the node",
+            text: "hardly any hugepage of a size is free on the node",
         },
         Clue {
             group: "pages",
@@ -47,7 +47,16 @@ pub const NODE_HUGEPAGES_EXHAUSTED: Cause = Cause {
                     Fact::OneOf(CLASS, &[class::OUT_OF_MEMORY, class::INSUFFICIENT]),
                 ]),
             ]),
-            text: "every hugepage of a size is taken, and the VM was refused memory",
+            text: "hardly any hugepage of a size is free, and the VM was refused memory",
+        },
+        Clue {
+            group: "pages",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                Look::Present(HugepagesExhausted, &[]),
+                Look::Present(PodUnschedulable, &[Fact::OneOf(REASON, &["hugepages"])]),
+            ]),
+            text: "hardly any hugepage of a size is free, and the pod finds no node with enough",
         },
         Clue {
             group: "start",

@@ -3,7 +3,7 @@
 
 use kulprit_model::{
     FindingCode::{ForkRejected, LauncherEvicted, LauncherLimitReached, NodePressureReported, PidsExhausted},
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
+    attribute::{ACTOR, CLASS, MEMCG, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -38,8 +38,14 @@ pub const NODE_PIDS_EXHAUSTED: Cause = Cause {
         Clue {
             group: "fork",
             strength: Strength::Strong,
-            look: Look::Happened(ForkRejected, &[]),
+            look: Look::Happened(ForkRejected, &[Fact::Missing(MEMCG)]),
             text: "the kernel refused a new process",
+        },
+        Clue {
+            group: "fork",
+            strength: Strength::Some,
+            look: Look::Happened(ForkRejected, &[]),
+            text: "the kernel refused a cgroup a new process",
         },
         Clue {
             group: "reported",

@@ -3,7 +3,7 @@
 
 use kulprit_model::{
     FindingCode::{EvictionPending, MigrationsMany, NodeCordoned},
-    attribute::{ACTOR, CLASS, INITIATOR, OPERATION},
+    attribute::{ACTOR, CLASS, INITIATOR, OPERATION, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -45,6 +45,12 @@ pub const NODE_UNDER_MAINTENANCE: Cause = Cause {
             strength: Strength::Strong,
             look: Look::Present(MigrationsMany, &[Fact::OneOf(INITIATOR, &["evacuation"])]),
             text: "evacuations asked for most of its migrations",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["drain-refused"])]),
+            text: "a drain of the node stopped at a pod because of how it was asked for",
         },
         Clue {
             group: "text",

@@ -68,6 +68,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "Could not connect: Temporary failure in name resolution";
 
     // TLS.
+    "tls-certificate-not-yet-valid", "is not yet valid", r"is not yet valid: current time \S+ is before", ANY, ANY, EXPIRED, None, "Go crypto/x509 verify.go: the clock of whoever looks is behind",
+        "tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time 2025-12-31T00:00:00Z is before 2026-01-01T00:00:00Z";
     "tls-certificate-expired", "certificate has expired or is not yet valid", "", ANY, ANY, EXPIRED, None, "Go crypto/x509: an old certificate, or a wrong clock",
         "tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time 2026-01-01T00:00:00Z is after 2025-12-31T00:00:00Z";
     "tls-certificate-expired", "expired certificate", "", ANY, ANY, EXPIRED, None, "Go crypto/tls alert",
