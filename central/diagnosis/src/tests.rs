@@ -1,6 +1,8 @@
 //! What the crate promises, from snapshot to verdict: symptoms, each cause from all sides, what is said beside it, properties.
 
 mod causes;
+mod kubevirt;
+mod places;
 mod properties;
 mod said;
 mod symptoms;

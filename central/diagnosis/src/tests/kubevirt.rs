@@ -1,0 +1,260 @@
+//! Symptoms of KubeVirt's VMs: each clock from both sides, what a name adds, and a normal life that shows nothing.
+
+use kulprit_cluster::{Life, MigrationLife};
+use kulprit_model::{Attributes, FindingCode, Status};
+
+use crate::{Symptom, SymptomId, symptom_of, testing::*};
+
+fn of(world: &World, is_named: bool) -> Symptom {
+    symptom_of(&world.snapshot, UID, None, is_named)
+}
+
+#[track_caller]
+fn check(world: &World, unnamed: SymptomId, named: SymptomId) {
+    let (not_asked, asked) = (of(world, false), of(world, true));
+    assert_eq!((not_asked.id, asked.id), (unnamed, named), "{} / {}", not_asked.text, asked.text);
+    let shown = world.symptoms().into_iter().find(|symptom| symptom.subject == vm_subject()).map(|symptom| symptom.id);
+    let want = Some(unnamed).filter(|id| *id != SymptomId::Unspecified);
+    assert_eq!(shown, want);
+}
+
+#[track_caller]
+fn check_life(change: impl FnOnce(&mut Life), unnamed: SymptomId, named: SymptomId) {
+    check(&World::well().in_kubernetes().life(change), unnamed, named);
+}
+
+fn at(secs: i64) -> Option<i64> {
+    Some(ago(secs).wall_usec)
+}
+
+use SymptomId::{
+    EvacuationBlocked, ExcessiveMigrations, InError, MigrationFailed, PausedUnexpectedly, StoppedUnexpectedly,
+    StuckMigrating, StuckStarting, StuckStopping, StuckTerminating, Unresponsive, Unspecified,
+};
+
+#[test]
+fn a_running_vm_shows_nothing() {
+    check_life(|_| {}, Unspecified, Unspecified);
+    check_life(|life| life.n_migrations_24h = (4, 0), Unspecified, Unspecified);
+    check_life(|life| life.paused_reason = Some("PausedByUser".to_owned()), Unspecified, Unspecified);
+}
+
+#[test]
+fn each_phase_of_a_start_has_its_clock() {
+    for (phase, limit) in [("Pending", 300), ("", 300), ("Scheduling", 120), ("Scheduled", 60)] {
+        let starting = |secs| World::well().in_kubernetes().starting(phase, secs);
+        check(&starting(limit), StuckStarting, StuckStarting);
+        check(&starting(limit - 1), Unspecified, StuckStarting);
+        check(&starting(29), Unspecified, Unspecified);
+    }
+}
+
+#[test]
+fn a_start_is_stuck_from_the_beginning_of_its_phase() {
+    let symptom = of(&World::well().in_kubernetes().starting("Scheduling", 500), false);
+    assert_eq!(symptom.since_wall_usec, at(500));
+}
+
+#[test]
+fn without_times_a_name_is_enough() {
+    for (status, id) in [
+        ("Starting", StuckStarting),
+        ("WaitingForVolumeBinding", StuckStarting),
+        ("Stopping", StuckStopping),
+        ("Terminating", StuckTerminating),
+        ("Paused", PausedUnexpectedly),
+    ] {
+        let only_status = |life: &mut Life| {
+            *life = Life { has_vm: true, printable_status: Some(status.to_owned()), ..Life::default() };
+        };
+        check_life(only_status, Unspecified, id);
+    }
+}
+
+#[test]
+fn an_error_status_is_one_at_once() {
+    for status in ["CrashLoopBackOff", "ErrorUnschedulable", "ErrImagePull", "ErrorPvcNotFound", "DataVolumeError"] {
+        check_life(|life| life.printable_status = Some(status.to_owned()), InError, InError);
+    }
+    let by_pod = |status: &str| {
+        let status = status.to_owned();
+        World::well().in_kubernetes().starting("Scheduling", 10).life(|life| life.launcher_status = Some(status))
+    };
+    check(&by_pod("Init:ImagePullBackOff"), InError, InError);
+    check(&by_pod("ContainerCreating"), Unspecified, Unspecified);
+}
+
+#[test]
+fn a_vm_that_is_to_run_and_has_no_vmi_is_stuck() {
+    let halted = |wants: bool| {
+        move |life: &mut Life| {
+            *life = Life {
+                has_vm: true,
+                wants_to_run: Some(wants),
+                printable_status: Some("Stopped".to_owned()),
+                created_usec: at(400),
+                ..Life::default()
+            };
+        }
+    };
+    check_life(halted(true), StuckStarting, StuckStarting);
+    check_life(halted(false), Unspecified, Unspecified);
+}
+
+#[test]
+fn a_stop_has_the_grace_period_and_a_margin() {
+    let stopping = |secs: i64| {
+        move |life: &mut Life| {
+            life.vmi_deleted_usec = at(secs);
+            life.printable_status = Some("Stopping".to_owned());
+            life.grace_secs = Some(120);
+        }
+    };
+    check_life(stopping(150), StuckStopping, StuckStopping);
+    check_life(stopping(149), Unspecified, StuckStopping);
+    check_life(stopping(20), Unspecified, Unspecified);
+    let deleted = |life: &mut Life| {
+        life.vm_deleted_usec = at(61);
+        life.vmi_deleted_usec = at(60);
+    };
+    check_life(deleted, StuckTerminating, StuckTerminating);
+}
+
+#[test]
+fn a_launcher_that_does_not_go_is_terminating_unless_a_migration_left_it() {
+    let left = |outcome: Option<bool>| {
+        move |life: &mut Life| {
+            life.launcher_phase = Some("Terminating".to_owned());
+            life.launcher_since_usec = at(100);
+            life.migration = outcome.map(|_| MigrationLife {
+                outcome,
+                phase: Some("Succeeded".to_owned()),
+                ..MigrationLife::default()
+            });
+        }
+    };
+    check_life(left(None), StuckTerminating, StuckTerminating);
+    check_life(left(Some(true)), Unspecified, Unspecified);
+}
+
+#[test]
+fn an_end_that_nobody_asked_for_is_unexpected() {
+    let ended = |phase: &str, wants: bool| {
+        let phase = phase.to_owned();
+        move |life: &mut Life| {
+            life.phase = Some(phase);
+            life.printable_status = Some("Stopped".to_owned());
+            life.wants_to_run = Some(wants);
+        }
+    };
+    check_life(ended("Failed", true), StoppedUnexpectedly, StoppedUnexpectedly);
+    check_life(ended("Failed", false), Unspecified, StoppedUnexpectedly);
+    check_life(ended("Succeeded", true), Unspecified, StoppedUnexpectedly);
+    check_life(ended("Succeeded", false), Unspecified, Unspecified);
+}
+
+#[test]
+fn paused_by_an_error_is_unexpected() {
+    let paused = |life: &mut Life| life.paused_reason = Some("PausedIOError".to_owned());
+    check_life(paused, PausedUnexpectedly, PausedUnexpectedly);
+}
+
+#[test]
+fn a_migration_before_running_has_a_minute() {
+    for phase in ["Pending", "Scheduling", "Scheduled", "PreparingTarget", "TargetReady"] {
+        check(&World::well().in_kubernetes().migrating(phase, 60), StuckMigrating, StuckMigrating);
+        check(&World::well().in_kubernetes().migrating(phase, 59), Unspecified, StuckMigrating);
+    }
+}
+
+#[test]
+fn a_migration_that_progresses_is_left_alone() {
+    let running = |secs| World::well().in_kubernetes().migrating("Running", secs);
+    let progressing = |secs| running(secs).cluster_has(FindingCode::MigrationProgressing, secs, Attributes::new());
+    check(&progressing(3_000), Unspecified, Unspecified);
+    check(&running(10), Unspecified, StuckMigrating);
+    let dirtying = running(10).cluster_has(FindingCode::MigrationDirtying, 5, Attributes::new());
+    check(&dirtying, StuckMigrating, StuckMigrating);
+}
+
+#[test]
+fn a_failed_migration_is_news_for_a_day() {
+    check(&World::well().in_kubernetes().migrating("Failed", 60), MigrationFailed, MigrationFailed);
+    check(&World::well().in_kubernetes().migrating("Failed", 25 * 3_600), Unspecified, Unspecified);
+    let succeeded = World::well().in_kubernetes().migrating("Succeeded", 60).life(|life| {
+        life.migration.as_mut().expect("it migrates").outcome = Some(true);
+    });
+    check(&succeeded, Unspecified, Unspecified);
+}
+
+#[test]
+fn a_named_migration_is_what_is_asked_about() {
+    let world = World::well().in_kubernetes().migrating("Failed", 60).life(|life| {
+        life.paused_reason = Some("PausedIOError".to_owned());
+    });
+    let symptom = symptom_of(&world.snapshot, UID, Some("db-0-mig-1"), true);
+    assert_eq!((symptom.id, symptom.migration.as_deref()), (MigrationFailed, Some("db-0-mig-1")));
+    let nobody_knows = symptom_of(&World::well().in_kubernetes().snapshot, UID, Some("mig-9"), true);
+    assert_eq!((nobody_knows.id, nobody_knows.migration.as_deref()), (StuckMigrating, Some("mig-9")));
+}
+
+#[test]
+fn twelve_migrations_in_a_day_are_too_many() {
+    check_life(|life| life.n_migrations_24h = (7, 5), ExcessiveMigrations, ExcessiveMigrations);
+    check_life(|life| life.n_migrations_24h = (5, 0), Unspecified, ExcessiveMigrations);
+}
+
+#[test]
+fn a_vm_that_is_to_leave_its_node_and_stays_is_blocked() {
+    let asked = |node: &str, secs| {
+        let node = node.to_owned();
+        move |life: &mut Life| life.evacuation = Some((node, at(secs)))
+    };
+    check_life(asked("n1", 200), EvacuationBlocked, EvacuationBlocked);
+    check_life(asked("n1", 20), Unspecified, Unspecified);
+    check_life(asked("n9", 200), Unspecified, Unspecified);
+}
+
+#[test]
+fn a_vm_whose_node_is_not_ready_is_unresponsive() {
+    let lost =
+        |secs| World::well().in_kubernetes().node_shown("n1", FindingCode::NodeNotReady, secs, Attributes::new());
+    check(&lost(60), Unresponsive, Unresponsive);
+    check(&lost(59), Unspecified, Unresponsive);
+}
+
+#[test]
+fn what_the_host_sees_of_a_kubevirt_vm_counts_as_for_any() {
+    for (code, id) in [(FindingCode::QemuStopped, Unresponsive), (FindingCode::DomainControlOccupied, Unresponsive)] {
+        check(&World::well().in_kubernetes().vm_has(code, 30), id, id);
+    }
+    let paused = World::well().in_kubernetes().domain(3, 5, 60);
+    check(&paused, PausedUnexpectedly, PausedUnexpectedly);
+}
+
+#[test]
+fn a_vm_is_one_subject_under_whatever_name_its_host_knows_it() {
+    let mut world = World::well().in_kubernetes().vm_has(FindingCode::QemuStopped, 30);
+    let view = world.vm();
+    view.uid = "firmware-uuid".to_owned();
+    view.name = "prod_db-0".to_owned();
+    view.namespace = None;
+    let state = mk_state(FindingCode::QemuStopped, kulprit_model::Subject::vm("firmware-uuid"), Status::Present, 30);
+    let world = world.set(state);
+    check(&world, Unresponsive, Unresponsive);
+    assert_eq!(world.why().causes[0].id, "QemuMonitorHung", "{}", table(&world.why()));
+}
+
+#[test]
+fn a_vm_of_which_nothing_is_known_is_unspecified() {
+    let mut world = World::well().in_kubernetes();
+    world.snapshot.nodes.clear();
+    let vm = world.cluster_vm();
+    vm.life = Life::default();
+    vm.hosting = None;
+    vm.pods.clear();
+    let answer = world.why_named(None);
+    assert_eq!((answer.symptom.id, answer.causes[0].id), (Unspecified, "Unexplained"));
+    assert!(answer.unknown.iter().any(|text| text == "the VM's objects: nothing recorded"), "{:?}", answer.unknown);
+    assert_eq!(symptom_of(&world.snapshot, "stranger", None, true).id, Unspecified);
+}
