@@ -1,1 +1,422 @@
 //! Logs of a case: kernel, units, pods, QEMU and libvirt, streamed line by line into findings.
+//!
+//! Lines of the kernel, whichever file they stand in, go through the kernel's rules; every other line through the signatures,
+//! and becomes an [`FindingCode::ErrorSaid`] of the node, with what the file tells of its pod or VM. Equal ones are one
+//! occurrence with its first and last time. A line without a time counts as inside the window and carries `undated`.
+//! virt-launcher's migration lines are kept and judged together with what `virsh domjobinfo` shows of the same VM.
+
+mod said;
+
+use std::collections::BTreeMap;
+use std::io::BufRead;
+use std::path::Path;
+
+use kulprit_host::command::job::{JobInfo, parse_migration_info};
+use kulprit_host::log::{Clock, Line, LogReader};
+use kulprit_judge::kernel_log::{KernelLog, TaskOwner, is_lasting};
+use kulprit_judge::migration::{self, Sample};
+use kulprit_judge::{OccurrenceVerdict, Verdict};
+use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
+use kulprit_signature::{Peeled, Signatures, Speaker, Text};
+
+use crate::gathered::{Gathered, Problem, Span};
+use said::Said;
+
+/// How far back a line matters: CASES, "the window".
+const WINDOW_USEC: i64 = 86_400 * 1_000_000;
+/// Logs are collected after the moment of asking: so much later a line still counts.
+const AFTER_USEC: i64 = 60 * 1_000_000;
+/// Samples of one VM's migrations that are kept: a day of one every 4 s.
+const MAX_SAMPLES: usize = 21_600;
+/// Lines without a rule that are kept for people.
+const MAX_KEPT: usize = 40;
+/// Between systemd's line and the kubelet's own of one start.
+const SAME_START_USEC: i64 = 10_000_000;
+
+/// Whose log it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogSource {
+    /// The kernel's: lines that do not say who wrote them are the kernel's.
+    Kernel,
+    /// A unit's journal, or, with an empty name, several units' together: each line's identifier tells whose it is.
+    Unit(String),
+    /// A container's.
+    Pod {
+        /// Who speaks there.
+        speaker: Speaker,
+        /// Namespace.
+        namespace: String,
+        /// Pod.
+        pod: String,
+        /// Container.
+        container: String,
+    },
+    /// A libvirt daemon's; the launcher pod it is of, if the file tells.
+    Libvirt {
+        /// Name of the pod, or of the domain.
+        of: Option<String>,
+    },
+    /// QEMU's of a domain.
+    Qemu {
+        /// `<namespace>_<name>`.
+        domain: String,
+    },
+    /// The output of a command.
+    Command(String),
+}
+
+/// What is compiled once for all files, and what several files tell together.
+#[derive(Debug, Default)]
+pub struct Readers {
+    signatures: Signatures,
+    /// For asking which lines matter; each log is read with one of its own, which remembers lines.
+    kernel_lines: KernelLog,
+    /// Samples of migrations by VM.
+    samples: BTreeMap<String, Vec<Sample>>,
+    /// Names that a line must mention to be kept although no rule knows it: the subject's.
+    pub mentions: Vec<String>,
+}
+
+impl Readers {
+    /// Compiles the tables.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            signatures: Signatures::new(),
+            kernel_lines: KernelLog::new(),
+            samples: BTreeMap::new(),
+            mentions: Vec::new(),
+        }
+    }
+
+    /// Adds a sample of a VM's migration.
+    pub(crate) fn add_sample(&mut self, vm: &str, at: Moment, job: JobInfo, source: &'static str) {
+        let samples = self.samples.entry(vm.to_owned()).or_default();
+        if samples.len() < MAX_SAMPLES {
+            samples.push(Sample { at, job, source });
+        }
+    }
+
+    /// Judges all samples of a VM anew, in place of what was said of fewer.
+    pub(crate) fn judge_migration(&self, vm: &str, out: &mut Gathered) {
+        let subject = Subject::vm(vm);
+        let Some(samples) = self.samples.get(vm) else { return };
+        let verdicts = migration::judge(&subject, samples);
+        let is_earlier = |verdict: &Verdict| matches!(verdict, Verdict::State(state) if state.subject == subject && verdicts.iter().any(|new| is_state(new, state.code)));
+        out.verdicts.retain(|verdict| !is_earlier(verdict));
+        if !verdicts.is_empty() {
+            out.looked.insert("migration");
+        }
+        out.verdicts.extend(verdicts);
+    }
+}
+
+fn is_state(verdict: &Verdict, code: FindingCode) -> bool {
+    matches!(verdict, Verdict::State(state) if state.code == code)
+}
+
+/// The moment of a wall time on the node's clocks.
+#[must_use]
+pub fn moment(clock: Clock, wall_usec: i64) -> Moment {
+    Moment { wall_usec, boottime_usec: wall_usec.saturating_sub(clock.btime_usec.unwrap_or(0)) }
+}
+
+/// One log, while it is read.
+struct Reading<'a> {
+    source: &'a LogSource,
+    clock: Clock,
+    signatures: &'a Signatures,
+    mentions: &'a [String],
+    kernel: Option<KernelLog>,
+    owners: BTreeMap<u32, TaskOwner>,
+    said: Said,
+    occurrences: Vec<OccurrenceVerdict>,
+    samples: Vec<(Option<String>, Moment, JobInfo)>,
+    kept: Vec<Evidence>,
+    /// The VM that a launcher's log names.
+    vm: Option<String>,
+    last_start_usec: Option<i64>,
+}
+
+/// Reads a log into `out`. What cannot be read to its end is a problem; what was read before counts.
+pub fn read_log(
+    input: impl BufRead,
+    file: &Path,
+    source: &LogSource,
+    clock: Clock,
+    readers: &mut Readers,
+    out: &mut Gathered,
+) {
+    let owners = out.qemus.iter().map(|qemu| {
+        (qemu.pid, TaskOwner { pid: qemu.pid, start_ticks: qemu.start_ticks, vm_uid: Some(qemu.uid.clone()) })
+    });
+    let mut reading = Reading {
+        source,
+        clock,
+        signatures: &readers.signatures,
+        mentions: &readers.mentions,
+        kernel: None,
+        owners: owners.collect(),
+        said: Said::default(),
+        occurrences: Vec::new(),
+        samples: Vec::new(),
+        kept: Vec::new(),
+        vm: None,
+        last_start_usec: None,
+    };
+    let mut reader = LogReader::new(clock);
+    let is_kernels = matches!(source, LogSource::Kernel | LogSource::Unit(_) | LogSource::Command(_));
+    let kernel = is_kernels.then_some(&readers.kernel_lines);
+    let wanted = |bytes: &[u8]| is_wanted(bytes, &readers.signatures, kernel, &readers.mentions);
+    let result = reader.read(input, wanted, |line| reading.take(line));
+    let span = reader.span();
+    let problem = |line, why: String| Problem { file: file.to_owned(), line, why };
+    if let Err(error) = result {
+        out.problems.push(problem(Some(span.n_lines), format!("cannot be read further: {error}")));
+    }
+    if span.n_cut_lines > 0 {
+        let why = format!(
+            "{} lines are longer than 64 KiB, {} bytes of them were left out",
+            span.n_cut_lines, span.n_cut_bytes
+        );
+        out.problems.push(problem(None, why));
+    }
+    let Reading { kernel, mut occurrences, said, samples, kept, vm, .. } = reading;
+    if let Some(mut kernel) = kernel {
+        kernel.flush(&mut occurrences);
+    }
+    let probe = if *source == LogSource::Kernel { "kernel-log" } else { "text" };
+    out.looked.insert(probe);
+    if let (Some(from_usec), Some(until_usec)) = (span.first_usec, span.last_usec) {
+        out.spans.push(Span { probe, file: file.to_owned(), from_usec, until_usec });
+    }
+    out.verdicts.extend(occurrences.into_iter().map(Verdict::Occurrence));
+    out.verdicts.extend(said.into_verdicts(|attributes| with_vm(attributes, vm.as_deref())).map(Verdict::Occurrence));
+    out.kept.extend(kept.into_iter().take(MAX_KEPT.saturating_sub(out.kept.len())));
+    let mut sampled = Vec::new();
+    for (name, at, job) in samples {
+        let Some(name) = name.or_else(|| vm.clone()) else { continue };
+        readers.add_sample(&name, at, job, "launcher");
+        if !sampled.contains(&name) {
+            sampled.push(name);
+        }
+    }
+    for name in sampled {
+        readers.judge_migration(&name, out);
+    }
+}
+
+/// What the log as a whole tells of its VM, where the line does not.
+fn with_vm(attributes: Attributes, vm: Option<&str>) -> Attributes {
+    match (attributes.get(attribute::VMI), vm) {
+        (None, Some(vm)) => attributes.with(attribute::VMI, vm),
+        _ => attributes,
+    }
+}
+
+const ALWAYS: [&[u8]; 4] = [b"Migration info for ", b"\"MESSAGE\":[", b"\"MESSAGE\" : [", b"Kubelet version"];
+
+fn is_wanted(bytes: &[u8], signatures: &Signatures, kernel: Option<&KernelLog>, mentions: &[String]) -> bool {
+    signatures.is_candidate(bytes)
+        || kernel.is_some_and(|kernel| kernel.is_candidate(bytes))
+        || ALWAYS.iter().any(|needle| memchr::memmem::find(bytes, needle).is_some())
+        || memchr::memmem::find(bytes, b"systemd[1]: Started ").is_some()
+        || mentions.iter().any(|name| memchr::memmem::find(bytes, name.as_bytes()).is_some())
+}
+
+impl Reading<'_> {
+    fn take(&mut self, line: &Line<'_>) {
+        let is_dated = line.stamp_usec.is_some();
+        let wall_usec = line.stamp_usec.unwrap_or(self.clock.at_usec);
+        let at = moment(self.clock, wall_usec);
+        let is_in_window = (self.clock.at_usec.saturating_sub(WINDOW_USEC)
+            ..=self.clock.at_usec.saturating_add(AFTER_USEC))
+            .contains(&wall_usec);
+        if self.is_kernels(line) {
+            self.take_kernel(at, line, is_dated, is_in_window);
+            return;
+        }
+        if !is_in_window {
+            return;
+        }
+        self.learn_vm(line);
+        if let Some(job) = parse_migration_info(&line.text) {
+            self.samples.push((vm_of(line), at, job));
+            return;
+        }
+        self.take_start(at, line);
+        let speaker = self.speaker(line);
+        match self.signatures.peel(&Text { speaker, reason: None, text: &line.text }) {
+            Peeled::Healthy => {}
+            Peeled::Nothing => self.keep(at, line),
+            Peeled::Said(attributes) => {
+                let attributes = self.place(attributes, line);
+                let attributes = if is_dated { attributes } else { attributes.with(attribute::UNDATED, true) };
+                self.said.add(attributes, at, Evidence::new(&self.source_name(line), at, line.text.trim()));
+            }
+        }
+    }
+
+    /// Unknown lines of trouble that name the subject are for people to read.
+    fn keep(&mut self, at: Moment, line: &Line<'_>) {
+        let is_trouble = line.priority.is_some_and(|priority| priority <= 4);
+        if is_trouble && self.kept.len() < MAX_KEPT && self.mentions.iter().any(|name| line.raw.contains(name.as_str()))
+        {
+            self.kept.push(Evidence::new(&self.source_name(line), at, line.text.trim()));
+        }
+    }
+
+    fn is_kernels(&self, line: &Line<'_>) -> bool {
+        match self.source {
+            LogSource::Kernel => line.is_kernel != Some(false),
+            LogSource::Unit(_) => line.is_kernel == Some(true),
+            // dmesg pasted into a file: the form tells, its stamp is since boot.
+            LogSource::Command(name) => {
+                line.is_kernel == Some(true) || (line.is_kernel.is_none() && name.contains("dmesg"))
+            }
+            LogSource::Pod { .. } | LogSource::Libvirt { .. } | LogSource::Qemu { .. } => false,
+        }
+    }
+
+    fn take_kernel(&mut self, at: Moment, line: &Line<'_>, is_dated: bool, is_in_window: bool) {
+        let kernel = self.kernel.get_or_insert_with(KernelLog::new);
+        let mut found = Vec::new();
+        let owners = &self.owners;
+        kernel.read_line(at, &line.text, &|pid, _| owners.get(&pid).cloned(), &mut found);
+        for mut verdict in found {
+            if !is_dated {
+                verdict.attributes = verdict.attributes.with(attribute::UNDATED, true);
+            }
+            if is_in_window || is_lasting(verdict.code) {
+                self.occurrences.push(verdict);
+            }
+        }
+    }
+
+    /// A start of the kubelet, by systemd's line or its own.
+    fn take_start(&mut self, at: Moment, line: &Line<'_>) {
+        let ident = line.ident.as_deref().unwrap_or_default();
+        let by_systemd = ident == "systemd" && line.text.starts_with("Started ");
+        let unit = ["kubelet", "k3s-agent", "k3s", "rke2-agent", "rke2-server"]
+            .into_iter()
+            .find(|unit| by_systemd && line.text.contains(&format!("{unit}.service")))
+            .or_else(|| (by_systemd && line.text.contains("Kubernetes Node Agent")).then_some("kubelet"))
+            .or_else(|| (ident == "kubelet" && line.text.contains("Kubelet version")).then_some("kubelet"));
+        let Some(unit) = unit else { return };
+        if self.last_start_usec.is_some_and(|last| (at.wall_usec - last).abs() < SAME_START_USEC) {
+            return;
+        }
+        self.last_start_usec = Some(at.wall_usec);
+        self.occurrences.push(OccurrenceVerdict {
+            code: FindingCode::KubeletRestarted,
+            subject: Subject::unit(format!("{unit}.service")),
+            at,
+            count: 1,
+            attributes: Attributes::new(),
+            evidence: vec![Evidence::new(&self.source_name(line), at, line.text.trim())],
+        });
+    }
+
+    fn learn_vm(&mut self, line: &Line<'_>) {
+        if self.vm.is_none() && matches!(self.source, LogSource::Pod { speaker: Speaker::Launcher, .. }) {
+            self.vm = vm_of(line);
+        }
+    }
+
+    /// Adds what file and line tell of whom it is about.
+    fn place(&self, attributes: Attributes, line: &Line<'_>) -> Attributes {
+        let has = |key| attributes.get(key).is_some();
+        let (has_vmi, has_pod) = (has(attribute::VMI), has(attribute::POD));
+        let vmi = vm_of(line).or_else(|| match self.source {
+            LogSource::Qemu { domain } => Some(vm_of_domain(domain)),
+            _ => None,
+        });
+        let attributes = attributes.with_some(attribute::VMI, vmi.filter(|_| !has_vmi));
+        match self.source {
+            // What virt-handler or a driver says is about others; what stands in a launcher's log is about that launcher.
+            LogSource::Pod {
+                speaker: Speaker::Launcher | Speaker::LauncherSidecar | Speaker::Cdi,
+                namespace,
+                pod,
+                container,
+            } if !has_pod => {
+                attributes.with(attribute::POD, format!("{namespace}/{pod}")).with(attribute::CONTAINER, container)
+            }
+            LogSource::Libvirt { of: Some(of) } if !has_pod && !of.is_empty() => match of.split_once('_') {
+                Some(_) => attributes.with(attribute::VMI, vm_of_domain(of)),
+                None => attributes.with(attribute::POD, of),
+            },
+            _ => attributes,
+        }
+    }
+
+    fn speaker(&self, line: &Line<'_>) -> Speaker {
+        match self.source {
+            LogSource::Kernel => Speaker::Host,
+            LogSource::Unit(unit) => speaker_of_unit(line.ident.as_deref().unwrap_or(unit), unit),
+            LogSource::Pod { speaker: Speaker::Launcher, .. } => match line.part.as_deref() {
+                Some("libvirt") => Speaker::Libvirt,
+                Some("qemu") => Speaker::Qemu,
+                _ if line.text.starts_with("qemu-") => Speaker::Qemu,
+                _ => Speaker::Launcher,
+            },
+            LogSource::Pod { speaker, .. } => *speaker,
+            LogSource::Libvirt { .. } => Speaker::Libvirt,
+            LogSource::Qemu { .. } => Speaker::Qemu,
+            LogSource::Command(_) => line.ident.as_deref().map_or(Speaker::Other, |ident| speaker_of_unit(ident, "")),
+        }
+    }
+
+    fn source_name(&self, line: &Line<'_>) -> String {
+        match self.source {
+            LogSource::Kernel => "kmsg".to_owned(),
+            LogSource::Unit(unit) => line.ident.clone().unwrap_or_else(|| unit.clone()),
+            LogSource::Pod { pod, container, .. } if container.is_empty() => pod.clone(),
+            LogSource::Pod { pod, container, .. } => format!("{pod}/{container}"),
+            LogSource::Libvirt { .. } => "libvirt".to_owned(),
+            LogSource::Qemu { domain } => format!("qemu {domain}"),
+            LogSource::Command(name) => name.clone(),
+        }
+    }
+}
+
+/// `namespace/name` of the VMI that a line of KubeVirt is about.
+fn vm_of(line: &Line<'_>) -> Option<String> {
+    let about = &line.about;
+    let is_vmi =
+        about.kind.as_deref().is_none_or(|kind| matches!(kind, "" | "VirtualMachineInstance" | "VirtualMachine"));
+    let (namespace, name) = about.namespace.as_deref().zip(about.name.as_deref())?;
+    is_vmi.then(|| format!("{namespace}/{name}"))
+}
+
+/// `namespace/name` of a domain `namespace_name`; a namespace has no underscore.
+#[must_use]
+pub(crate) fn vm_of_domain(domain: &str) -> String {
+    match domain.split_once('_') {
+        Some((namespace, name)) => format!("{namespace}/{name}"),
+        None => domain.to_owned(),
+    }
+}
+
+/// Who speaks in the journal under an identifier, in the log of a unit.
+#[must_use]
+pub fn speaker_of_unit(ident: &str, unit: &str) -> Speaker {
+    let of = |name: &str| {
+        Some(match name.trim_end_matches(".service") {
+            "kubelet" | "k3s" | "k3s-agent" | "rke2" | "rke2-agent" | "rke2-server" | "hyperkube" | "microk8s" => {
+                Speaker::Kubelet
+            }
+            "containerd" | "crio" | "cri-o" | "dockerd" | "docker" | "conmon" | "runc" | "crun" | "cri-dockerd" => {
+                Speaker::Runtime
+            }
+            "virtqemud" | "libvirtd" | "virtlogd" | "virtlockd" => Speaker::Libvirt,
+            name if name.starts_with("qemu") => Speaker::Qemu,
+            "" => return None,
+            _ => Speaker::Host,
+        })
+    };
+    of(ident).or_else(|| of(unit)).unwrap_or(Speaker::Host)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Which command an output is of, and who reads it.
+
+use kulprit_host::command::{self, Section, block, files, filter, network, parse_transcript, runtime, system};
+use kulprit_judge::Verdict;
+use kulprit_judge::command::{network as judge_network, node, storage};
+use kulprit_model::Moment;
+
+use super::{Asked, read_ps, read_systemctl, read_virsh, settle_kubelet};
+use crate::gathered::Gathered;
+use crate::logs::{LogSource, Readers, read_log};
+
+/// Names that say nothing of a fault, or that are read from the captured tree.
+const SILENT: &[&str] = &[
+    "date",
+    "uptime",
+    "hostname",
+    "uname",
+    "ghost",
+    "plugins",
+    "runlibvirt",
+    "losetup",
+    "tasks",
+    "whoami",
+    "id",
+    "env",
+    "nproc",
+];
+/// Outputs whose error lines are read too: they tell of a mount or a daemon that does not answer.
+const WITH_ERRORS: &[&str] = &["df", "mount", "crictl", "virsh", "multipath", "rbd", "drbdadm", "iscsiadm", "nvme"];
+
+/// Reads the output of any command. `name` is what the file is called, without its ending.
+pub fn read_command(name: &str, text: &str, asked: Asked<'_>, readers: &mut Readers, out: &mut Gathered) {
+    for Section { command, body } in parse_transcript(text) {
+        let called = command.unwrap_or(name);
+        read_section(called, command.is_some(), body, asked, readers, out);
+    }
+}
+
+fn read_section(called: &str, is_typed: bool, body: &str, asked: Asked<'_>, readers: &mut Readers, out: &mut Gathered) {
+    let words = words(called, is_typed);
+    let has = |name: &str| words.iter().any(|word| word == name);
+    if has("virsh") {
+        let sub = ["domstate", "domjobinfo", "domcontrol", "dominfo", "dumpxml", "domblkerror", "list"];
+        let command = sub.into_iter().find(|sub| has(sub)).unwrap_or("virsh");
+        let command = if command == "domjobinfo" && has("completed") { "domjobinfo-completed" } else { command };
+        // `virsh domstate prod_db-0 --reason`.
+        let domain = called.split_whitespace().rfind(|word| word.contains('_')).unwrap_or_default();
+        return read_virsh(domain, command, body, asked, readers, out);
+    }
+    if has("systemctl") {
+        let unit = words
+            .iter()
+            .rev()
+            .find(|word| !matches!(word.as_str(), "systemctl" | "status" | "show" | "cat" | "service"));
+        return read_systemctl(unit.map_or("unit", String::as_str), body, asked, readers, out);
+    }
+    let is_log =
+        ["dmesg", "journalctl", "journal", "log", "logs", "messages", "syslog", "kmsg"].iter().any(|name| has(name));
+    if !is_log {
+        if let Some(verdicts) = by_name(asked.at(), &words, body, out) {
+            out.verdicts.extend(verdicts);
+            settle_kubelet(out);
+            if WITH_ERRORS.iter().any(|name| has(name)) {
+                read_errors(called, body, asked, readers, out);
+            }
+            return;
+        }
+        if SILENT.iter().any(|name| has(name)) {
+            return;
+        }
+        if has("ps") || (!is_typed && command::ps::parse_ps(body).is_some()) {
+            return read_ps(body, asked, out);
+        }
+        if let Some(verdicts) = by_contents(asked.at(), body, out) {
+            out.verdicts.extend(verdicts);
+            return;
+        }
+    }
+    let name =
+        if has("dmesg") { "dmesg".to_owned() } else { words.first().cloned().unwrap_or_else(|| called.to_owned()) };
+    read_log(body.as_bytes(), asked.file, &LogSource::Command(name), asked.clock, readers, out);
+}
+
+/// The words of a file's name, or of a command line without what only carries it (`sudo`, `chroot /host`, `kubectl exec … --`).
+fn words(called: &str, is_typed: bool) -> Vec<String> {
+    let called = if is_typed { called.split_once(" -- ").map_or(called, |(_, inner)| inner) } else { called };
+    let cut = |letter: char| !(letter.is_ascii_alphanumeric() || (is_typed && "-./".contains(letter)));
+    called
+        .split(|letter: char| cut(letter))
+        .filter(|word| !word.is_empty())
+        .map(|word| word.rsplit('/').next().unwrap_or(word).to_ascii_lowercase())
+        .collect()
+}
+
+fn read_errors(called: &str, body: &str, asked: Asked<'_>, readers: &mut Readers, out: &mut Gathered) {
+    let is_error = |line: &&str| {
+        let words =
+            ["error", "cannot", "failed", "Stale", "denied", "refused", "timed out", "not connected", "Input/output"];
+        words.iter().any(|word| line.contains(word)) && line.contains(": ")
+    };
+    let lines: Vec<&str> = body.lines().filter(is_error).take(200).collect();
+    if !lines.is_empty() {
+        let source = LogSource::Command(called.split(' ').next().unwrap_or(called).to_owned());
+        read_log(lines.join("\n").as_bytes(), asked.file, &source, asked.clock, readers, out);
+    }
+}
+
+/// The reader that the name calls for; `None` when there is none, or the output is not what it reads.
+fn by_name(at: Moment, words: &[String], body: &str, out: &mut Gathered) -> Option<Vec<Verdict>> {
+    let has = |name: &str| words.iter().any(|word| word == name);
+    let look = |out: &mut Gathered, probe| {
+        out.looked.insert(probe);
+    };
+    if has("df") {
+        look(out, "filesystem");
+        return Some(storage::judge_df(at, &files::parse_df(body)?));
+    }
+    if has("mount") || has("mounts") || has("findmnt") {
+        return Some(storage::judge_mounts(at, &files::parse_mounts(body)));
+    }
+    if has("lsmod") || has("modules") {
+        return Some(node::judge_modules(at, &system::parse_lsmod(body)?));
+    }
+    if has("ss") {
+        let is_migrators = has("handler") || has("qemu") || has("launcher") || has("libvirt");
+        let sockets = network::parse_ss(body)?;
+        // A namespace's links stand below its sockets; they are a pod's, not the node's.
+        return Some(judge_network::judge_sockets(at, &sockets, is_migrators));
+    }
+    if has("ping") || has("ping6") {
+        return Some(judge_network::judge_pings(at, &network::parse_pings(body)));
+    }
+    if has("ip") || has("ifconfig") {
+        look(out, "network");
+        return Some(judge_network::judge_links(at, &network::parse_links(body)));
+    }
+    if has("nft") || has("iptables") || has("ip6tables") {
+        let source = if has("nft") { "nft" } else { "iptables" };
+        return Some(judge_network::judge_filter(at, &filter::parse_filter_rules(body)?, source));
+    }
+    if has("sysctl") || has("sysctls") {
+        return Some(node::judge_sysctl(at, &system::parse_sysctl(body)));
+    }
+    if has("lsblk") {
+        return Some(storage::judge_block_tree(at, &block::parse_lsblk(body)?));
+    }
+    if has("multipath") || has("multipathd") {
+        return Some(storage::judge_multipath(at, &block::parse_multipath(body)));
+    }
+    if has("drbdadm") || has("drbd") || has("drbdsetup") {
+        return Some(storage::judge_drbd(at, &block::parse_drbd_status(body)));
+    }
+    if has("dmsetup") {
+        return Some(storage::judge_thin_pools(at, &block::parse_thin_pools(body)));
+    }
+    if has("crictl") {
+        return crictl(at, body, out);
+    }
+    if has("timedatectl") || has("chronyc") || has("chrony") {
+        return Some(node::judge_clock(at, system::parse_clock_state(body)?));
+    }
+    if has("healthz") || (has("curl") && body.trim_start().starts_with("ok")) {
+        look(out, "kubelet");
+        return Some(node::judge_healthz(at, "kubelet.service", system::parse_healthz(body)?));
+    }
+    if has("dev") || has("ls") {
+        let is_missing = body.lines().any(|line| line.contains("/dev/kvm") && line.contains("No such file"));
+        return Some(node::judge_kvm_node(at, &system::parse_device_nodes(body), is_missing));
+    }
+    // Read, and of no weight by themselves.
+    let is_known = ["free", "getenforce", "lspci", "openssl", "rbd", "route"].iter().any(|name| has(name));
+    is_known.then(Vec::new)
+}
+
+/// A runtime that answers, or does not.
+fn crictl(at: Moment, body: &str, out: &mut Gathered) -> Option<Vec<Verdict>> {
+    let unit = if body.contains("crio") || body.contains("cri-o") { "crio.service" } else { "containerd.service" };
+    let failure = command::parse_failure(body);
+    let info = runtime::parse_crictl_info(body);
+    let is_answer = info.is_some() || runtime::parse_crictl_table(body).is_some() || body.contains("RuntimeApiVersion");
+    let is_images = body.lines().next().is_some_and(|line| line.starts_with("IMAGE "));
+    if failure.is_none() && !is_answer && !is_images {
+        return None;
+    }
+    out.looked.insert("runtime");
+    // A failing part of an answer is no failing runtime: warnings about other endpoints stand above good tables.
+    let failure = failure.filter(|_| !is_answer && !is_images);
+    let mut verdicts = node::judge_runtime_call(at, unit, failure);
+    if let Some(info) = info {
+        verdicts.extend(node::judge_runtime_info(at, unit, &info));
+    }
+    Some(verdicts)
+}
+
+/// What an output shows itself to be. `ps` is tried before.
+fn by_contents(at: Moment, body: &str, out: &mut Gathered) -> Option<Vec<Verdict>> {
+    let head = body.lines().find(|line| !line.trim().is_empty())?;
+    let name = match () {
+        () if head.trim_start().starts_with("Filesystem ") => "df",
+        () if head.starts_with("Module ") => "lsmod",
+        () if head.starts_with("NAME ") && head.contains("MAJ:MIN") => "lsblk",
+        () if head.contains("Local Address") => "ss",
+        () if head.starts_with("PING ") => "ping",
+        () if head.starts_with("1: lo: <") => "ip",
+        () if head.starts_with("table ") && head.ends_with('{') => "nft",
+        () if head.starts_with("# Generated by iptables") || head.starts_with("*filter") => "iptables",
+        () if head.starts_with("CONTAINER ") || head.starts_with("POD ID ") => "crictl",
+        () if head.contains(" on / type ") || head.starts_with("proc /proc proc ") => "mount",
+        () if head.trim_start().starts_with("Local time:") || head.starts_with("Reference ID") => "timedatectl",
+        () if system::parse_sysctl(body).len() > 3 && head.contains(" = ") => "sysctl",
+        () => return None,
+    };
+    by_name(at, &[name.to_owned()], body, out)
+}
