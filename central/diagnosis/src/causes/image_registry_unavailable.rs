@@ -76,7 +76,7 @@ pub const IMAGE_REGISTRY_UNAVAILABLE: Cause = Cause {
         },
         Clue {
             group: "text",
-            strength: Strength::Some,
+            strength: Strength::Hint,
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::PULL]),
                 Fact::OneOf(

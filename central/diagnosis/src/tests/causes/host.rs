@@ -1,14 +1,19 @@
-//! The causes of the node and of QEMU by rows: what was seen, and which cause it must name; what looks alike, and must not.
+//! The causes by rows: what was seen, and which cause it must name; what looks alike, and must not.
 //!
 //! A row's world was looked at nowhere else: as a recorded case that has only these lines. A look-alike is another thing to see
 //! under the same symptom. Rows of migrations are seen on both ends.
 
+mod launcher;
+mod migration;
 mod node;
+mod outside;
 mod qemu;
+mod storage;
 
 use kulprit_model::{
     Attributes, FindingCode, Status, Subject,
     attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
+    said,
     subject::SubjectType,
 };
 
@@ -41,6 +46,9 @@ fn attributes(pairs: &[(&str, &str)]) -> Attributes {
 }
 
 fn words(actor: &str, operation: &str, class: &str) -> Attributes {
+    assert!(said::actor::ALL.contains(&actor), "{actor} is no actor");
+    assert!(said::operation::ALL.contains(&operation), "{operation} is no operation");
+    assert!(said::class::ALL.contains(&class), "{class} is no class");
     Attributes::new().with(ACTOR, actor).with(OPERATION, operation).with(CLASS, class)
 }
 
