@@ -14,17 +14,33 @@ const PARTS: [&str; 60] = [
     "OOM", "uperblock", " lock", "anceled", "eadline", "xhaust", "low on", "sserti",
 ];
 
+/// What rows say without any of the parts.
+const RARE: [&str; 52] = [
+    "nknown ", "erminating", "alformed", "nsafe", "nschedulable", "ackoff", "ack-off", "was cleared", "zombie", "disappear", "is still", "eservation",
+    "need a /sbin/", "remaining active", "faulted", "aiting for a volume", "unbound", "any Requests", "rate limit", "ystem load", " exists",
+    "is down", "misbehaving", "table full", "affinity", "reclaim", "arking for deletion", "stopped posting", "een rebooted", "too quickly",
+    "imiting", "egraded", "ow space", "pressure", "exhausted", "terminated", "quorum", "detached", "ongoing", "outdated", "denied", "conflict",
+    "PRESSURE", "blocked", "SIGKILL", "signal", "panick", "BUG:", "stall", "hung", "atal", "rrno",
+];
+
 /// The search, compiled.
 #[derive(Debug)]
-pub(crate) struct Candidate(Regex);
+pub(crate) struct Candidate {
+    parts: Regex,
+    rare: Regex,
+}
 
 impl Candidate {
     pub(crate) fn new() -> Self {
-        let parts: Vec<String> = PARTS.iter().map(|part| regex::escape(part)).collect();
-        Self(RegexBuilder::new(&parts.join("|")).unicode(false).build().expect("a test compiles it"))
+        Self { parts: search(&PARTS), rare: search(&RARE) }
     }
 
     pub(crate) fn is_match(&self, line: &[u8]) -> bool {
-        self.0.is_match(line)
+        self.parts.is_match(line) || self.rare.is_match(line)
     }
+}
+
+fn search(literals: &[&str]) -> Regex {
+    let escaped: Vec<String> = literals.iter().map(|literal| regex::escape(literal)).collect();
+    RegexBuilder::new(&escaped.join("|")).unicode(false).build().expect("a test compiles it")
 }

@@ -233,6 +233,6 @@ mod tests {
         check("qemu-kvm: boom", Level::Unknown, false, "qemu-kvm: boom");
         check("2026-01-01: 7: error : qemuMonitorIORead:494 : boom", Level::Error, false, "2026-01-01: 7: error : qemuMonitorIORead:494 : boom");
         check("", Level::Unknown, false, "");
-        check("{\"msg\":\"\\", Level::Unknown, false, "");
+        check("{\"msg\":\"\\", Level::Unknown, false, "\\");
     }
 }

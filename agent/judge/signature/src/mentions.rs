@@ -28,7 +28,7 @@ macro_rules! forms {
 /// In the line with its fields and escapes.
 const FIELDS: &[Form] = forms! {
     POD, "pod=", r#"\bpods?="\[?"?([\w.-]+/[\w.-]+)"#;
-    POD_UID, "podUID=", r#"podUID="?(UID)"#;
+    POD_UID, "podUID=", r#"podUID="?(<uid>)"#;
     CONTAINER, "containerName=", r#"containerName="([\w.-]+)"#;
     IMAGE, "image=", r#"\bimage="([^"\\\s]+)"#;
     VOLUME, "volumeName=", r#"volumeName="([\w.-]+)"#;
@@ -37,13 +37,13 @@ const FIELDS: &[Form] = forms! {
 
 /// In the text.
 const NAMES: &[Form] = forms! {
-    POD, " in pod ", r"\bin pod ([a-z0-9.-]+)_[a-z0-9-]+\(UID\)";
+    POD, " in pod ", r"\bin pod ([a-z0-9.-]+)_[a-z0-9-]+\(<uid>\)";
     POD, "pod ", r#"\bpods? "?([a-z0-9-]+/[a-z0-9.-]+)"?"#;
     POD, "pod", r#"\bpods?:? "([a-z0-9.-]+)""#;
     POD, " in pod ", r"\bin pod ([a-z0-9.-]+)";
-    POD_UID, "/pods/", r"/pods/(UID)";
-    POD_UID, "pod", r#"\bpods? ?"?(UID)"#;
-    POD_UID, "(", r"\((UID)\)";
+    POD_UID, "/pods/", r"/pods/(<uid>)";
+    POD_UID, "pod", r#"\bpods? ?"?(<uid>)"#;
+    POD_UID, "(", r"\((<uid>)\)";
     CONTAINER, "Container\" for \"", r#"Container" for "([\w.-]+)""#;
     CONTAINER, "ontainer ", r#"\bcontainer(?: name)? "?([a-z0-9][a-z0-9-]*[a-z0-9])"? (?:in pod|start failed|failed)"#;
     CONTAINER, "ontainer \"", r#"\bcontainer "([a-z0-9-]+)""#;
@@ -89,7 +89,7 @@ pub(crate) struct Mentions {
 }
 
 fn compile_exact(form: &Form) -> Regex {
-    regex::bytes::RegexBuilder::new(&form.pattern.replace("UID", UID))
+    regex::bytes::RegexBuilder::new(&form.pattern.replace("<uid>", UID))
         .unicode(false)
         .build()
         .expect("a test compiles every form")

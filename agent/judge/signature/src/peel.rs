@@ -163,9 +163,9 @@ impl Peeler {
         let is_known = |value: &&'static str| *value != class::OTHER;
         let operation = row
             .and_then(|row| fixed(row.operation))
-            .or_else(|| last(hits, 0, operation_of).map(|(value, _)| value).filter(|_| true))
+            .or_else(|| last(hits, 0, operation_of).map(|(value, _)| value))
             .or_else(|| because.map(|because| because.operation))
-            .unwrap_or_else(|| usual_operation(said.speaker));
+            .unwrap_or_else(|| usual_operation(speaker_of(said)));
         let by_words = last(hits, inner, class_of).or_else(|| last(hits, 0, class_of));
         let by_words = by_words.filter(|(value, tier)| *tier > 1 || !(*value == class::CRASHED && is_command(operation)));
         let class = row
@@ -183,7 +183,7 @@ impl Peeler {
             .or_else(|| is_drivers.then_some(actor::CSI))
             .or_else(|| named.map(|(value, _)| value))
             .or_else(|| because.map(|because| because.actor))
-            .unwrap_or_else(|| usual_actor(said.speaker));
+            .unwrap_or_else(|| usual_actor(speaker_of(said)));
         let side = row.and_then(|row| row.side).or_else(|| side_of(operation, text, inner));
         let attributes = Attributes::new()
             .with(attribute::ACTOR, actor)
@@ -344,6 +344,15 @@ fn is_command(word: &str) -> bool {
 fn side_of(word: &str, text: &str, inner: usize) -> Option<Side> {
     let is_target = inner > 0 || word == operation::MIGRATE_PREPARE || word == operation::LOAD_STATE || text.contains("-incoming");
     is_target.then_some(Side::Target)
+}
+
+/// Who wrote it: the launcher's log is also libvirt's and QEMU's.
+fn speaker_of(said: &Text<'_>) -> Speaker {
+    match said.speaker {
+        Speaker::Launcher if said.text.contains("\"subcomponent\":\"libvirt\"") => Speaker::Libvirt,
+        Speaker::Launcher if said.text.contains("\"subcomponent\":\"qemu\"") => Speaker::Qemu,
+        speaker => speaker,
+    }
 }
 
 const fn usual_actor(speaker: Speaker) -> &'static str {

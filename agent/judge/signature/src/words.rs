@@ -49,11 +49,11 @@ macro_rules! whole_words {
 /// Classes. A longer phrase that ends where a shorter one does wins over it.
 pub(crate) const CLASSES: &[Word] = words! {
     Class class::TIMEOUT, 3: "timed out" "deadline exceeded" "deadlineexceeded" "i/o timeout" "timeout expired" "timeout exceeded"
-        "handshake timeout" "connection timeout" "timeout awaiting" "timeout waiting" "timeout while" "request timeout" "response timeout"
-        "operation timeout" "gateway timeout" "timeoutexpired" "timeout period exceeded" "exceeded progress deadline" "no response from"
+        "handshake timeout" "timeout awaiting" "timeout waiting" "timeout while"
+        "gateway timeout" "timeoutexpired" "timeout period exceeded" "exceeded progress deadline" "no response from"
         "not responding" "did not respond" "didn't respond" "no answer from" "does not answer" "context deadline" "exceeded its deadline"
         "client.timeout exceeded" "etimedout" "took too long" "not completed after" "did not complete within" "within the timeout";
-    Class class::TIMEOUT, 2: "timed-out" "timeout:" "timeout;" "timeout," "waiting too long" "max retries" "retry limit" "retries exceeded"
+    Class class::TIMEOUT, 2: "connection timeout" "request timeout" "response timeout" "operation timeout" "timed-out" "timeout:" "timeout;" "timeout," "waiting too long" "max retries" "retry limit" "retries exceeded"
         "exhausted retries" "unresponsive" "not answer";
     Class class::REFUSED, 3: "connection refused" "econnrefused" "actively refused" "nobody listens" "connect: refused";
     Class class::UNREACHABLE, 3: "no route to host" "network is unreachable" "host is unreachable" "ehostunreach" "enetunreach"
@@ -255,7 +255,7 @@ pub(crate) const OPERATIONS: &[Word] = words! {
         "errimageneverpull" "invalidimagename" "pull policy" "pulling from host" "image pull" "resolve image" "pull and unpack" "oauth token" "anonymous token" "initializing source docker" "imageinspecterror" "writing blob" "reading blob" "copying system image" "pulling layer" "fetch failed";
     Operation operation::UNPACK, 3: "failed to extract" "extract layer" "applylayer" "apply layer" "unpack" "unpigz" "content digest" "content store" "layer not known" "overlayfs" "snapshotter" "snapshot sha256" "image store" "failed to prepare extraction" "storing blob" "committing the finished image" "local cache" "rootfs" "image content";
     Operation operation::UNPACK, 2: "failed to unpack image";
-    Operation operation::CREATE_SANDBOX, 3: "pod sandbox" "runpodsandbox" "createpodsandbox" "sandbox container" "sandbox image" "sandboxchanged" "start sandbox" "create sandbox" "podsandbox" "sandbox task" "sandbox name";
+    Operation operation::CREATE_SANDBOX, 3: "pod sandbox" "run sandbox" "runpodsandbox" "createpodsandbox" "sandbox container" "sandbox image" "sandboxchanged" "start sandbox" "create sandbox" "podsandbox" "sandbox task" "sandbox name";
     Operation operation::SETUP_NETWORK, 3: "network for sandbox" "plugin type=" "failed (add)" "failed (delete)" "cni" "network plugin" "network sandbox" "ipam" "delegate" "failed to set up pod" "vmi network" "vm network" "network interface" "phase1" "phase2" "podinterface"
         "networkpluginnotready" "network is not ready" "network not ready" "networkready" "ip address" "no available ip" "bridge" "veth" "nftables" "iptables" "nfrule" "tap device" "network namespace" "netns" "dhcp" "ovs-vsctl" "sriov" "dummy interface" "network attachment";
     Operation operation::CREATE_CONTAINER, 3: "startcontainer" "createcontainer" "container process" "oci runtime" "runc create" "runc run" "failed to create containerd task" "failed to create shim" "container create failed" "start container" "create container" "runcontainererror"
@@ -285,6 +285,7 @@ pub(crate) const OPERATIONS: &[Word] = words! {
     Operation operation::HOTPLUG, 3: "hotplug" "hot-plug" "hotunplug" "hot-unplug" "device_add" "device_del" "attach device" "detach device" "attachdevice" "detachdevice" "addvolume" "removevolume" "unplug" "device-add" "netdev_add" "netdev-add" "chardev-add" "object-add" "setvcpus" "virtio-mem" "attachment pod" "hp-volume" "device-removal" "updatedevice" "set memory";
     Operation operation::MIGRATE_PREPARE, 3: "syncmigrationtarget" "syncing migration target" "migration target" "preparingtarget" "prepare migration" "preparing the target" "migrateprepare" "migration proxy listener" "finalizevirtualmachinemigration" "qemumigrationdst" "target pod";
     Operation operation::MIGRATE, 3: "migratetouri" "live migration" "command migrate" "migration out" "migration job" "migrate failed" "virtualmachineinstance migration" "unsafe migration" "cannot migrate" "migrate domain" "migration stuck" "pre-copy" "precopy" "post-copy" "postcopy" "migrated" "qemumigrationsrc" "migration failed" "migrating domain" "userfaultfd" "migrateperform" "cancelmigration" "migration abort" "blockmigration" "block migration" "drive-mirror" "blockcopy" "migration uid" "storage migration" "volume migration" "multifd";
+    Operation operation::MIGRATE, 2: "migration" "migrate" "migrating";
     Operation operation::LOAD_STATE, 3: "load of migration" "loading state" "qemu_loadvm" "load vmstate" "failed to load virtio" "failed to load " "section footer" "savevm section" "ramblock" "allowed features" "get_pci_config" "post_load" "vmstate" "savevm" "migration stream" "loadvm" "received state";
     Operation operation::MIGRATE_FINISH, 3: "never observed on the target" "migratefinish" "migration finish" "finalize migration" "post-migration" "switchover" "migrateconfirm" "migration completed within" "unknown host" "finish migration" "qemumigrationdstfinish" "handover";
     Operation operation::CONNECT_PEER, 3: "migrationproxy" "migration proxy" "outbound leg" "unable to connect to server at" "connect to peer" "migration listener" "proxy to host" "proxy unix socket" "lost connection to destination" "destination host" "connect to target node" "connect to remote libvirt" "migration connection" "inbound connection" "unable to write to socket" "unable to connect to destination";
@@ -307,6 +308,7 @@ pub(crate) const ACTORS: &[Word] = words! {
     Actor actor::CONTROLLER_MANAGER, 2: "daemonset-controller" "daemonset controller" "taint-eviction" "persistentvolume-controller" "pv_controller" "node-lifecycle" "node_lifecycle" "kube-controller-manager" "replicaset-controller" "namespace-controller";
     Actor actor::API_SERVER, 3: "is forbidden:" "admission webhook" "failed calling webhook" "etcdserver" "the object has been modified" "exceeded quota" "violates podsecurity" "the server rejected" "kube-apiserver" "apiserver" "the server could not find" "the server is currently unable" "the server was unable" "client rate limiter" "the connection to the server" "cannot create resource";
     Actor actor::LIBVIRT, 2: "virerror(" "libvirterror(" "virtqemud" "libvirtd" "libvirt" "unsupported configuration:" "state change lock" "requested operation is not valid" "domain not found:" "virnet" "qemumonitor" "guest cpu doesn't match" "xml error" "unable to read from monitor" "end of file from qemu monitor" "monitor connection to" "cannot access storage file" "failed to terminate process" "virtlogd" "operation failed:";
+    Actor actor::LIBVIRT, 1: "internal error: ";
     Actor actor::QEMU, 3: "qemu-kvm:" "qemu-system" "unexpectedly closed the monitor" "exited while connecting to monitor" "execute qemu command" "swtpm" "passt" "virtiofsd" "could not access kvm" "load of migration failed" "kvm internal error" "kvm run failed" "guest ram" "guest memory" "failed to get \"write\" lock" "failed to get shared \"write\" lock" "using the image" "qemu_" "allowed features: 0x" "qemu-img" "tpm-emulator" "qemu:" "nbdkit";
     Actor actor::LAUNCHER, 3: "virt-launcher-monitor" "failed to run virt-launcher" "dirty virt-launcher shutdown" "virt-launcher command socket" "domain to be defined" "launcher-sock" "received early exit signal" "virt-launcher crashed" "serial console term file";
     Actor actor::LAUNCHER, 2: "command syncvmi" "sending command" "command syncmigrationtarget" "cmd client" "command migrate failed" "command socket";
@@ -341,6 +343,7 @@ pub(crate) const FAILURES: &[Word] = &[
     word(Tells::Failure, 1, false, "couldn't"),
     word(Tells::Failure, 1, false, "unable to"),
     word(Tells::Failure, 1, false, "error:"),
+    word(Tells::Failure, 1, false, "errno"),
     word(Tells::Failure, 1, false, "fatal"),
     word(Tells::Failure, 1, false, "panic"),
     word(Tells::Failure, 0, false, "failure"),

@@ -76,7 +76,7 @@ pub(super) const ROWS: &[Row] = rows! {
         "Kubelet may be retrying requests that are timing out in CRI-O due to system load: context deadline exceeded: error reserving ctr name";
     "runtime-overloaded", "due to system load", "", RUNTIME, CREATE_CONTAINER, TIMEOUT, None, "cri-o server/container_create.go",
         "Kubelet may be retrying requests that are timing out in CRI-O due to system load. Currently at stage container volume configuration";
-    "container-id-in-use", "container id", r"container (?:with )?id.*(?:exists|in use)", RUNTIME, CREATE_CONTAINER, EXISTS, None, "runc libcontainer",
+    "container-id-in-use", "with id exists", "", RUNTIME, CREATE_CONTAINER, EXISTS, None, "runc libcontainer",
         "container with id exists: 1c2c";
     "container-memory-too-low", "memory limit too low", r"container init was oom-killed|memory limit too low", RUNTIME, CREATE_CONTAINER, OUT_OF_MEMORY, None, "runc, cri-o",
         "container init was OOM-killed (memory limit too low?)";

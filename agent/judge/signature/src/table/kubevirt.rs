@@ -37,9 +37,9 @@ pub(super) const ROWS: &[Row] = rows! {
         "VMI is not eligible for migration because another migration job is in progress.";
     "migration-target-pod-gone", "target pod", r"target (?:attachment )?pod (?:shutdown|is down|was removed)|target pod .*(?:deleted|terminated)", CONTROLLER, MIGRATE_PREPARE, UNAVAILABLE, TARGET, "KubeVirt migration.go",
         "Migration failed because target pod shutdown during migration";
-    "migration-target-pod-timeout", "pod timeout period exceeded", r"pending pod .*timeout period exceeded", CONTROLLER, MIGRATE_PREPARE, TIMEOUT, TARGET, "KubeVirt migration.go: 900 s",
+    "migration-target-pod-timeout", "timeout period exceeded", r"pending pod .*timeout period exceeded", CONTROLLER, MIGRATE_PREPARE, TIMEOUT, TARGET, "KubeVirt migration.go: 900 s",
         "pending pod prod/virt-launcher-db-0-x timeout period exceeded";
-    "migration-target-pod-unschedulable", "pod timeout period exceeded", "unschedulable pod", SCHEDULER, SCHEDULE, INSUFFICIENT, TARGET, "KubeVirt migration.go: 300 s",
+    "migration-target-pod-unschedulable", "timeout period exceeded", "unschedulable pod", SCHEDULER, SCHEDULE, INSUFFICIENT, TARGET, "KubeVirt migration.go: 300 s",
         "unschedulable pod prod/virt-launcher-db-0-x timeout period exceeded";
     "migration-target-pod-unschedulable", "currently unschedulable", "", SCHEDULER, SCHEDULE, INSUFFICIENT, TARGET, "KubeVirt migration.go event migrationTargetPodUnschedulable",
         "Migration target pod for VMI [prod/db-0] is currently unschedulable.";
@@ -61,7 +61,7 @@ pub(super) const ROWS: &[Row] = rows! {
         "Volume migration cannot be performed because the destination volume is smaller than the source volume: 10 < 20";
     "migration-target-sync-failed", "syncmigrationtarget", "", LAUNCHER, MIGRATE_PREPARE, ANY, TARGET, "KubeVirt migration-target.go, cmd-client",
         "syncing migration target failed: unknown error encountered sending command SyncMigrationTarget: rpc error: code = Unavailable desc = error reading from server: EOF";
-    "migration-not-migratable", "not migratable", r"(?:is not migratable|cannot migrate vmi|not live.?migratable|non.migratable)", CONTROLLER, MIGRATE, UNSUPPORTED, None, "KubeVirt LiveMigratable, evacuation",
+    "migration-not-migratable", "not migratable", "", CONTROLLER, MIGRATE, UNSUPPORTED, None, "KubeVirt LiveMigratable, evacuation",
         "VirtualMachineInstance db-0 is not migratable";
     "migration-not-migratable", "cannot migrate vmi", "", CONTROLLER, MIGRATE, UNSUPPORTED, None, "KubeVirt LiveMigratable",
         "cannot migrate VMI: PVC data is not shared, live migration requires that all PVCs must be shared (using ReadWriteMany access mode)";
@@ -99,8 +99,10 @@ pub(super) const ROWS: &[Row] = rows! {
         "Unable to mark vmi as unresponsive socket //pods/1c2c/sockets/launcher-sock: no such file or directory";
     "launcher-socket-refused", "launcher-sock", r"dial unix \S*launcher-sock.*connection refused", LAUNCHER, CONNECT_LAUNCHER, REFUSED, None, "KubeVirt cmd-client: the launcher is gone; normal at its end",
         "transport: Error while dialing: dial unix /pods/1c2c/volumes/kubernetes.io~empty-dir/sockets/launcher-sock: connect: connection refused";
-    "launcher-socket-timeout", "cmd socket", r"dial cmd socket|cmd client socket", LAUNCHER, CONNECT_LAUNCHER, ANY, None, "KubeVirt cmd-client",
+    "launcher-socket-timeout", "cmd client socket", "", LAUNCHER, CONNECT_LAUNCHER, ANY, None, "KubeVirt cmd-client",
         "failed to connect to cmd client socket: context deadline exceeded";
+    "launcher-socket-timeout", "dial cmd socket", "", LAUNCHER, CONNECT_LAUNCHER, ANY, None, "KubeVirt cmd-client",
+        "failed to dial cmd socket: //pods/1c2c/sockets/launcher-sock: context deadline exceeded";
     "launcher-command-timeout", "sending command", r"sending command (?:syncvmi|ping|getdomain\w*|killvmi|kill|migrate|freezevmi|unfreezevmi|pausevmi|guestping|getguestinfo|deletevmi|delete\w*): rpc error: code = deadlineexceeded", LAUNCHER, ANY, TIMEOUT, None, "KubeVirt cmd-client: launcher or libvirt does not answer in 5 to 20 s",
         "unknown error encountered sending command SyncVMI: rpc error: code = DeadlineExceeded desc = context deadline exceeded";
     "launcher-shutdown-timeout", "sending command shutdown", r"deadlineexceeded", LAUNCHER, SHUTDOWN_DOMAIN, TIMEOUT, None, "KubeVirt cmd-client: launcher or libvirt does not answer",
@@ -141,8 +143,6 @@ pub(super) const ROWS: &[Row] = rows! {
         "monitored device kvm disappeared";
     "device-plugin-failed", "device plugin", r"device plugin.{0,60}(?:failed|error|unable)|(?:failed|error|unable).{0,60}device plugin", ANY, REGISTER_PLUGIN, ANY, None, "KubeVirt pkg/virt-handler/device-manager; kubelet",
         "Error starting kvm device plugin: timeout waiting for device plugin registration";
-    "guest-panic-event", "panicked", r"(?:guest|vm|virtualmachineinstance).{0,40}panicked", GUEST, RUN_GUEST, CRASHED, None, "KubeVirt event GuestPanicked",
-        "VirtualMachineInstance guest panicked";
     "vmi-crashed", "virtualmachineinstance crashed", "", QEMU, RUN_GUEST, CRASHED, None, "KubeVirt event Stopped; also when host components end it",
         "The VirtualMachineInstance crashed.";
 

@@ -138,10 +138,6 @@ pub(super) const ROWS: &[Row] = rows! {
         "Guest agent is not responding: Guest agent not available for now";
     "device-unplug-pending", "device", r"device detach failed|device_removal_failed|unplug.*(?:rejected|failed|time(?:d )?out)|unable to detach", QEMU, HOTPLUG, ANY, None, "libvirt src/qemu/qemu_hotplug.c; QEMU DEVICE_UNPLUG_GUEST_ERROR",
         "operation failed: disk device detach failed: unplug of device was rejected by the guest";
-    "device-hotplug-failed", "device_add", r"execute qemu command '(?:device_add|device_del|blockdev-add|blockdev-del|object-add|netdev_add|chardev-add)'", QEMU, HOTPLUG, ANY, None, "libvirt src/qemu/qemu_monitor_json.c",
-        "internal error: unable to execute QEMU command 'device_add': Bus 'pci.5' does not support hotplugging";
-    "device-hotplug-failed", "'blockdev-", r"execute qemu command '(?:blockdev-add|blockdev-del)'", QEMU, HOTPLUG, ANY, None, "libvirt src/qemu/qemu_monitor_json.c",
-        "internal error: unable to execute QEMU command 'blockdev-add': Could not open '/var/run/kubevirt/hotplug-disks/data': Operation not permitted";
     "domain-xml-hook-failed", "hook script execution failed", "", LAUNCHER, START_DOMAIN, ANY, None, "libvirt src/util/virhook.c; a hook sidecar",
         "Hook script execution failed: internal error: Child process (/etc/libvirt/hooks/qemu prod_db-0 start begin -) unexpected exit status 1";
 };

@@ -12,6 +12,11 @@ const TARGET: Option<Side> = Some(Side::Target);
 const SOURCE: Option<Side> = Some(Side::Source);
 
 pub(super) const ROWS: &[Row] = rows! {
+    // A device plugged into a running QEMU; before the reasons why.
+    "device-hotplug-failed", "device_add", r"execute qemu command '(?:device_add|device_del|blockdev-add|blockdev-del|object-add|netdev_add|chardev-add)'", QEMU, HOTPLUG, ANY, None, "libvirt src/qemu/qemu_monitor_json.c",
+        "internal error: unable to execute QEMU command 'device_add': Bus 'pci.5' does not support hotplugging";
+    "device-hotplug-failed", "'blockdev-", r"execute qemu command '(?:blockdev-add|blockdev-del)'", QEMU, HOTPLUG, ANY, None, "libvirt src/qemu/qemu_monitor_json.c",
+        "internal error: unable to execute QEMU command 'blockdev-add': Could not open '/var/run/kubevirt/hotplug-disks/data': Operation not permitted";
     // Images.
     "image-lock-held", "another process using the image", "", QEMU, LOCK_IMAGE, HELD, None, "QEMU block/file-posix.c raw_handle_perm_lock",
         "qemu-kvm: -device virtio-blk-pci: Failed to get \"write\" lock\nIs another process using the image [/var/run/kubevirt-private/vmi-disks/root/disk.img]?";
@@ -137,15 +142,15 @@ pub(super) const ROWS: &[Row] = rows! {
         "qemu-kvm: load of migration failed: Invalid argument";
     "load-state-stream-broken", "not a migration stream", "", QEMU, LOAD_STATE, INCOMPATIBLE, TARGET, "QEMU migration/savevm.c",
         "qemu-kvm: Not a migration stream";
-    "userfaultfd-forbidden", "userfaultfd", r"userfault|userfaultfd", QEMU, MIGRATE, NOT_PERMITTED, TARGET, "QEMU migration/postcopy-ram.c",
-        "qemu-kvm: postcopy_ram_supported_by_host: userfaultfd not available: Operation not permitted";
     "postcopy-unsupported", "postcopy is not supported", "", QEMU, MIGRATE, UNSUPPORTED, TARGET, "QEMU migration/migration.c",
         "internal error: unable to execute QEMU command 'migrate-set-capabilities': Postcopy is not supported: Userfaultfd not available";
+    "userfaultfd-forbidden", "userfaultfd", r"userfault|userfaultfd", QEMU, MIGRATE, NOT_PERMITTED, TARGET, "QEMU migration/postcopy-ram.c",
+        "qemu-kvm: postcopy_ram_supported_by_host: userfaultfd not available: Operation not permitted";
     "postcopy-paused", "detected io failure for postcopy", "", QEMU, MIGRATE, RESET, None, "QEMU migration/migration.c postcopy_pause",
         "qemu-kvm: Detected IO failure for postcopy. Migration paused.";
     "migration-socket-broken", "unable to write to socket", "", QEMU, MIGRATE, RESET, SOURCE, "QEMU io/channel-socket.c",
         "qemu-kvm: Unable to write to socket: Connection reset by peer";
-    "migration-blocked-device", "is not migratable", r"state blocked by (?:non-migratable )?|is not migratable", QEMU, MIGRATE, UNSUPPORTED, SOURCE, "QEMU migration/migration.c migrate_add_blocker",
+    "migration-blocked-device", "non-migratable device", "", QEMU, MIGRATE, UNSUPPORTED, SOURCE, "QEMU migration/migration.c migrate_add_blocker",
         "internal error: unable to execute QEMU command 'migrate': State blocked by non-migratable device '0000:00:03.0/vfio', it is not migratable";
     "multifd-failed", "multifd", r"multifd.*(?:fail|error|unable|terminated|cannot)|(?:failed|unable|error).*multifd", QEMU, MIGRATE, ANY, None, "QEMU migration/multifd.c",
         "qemu-kvm: multifd_send_sync_main: multifd_send_pages fail";

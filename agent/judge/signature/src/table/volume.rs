@@ -71,6 +71,10 @@ pub(super) const ROWS: &[Row] = rows! {
         "failed to prepare subPath for volumeMount \"root\": stale NFS file handle";
 
     // mount(8) and its helpers.
+    "mount-helper-missing", "bad option; for several filesystems", "", KUBELET, MOUNT, UNSUPPORTED, None, "util-linux: nfs-common or ceph-common is not installed on the node",
+        "mount: /mnt: bad option; for several filesystems (e.g. nfs, cifs) you might need a /sbin/mount.<type> helper program.";
+    "mount-helper-missing", "helper program", r"need a /sbin/mount\.", KUBELET, MOUNT, UNSUPPORTED, None, "util-linux",
+        "you might need a /sbin/mount.nfs helper program";
     "nfs-server-silent", "mount.nfs", r"mount\.nfs4?: (?:connection|mount\(2\)).*timed out|mount\.nfs4?: connection timed out", CSI, MOUNT, TIMEOUT, None, "nfs-utils utils/mount/error.c",
         "mount.nfs: Connection timed out";
     "nfs-access-denied", "access denied by server", "", CSI, MOUNT, DENIED, None, "nfs-utils utils/mount/error.c: the export does not allow the node",
@@ -81,10 +85,6 @@ pub(super) const ROWS: &[Row] = rows! {
         "mount.nfs: rpc.statd is not running but is required for remote locking.";
     "nfs-mount-failed", "mount.nfs", "", CSI, MOUNT, ANY, None, "nfs-utils",
         "mount.nfs: Protocol not supported";
-    "mount-helper-missing", "bad option; for several filesystems", "", KUBELET, MOUNT, UNSUPPORTED, None, "util-linux: nfs-common or ceph-common is not installed on the node",
-        "mount: /mnt: bad option; for several filesystems (e.g. nfs, cifs) you might need a /sbin/mount.<type> helper program.";
-    "mount-helper-missing", "helper program", r"need a /sbin/mount\.", KUBELET, MOUNT, UNSUPPORTED, None, "util-linux",
-        "you might need a /sbin/mount.nfs helper program";
     "filesystem-unknown", "unknown filesystem type", "", KUBELET, MOUNT, UNSUPPORTED, None, "util-linux: the kernel has no such file system",
         "mount: /mnt: unknown filesystem type 'xfs'.";
     "filesystem-corrupt", "can't read superblock", "", KERNEL, MOUNT, CORRUPT, None, "util-linux: damaged, or the device gives no I/O",
@@ -159,9 +159,9 @@ pub(super) const ROWS: &[Row] = rows! {
     // What only says which step failed: last.
     "mount-failed", "mount failed: exit status", "", CSI, MOUNT, ANY, None, "k8s.io/mount-utils mount_linux.go",
         "MountVolume.SetUp failed for volume \"data\" : mount failed: exit status 32";
-    "mount-failed", "mountvolume.", r"mountvolume\.\w+ failed", ANY, MOUNT, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
+    "mount-failed", "mountvolume.", r"\bmountvolume\.\w+ failed", ANY, MOUNT, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
         "MountVolume.MountDevice failed for volume \"pvc-1c2c\" : rpc error: code = Internal desc = boom";
-    "map-failed", "mapvolume.", r"mapvolume\.\w+ failed", ANY, MAP, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
+    "map-failed", "mapvolume.", r"\bmapvolume\.\w+ failed", ANY, MAP, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
         "MapVolume.SetUpDevice failed for volume \"pvc-1c2c\" : rpc error: code = Internal desc = boom";
     "unmount-failed", "unmountvolume.", r"unmountvolume\.\w+ failed", ANY, UNMOUNT, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
         "UnmountVolume.TearDown failed for volume \"data\" : device busy";
