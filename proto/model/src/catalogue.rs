@@ -265,8 +265,8 @@ catalogue! {
         Some(HostPressure), "Tasks of the node wait for I/O.";
     VmCpuThrottled, State, "pressure", Vm, Fault, raise 10_000, clear 30_000, "throttled in half of its periods",
         None, "The CPU limit of the launcher's container throttles the VM.";
-    HugepagesExhausted, State, "limits", Node, Fault, raise 0, clear 0, "no free hugepage of a size that is set up",
-        Some(HostPressure), "Every hugepage of a size is taken; `what` is the size.";
+    HugepagesExhausted, State, "limits", Node, Fault, raise 0, clear 0, "less than 10 % of a size left that nobody was promised",
+        Some(HostPressure), "Hardly any hugepage of a size is left; `what` is the size.";
     PidsExhausted, State, "limits", Node, Fault, raise 0, clear 0, "90 % of pid_max, or of a kubepods pids limit",
         Some(HostPressure), "The node has hardly any process ids left.";
     KernelLimitReached, State, "limits", Node, Fault, raise 0, clear 0, "90 % of the limit",

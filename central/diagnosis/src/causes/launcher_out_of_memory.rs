@@ -51,6 +51,15 @@ pub const LAUNCHER_OUT_OF_MEMORY: Cause = Cause {
         },
         Clue {
             group: "oom",
+            strength: Strength::Good,
+            look: Look::All(&[
+                Look::Happened(MemcgOomKill, &[Fact::Own, Fact::Missing(COMM)]),
+                Look::Vm(VmFact::QemuLives),
+            ]),
+            text: "a process of the VM was killed for memory, and QEMU lives",
+        },
+        Clue {
+            group: "oom",
             strength: Strength::Strong,
             look: Look::Present(LauncherOomKilled, &[Fact::NoneOf(CONTAINER, &["compute"])]),
             text: "a container beside QEMU's says OOMKilled",
@@ -76,7 +85,7 @@ pub const LAUNCHER_OUT_OF_MEMORY: Cause = Cause {
         Clue {
             group: "qemu",
             strength: Strength::StronglyAgainst,
-            look: Look::Happened(MemcgOomKill, &[Fact::Own, Fact::Not(COMM, &BESIDE_QEMU)]),
+            look: Look::Happened(MemcgOomKill, &[Fact::Own, Fact::NoneOf(COMM, &BESIDE_QEMU)]),
             text: "the kernel killed QEMU itself",
         },
         Clue {

@@ -46,7 +46,7 @@ pub const QEMU_OUT_OF_MEMORY: Cause = Cause {
         Clue {
             group: "oom",
             strength: Strength::Proof,
-            look: Look::Happened(MemcgOomKill, &[Fact::Own, Fact::Not(COMM, &BESIDE_QEMU)]),
+            look: Look::Happened(MemcgOomKill, &[Fact::Own, Fact::NoneOf(COMM, &BESIDE_QEMU)]),
             text: "the kernel killed QEMU because its memory cgroup reached its limit",
         },
         Clue {
@@ -78,6 +78,12 @@ pub const QEMU_OUT_OF_MEMORY: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Vm(VmFact::QemuLives),
             text: "its QEMU is alive",
+        },
+        Clue {
+            group: "oom",
+            strength: Strength::Strong,
+            look: Look::Happened(MemcgOomKill, &[Fact::Own, Fact::Missing(COMM)]),
+            text: "the kernel killed a process of the VM because its memory cgroup reached its limit",
         },
         Clue {
             group: "oom",
