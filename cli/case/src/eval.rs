@@ -1,7 +1,7 @@
 //! How good the verdicts are, as numbers: over a folder of cases that have a truth.
 //!
 //! *Top-1*: the first cause is right. *Top-3*: one of the first three is. *Host blamed*: a control (nothing wrong, or not a host's
-//! fault) in which a cause of a host has a probability of 0.5 or more. *Abstained*: `Unexplained` was first where the evidence is
+//! fault) in which a wrong cause of a host has 0.5 or more. *Abstained*: `Unexplained` was first where the evidence is
 //! not enough. *Brier*: the mean of (probability of the first cause − whether it is right)², 0 is perfect. Beside the engine three
 //! baselines that a person could follow: the worst finding, the latest one, and what Kubernetes' conditions and events alone say.
 
@@ -19,14 +19,50 @@ const UNEXPLAINED: &str = "Unexplained";
 pub struct Outcome {
     /// Name of the case: its folder.
     pub id: String,
-    /// Whether it is of the check set.
-    pub is_check: bool,
+    /// The set it is of.
+    pub set: Set,
     /// What was expected.
     pub truth: Truth,
     /// The engine's answer.
     pub engine: Answer,
     /// What each baseline says, in the order of [`BASELINES`].
     pub baselines: [Answer; 3],
+}
+
+/// The sets whose figures are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Set {
+    /// Rules may be written and tuned from these.
+    Training,
+    /// No rule is.
+    Check,
+    /// Made from what the rules are made from: see [`Truth::is_constructed`].
+    Constructed,
+}
+
+impl Set {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Training, Self::Check, Self::Constructed];
+
+    /// The word used in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Training => "training",
+            Self::Check => "check",
+            Self::Constructed => "constructed",
+        }
+    }
+
+    /// The set of a case. A third of what is not constructed is the check set, by the FNV-1a hash of the id.
+    #[must_use]
+    pub fn of(id: &str, truth: &Truth) -> Self {
+        match (truth.is_constructed, is_check(id)) {
+            (true, _) => Self::Constructed,
+            (false, true) => Self::Check,
+            (false, false) => Self::Training,
+        }
+    }
 }
 
 /// The names of the baselines.
@@ -60,9 +96,7 @@ pub struct Figures {
     pub brier: f64,
 }
 
-/// Whether a case is of the check set, from which no rule is written or tuned: a third, by the FNV-1a hash of its id.
-#[must_use]
-pub fn is_check(id: &str) -> bool {
+fn is_check(id: &str) -> bool {
     let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -97,7 +131,8 @@ impl Answer {
     pub fn is_right_within(&self, truth: &Truth, n: usize) -> bool {
         match truth.expectation {
             Expectation::Abstain | Expectation::Healthy => {
-                self.ranked.is_empty() || self.ranked.iter().take(n).any(|(id, ..)| id == UNEXPLAINED)
+                let is_right = |id: &str| id == UNEXPLAINED || truth.accepts(id);
+                self.ranked.is_empty() || self.ranked.iter().take(n).any(|(id, ..)| is_right(id))
             }
             Expectation::Attribute | Expectation::NoHostCause => {
                 self.ranked.iter().take(n).any(|(id, ..)| truth.accepts(id))
@@ -105,11 +140,12 @@ impl Answer {
         }
     }
 
-    /// Whether a host is blamed.
+    /// Whether a host is blamed, other than by what is right.
     #[must_use]
-    pub fn blames_a_host(&self) -> bool {
+    pub fn blames_a_host(&self, truth: &Truth) -> bool {
         let is_host = |role: &str| matches!(role, "hosting" | "source" | "target" | "path");
-        self.ranked.iter().any(|(_, probability, role)| *probability >= BLAMED && is_host(role))
+        let is_blame = |id: &str, role: &str| is_host(role) && !truth.accepts(id);
+        self.ranked.iter().any(|(id, probability, role)| *probability >= BLAMED && is_blame(id, role))
     }
 }
 
@@ -124,7 +160,7 @@ impl Outcome {
             ),
             None => (Answer::default(), std::array::from_fn(|_| Answer::default())),
         };
-        Self { is_check: is_check(&id), id, truth, engine, baselines }
+        Self { set: Set::of(&id, &truth), id, truth, engine, baselines }
     }
 
     /// Whether the engine's first cause is right.
@@ -195,7 +231,7 @@ impl Figures {
             figures.n_top3 += usize::from(answer.is_right_within(truth, 3));
             if matches!(truth.expectation, Expectation::NoHostCause | Expectation::Healthy) {
                 figures.n_controls += 1;
-                figures.n_blamed += usize::from(answer.blames_a_host());
+                figures.n_blamed += usize::from(answer.blames_a_host(truth));
             }
             if truth.expectation == Expectation::Abstain {
                 figures.n_abstain += 1;
@@ -217,13 +253,13 @@ mod tests {
     use super::*;
 
     fn mk_truth(expectation: Expectation, cause: &str) -> Truth {
-        Truth { expectation, cause: cause.to_owned(), accept: vec!["Twin".to_owned()], role: None, node: None }
+        Truth { expectation, cause: cause.to_owned(), accept: vec!["Twin".to_owned()], role: None, node: None, is_constructed: false }
     }
 
     fn mk_outcome(truth: Truth, ranked: &[(&str, f64, &str)]) -> Outcome {
         let ranked = ranked.iter().map(|(id, p, role)| ((*id).to_owned(), *p, (*role).to_owned())).collect();
         let none = std::array::from_fn(|_| Answer::default());
-        Outcome { id: "x".to_owned(), is_check: false, truth, engine: Answer { ranked }, baselines: none }
+        Outcome { id: "x".to_owned(), set: Set::Training, truth, engine: Answer { ranked }, baselines: none }
     }
 
     #[test]
@@ -243,8 +279,8 @@ mod tests {
 
     #[test]
     fn a_shared_cause_blames_no_host() {
-        let outcome = mk_outcome(mk_truth(Expectation::NoHostCause, "X"), &[("X", 0.9, "shared")]);
-        assert!(!outcome.engine.blames_a_host());
+        let outcome = mk_outcome(mk_truth(Expectation::NoHostCause, "Y"), &[("X", 0.9, "shared")]);
+        assert!(!outcome.engine.blames_a_host(&outcome.truth));
     }
 
     #[test]

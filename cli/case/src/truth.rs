@@ -33,6 +33,8 @@ pub struct Truth {
     pub role: Option<String>,
     /// The right node, if it is told.
     pub node: Option<String>,
+    /// Made from the texts that rules are made from too: shows that a cause can be named, says nothing of quality.
+    pub is_constructed: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,6 +48,8 @@ struct Raw {
     role: Option<String>,
     #[serde(default)]
     node: Option<String>,
+    #[serde(default)]
+    constructed: bool,
 }
 
 /// What `expected_cause` says where nothing is wrong.
@@ -83,7 +87,14 @@ pub fn read(text: &str, path: &Path) -> Result<Truth, CaseError> {
     };
     let cause = if raw.expected_cause == NOTHING { UNEXPLAINED.to_owned() } else { raw.expected_cause };
     let told = |text: Option<String>| text.filter(|text| !text.is_empty());
-    Ok(Truth { expectation, cause, accept: raw.accept, role: told(raw.role), node: told(raw.node) })
+    Ok(Truth {
+        expectation,
+        cause,
+        accept: raw.accept,
+        role: told(raw.role),
+        node: told(raw.node),
+        is_constructed: raw.constructed,
+    })
 }
 
 impl Truth {
