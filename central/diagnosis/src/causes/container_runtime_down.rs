@@ -1,5 +1,6 @@
-//! `ContainerRuntimeDown`: containerd or CRI-O does not run: its socket refuses or is not there. One that takes
-//! connections and does not answer is `ContainerRuntimeHung`.
+//! `ContainerRuntimeDown`: containerd or CRI-O does not run: its socket refuses or
+//! is not there. One that takes connections and does not answer is
+//! `ContainerRuntimeHung`.
 
 use kulprit_model::{
     FindingCode::{NodeNotReady, RuntimeInactive, RuntimeUnresponsive},

@@ -1,5 +1,6 @@
-//! `MigrationPathMtuMismatch`: small packets pass between source and target, large ones do not: the MTU differs, or a
-//! tunnel takes room that nobody counted. The migration connects and then stands still.
+//! `MigrationPathMtuMismatch`: small packets pass between source and target, large ones do not: the
+//! MTU differs, or a tunnel takes room that nobody counted. The migration connects and then stands
+//! still.
 
 use kulprit_model::FindingCode::{MigrationDirtying, MigrationNoBytes, MigrationProgressing, MtuMismatch};
 

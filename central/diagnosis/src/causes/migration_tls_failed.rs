@@ -1,5 +1,6 @@
-//! `MigrationTlsFailed`: the migration's proxies connect and do not agree on TLS: a certificate of virt-handler or the
-//! migration CA is expired, not trusted or for another name. `failed to load the certificate` once a minute is normal.
+//! `MigrationTlsFailed`: the migration's proxies connect and do not agree on TLS: a certificate of virt-handler or
+//! the migration CA is expired, not trusted or for another name. `failed to load the certificate` once a minute is
+//! normal.
 
 use kulprit_model::{
     FindingCode::{ClockSkewed, MigrationDirtying, MigrationNoBytes, MigrationProgressing, MigrationTargetFailed},

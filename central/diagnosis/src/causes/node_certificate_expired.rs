@@ -1,5 +1,6 @@
-//! `NodeCertificateExpired`: the kubelet's client certificate, or another of the node, is expired or rejected: the node
-//! cannot speak to the API server any more. A wrong clock makes the same texts, see `NodeClockSkewed`.
+//! `NodeCertificateExpired`: the kubelet's client certificate, or another of the node, is expired or
+//! rejected: the node cannot speak to the API server any more. A wrong clock makes the same texts, see
+//! `NodeClockSkewed`.
 
 use kulprit_model::{
     FindingCode::{ClockSkewed, KubeletCertificateExpired, NodeNotReady},

@@ -1,5 +1,6 @@
-//! `NodeFilesystemReadOnly`: the kernel made a file system that the node writes to read-only after an error, mostly the
-//! root disk's. A volume of the VM alone is `DiskIoError`.
+//! `NodeFilesystemReadOnly`: the kernel made a file system that the node writes to
+//! read-only after an error, mostly the root disk's. A volume of the VM alone is
+//! `DiskIoError`.
 
 use kulprit_model::{
     FindingCode::{FilesystemError, FilesystemReadOnly, FilesystemRemountedReadOnly},

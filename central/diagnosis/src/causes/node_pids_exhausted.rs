@@ -1,5 +1,6 @@
-//! `NodePidsExhausted`: the node, or the slice of all pods, has no process id left: fork fails with EAGAIN. A limit of
-//! the one pod is `LauncherLimitReached`.
+//! `NodePidsExhausted`: the node, or the slice of all pods, has no process id
+//! left: fork fails with EAGAIN. A limit of the one pod is
+//! `LauncherLimitReached`.
 
 use kulprit_model::{
     FindingCode::{ForkRejected, LauncherEvicted, LauncherLimitReached, NodePressureReported, PidsExhausted},

@@ -1,5 +1,6 @@
-//! `NodeUnderMaintenance`: somebody cordons, drains or evacuates the node on purpose: migrations and a VM that is to
-//! leave are what was asked for. That a VM cannot leave has a cause of its own, this one says who wants it to.
+//! `NodeUnderMaintenance`: somebody cordons, drains or evacuates the node on purpose: migrations and a VM that
+//! is to leave are what was asked for. That a VM cannot leave has a cause of its own, this one says who wants
+//! it to.
 
 use kulprit_model::{
     FindingCode::{EvictionPending, MigrationsMany, NodeCordoned},

@@ -1,5 +1,6 @@
-//! `QemuZombie`: QEMU has ended and nobody reaps it: the monitor that is its parent is stopped or gone. A zombie leader
-//! with a thread in state D is a `QemuBlockedInKernel`: that thread has not ended.
+//! `QemuZombie`: QEMU has ended and nobody reaps it: the monitor that is its parent is stopped or
+//! gone. A zombie leader with a thread in state D is a `QemuBlockedInKernel`: that thread has not
+//! ended.
 
 use kulprit_model::{
     FindingCode::{LauncherDefunct, QemuThreadBlocked, QemuZombie},
