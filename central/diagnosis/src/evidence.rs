@@ -87,7 +87,7 @@ pub(crate) fn asks_elsewhere(look: &Look) -> bool {
 
 fn present(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
     let mut hits = Vec::new();
-    for sighting in scene.states().filter(|sighting| sighting.of.code == code) {
+    for sighting in scene.states_of(code) {
         let state = sighting.of;
         if sighting.status() != Status::Present || !fits(facts, &state.attributes, sighting.nearness) {
             continue;
@@ -99,7 +99,7 @@ fn present(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
         hits.push(Hit {
             factor: sighting.factor,
             freshness: if is_later { AFTER_ONSET } else { 1.0 },
-            seen: seen_of_state(&sighting),
+            seen: seen_of_state(sighting),
             attributes: state.attributes.clone(),
             unit: unit_of(&state.subject),
         });
@@ -113,7 +113,7 @@ fn absent(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
     let (mut since, mut looked) = (i64::MIN, i64::MAX);
     let mut unit = None;
     let mut node = "";
-    for sighting in scene.states().filter(|sighting| sighting.of.code == code) {
+    for sighting in scene.states_of(code) {
         if sighting.status() != Status::Absent {
             return None;
         }

@@ -269,6 +269,13 @@ impl<'a> Scene<'a> {
         self.states.iter().copied()
     }
 
+    /// Those of one code.
+    pub(crate) fn states_of(&self, code: FindingCode) -> &[Sighting<'a, State>] {
+        let from = self.states.partition_point(|sighting| sighting.of.code < code);
+        let until = self.states.partition_point(|sighting| sighting.of.code <= code);
+        &self.states[from..until]
+    }
+
     /// The occurrences of the subject and its nodes, by (first, code, subject).
     pub(crate) fn occurrences(&self) -> impl Iterator<Item = Sighting<'a, Occurrence>> + '_ {
         self.occurrences.iter().copied()
@@ -290,12 +297,9 @@ impl<'a> Scene<'a> {
         self.blindnesses(probe).find(|sighting| sighting.node == self.node_name)
     }
 
-    fn blindnesses(&self, probe: &str) -> impl Iterator<Item = Sighting<'a, State>> + '_ {
-        let is_it = move |state: &State| {
-            state.code == FindingCode::ProbeBlind && matches!(&state.subject, Subject::Probe { name } if name == probe)
-        };
-        let found: Vec<_> = self.states().filter(|sighting| is_it(sighting.of)).collect();
-        found.into_iter()
+    fn blindnesses<'s>(&'s self, probe: &'s str) -> impl Iterator<Item = Sighting<'a, State>> + 's {
+        let is_it = move |state: &State| matches!(&state.subject, Subject::Probe { name } if name == probe);
+        self.states_of(FindingCode::ProbeBlind).iter().copied().filter(move |sighting| is_it(sighting.of))
     }
 
     /// Since when a probe is known to look; `None` if that is not known or it does not.

@@ -3,7 +3,7 @@
 //! score = prior + Σ over groups (the strongest clue × subject factor × freshness), in decibans. A cause is scored at every place
 //! that its roles allow, and competes with the best of them.
 
-use kulprit_model::{Attributes, Side, attribute};
+use kulprit_model::{Attributes, Side, Status, attribute};
 
 use crate::{
     catalogue::{CAUSES, Cause, Clue, Look, Scope},
@@ -256,9 +256,7 @@ fn is_affected<'a>(stage: &Stage<'a>, cause: &Cause, other: &Scene<'a>, thing: O
                 return Some(true);
             }
         } else if let Look::Present(code, _) | Look::Happened(code, _) = &clue.look {
-            let is_absent = other
-                .states()
-                .any(|sighting| sighting.of.code == *code && sighting.status() == kulprit_model::Status::Absent);
+            let is_absent = other.states_of(*code).iter().any(|sighting| sighting.status() == Status::Absent);
             if is_absent || matches!(clue.look, Look::Happened(..)) && other.was_watched_at_onset(code.spec().probe) {
                 is_well = Some(false);
             }

@@ -20,6 +20,9 @@ use crate::{
 /// How much a finding of a node counts that is one of several on which the VM could be.
 const POSSIBLE: f64 = 0.6;
 
+/// Of the nodes on which a VM could be, so many are looked at.
+const MAX_POSSIBLE: usize = 32;
+
 /// Every place of one symptom.
 pub(crate) struct Stage<'a> {
     pub(crate) snapshot: &'a Snapshot,
@@ -206,6 +209,9 @@ fn possible<'a>(snapshot: &'a Snapshot, names: Option<Vec<&'a str>>) -> Vec<Host
     let mut names = names.unwrap_or_default();
     names.sort_unstable();
     names.dedup();
+    // Those whose host was looked at come first where there are too many.
+    names.sort_by_key(|name| snapshot.node(name).is_none());
+    names.truncate(MAX_POSSIBLE);
     let factor = if names.len() == 1 { 1.0 } else { POSSIBLE };
     names.into_iter().map(|name| Host::new(snapshot, name, factor)).collect()
 }

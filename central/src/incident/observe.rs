@@ -84,11 +84,17 @@ fn observation(snapshot: &Snapshot, attribution: &Attribution) -> Option<Observa
     let whom = whom(&attribution.symptom.subject);
     let node = snapshot.nodes.iter().find(|node| node.name == whom.node);
     let vm = node.and_then(|node| node.vms.iter().find(|vm| vm.uid == whom.uid));
+    let of_cluster = snapshot.cluster_vm(&whom.uid).filter(|_| !whom.uid.is_empty());
+    let (namespace, name) = match (of_cluster, vm) {
+        (Some(vm), _) => (vm.namespace.clone(), vm.name.clone()),
+        (None, Some(vm)) => (vm.namespace.clone().unwrap_or_default(), vm.name.clone()),
+        (None, None) => (String::new(), String::new()),
+    };
     Some(Observation {
         node: place.node().to_owned(),
         key: Key { cause: cause.to_owned(), place: place.to_string() },
-        namespace: vm.and_then(|vm| vm.namespace.clone()).unwrap_or_default(),
-        name: vm.map(|vm| vm.name.clone()).unwrap_or_default(),
+        namespace,
+        name,
         symptom: attribution.symptom.id.as_str().to_owned(),
         since_wall_usec: attribution.symptom.since_wall_usec,
         probability: first.probability,

@@ -56,12 +56,12 @@ fn verdict_subject(snapshot: &Snapshot, subject: &SymptomSubject) -> v1::Verdict
         SymptomSubject::Node { node } => v1::VerdictSubject { node: node.clone(), ..v1::VerdictSubject::default() },
         SymptomSubject::Vm { node, uid } => {
             let vm = snapshot.nodes.iter().find(|view| view.name == *node).and_then(|view| find_vm(view, uid));
-            v1::VerdictSubject {
-                uid: uid.clone(),
-                namespace: vm.and_then(|vm| vm.namespace.clone()).unwrap_or_default(),
-                name: vm.map(|vm| vm.name.clone()).unwrap_or_default(),
-                node: node.clone(),
-            }
+            let (namespace, name) = match (snapshot.cluster_vm(uid), vm) {
+                (Some(vm), _) => (vm.namespace.clone(), vm.name.clone()),
+                (None, Some(vm)) => (vm.namespace.clone().unwrap_or_default(), vm.name.clone()),
+                (None, None) => (String::new(), String::new()),
+            };
+            v1::VerdictSubject { uid: uid.clone(), namespace, name, node: node.clone() }
         }
     }
 }

@@ -97,12 +97,15 @@ impl<'a> Clocks<'a> {
             .or_else(|| self.paused())
     }
 
-    /// What the objects show of migrations. Asked after the host's own word on a VM that stopped or paused.
-    pub(super) fn of_migrations(&self) -> Option<Found> {
-        self.stuck_migrating()
-            .or_else(|| self.evacuation_blocked())
-            .or_else(|| self.too_many_migrations())
-            .or_else(|| self.migration_failed())
+    /// What the objects show of a migration that is under way or wanted. Asked after the host's own word on a VM that stopped or
+    /// paused.
+    pub(super) fn of_this_migration(&self) -> Option<Found> {
+        self.stuck_migrating().or_else(|| self.evacuation_blocked())
+    }
+
+    /// What the objects show of migrations that are over. Asked after the host's word on a VM that is hung now.
+    pub(super) fn of_past_migrations(&self) -> Option<Found> {
+        self.too_many_migrations().or_else(|| self.failed(self.life.migration.as_ref()?))
     }
 
     /// The symptom of a migration that was named. `None`: it progresses or has succeeded.
@@ -289,10 +292,6 @@ impl<'a> Clocks<'a> {
         Some(of_migration(SymptomId::StuckMigrating, onset, text, migration))
     }
 
-    fn migration_failed(&self) -> Option<Found> {
-        self.failed(self.life.migration.as_ref()?)
-    }
-
     fn failed(&self, migration: &MigrationLife) -> Option<Found> {
         let is_failed = migration.outcome == Some(false)
             || migration.outcome.is_none()
@@ -453,16 +452,19 @@ impl<'a> Clocks<'a> {
     }
 }
 
-/// Whether the VM's objects were seen and show it running, ready and left alone: nothing is wrong as far as Kubernetes knows.
+/// Whether the VM's objects were seen and show a normal life: running, ready and left alone, or off because it is to be off.
 pub(crate) fn is_shown_well(vm: &ClusterVm) -> bool {
     let life = &vm.life;
-    let is_running = life.printable_status.as_deref() == Some("Running") || life.phase.as_deref() == Some("Running");
+    let (status, phase) = (life.printable_status.as_deref(), life.phase.as_deref());
+    let is_running = matches!(status, Some("Running" | "Migrating")) || phase == Some("Running");
+    let is_off = life.wants_to_run != Some(true) && (status == Some("Stopped") || phase == Some("Succeeded"));
     let has_complaint = vm.findings.iter().any(|of| {
         matches!(&of.finding, Finding::State(state)
             if state.code == FindingCode::VmiPausedBy && state.status == Status::Present
                 && state.attributes.get(REASON) != Some("PausedByUser"))
     });
-    is_running && life.not_ready_reason.is_none() && life.not_synchronized.is_none() && !has_complaint
+    let is_ready = life.not_ready_reason.is_none() || life.paused_reason.as_deref() == Some("PausedByUser");
+    is_off || is_running && is_ready && life.not_synchronized.is_none() && !has_complaint
 }
 
 fn earliest<const N: usize>(times: [Option<i64>; N]) -> Option<i64> {

@@ -133,8 +133,9 @@ fn of_cluster_vm(snapshot: &Snapshot, vm: &ClusterVm, migration: Option<&str>, i
     clocks
         .most_telling()
         .or_else(|| if is_up { stopped_or_paused() } else { None })
-        .or_else(|| clocks.of_migrations())
+        .or_else(|| clocks.of_this_migration())
         .or_else(|| if is_up { hung() } else { None })
+        .or_else(|| clocks.of_past_migrations())
         .or_else(|| clocks.unresponsive())
         .map(symptom)
 }

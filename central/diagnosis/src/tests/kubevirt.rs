@@ -14,7 +14,7 @@ fn check(world: &World, unnamed: SymptomId, named: SymptomId) {
     let (not_asked, asked) = (of(world, false), of(world, true));
     assert_eq!((not_asked.id, asked.id), (unnamed, named), "{} / {}", not_asked.text, asked.text);
     let shown = world.symptoms().into_iter().find(|symptom| symptom.subject == vm_subject()).map(|symptom| symptom.id);
-    let want = Some(unnamed).filter(|id| *id != SymptomId::Unspecified);
+    let want = Some(unnamed).filter(|id| *id != Unspecified);
     assert_eq!(shown, want);
 }
 

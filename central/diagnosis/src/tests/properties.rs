@@ -1,12 +1,13 @@
 //! What holds for every snapshot, sensible or not.
 
+use kulprit_cluster::{ClusterFinding, Life};
 use kulprit_model::{
-    Attributes, FindingCode, Moment, Occurrence, State, Status, Subject,
+    Attributes, Finding, FindingCode, Moment, Occurrence, Side, State, Status, Subject,
     catalogue::{CATALOGUE, Kind},
 };
 use proptest::{prelude::*, sample::select};
 
-use crate::{Attribution, Snapshot, Symptom, SymptomId, attribute, causes_markdown, symptoms, testing::*};
+use crate::{Attribution, Snapshot, Symptom, SymptomId, attribute, causes_markdown, symptom_of, symptoms, testing::*};
 
 fn codes(kind: Kind) -> Vec<FindingCode> {
     CATALOGUE.iter().filter(|spec| spec.kind == kind).map(|spec| spec.code).collect()
@@ -86,6 +87,7 @@ prop_compose! {
         is_healthy_base in any::<bool>(),
         is_reporting in prop::bool::weighted(0.9),
         has_qemu in any::<bool>(),
+        cluster in prop::option::of(any_cluster()),
         (domain_state, reason, since) in (-1_i32..9, -1_i32..16, any_time()),
     ) -> Snapshot {
         let mut world = World::well().domain(domain_state, reason, 0);
@@ -104,13 +106,58 @@ prop_compose! {
         if !has_qemu {
             vm.last_qemu = vm.qemu.take();
         }
-        world.snapshot
+        match cluster {
+            Some(cluster) => in_cluster(world, cluster),
+            None => world.snapshot,
+        }
     }
+}
+
+/// A life of the VM in Kubernetes, and what its objects say: (which life, for how long, findings with their sides and nodes).
+type AnyCluster = (usize, i64, Vec<ClusterFinding>, bool);
+
+fn any_finding() -> impl Strategy<Value = ClusterFinding> {
+    let finding = prop_oneof![any_state().prop_map(Finding::State), any_occurrence().prop_map(Finding::Occurrence)];
+    let side = select(vec![None, Some(Side::Hosting), Some(Side::Source), Some(Side::Target), Some(Side::Cluster)]);
+    let node = select(vec![None, Some("n1"), Some("n2"), Some("n9")]);
+    (finding, side, node).prop_map(|(finding, side, node)| ClusterFinding {
+        side,
+        node: node.map(ToOwned::to_owned),
+        finding,
+    })
+}
+
+fn any_cluster() -> impl Strategy<Value = AnyCluster> {
+    let secs = prop_oneof![0_i64..10_000, Just(i64::MIN / 4_000_000), Just(i64::MAX / 4_000_000)];
+    (0_usize..6, secs, prop::collection::vec(any_finding(), 0..8), any::<bool>())
+}
+
+fn in_cluster(world: World, (life, secs, findings, has_host): AnyCluster) -> Snapshot {
+    let world = world.in_kubernetes();
+    let mut world = match life {
+        0 => world,
+        1 => world.starting("Scheduling", secs),
+        2 => world.migrating("Running", secs),
+        3 => world.migrating("Failed", secs),
+        4 => world.life(|life| life.vmi_deleted_usec = Some(ago(secs).wall_usec)),
+        _ => world.life(|life| *life = Life::default()),
+    };
+    let vm = world.cluster_vm();
+    vm.findings = findings;
+    if !has_host {
+        vm.hosting = None;
+        vm.source = None;
+        vm.target = None;
+    }
+    world.snapshot
 }
 
 /// Every symptom that the snapshot shows, and each one that it could have shown for the VM.
 fn questions(snapshot: &Snapshot) -> Vec<Symptom> {
     let mut all = symptoms(snapshot);
+    for migration in [None, Some("db-0-mig-1")] {
+        all.push(symptom_of(snapshot, UID, migration, true));
+    }
     for id in [
         SymptomId::StuckStopping,
         SymptomId::PausedUnexpectedly,
@@ -144,7 +191,7 @@ fn check_shape(answer: &Attribution) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn every_answer_is_whole_and_nothing_panics(snapshot in any_snapshot()) {
@@ -165,6 +212,9 @@ proptest! {
         node.states.sort_by_cached_key(|_| next());
         node.occurrences.sort_by_cached_key(|_| next());
         node.vms.reverse();
+        if let Some(vm) = shuffled.cluster_vms.first_mut() {
+            vm.findings.reverse();
+        }
         let sorted = symptoms(&snapshot);
         prop_assert_eq!(&sorted, &symptoms(&shuffled));
         for symptom in questions(&snapshot) {
