@@ -66,7 +66,8 @@ pub fn judge(subject: &Subject, samples: &[Sample]) -> Vec<Verdict> {
             format!("{secs} s after its start the migration copies nothing"),
         ));
     }
-    if let Some(is_dirtying) = is_dirtying(running) {
+    let is_dirtying = is_dirtying(running);
+    if let Some(is_dirtying) = is_dirtying {
         verdicts.push(state(FindingCode::MigrationDirtying, is_dirtying, in_words(last)));
     }
     let is_moving = moved.is_none_or(|bytes| bytes > 0) && last.job.processed_bytes.is_some_and(|bytes| bytes > 0);
@@ -83,7 +84,7 @@ pub fn judge(subject: &Subject, samples: &[Sample]) -> Vec<Verdict> {
     if let Some(is_progressing) = is_progressing(running) {
         verdicts.push(state(
             FindingCode::MigrationProgressing,
-            is_progressing && is_still != Some(true),
+            is_progressing && is_still != Some(true) && is_dirtying != Some(true),
             in_words(last),
         ));
     }

@@ -101,7 +101,7 @@ pub fn read_virsh(
     let at = asked.at();
     let vm = vm_of_domain(domain);
     let subject = Subject::vm(vm.as_str());
-    let uri = format!("launcher/{vm}");
+    let uri = uri_of(&vm, out);
     let command = command.trim_end_matches(".txt");
     out.looked.insert("domain");
     let needs_monitor =
@@ -168,6 +168,14 @@ pub fn read_virsh(
             out,
         );
     }
+}
+
+/// The daemon is its launcher's, named by the VMI's UID where a launcher was seen that tells it; as the captured tree names it.
+fn uri_of(vm: &str, out: &Gathered) -> String {
+    let (namespace, name) = vm.split_once('/').map_or((None, vm), |(namespace, name)| (Some(namespace), name));
+    let is_of = |launcher: &&LauncherSeen| launcher.name == name && namespace.is_none_or(|it| it == launcher.namespace);
+    let uid = out.launchers.iter().find(is_of).map(|launcher| launcher.vmi_uid.as_str());
+    format!("launcher/{}", uid.unwrap_or(vm))
 }
 
 /// `list` is of a daemon: no domain's state is told by its silence.

@@ -89,6 +89,12 @@ impl Readers {
         }
     }
 
+    /// The table of signatures.
+    #[must_use]
+    pub const fn signatures(&self) -> &Signatures {
+        &self.signatures
+    }
+
     /// Adds a sample of a VM's migration.
     pub(crate) fn add_sample(&mut self, vm: &str, at: Moment, job: JobInfo, source: &'static str) {
         let samples = self.samples.entry(vm.to_owned()).or_default();
@@ -249,6 +255,10 @@ impl Reading<'_> {
         match self.signatures.peel(&Text { speaker, reason: None, text: &line.text }) {
             Peeled::Healthy => {}
             Peeled::Nothing => self.keep(at, line),
+            // KubeVirt reports each step of normal life at level info, "Domain does not exist" before a start for one: there
+            // only texts that are known to mean something do.
+            Peeled::Said(attributes) if is_chatter(speaker, line) && attributes.get(attribute::SIGNATURE).is_none() => {
+            }
             Peeled::Said(attributes) => {
                 let attributes = self.place(attributes, line);
                 let attributes = if is_dated { attributes } else { attributes.with(attribute::UNDATED, true) };
@@ -378,6 +388,11 @@ impl Reading<'_> {
             LogSource::Command(name) => name.clone(),
         }
     }
+}
+
+fn is_chatter(speaker: Speaker, line: &Line<'_>) -> bool {
+    let is_kubevirt = matches!(speaker, Speaker::Launcher | Speaker::Handler | Speaker::Controller | Speaker::Libvirt);
+    is_kubevirt && line.priority.is_some_and(|priority| priority >= 5)
 }
 
 /// `namespace/name` of the VMI that a line of KubeVirt is about.

@@ -34,6 +34,8 @@ const LEFT_OUT: &[&str] = &[
     "uid",
     "thread",
     "logger",
+    "controller",
+    "reconciler",
 ];
 /// Longest value of another pair that is kept.
 const MAX_VALUE_BYTES: usize = 300;

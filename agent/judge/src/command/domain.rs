@@ -68,7 +68,7 @@ pub fn judge_daemon(at: Moment, uri: &str, vm: &Subject, call: Call<'_>, needs_m
     use FindingCode::{DomainControlOccupied, LibvirtUnreachable, LibvirtUnresponsive};
     let daemon = || Subject::Libvirt { uri: uri.to_owned() };
     let failed = |code, failure: &str, text: &str| {
-        let facts = Attributes::new().with(attribute::FAILURE, failure);
+        let facts = Attributes::new().with(attribute::FAILURE, failure).with_some(attribute::VMI, vm.vm_uid());
         present(code, daemon(), at, SOURCE, facts, format!("virsh: {text}"))
     };
     match call {

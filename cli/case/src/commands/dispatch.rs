@@ -25,6 +25,11 @@ const SILENT: &[&str] = &[
     "env",
     "nproc",
 ];
+/// Names that have a reader of their own.
+const KNOWN: &[&str] = &[
+    "df", "mount", "mounts", "findmnt", "lsmod", "modules", "ss", "ping", "ip", "nft", "iptables", "sysctl", "lsblk", "multipath",
+    "drbdadm", "dmsetup", "crictl", "timedatectl", "chronyc", "healthz", "dev",
+];
 /// Outputs whose error lines are read too: they tell of a mount or a daemon that does not answer.
 const WITH_ERRORS: &[&str] = &["df", "mount", "crictl", "virsh", "multipath", "rbd", "drbdadm", "iscsiadm", "nvme"];
 
@@ -60,6 +65,14 @@ fn read_section(called: &str, is_typed: bool, body: &str, asked: Asked<'_>, read
         if let Some(verdicts) = by_name(asked.at(), &words, body, out) {
             out.verdicts.extend(verdicts);
             settle_kubelet(out);
+            if WITH_ERRORS.iter().any(|name| has(name)) {
+                read_errors(called, body, asked, readers, out);
+            }
+            return;
+        }
+        // Known, and nothing that its reader knows: an error of a line or two, mostly that the program is not there.
+        let is_known = KNOWN.iter().any(|name| has(name));
+        if is_known && (command::parse_failure(body).is_some() || body.lines().count() <= 3) {
             if WITH_ERRORS.iter().any(|name| has(name)) {
                 read_errors(called, body, asked, readers, out);
             }
