@@ -2,20 +2,25 @@
 //!
 //! [`KernelLog`] takes one line after the other and gives occurrences. It remembers two things for a few lines: the facts the
 //! kernel prints before it reports an OOM kill, and a hung task whose process is named only in the lines that follow. What the
-//! lines look like stands in one table (`rules.rs`). An ordinary line costs one pass of a multi-literal search.
+//! lines look like stands in one table (`rules.rs`, `storage_rules.rs`, `node_rules.rs`). An ordinary line costs one pass of a
+//! multi-literal search.
 
+mod node_rules;
 mod rules;
+mod storage_rules;
 
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use kulprit_model::subject::SubjectType;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
 use regex::bytes::{Captures, Regex, RegexBuilder};
 
 use crate::verdict::OccurrenceVerdict;
-use rules::{Meaning, RULES, Rule};
+use rules::{Meaning, Rule};
 
 /// Facts of an OOM kill belong to the kills of the next 10 s: with `memory.oom.group` many follow one report.
 const OOM_FACTS_USEC: i64 = 10_000_000;
 /// The groups that become attributes.
-const GROUPS: [&str; 7] = [
+const GROUPS: [&str; 9] = [
     attribute::PID,
     attribute::TID,
     attribute::COMM,
@@ -23,6 +28,8 @@ const GROUPS: [&str; 7] = [
     attribute::MEMCG,
     attribute::BLOCKED_SECS,
     attribute::SIGNAL,
+    attribute::SERVER,
+    attribute::OBJECT,
 ];
 const SOURCE: &str = "kmsg";
 
@@ -43,8 +50,8 @@ pub type FindOwner<'a> = &'a dyn Fn(u32, Moment) -> Option<TaskOwner>;
 /// Reads the log.
 #[derive(Debug)]
 pub struct KernelLog {
-    needles: Regex,
-    patterns: Vec<Regex>,
+    needles: AhoCorasick,
+    rows: Vec<(&'static Rule, Regex)>,
     oom_facts: Option<(Moment, Option<String>, String)>,
     hung_task: Option<OccurrenceVerdict>,
 }
@@ -64,12 +71,13 @@ impl KernelLog {
     /// Compiles the table.
     #[must_use]
     pub fn new() -> Self {
-        let mut needles: Vec<String> = RULES.iter().map(|rule| regex::escape(rule.needle)).collect();
-        needles.sort();
-        needles.dedup();
+        let needles = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(rules::all().map(|rule| rule.needle))
+            .expect("the table is far below the search's limits");
         Self {
-            needles: compile(&needles.join("|")),
-            patterns: RULES.iter().map(|rule| compile(rule.pattern)).collect(),
+            needles,
+            rows: rules::all().map(|rule| (rule, compile(rule.pattern))).collect(),
             oom_facts: None,
             hung_task: None,
         }
@@ -84,13 +92,18 @@ impl KernelLog {
 
     /// Takes the next line of the log, without its end, and adds what it says to `out`.
     pub fn read_line(&mut self, at: Moment, line: &str, find_owner: FindOwner<'_>, out: &mut Vec<OccurrenceVerdict>) {
-        if !self.needles.is_match(line.as_bytes()) {
+        let mut candidates: Vec<usize> =
+            self.needles.find_overlapping_iter(line).map(|found| found.pattern().as_usize()).collect();
+        if candidates.is_empty() {
             return;
         }
-        let matches = |(rule, pattern): (&'static Rule, &Regex)| {
-            line.contains(rule.needle).then(|| pattern.captures(line.as_bytes()).map(|groups| (rule, groups))).flatten()
+        candidates.sort_unstable();
+        candidates.dedup();
+        let matches = |index: usize| {
+            let (rule, pattern) = &self.rows[index];
+            pattern.captures(line.as_bytes()).map(|groups| (*rule, groups))
         };
-        let Some((rule, groups)) = RULES.iter().zip(&self.patterns).find_map(matches) else { return };
+        let Some((rule, groups)) = candidates.into_iter().find_map(matches) else { return };
         match rule.meaning {
             Meaning::Harmless => {}
             Meaning::OomFacts => {
@@ -146,7 +159,7 @@ impl KernelLog {
             }
         }
         evidence.push(Evidence::new(SOURCE, at, line));
-        let (subject, attributes) = place(attributes, at, find_owner);
+        let (subject, attributes) = place(code, attributes, at, find_owner);
         OccurrenceVerdict { code, subject, at, count: 1, attributes, evidence }
     }
 
@@ -157,13 +170,17 @@ impl KernelLog {
         };
         let Some(mut verdict) = self.hung_task.take_if(is_same) else { return };
         let attributes = verdict.attributes.with_some(attribute::PID, text_of(groups, attribute::PID));
-        (verdict.subject, verdict.attributes) = place(attributes, verdict.at, find_owner);
+        (verdict.subject, verdict.attributes) = place(verdict.code, attributes, verdict.at, find_owner);
         out.push(verdict);
     }
 }
 
 /// The subject that the attributes name, and the attributes with the process's pid where only a thread was named.
-fn place(attributes: Attributes, at: Moment, find_owner: FindOwner<'_>) -> (Subject, Attributes) {
+fn place(code: FindingCode, attributes: Attributes, at: Moment, find_owner: FindOwner<'_>) -> (Subject, Attributes) {
+    let subject_type = code.spec().subject;
+    if subject_type == SubjectType::Node {
+        return (Subject::Node, attributes);
+    }
     if let Some(name) = attributes.get(attribute::DEVICE_NAME) {
         return (Subject::Device { name: name.to_owned() }, attributes);
     }
@@ -175,10 +192,12 @@ fn place(attributes: Attributes, at: Moment, find_owner: FindOwner<'_>) -> (Subj
         Some(owner) => {
             let subject = match owner.vm_uid {
                 Some(uid) => Subject::Vm { uid },
+                None if subject_type == SubjectType::NodeOrVm => Subject::Node,
                 None => Subject::Process { pid: owner.pid, start_ticks: owner.start_ticks },
             };
             (subject, attributes.with(attribute::PID, owner.pid))
         }
+        None if subject_type == SubjectType::NodeOrVm => (Subject::Node, attributes),
         None => (Subject::Process { pid, start_ticks: 0 }, attributes),
     }
 }
@@ -200,7 +219,7 @@ pub fn machine_of_cgroup(path: &str) -> Option<String> {
 
 /// The forms of lines that are findings: code, which kernels write it, an example. For the generated docs.
 pub fn known_lines() -> impl Iterator<Item = (FindingCode, &'static str, &'static str)> {
-    RULES.iter().filter_map(|rule| match rule.meaning {
+    rules::all().filter_map(|rule| match rule.meaning {
         Meaning::Finding(code) => Some((code, rule.source, rule.example)),
         Meaning::OomFacts | Meaning::HungTaskFacts | Meaning::Harmless => None,
     })
@@ -209,7 +228,7 @@ pub fn known_lines() -> impl Iterator<Item = (FindingCode, &'static str, &'stati
 /// Whether it stays true for the rest of the boot, so that it counts however long ago it was logged.
 #[must_use]
 pub fn is_lasting(code: FindingCode) -> bool {
-    code == FindingCode::KvmDisabledByFirmware
+    matches!(code, FindingCode::KvmDisabledByFirmware | FindingCode::KvmNotSupported)
 }
 
 /// Lines were overwritten before they could be read.

@@ -4,7 +4,8 @@
 //! kernel's. Named groups become attributes of that name (`pid`, `tid`, `comm`, `device_name`, `memcg`, `blocked_secs`,
 //! `path`). `needle` is a fixed part of every line the pattern matches: lines without any needle are dropped before a
 //! pattern is tried. `example` is a line the rule was written for, and a test. Lines that healthy systems print are rows too,
-//! as [`Meaning::Harmless`], and stand before the rows they would match.
+//! as [`Meaning::Harmless`], and stand before the rows they would match. The rows of `storage_rules` and `node_rules` follow
+//! these.
 
 use kulprit_model::{FindingCode, attribute};
 
@@ -22,6 +23,7 @@ pub(super) enum Meaning {
 }
 
 /// One row.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
     pub(super) meaning: Meaning,
     /// A fixed text in every such line.
@@ -46,15 +48,24 @@ use FindingCode::{
 };
 use Meaning::{Finding, Harmless, HungTaskFacts, OomFacts};
 
-macro_rules! rules {
+macro_rules! rows {
     ($($meaning:expr, $needle:literal, $pattern:literal, $tells:expr, $source:literal, $example:literal;)*) => {
-        &[$(Rule {
+        &[$($crate::kernel_log::rules::Rule {
             meaning: $meaning, needle: $needle, pattern: $pattern, tells: &$tells, source: $source, example: $example,
         },)*]
     };
 }
 
-pub(super) const RULES: &[Rule] = rules! {
+pub(super) use rows;
+
+const TABLES: [&[Rule]; 3] = [ROWS, super::storage_rules::ROWS, super::node_rules::ROWS];
+
+/// All rows, in the order in which they are tried.
+pub(super) fn all() -> impl Iterator<Item = &'static Rule> {
+    TABLES.into_iter().flatten()
+}
+
+const ROWS: &[Rule] = rows! {
     // Out of memory. The facts come first, the kill after them; older kernels announce a kill that may then hit a child.
     OomFacts, "oom-kill:constraint=",
         r"^oom-kill:constraint=\w+,.*?(?:,oom_memcg=(?P<memcg>.*?))?,(?:global_oom,)?task_memcg=.*,task=.*,pid=(?P<pid>\d+),uid=\d+$", [],
@@ -153,9 +164,9 @@ pub(super) const RULES: &[Rule] = rules! {
         "fs/ext4/page-io.c ext4_end_bio",
         "EXT4-fs warning (device loop0): ext4_end_bio:343: I/O error 10 writing to inode 12 starting block 33281)";
     Finding(FilesystemError), "EXT",
-        r"^EXT[234]-fs \((?P<device_name>[^\s):]+)\): (?:Remounting filesystem read-only|previous I/O error to superblock|I/O error while writing superblock|failed to convert unwritten extents|Delayed block allocation failed)", [],
+        r"^EXT[234]-fs \((?P<device_name>[^\s):]+)\): (?:previous I/O error to superblock|I/O error while writing superblock|failed to convert unwritten extents|Delayed block allocation failed)", [],
         "fs/ext4/super.c ext4_handle_error",
-        "EXT4-fs (loop0): Remounting filesystem read-only";
+        "EXT4-fs (loop0): previous I/O error to superblock detected";
     Finding(FilesystemError), "Aborting journal on device ",
         r"^Aborting journal on device (?P<device_name>\S+?)(?:-\d+)?\.", [],
         "fs/jbd2/journal.c jbd2_journal_abort",
@@ -172,10 +183,6 @@ pub(super) const RULES: &[Rule] = rules! {
         r"^BTRFS:? (?:error|critical|emergency|alert) \(device (?P<device_name>[^\s):]+)(?: state \S+)?\)", [],
         "fs/btrfs/messages.c",
         "BTRFS error (device sda state EA): bdev /dev/sda errs: wr 1, rd 0, flush 0, corrupt 0, gen 0";
-    Finding(FilesystemError), "BTRFS",
-        r"^BTRFS info \(device (?P<device_name>[^\s):]+)(?: state \S+)?\): forced readonly", [],
-        "fs/btrfs/super.c",
-        "BTRFS info (device sda state E): forced readonly";
     Finding(FilesystemError), "F2FS-fs (",
         r"^F2FS-fs \((?P<device_name>[^\s)]+)\): (?:Stopped filesystem|access invalid blkaddr|inconsistent node)", [],
         "fs/f2fs/super.c",

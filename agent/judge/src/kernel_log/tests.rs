@@ -1,5 +1,7 @@
 //! Every row of the table on its own example, reports of several lines, look-alikes, and bytes no kernel writes.
 
+use std::cell::RefCell;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -20,12 +22,18 @@ fn second(n: i64) -> Moment {
 }
 
 fn read(lines: &[&str]) -> Vec<OccurrenceVerdict> {
-    let mut log = KernelLog::new();
-    let mut out = Vec::new();
-    for line in lines {
-        log.read_line(second(1), line, &owner, &mut out);
+    thread_local! {
+        static LOG: RefCell<KernelLog> = RefCell::new(KernelLog::new());
     }
-    log.flush(&mut out);
+    let mut out = Vec::new();
+    LOG.with_borrow_mut(|log| {
+        log.oom_facts = None;
+        log.hung_task = None;
+        for line in lines {
+            log.read_line(second(1), line, &owner, &mut out);
+        }
+        log.flush(&mut out);
+    });
     out
 }
 
@@ -49,11 +57,14 @@ fn check(lines: &[&str], want: &[Want<'_>]) {
 #[test]
 fn every_row_means_its_own_example_and_has_its_needle() {
     let log = KernelLog::new();
-    for (index, rule) in RULES.iter().enumerate() {
+    for (index, rule) in rules::all().enumerate() {
         assert!(rule.example.contains(rule.needle), "{}", rule.example);
-        assert!(log.needles.is_match(rule.example.as_bytes()), "{}", rule.example);
-        let first = log.patterns.iter().position(|pattern| pattern.is_match(rule.example.as_bytes()));
-        assert_eq!(first, Some(index), "{} is taken by {:?}", rule.example, first.map(|row| RULES[row].pattern));
+        assert!(log.needles.is_match(rule.example), "{}", rule.example);
+        let takes = |(row, pattern): &(&Rule, Regex)| {
+            rule.example.contains(row.needle) && pattern.is_match(rule.example.as_bytes())
+        };
+        let first = log.rows.iter().position(takes);
+        assert_eq!(first, Some(index), "{} is taken by {:?}", rule.example, first.map(|row| log.rows[row].0.pattern));
         assert!(rule.pattern.starts_with('^') && !rule.source.is_empty(), "{}", rule.pattern);
     }
 }
@@ -61,7 +72,7 @@ fn every_row_means_its_own_example_and_has_its_needle() {
 #[test]
 fn every_finding_of_the_probe_has_a_row_or_is_made_by_the_reader() {
     for spec in kulprit_model::catalogue::CATALOGUE.iter().filter(|spec| spec.probe == "kernel-log") {
-        let has_row = RULES.iter().any(|rule| rule.meaning == Meaning::Finding(spec.code));
+        let has_row = rules::all().any(|rule| rule.meaning == Meaning::Finding(spec.code));
         assert!(has_row || spec.code == FindingCode::KernelLogLost, "{}", spec.code);
     }
 }
@@ -229,7 +240,7 @@ fn disks_are_named_and_a_full_one_told_from_a_broken_one() {
     check(
         &["EXT4-fs (loop0): Remounting filesystem read-only", "Aborting journal on device nvme0n1p2-8."],
         &[
-            (FindingCode::FilesystemError, "device/loop0", &[("device_name", "loop0")]),
+            (FindingCode::FilesystemRemountedReadOnly, "device/loop0", &[("device_name", "loop0")]),
             (FindingCode::FilesystemError, "device/nvme0n1p2", &[("device_name", "nvme0n1p2")]),
         ],
     );
@@ -248,7 +259,6 @@ fn what_healthy_systems_print_is_no_finding() {
         "SGI XFS with ACLs, security attributes, no debug enabled",
         "blk_update_request: I/O error, dev fd0, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 0",
         "x86/cpu: SGX disabled by BIOS.",
-        "kvm_intel: VMX not supported by CPU 0",
         "kvm [4711]: vcpu0, guest rIP: 0xfff unhandled rdmsr: 0x122 data 0x0",
         "kvm-pvm: loaded (native=1 pcid=1 pge_off=1 emul_batch=1024 emul_ibpb=0)",
         "kvm: Nested Virtualization enabled",
@@ -260,6 +270,131 @@ fn what_healthy_systems_print_is_no_finding() {
         "Memory failure: 0x1234: recovery action for free buddy page: Recovered",
     ];
     for line in lines {
+        check(&[line], &[]);
+    }
+}
+
+#[test]
+fn a_lost_backend_is_named_with_its_server_and_is_the_nodes() {
+    let lost = FindingCode::StorageConnectionLost;
+    let back = FindingCode::StorageConnectionBack;
+    for (line, code, attributes) in [
+        (
+            "nfs: server nas.example not responding, timed out",
+            lost,
+            [("backend", "nfs"), ("server", "nas.example")].as_slice(),
+        ),
+        ("nfs: server nas.example OK", back, &[("backend", "nfs"), ("server", "nas.example")]),
+        (
+            "libceph: mon2 (2)[fd00::8]:3300 socket closed (con state OPEN)",
+            lost,
+            &[("backend", "ceph"), ("server", "[fd00::8]:3300")],
+        ),
+        (
+            "libceph: osd7 10.0.0.8:6801 socket closed (con state OPEN)",
+            lost,
+            &[("backend", "ceph"), ("server", "10.0.0.8:6801")],
+        ),
+        ("rbd: rbd0: write at objno 1 0~512 result -108", lost, &[("backend", "ceph"), ("device_name", "rbd0")]),
+        (" session12: session recovery timed out after 120 secs", lost, &[("backend", "iscsi"), ("server", "12")]),
+        ("device-mapper: multipath: Failing path 65:16.", lost, &[("backend", "multipath"), ("server", "65:16")]),
+        (
+            "device-mapper: multipath: 254:1: Reinstating path 65:16.",
+            back,
+            &[("backend", "multipath"), ("server", "65:16")],
+        ),
+        ("drbd pvc-1 node-b: PingAck did not arrive in time.", lost, &[("backend", "drbd"), ("server", "pvc-1")]),
+        (
+            "drbd pvc-1/0 drbd1001: Auto-promote failed: State change was refused by peer node (-10)",
+            lost,
+            &[("backend", "drbd"), ("server", "pvc-1")],
+        ),
+    ] {
+        let found = read(&[line]);
+        assert_eq!(found.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), [code], "{line}");
+        assert_eq!(found[0].subject, Subject::Node, "{line}");
+        for (key, value) in attributes {
+            assert_eq!(found[0].attributes.get(key), Some(*value), "{key} of {line}");
+        }
+    }
+}
+
+#[test]
+fn denials_name_whom_and_what_and_only_enforced_ones_count() {
+    check(
+        &[
+            "audit: type=1400 audit(1735079251.599:81009): avc:  denied  { open read } for  pid=13094 comm=\"qemu-kvm\" path=\"/dev/null\" dev=\"tmpfs\" ino=3 tclass=chr_file permissive=0",
+        ],
+        &[(
+            FindingCode::SecurityDenied,
+            &format!("vm/{VM}"),
+            &[("comm", "qemu-kvm"), ("object", "/dev/null"), ("pid", "13094"), ("what", "selinux")],
+        )],
+    );
+    check(
+        &[
+            "audit: type=1400 audit(1.2:3): avc:  denied  { open } for  pid=13094 comm=\"qemu-kvm\" path=\"/dev/null\" permissive=1",
+        ],
+        &[],
+    );
+    check(
+        &[
+            "audit: type=1326 audit(1.2:3): auid=1 uid=107 gid=107 ses=1 pid=5 comm=\"passt\" exe=\"/usr/bin/passt\" sig=0 arch=c000003e syscall=435",
+        ],
+        &[],
+    );
+    check(
+        &[
+            "audit: type=1400 audit(1.2:3): apparmor=\"ALLOWED\" operation=\"open\" profile=\"a\" name=\"/a\" pid=5 comm=\"x\"",
+        ],
+        &[],
+    );
+}
+
+#[test]
+fn faults_of_the_node_are_the_nodes_or_the_vms() {
+    check(
+        &["watchdog: BUG: soft lockup - CPU#3 stuck for 23s! [CPU 0/KVM:3893]"],
+        &[(FindingCode::KernelStalled, "node", &[("comm", "CPU 0/KVM"), ("tid", "3893")])],
+    );
+    check(
+        &["kvm [13094]: vcpu0 VM-entry failed: 0x80000021", "kvm [5]: vcpu0 VM-entry failed: 0x80000021"],
+        &[
+            (FindingCode::KvmGuestFault, &format!("vm/{VM}"), &[("pid", "13094")]),
+            (FindingCode::KvmGuestFault, "node", &[("pid", "5")]),
+        ],
+    );
+    check(
+        &["cgroup: fork rejected by pids controller in /kubepods/burstable/podx/y"],
+        &[(FindingCode::ForkRejected, "node", &[("memcg", "/kubepods/burstable/podx/y")])],
+    );
+    check(
+        &["i40e 0000:3b:00.1 ens5f1: NIC Link is Down"],
+        &[(FindingCode::NetworkLinkDown, "device/ens5f1", &[("device_name", "ens5f1")])],
+    );
+    check(
+        &["device-mapper: thin: 253:2: reached low water mark for data device: sending event."],
+        &[(FindingCode::ThinPoolFull, "device/253:2", &[("device_name", "253:2")])],
+    );
+}
+
+#[test]
+fn look_alikes_of_the_node_are_no_finding() {
+    for line in [
+        "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_Ha#0_Chan#1_DIMM#0",
+        "{1}[Hardware Error]: event severity: corrected",
+        "sd 3:0:0:1: [sdb] tag#7 Sense Key : Hardware Error [current]",
+        "ata3: SATA link down (SStatus 0 SControl 300)",
+        "ata1: SATA link up 6.0 Gbps (SStatus 133 SControl 300)",
+        "veth1a2b3c4d: link is down",
+        "IPv6: ADDRCONF(NETDEV_CHANGE): veth1a2b3c4d: link becomes ready",
+        "e1000e 0000:00:19.0 eth0: NIC Link is Up 1000 Mbps Full Duplex",
+        "libceph: mon0 (1)10.0.0.8:6789 session lost by a program that wrote this".strip_prefix("libceph: ").unwrap(),
+        "drbd pvc-1 n2: conn( Connected -> Disconnecting )",
+        "nvme nvme0: 4/0/0 default/read/poll queues",
+        "app: Kernel panic - not syncing",
+        "systemd[1]: Linux version 6.1",
+    ] {
         check(&[line], &[]);
     }
 }
@@ -288,11 +423,12 @@ proptest! {
 
     #[test]
     fn no_damaged_example_makes_it_panic(
-        row in 0..RULES.len(), cut in 0_usize..200, junk in ".{0,10}", other in 0..RULES.len(),
+        row in 0..rules::all().count(), cut in 0_usize..200, junk in ".{0,10}", other in 0..rules::all().count(),
     ) {
-        let example = RULES[row].example;
+        let example_of = |row: usize| rules::all().nth(row).map_or("", |rule| rule.example);
+        let example = example_of(row);
         let cut = example.floor_char_boundary(cut);
         let damaged = format!("{}{junk}{}", &example[..cut], &example[cut..]);
-        read(&[RULES[other].example, &damaged, &example[cut..], RULES[other].example]);
+        read(&[example_of(other), &damaged, &example[cut..], example_of(other)]);
     }
 }
