@@ -112,6 +112,19 @@ impl<'a> Identity<'a> {
         if is_volume || is_image { Mention::Named } else { Mention::Nothing }
     }
 
+    /// The pod of it that a finding names, if it names one that is known.
+    pub(crate) fn pod_of(&self, attributes: &Attributes) -> Option<&'a PodRef> {
+        let of_uid = attributes.get(POD_UID).and_then(|uid| {
+            self.pods.iter().find(|pod| pod.uid.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(uid)))
+        });
+        let of_name = || {
+            let name = attributes.get(POD)?;
+            let name = name.split_once('/').map_or(name, |(_, name)| name);
+            self.pods.iter().find(|pod| pod.name == name)
+        };
+        of_uid.or_else(of_name)
+    }
+
     /// Whether a path of the node (a mount point) is in a folder of one of its pods or volumes.
     pub(crate) fn is_path(&self, path: &str) -> bool {
         self.pods.iter().filter_map(|pod| pod.uid.as_deref()).any(|uid| is_long(uid) && path.contains(uid))

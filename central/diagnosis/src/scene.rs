@@ -11,6 +11,7 @@ use kulprit_model::{
 
 pub(crate) use crate::nearness::{Nearness, SAME_MOMENT_USEC};
 use crate::{
+    identity::Identity,
     nearness::Who,
     snapshot::{NodeView, Settings, Snapshot, VmView},
     symptom::{Symptom, SymptomId, SymptomSubject, kubevirt::is_shown_well},
@@ -222,9 +223,12 @@ impl<'a> Scene<'a> {
         if self.is_union() {
             return true;
         }
-        let is_node = of.node.as_deref().is_none_or(|node| node == self.node_name);
-        let told = of.side.or_else(|| of.finding.attributes().get(SIDE)?.parse().ok());
-        let is_exact_node = of.node.is_some() && is_node;
+        let attributes = of.finding.attributes();
+        let pod = self.cluster_vm.and_then(|vm| Identity::of_cluster_vm(vm).pod_of(attributes));
+        let node = of.node.as_deref().or_else(|| pod?.node.as_deref());
+        let is_node = node.is_none_or(|node| node == self.node_name);
+        let told = of.side.or_else(|| attributes.get(SIDE)?.parse().ok()).or_else(|| pod.map(|pod| pod.side));
+        let is_exact_node = node.is_some() && is_node;
         let is_side = match told {
             None | Some(Side::Path | Side::Shared | Side::Cluster) => true,
             Some(Side::Hosting | Side::Source) => self.side != Side::Target || is_exact_node,

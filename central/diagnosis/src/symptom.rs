@@ -5,6 +5,7 @@
 //! none: nothing is known of it.
 
 pub(crate) mod kubevirt;
+mod migration;
 mod rules;
 
 pub use rules::{symptom_of, symptoms};

@@ -5,7 +5,7 @@
 //! suspect clock on, and where its objects have no times, from the state alone: nobody asks about a VM that merely passes through.
 //! Source: `printableStatus` and phases of KubeVirt's `pkg/virt-controller/watch`.
 
-use kulprit_cluster::{ClusterVm, Life, MigrationLife};
+use kulprit_cluster::{ClusterVm, Life};
 use kulprit_model::{Finding, FindingCode, Status, attribute::REASON};
 
 use super::SymptomId;
@@ -15,19 +15,10 @@ use crate::{
 };
 
 /// From here on a VM that is named counts as stuck in a phase that is normal for moments only.
-const SUSPECT_USEC: i64 = 30_000_000;
+pub(super) const SUSPECT_USEC: i64 = 30_000_000;
 
 /// KubeVirt's default of `terminationGracePeriodSeconds`.
 const GRACE_SECS: i64 = 30;
-
-/// So many migrations in 24 h are too many.
-const MANY_MIGRATIONS: u32 = 12;
-
-/// KubeVirt keeps the newest five finished migrations of a VM: whoever asks about a VM with that many may have had any number.
-const KEPT_MIGRATIONS: u32 = 5;
-
-/// A failed migration is news for so long.
-const FAILED_IS_NEWS_USEC: i64 = 24 * 3_600 * 1_000_000;
 
 /// A running VM whose node is not ready is only taken for unresponsive after this: kubelets miss a heartbeat now and then.
 const NODE_LOST_USEC: i64 = 60_000_000;
@@ -74,12 +65,12 @@ pub(super) struct Found {
 
 /// One VM in the light of its clocks.
 pub(super) struct Clocks<'a> {
-    vm: &'a ClusterVm,
-    life: &'a Life,
+    pub(super) vm: &'a ClusterVm,
+    pub(super) life: &'a Life,
     snapshot: &'a Snapshot,
-    settings: &'a Settings,
-    now_usec: i64,
-    is_named: bool,
+    pub(super) settings: &'a Settings,
+    pub(super) now_usec: i64,
+    pub(super) is_named: bool,
 }
 
 impl<'a> Clocks<'a> {
@@ -95,29 +86,6 @@ impl<'a> Clocks<'a> {
             .or_else(|| self.stuck_starting())
             .or_else(|| self.ended())
             .or_else(|| self.paused())
-    }
-
-    /// What the objects show of a migration that is under way or wanted. Asked after the host's own word on a VM that stopped or
-    /// paused.
-    pub(super) fn of_this_migration(&self) -> Option<Found> {
-        self.stuck_migrating().or_else(|| self.evacuation_blocked())
-    }
-
-    /// What the objects show of migrations that are over. Asked after the host's word on a VM that is hung now.
-    pub(super) fn of_past_migrations(&self) -> Option<Found> {
-        self.too_many_migrations().or_else(|| self.failed(self.life.migration.as_ref()?))
-    }
-
-    /// The symptom of a migration that was named. `None`: it progresses or has succeeded.
-    pub(super) fn of_named_migration(&self, name: &str) -> Option<Found> {
-        let Some(migration) = &self.life.migration else {
-            return Some(found(SymptomId::StuckMigrating, None, format!("nothing is known of the migration {name}")));
-        };
-        if migration.outcome.is_none() && migration.phase.is_none() && migration.failure_reason.is_none() {
-            let since = migration.created_usec;
-            return Some(found(SymptomId::StuckMigrating, since, format!("no phase of the migration {name} is known")));
-        }
-        self.failed(migration).or_else(|| self.stuck_migrating())
     }
 
     /// Stopped or deleted, and not gone.
@@ -250,90 +218,6 @@ impl<'a> Clocks<'a> {
         }
     }
 
-    fn stuck_migrating(&self) -> Option<Found> {
-        let migration = self.life.migration.as_ref()?;
-        if migration.outcome.is_some() {
-            return None;
-        }
-        let phase = migration.phase.as_deref()?;
-        let created = earliest([migration.created_usec, migration.phase_since_usec]);
-        let since = match phase {
-            "Succeeded" | "Failed" => return None,
-            "Running" => {
-                let since = migration.started_usec.or(migration.phase_since_usec);
-                let has_stalled =
-                    [FindingCode::MigrationNoBytes, FindingCode::MigrationDirtying, FindingCode::MigrationPeerSilent];
-                let stalled = has_stalled.into_iter().find_map(|code| self.present_since(code));
-                let progresses = self.present_since(FindingCode::MigrationProgressing).is_some();
-                let age = since.map(|since| self.now_usec.saturating_sub(since));
-                // Nobody who lets a migration take minutes calls it stuck; without a look at its job only long ones are.
-                let is_long = age.map_or(self.is_named, |age| {
-                    let limit = if self.is_named { SUSPECT_USEC } else { 10 * SUSPECT_USEC };
-                    age >= limit
-                });
-                if stalled.is_none() && (progresses || !is_long) {
-                    return None;
-                }
-                since
-            }
-            // Everything before: the clock runs from the request, and each phase starts it anew.
-            _ => {
-                let since = migration.phase_since_usec.or(migration.created_usec);
-                let is_asked_long_ago = created
-                    .is_some_and(|created| self.is_named && self.now_usec.saturating_sub(created) >= SUSPECT_USEC);
-                if !is_asked_long_ago && !self.is_beyond(since, self.settings.migration_phase_usec) {
-                    return None;
-                }
-                since
-            }
-        };
-        let onset = earliest([created, since]);
-        let text = format!("{} is {phase}{}", migration_name(migration), self.for_so_long(since));
-        Some(of_migration(SymptomId::StuckMigrating, onset, text, migration))
-    }
-
-    fn failed(&self, migration: &MigrationLife) -> Option<Found> {
-        let is_failed = migration.outcome == Some(false)
-            || migration.outcome.is_none()
-                && (migration.phase.as_deref() == Some("Failed") || migration.failure_reason.is_some());
-        let ended = migration.ended_usec.or(migration.phase_since_usec);
-        let is_news = ended.is_none_or(|ended| self.now_usec.saturating_sub(ended) <= FAILED_IS_NEWS_USEC);
-        (is_failed && is_news).then(|| {
-            let why = migration.failure_reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-            let text = format!("{} failed{}{why}", migration_name(migration), self.ago(ended));
-            of_migration(SymptomId::MigrationFailed, ended, text, migration)
-        })
-    }
-
-    fn too_many_migrations(&self) -> Option<Found> {
-        let (n_succeeded, n_failed) = self.life.n_migrations_24h;
-        let n = n_succeeded.saturating_add(n_failed);
-        let is_many = n >= MANY_MIGRATIONS
-            || self.present_since(FindingCode::MigrationsMany).is_some()
-            || self.is_named && n >= KEPT_MIGRATIONS;
-        is_many.then(|| {
-            let text = format!("{n} migrations in 24 h are known: {n_succeeded} succeeded, {n_failed} failed");
-            found(SymptomId::ExcessiveMigrations, None, text)
-        })
-    }
-
-    fn evacuation_blocked(&self) -> Option<Found> {
-        let (node, since) = match &self.life.evacuation {
-            Some((node, since)) => (node.as_str(), *since),
-            None => ("its node", self.present_since(FindingCode::EvictionPending)?),
-        };
-        let has_left = self.vm.hosting.as_deref().is_some_and(|hosting| node != "its node" && hosting != node);
-        let migration = self.life.migration.as_ref();
-        let is_new = self.is_migrating() && !self.is_beyond(since, self.settings.pending_usec);
-        if has_left || is_new || !self.is_beyond(since, self.settings.scheduling_usec) {
-            return None;
-        }
-        let text = format!("it is to leave {node}{}, and is still there", self.for_so_long(since));
-        let name =
-            migration.filter(|migration| migration.outcome != Some(true)).map(|migration| migration.name.clone());
-        Some(Found { id: SymptomId::EvacuationBlocked, since_usec: since, text, migration: name })
-    }
-
     /// What the objects show of a VM that is shown running and is not well. Asked last.
     pub(super) fn unresponsive(&self) -> Option<Found> {
         let life = self.life;
@@ -379,7 +263,7 @@ impl<'a> Clocks<'a> {
 
     /// Since when a state of the VM is present, by its objects or by a look of any node: `Some(None)` where that is not known.
     #[expect(clippy::option_option, reason = "present since an unknown time is not the same as not present")]
-    fn present_since(&self, code: FindingCode) -> Option<Option<i64>> {
+    pub(super) fn present_since(&self, code: FindingCode) -> Option<Option<i64>> {
         let of_objects = self.vm.findings.iter().filter_map(|of| match &of.finding {
             Finding::State(state) => Some(state),
             Finding::Occurrence(_) => None,
@@ -408,7 +292,7 @@ impl<'a> Clocks<'a> {
         self.life.phase.as_deref().is_some_and(|phase| phases.contains(&phase))
     }
 
-    fn is_migrating(&self) -> bool {
+    pub(super) fn is_migrating(&self) -> bool {
         self.life.migration.as_ref().is_some_and(|migration| {
             migration.outcome.is_none() && !matches!(migration.phase.as_deref(), Some("Succeeded" | "Failed"))
         })
@@ -432,7 +316,7 @@ impl<'a> Clocks<'a> {
     }
 
     /// Whether a phase has lasted for its clock; from its mere state where no time is known and the VM is named.
-    fn is_beyond(&self, since: Option<i64>, limit_usec: i64) -> bool {
+    pub(super) fn is_beyond(&self, since: Option<i64>, limit_usec: i64) -> bool {
         let limit = if self.is_named { limit_usec.min(SUSPECT_USEC) } else { limit_usec };
         since.map_or(self.is_named, |since| self.now_usec.saturating_sub(since) >= limit)
     }
@@ -443,11 +327,11 @@ impl<'a> Clocks<'a> {
         self.is_beyond(asked, grace_usec.saturating_add(self.settings.stop_margin_usec))
     }
 
-    fn ago(&self, at: Option<i64>) -> String {
+    pub(super) fn ago(&self, at: Option<i64>) -> String {
         at.map(|at| format!(" {} ago", words::duration(self.now_usec.saturating_sub(at)))).unwrap_or_default()
     }
 
-    fn for_so_long(&self, since: Option<i64>) -> String {
+    pub(super) fn for_so_long(&self, since: Option<i64>) -> String {
         since.map(|since| format!(" for {}", words::duration(self.now_usec.saturating_sub(since)))).unwrap_or_default()
     }
 }
@@ -467,18 +351,10 @@ pub(crate) fn is_shown_well(vm: &ClusterVm) -> bool {
     is_off || is_running && is_ready && life.not_synchronized.is_none() && !has_complaint
 }
 
-fn earliest<const N: usize>(times: [Option<i64>; N]) -> Option<i64> {
+pub(super) fn earliest<const N: usize>(times: [Option<i64>; N]) -> Option<i64> {
     times.into_iter().flatten().min()
 }
 
-fn migration_name(migration: &MigrationLife) -> String {
-    if migration.name.is_empty() { "the migration".to_owned() } else { format!("the migration {}", migration.name) }
-}
-
-const fn found(id: SymptomId, since_usec: Option<i64>, text: String) -> Found {
+pub(super) const fn found(id: SymptomId, since_usec: Option<i64>, text: String) -> Found {
     Found { id, since_usec, text, migration: None }
-}
-
-fn of_migration(id: SymptomId, since_usec: Option<i64>, text: String, migration: &MigrationLife) -> Found {
-    Found { id, since_usec, text, migration: Some(migration.name.clone()) }
 }

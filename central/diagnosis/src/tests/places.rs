@@ -68,6 +68,10 @@ fn an_event_of_one_side_is_no_evidence_at_the_other() {
     let event = said(actor::QEMU, operation::LOAD_STATE, class::INCOMPATIBLE);
     let answer = failed().vm_said(Some(Side::Target), Some("n2"), 65, event.clone()).why();
     assert_eq!(answer.causes[0].role, "target", "{}", table(&answer));
+    // A log of no known node is of the node of its pod.
+    let of_pod = event.clone().with(POD, "prod/virt-launcher-db-0-fghij");
+    let answer = failed().vm_said(None, None, 65, of_pod).why();
+    assert_eq!((answer.causes[0].role, answer.causes[0].node.as_deref()), ("target", Some("n2")), "{}", table(&answer));
     // The source's log may speak of the target.
     let told = event.with(SIDE, "target").with(VMI, "prod/db-0");
     let answer = failed().node_said("n1", 65, told).why();
