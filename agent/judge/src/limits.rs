@@ -4,7 +4,7 @@
 //! count from 90 %. A lower bound (what was counted in some processes only) can prove that a limit is reached, never that it is
 //! not.
 
-use kulprit_host::cgroup::PidsCgroup;
+use kulprit_host::cgroup::{MemoryCgroup, MemoryLimit, PidsCgroup};
 use kulprit_host::hugepages::HugepagePool;
 use kulprit_host::limits::{Limit, ProcessLimits, Usage};
 use kulprit_host::memory::ProcessMemory;
@@ -59,19 +59,20 @@ fn judge_hugepages(look: &NodeLimitsLook) -> StateVerdict {
         Err(error) => return unknown(code, &Subject::Node, error.as_str()),
     };
     let whole = || pools.iter().filter(|pool| pool.numa_node.is_none());
-    // A page that is promised is free only in name.
+    // A page that is promised is free only in name; with a tenth left hardly any VM of that size starts.
     let n_left = |pool: &HugepagePool| pool.n_free.saturating_sub(pool.n_reserved.unwrap_or(0));
-    let Some(pool) = whole().find(|pool| pool.n_total > 0 && n_left(pool) == 0) else {
+    let Some(pool) = whole().find(|pool| n_left(pool).saturating_mul(10) < pool.n_total) else {
         let shown: Vec<String> =
             whole().map(|pool| format!("{} kB: {} of {} left", pool.size_kib, n_left(pool), pool.n_total)).collect();
         return absent(code, &Subject::Node, look.at, SYSFS, format!("hugepages of {}", shown.join(", ")));
     };
     let facts = Attributes::new()
         .with(attribute::WHAT, format!("{} kB", pool.size_kib))
-        .with(attribute::MEASURED, pool.n_total)
+        .with(attribute::MEASURED, pool.n_total.saturating_sub(n_left(pool)))
         .with(attribute::LIMIT, pool.n_total);
     let text = format!(
-        "all {} hugepages of {} kB are taken (free {}, of these promised {})",
+        "{} of {} hugepages of {} kB are left (free {}, of these promised {})",
+        n_left(pool),
         pool.n_total,
         pool.size_kib,
         pool.n_free,
@@ -218,6 +219,24 @@ fn judge_launcher_limits(look: &LauncherLimitsLook<'_>) -> StateVerdict {
             absent(code, look.subject, look.at, CGROUP, text)
         }
     }
+}
+
+/// `MemcgOomKill`, as often as the memory cgroup at `path` has counted since it was made.
+///
+/// Who was killed the counter does not say: of a small guest it is virt-launcher, not QEMU.
+#[must_use]
+pub fn judge_memory_cgroup(subject: &Subject, at: Moment, path: &str, memory: &MemoryCgroup) -> Option<Verdict> {
+    let kills = memory.oom_kill_total.filter(|kills| *kills > 0)?;
+    let limit = match memory.limit {
+        Some(MemoryLimit::Bytes(bytes)) => Some(bytes),
+        Some(MemoryLimit::Unlimited) | None => None,
+    };
+    let facts = Attributes::new()
+        .with(attribute::MEMCG, path)
+        .with_some(attribute::MEASURED, memory.current_bytes)
+        .with_some(attribute::LIMIT, limit);
+    let text = format!("{path}: oom_kill counts {kills} processes killed at the memory limit");
+    Some(counted(FindingCode::MemcgOomKill, subject, at, kills, CGROUP, facts, text))
 }
 
 /// A limit of 0 is none that could be used.

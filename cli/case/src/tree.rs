@@ -53,7 +53,9 @@ impl Tree<'_> {
             let path = self.shown(error.path());
             let because = match &error {
                 ReadError::NotFound { .. } => format!("`{}` was not recorded", path.display()),
-                ReadError::Unsupported { .. } => format!("`{}` says nothing: the kernel does not offer it", path.display()),
+                ReadError::Unsupported { .. } => {
+                    format!("`{}` says nothing: the kernel does not offer it", path.display())
+                }
                 ReadError::Denied { .. }
                 | ReadError::Io { .. }
                 | ReadError::TooLarge { .. }

@@ -146,3 +146,20 @@ fn refused_forks_are_told_as_often_as_they_were_counted() {
     assert_eq!((occurrence.code, occurrence.count), (FindingCode::ForkRejected, 7));
     assert_eq!(occurrence.attributes.get(attribute::UNDATED), Some("true"));
 }
+
+#[test]
+fn kills_of_a_memory_limit_are_told_as_often_as_they_were_counted() {
+    let subject = Subject::vm("u");
+    let memory = |oom_kill_total| MemoryCgroup { oom_kill_total, ..MemoryCgroup::default() };
+    for kills in [None, Some(0)] {
+        assert_eq!(judge_memory_cgroup(&subject, Moment::default(), "pod", &memory(kills)), None);
+    }
+    let Some(Verdict::Occurrence(kill)) = judge_memory_cgroup(&subject, Moment::default(), "pod", &memory(Some(2)))
+    else {
+        panic!("told")
+    };
+    assert_eq!(
+        (kill.code, kill.count, kill.attributes.get(attribute::MEMCG)),
+        (FindingCode::MemcgOomKill, 2, Some("pod"))
+    );
+}

@@ -98,8 +98,9 @@ pub(super) fn read_processes(tree: &mut Tree<'_>) -> Processes {
     for process in &captured.processes {
         let is_qemu = is_qemu_name(&process.comm) || is_qemu_name(process.program());
         let is_libvirt = is_libvirt_daemon(&process.comm);
-        let launcher = identities.by_pid.get(&process.pid);
-        if !is_qemu && !is_libvirt && launcher.is_none() {
+        // Its arguments tell whose it is; its name, that it is there at all.
+        let is_launcher = process.comm.starts_with("virt-launcher") || identities.by_pid.contains_key(&process.pid);
+        if !is_qemu && !is_libvirt && !is_launcher {
             continue;
         }
         let command_line = (is_qemu && !process.args.is_empty()).then(|| parse_command_line(&process.args));
@@ -108,6 +109,9 @@ pub(super) fn read_processes(tree: &mut Tree<'_>) -> Processes {
         }
         let uid = uid_of(process, command_line.as_ref(), &identities, &parents);
         let Some(uid) = uid else {
+            if is_launcher {
+                continue;
+            }
             if is_qemu {
                 processes.strays.push(QemuProcess { process: process.clone(), command_line });
             } else if pod_of(&process.cgroups).is_none() {
@@ -119,18 +123,22 @@ pub(super) fn read_processes(tree: &mut Tree<'_>) -> Processes {
         let pod_of_it = pod_of(&process.cgroups).map(|pod| pod.pod_uid);
         family.pod_uid = family.pod_uid.take().or(pod_of_it);
         let process = process.clone();
-        match launcher {
-            _ if is_qemu => family.qemus.push(QemuProcess { process, command_line }),
-            Some(args) if args.is_monitor => family.monitor = newest(family.monitor.take(), process),
-            Some(_) => family.launcher = newest(family.launcher.take(), process),
-            None => family.libvirt = newest(family.libvirt.take(), process),
+        let is_monitor = match identities.by_pid.get(&process.pid) {
+            Some(args) => args.is_monitor,
+            None => process.comm.starts_with("virt-launcher-"),
+        };
+        match () {
+            () if is_qemu => family.qemus.push(QemuProcess { process, command_line }),
+            () if is_libvirt => family.libvirt = newest(family.libvirt.take(), process),
+            () if is_monitor => family.monitor = newest(family.monitor.take(), process),
+            () => family.launcher = newest(family.launcher.take(), process),
         }
     }
     for (uid, family) in &mut processes.families {
         let by_record = || identities.by_pod.iter().find(|(_, of)| *of == uid).map(|(pod, _)| pod.clone());
         family.pod_uid = family.pod_uid.take().or_else(by_record);
-        let first = family.monitor.as_ref().or(family.launcher.as_ref());
-        let args = first.and_then(|process| Some((process.pid, identities.by_pid.get(&process.pid)?)));
+        let first = family.monitor.iter().chain(&family.launcher);
+        let args = first.filter_map(|process| Some((process.pid, identities.by_pid.get(&process.pid)?))).next();
         tree.gathered.launchers.extend(args.map(|(pid, args)| LauncherSeen {
             pid,
             namespace: args.namespace.clone(),
@@ -157,11 +165,13 @@ fn identify(tree: &mut Tree<'_>, processes: &[CapturedProcess]) -> Identities {
     for error in &errors {
         tree.problem(error);
     }
-    for record in records {
+    for record in records.into_iter().filter(|record| is_uuid(&record.vmi_uid)) {
         identities.add(&record.namespace, &record.name, &record.vmi_uid, record.pod_uid);
     }
     for process in processes {
-        let Some(args) = parse_launcher_args(&process.args) else { continue };
+        // Half a command line may hold half a UID.
+        let args = parse_launcher_args(&process.args).filter(|args| is_uuid(&args.vmi_uid));
+        let Some(args) = args else { continue };
         let pod_uid = pod_of(&process.cgroups).map(|pod| pod.pod_uid);
         identities.add(&args.namespace, &args.name, &args.vmi_uid, pod_uid);
         identities.by_pid.insert(process.pid, args);
@@ -198,6 +208,12 @@ fn uid_of(
     let by_pod = || identities.by_pod.get(&pod_of(&process.cgroups)?.pod_uid).cloned();
     let by_domain = || identities.by_domain.get(command_line?.name.as_ref()?).cloned().flatten();
     by_pod().or_else(by_domain)
+}
+
+fn is_uuid(text: &str) -> bool {
+    let is_part = |part: &str, length| part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts: Vec<&str> = text.split('-').collect();
+    parts.len() == 5 && parts.iter().zip([8, 4, 4, 4, 12]).all(|(part, length)| is_part(part, length))
 }
 
 /// libvirt starts QEMUs that run no machine, to learn what they can.

@@ -9,7 +9,7 @@ use kulprit_host::cpu::{read_proc_stat, read_task_count};
 use kulprit_host::hardware::{read_edac, read_iommu_group_count, read_pci_devices, read_storage_paths, read_vfio_ids};
 use kulprit_host::hugepages::read_hugepages;
 use kulprit_host::kubelet_files::{KUBELET_ROOT, parse_kubelet_args, read_cpu_manager_policies};
-use kulprit_host::kvm::{KvmModule, NodeKind, is_kvm_registered, parse_cpu_flags, read_kvm_modules, read_kvm_node};
+use kulprit_host::kvm::{KvmModule, NodeKind, parse_cpu_flags, parse_misc_has_kvm, read_kvm_modules, read_kvm_node};
 use kulprit_host::limits::{Usage, read_aio_usage, read_conntrack_usage, read_file_usage, read_number};
 use kulprit_host::memory::read_meminfo;
 use kulprit_host::mount::{DeviceNumber, Mount, parse_mountinfo};
@@ -48,7 +48,7 @@ pub(super) fn read_boot(tree: &mut Tree<'_>) {
 pub(super) fn read(tree: &mut Tree<'_>, processes: &Processes) {
     read_pressures(tree);
     read_limits(tree, processes);
-    read_kvm(tree);
+    read_kvm(tree, processes);
     read_hardware(tree);
     read_filesystems(tree);
     read_network(tree, processes);
@@ -140,8 +140,13 @@ fn read_kubepods(tree: &Tree<'_>, processes: &Processes) -> Vec<(String, PidsCgr
     found
 }
 
-fn read_kvm(tree: &mut Tree<'_>) {
-    let is_registered = tree.reading_of(is_kvm_registered);
+fn read_kvm(tree: &mut Tree<'_>, processes: &Processes) {
+    // A guest that runs on KVM proves the driver, whatever is left of a list.
+    let has_guest = processes.families.values().flat_map(|family| &family.qemus).chain(&processes.strays).any(|qemu| {
+        let (threads, _) = read_captured_threads(tree.root, qemu.process.pid);
+        threads.iter().any(|row| row.thread.comm.starts_with("CPU ") && row.thread.comm.ends_with("/KVM"))
+    });
+    let is_registered = if has_guest { Ok(true) } else { tree.reading_of(read_misc) };
     let mut modules = tree.reading_of(read_kvm_modules);
     if let Ok(text) = tree.root.read_text("proc/modules") {
         let loaded = text.lines().filter_map(|line| line.split_ascii_whitespace().next());
@@ -185,6 +190,24 @@ fn read_kvm(tree: &mut Tree<'_>) {
     }
     verdicts.extend(hardware::judge_cpu(tree.at, &look.cpu, &look.is_registered));
     tree.say(verdicts);
+}
+
+/// Whether `/proc/misc` has KVM. That it has not counts only of a whole list: lines of a number and a name, the last one ended.
+fn read_misc(root: &HostRoot) -> Result<bool, ReadError> {
+    let path = "proc/misc";
+    let text = root.read_text(path)?;
+    let is_row = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        fields.next().is_some_and(|number| number.parse::<u32>().is_ok()) && fields.next().is_some()
+    };
+    if !parse_misc_has_kvm(&text) && !(text.ends_with('\n') && text.lines().all(is_row)) {
+        return Err(ReadError::Malformed {
+            path: root.display_path(path),
+            line: text.lines().count(),
+            text: text.lines().last().unwrap_or_default().chars().take(120).collect(),
+        });
+    }
+    Ok(parse_misc_has_kvm(&text))
 }
 
 /// A list that may be started where it could not be read.
