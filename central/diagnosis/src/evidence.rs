@@ -70,7 +70,7 @@ pub(crate) fn hits<'a>(stage: &Stage<'a>, scene: &Scene<'a>, look: &Look, text: 
             stage.elsewhere(scene).filter_map(|other| strongest(hits(stage, other, look, text))).collect()
         }
         Look::WellElsewhere(look) => {
-            stage.elsewhere(scene).filter_map(|other| well(stage, other, look, text)).take(1).collect()
+            stage.elsewhere(scene).filter_map(|other| well(other, look, text)).take(1).collect()
         }
         Look::All(looks) => all(stage, scene, looks, text).into_iter().collect(),
     }
@@ -178,7 +178,7 @@ fn not_happened(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit>
 }
 
 /// Whether what `look` asks for is not so in a scene of another node, and was looked for there.
-fn well<'a>(stage: &Stage<'a>, scene: &Scene<'a>, look: &Look, text: &str) -> Option<Hit> {
+fn well(scene: &Scene<'_>, look: &Look, text: &str) -> Option<Hit> {
     match look {
         Look::Present(code, facts) => {
             if !present(scene, *code, facts).is_empty() {
@@ -202,7 +202,7 @@ fn well<'a>(stage: &Stage<'a>, scene: &Scene<'a>, look: &Look, text: &str) -> Op
             Some(Hit { factor, freshness: 1.0, seen: vec![seen], attributes: Attributes::new(), unit: None })
         }
         Look::Absent(code) => strongest(present(scene, *code, &[])),
-        Look::All(looks) => looks.iter().find_map(|look| well(stage, scene, look, text)),
+        Look::All(looks) => looks.iter().find_map(|look| well(scene, look, text)),
         Look::NotHappened(_) | Look::Vm(_) | Look::Elsewhere(_) | Look::WellElsewhere(_) => None,
     }
 }

@@ -117,7 +117,7 @@ impl<'a> Clocks<'a> {
             return Some(found(SymptomId::StuckStopping, life.printable_since_usec, text));
         }
         let is_left_behind = life.launcher_phase.as_deref() == Some("Terminating")
-            && !life.migration.as_ref().is_some_and(|migration| migration.outcome == Some(true));
+            && life.migration.as_ref().is_none_or(|migration| migration.outcome != Some(true));
         let since = life.launcher_since_usec;
         (is_left_behind && self.is_beyond_grace(since)).then(|| {
             let text = format!("its launcher pod was deleted{} and is still there", self.ago(since));
