@@ -80,6 +80,15 @@ pub const KUBELET_RESTARTED: Cause = Cause {
         Clue {
             group: "restart",
             strength: Strength::Proof,
+            look: Look::All(&[
+                Look::Happened(KubeletRestarted, &[]),
+                said(&[Fact::OneOf(SIGNATURE, &["unschedulable-kvm"])]),
+            ]),
+            text: "the kubelet was started anew, and no node offers KVM",
+        },
+        Clue {
+            group: "restart",
+            strength: Strength::Proof,
             look: Look::All(&[Look::Happened(KubeletRestarted, &[]), Look::Present(DevicesNotAllocatable, &[])]),
             text: "the kubelet was started anew, and the node offers none of KubeVirt's devices",
         },

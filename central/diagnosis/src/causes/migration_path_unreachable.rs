@@ -6,9 +6,9 @@
 use kulprit_model::{
     FindingCode::{
         MigrationDirtying, MigrationNoBytes, MigrationPeerSilent, MigrationProgressing, MigrationTargetFailed,
-        MtuMismatch, PacketFilterDrops,
+        MtuMismatch, NetworkUnreachable, PacketFilterDrops,
     },
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -32,6 +32,12 @@ pub const MIGRATION_PATH_UNREACHABLE: Cause = Cause {
             strength: Strength::Proof,
             look: Look::Present(MigrationPeerSilent, &[]),
             text: "connections to the other node get no answer",
+        },
+        Clue {
+            group: "ping",
+            strength: Strength::Good,
+            look: Look::Present(NetworkUnreachable, &[Fact::OneOf(WHAT, &["peer"])]),
+            text: "one node does not reach another",
         },
         Clue {
             group: "filter",

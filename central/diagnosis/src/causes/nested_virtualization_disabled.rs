@@ -4,7 +4,7 @@
 
 use kulprit_model::{
     FindingCode::{KvmDeviceMissing, KvmDisabledByFirmware, KvmNestedDisabled, KvmNotSupported, SoftwareEmulation},
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -48,13 +48,16 @@ pub const NESTED_VIRTUALIZATION_DISABLED: Cause = Cause {
         Clue {
             group: "support",
             strength: Strength::Good,
-            look: Look::Happened(KvmNotSupported, &[]),
+            look: Look::Happened(KvmNotSupported, &[Fact::Not(WHAT, &["cpu"])]),
             text: "the kernel says that the processor, as the node sees it, offers no virtualization",
         },
         Clue {
             group: "support",
             strength: Strength::Proof,
-            look: Look::All(&[Look::Happened(KvmNotSupported, &[]), Look::Present(KvmDeviceMissing, &[])]),
+            look: Look::All(&[
+                Look::Happened(KvmNotSupported, &[Fact::Not(WHAT, &["cpu"])]),
+                Look::Present(KvmDeviceMissing, &[]),
+            ]),
             text: "the node has no /dev/kvm because its processor, as it sees it, offers no virtualization",
         },
         Clue {

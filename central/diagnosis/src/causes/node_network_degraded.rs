@@ -41,8 +41,37 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
         Clue {
             group: "reach",
             strength: Strength::Proof,
+            look: Look::Present(NetworkUnreachable, &[Fact::Not(WHAT, &["peer"])]),
+            text: "the node does not reach a name server or the API server",
+        },
+        Clue {
+            group: "reach",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                Look::Present(NetworkUnreachable, &[]),
+                said(&[
+                    Fact::Not(
+                        OPERATION,
+                        &[
+                            operation::MIGRATE,
+                            operation::MIGRATE_PREPARE,
+                            operation::MIGRATE_FINISH,
+                            operation::CONNECT_PEER,
+                            operation::MONITOR,
+                            operation::SYNC_VMI,
+                            operation::RUN_GUEST_AGENT,
+                        ],
+                    ),
+                    Fact::OneOf(CLASS, &[class::TIMEOUT, class::UNREACHABLE, class::NAME]),
+                ]),
+            ]),
+            text: "the node does not reach a peer, and what it does over the network gets no answer",
+        },
+        Clue {
+            group: "reach",
+            strength: Strength::Some,
             look: Look::Present(NetworkUnreachable, &[]),
-            text: "the node does not reach a peer, a name server or the API server",
+            text: "the node does not reach a peer",
         },
         Clue {
             group: "link",

@@ -112,8 +112,12 @@ pub const QEMU_KILLED: Cause = Cause {
         Clue {
             group: "death",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(SIGNATURE, &["qemu-terminated-by-signal"])]),
-            text: "QEMU says that a signal from another process ended it",
+            look: Look::All(&[
+                said(&[Fact::OneOf(SIGNATURE, &["qemu-terminated-by-signal"])]),
+                Look::NotHappened(MemcgOomKill),
+                Look::NotHappened(NodeOomKill),
+            ]),
+            text: "QEMU says that a signal ended it, and the kernel log has no OOM kill",
         },
         Clue {
             group: "other-death",

@@ -248,6 +248,18 @@ fn networks() {
             &[Is(PacketFilterDrops, &[]), Is(MigrationProgressing, &[])],
         ),
         (
+            "NodeNetworkDegraded",
+            StuckStarting,
+            &[Is(NetworkUnreachable, &[(WHAT, "peer")]), Text(RUNTIME, PULL, TIMEOUT)],
+            &[Is(NetworkUnreachable, &[(WHAT, "peer")])],
+        ),
+        (
+            "MigrationPathUnreachable",
+            StuckMigrating,
+            &[Is(NetworkUnreachable, &[(WHAT, "peer")]), Is(MigrationNoBytes, &[])],
+            &[Is(NetworkUnreachable, &[(WHAT, "peer")]), Is(MigrationProgressing, &[])],
+        ),
+        (
             "MigrationPathMtuMismatch",
             StuckMigrating,
             &[Is(MtuMismatch, &[]), Is(MigrationNoBytes, &[])],
