@@ -1,1 +1,116 @@
+//! Each threshold from both sides, on numbers as recorded and made.
 
+use kulprit_model::Status::{self, Absent, Present};
+
+use super::*;
+
+const MIB: u64 = 1_048_576;
+
+/// Seconds, copied, rest (MiB), copy rate, dirty rate (MiB/s), round.
+type Row = (i64, u64, u64, f64, f64, u64);
+
+fn samples(rows: &[Row]) -> Vec<Sample> {
+    rows.iter()
+        .map(|(secs, processed, remaining, copy, dirty, round)| Sample {
+            at: Moment { wall_usec: secs * 1_000_000, boottime_usec: secs * 1_000_000 },
+            job: JobInfo {
+                migration_uid: Some("m".to_owned()),
+                elapsed_ms: u64::try_from(secs * 1000).ok(),
+                processed_bytes: Some(processed * MIB),
+                remaining_bytes: Some(remaining * MIB),
+                total_bytes: Some(256 * MIB),
+                copy_bytes_per_sec: Some(copy * 1_048_576.0),
+                dirty_bytes_per_sec: Some(dirty * 1_048_576.0),
+                iteration: Some(*round),
+                ..JobInfo::default()
+            },
+            source: "launcher",
+        })
+        .collect()
+}
+
+#[track_caller]
+fn check(rows: &[Row], code: FindingCode, want: Option<Status>) {
+    check_samples(&samples(rows), code, want);
+}
+
+#[track_caller]
+fn check_samples(samples: &[Sample], code: FindingCode, want: Option<Status>) {
+    let got = judge(&Subject::vm("v"), samples).into_iter().find_map(|verdict| match verdict {
+        Verdict::State(state) if state.code == code => Some(state.status),
+        _ => None,
+    });
+    assert_eq!(got, want, "{code}: {samples:?}");
+}
+
+#[test]
+fn a_rest_that_does_not_shrink_is_dirtying_though_the_copy_is_faster() {
+    use FindingCode::MigrationDirtying;
+    // As recorded, 16 s of a migration that never converged.
+    let recorded = [
+        (4, 138, 40, 50.0, 45.8, 3),
+        (8, 333, 54, 49.6, 48.9, 7),
+        (12, 534, 44, 50.0, 48.4, 11),
+        (16, 718, 59, 46.7, 39.8, 15),
+    ];
+    check(&recorded, MigrationDirtying, Some(Present));
+    check(&recorded, FindingCode::MigrationProgressing, Some(Absent));
+    // The rest shrinks by more than a tenth over two rounds.
+    check(&[(4, 138, 40, 50.0, 45.0, 3), (8, 333, 35, 50.0, 45.0, 7)], MigrationDirtying, Some(Absent));
+    // A guest that hardly writes.
+    check(&[(4, 138, 40, 50.0, 24.9, 3), (8, 333, 40, 50.0, 24.9, 7)], MigrationDirtying, Some(Absent));
+    check(&[(4, 138, 40, 50.0, 25.0, 3), (8, 333, 40, 50.0, 25.0, 7)], MigrationDirtying, Some(Present));
+    // The first round copies everything, whatever the guest does.
+    check(&[(4, 60, 196, 50.0, 80.0, 1)], MigrationDirtying, None);
+}
+
+#[test]
+fn a_single_look_needs_a_higher_dirty_rate() {
+    check(&[(16, 718, 40, 50.0, 39.9, 15)], FindingCode::MigrationDirtying, Some(Absent));
+    check(&[(16, 718, 40, 50.0, 40.0, 15)], FindingCode::MigrationDirtying, Some(Present));
+}
+
+#[test]
+fn nothing_copied_in_twenty_seconds_is_no_bytes() {
+    use FindingCode::MigrationNoBytes;
+    let only_elapsed = |elapsed_ms| Sample {
+        at: Moment::default(),
+        job: JobInfo {
+            job_type: Some("Unbounded".to_owned()),
+            operation: Some("Outgoing migration".to_owned()),
+            elapsed_ms: Some(elapsed_ms),
+            ..JobInfo::default()
+        },
+        source: "domjobinfo",
+    };
+    check_samples(&[only_elapsed(20_000)], MigrationNoBytes, Some(Present));
+    check_samples(&[only_elapsed(19_999)], MigrationNoBytes, None);
+    check(&[(4, 60, 196, 50.0, 0.0, 1), (24, 60, 196, 0.0, 0.0, 1)], MigrationNoBytes, Some(Present));
+    check(&[(4, 60, 196, 50.0, 0.0, 1), (24, 61, 195, 0.1, 0.0, 1)], MigrationNoBytes, Some(Absent));
+}
+
+#[test]
+fn below_sixteen_mebibytes_a_second_is_slow() {
+    check(&[(8, 60, 196, 15.9, 0.0, 1)], FindingCode::MigrationSlow, Some(Present));
+    check(&[(8, 60, 196, 16.0, 0.0, 1)], FindingCode::MigrationSlow, Some(Absent));
+    check(&[(2, 1, 255, 1.0, 0.0, 1)], FindingCode::MigrationSlow, None);
+}
+
+#[test]
+fn a_new_minimum_of_the_rest_is_progress_for_half_a_minute() {
+    use FindingCode::MigrationProgressing;
+    check(&[(4, 60, 196, 50.0, 0.0, 1), (8, 160, 96, 50.0, 0.0, 1)], MigrationProgressing, Some(Present));
+    let rows = [(4, 60, 196, 50.0, 0.0, 1), (8, 160, 96, 50.0, 0.0, 1), (38, 161, 96, 50.0, 0.0, 1)];
+    check(&rows, MigrationProgressing, Some(Absent));
+    check(&[(8, 160, 96, 50.0, 0.0, 1)], MigrationProgressing, None);
+}
+
+#[test]
+fn only_the_last_migration_is_judged() {
+    let mut two = samples(&[(4, 138, 40, 50.0, 45.8, 3), (8, 333, 54, 49.6, 48.9, 7), (12, 60, 196, 50.0, 0.0, 1)]);
+    two[2].job.migration_uid = Some("n".to_owned());
+    check_samples(&two, FindingCode::MigrationDirtying, None);
+    assert_eq!(judge(&Subject::vm("v"), &[]), []);
+    let ended = JobInfo { job_type: Some("Completed".to_owned()), ..JobInfo::default() };
+    assert_eq!(judge(&Subject::vm("v"), &[Sample { at: Moment::default(), job: ended, source: "domjobinfo" }]), []);
+}
