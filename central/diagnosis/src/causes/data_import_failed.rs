@@ -1,7 +1,7 @@
 //! `DataImportFailed`: the import, clone or upload that fills the VM's disk fails.
 //!
-//! Told by the DataVolume's phase and by the importer. A quota that forbids the importer is QuotaExceeded. As long as it
-//! makes progress it is only slow.
+//! Told by the DataVolume's phase and by the importer. A quota that forbids the importer is QuotaExceeded. As long as
+//! it makes progress it is only slow.
 
 use kulprit_model::{
     FindingCode::{DataVolumeFailing, DataVolumeProgressing},

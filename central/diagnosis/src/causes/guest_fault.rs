@@ -1,7 +1,8 @@
-//! `GuestFault`: the guest itself is at fault: its kernel panicked, its agent is gone, it hangs inside; the host is clean.
+//! `GuestFault`: the guest itself is at fault: its kernel panicked, its agent is gone, it hangs inside; the host is
+//! clean.
 //!
-//! Proof is the panic that the guest reported. An agent that is lost is only a hint unless QEMU, its monitor and its disks
-//! were looked at and are well. A vCPU that KVM cannot run is not the guest's fault.
+//! Proof is the panic that the guest reported. An agent that is lost is only a hint unless QEMU, its monitor and its
+//! disks were looked at and are well. A vCPU that KVM cannot run is not the guest's fault.
 
 use kulprit_model::{
     FindingCode::{

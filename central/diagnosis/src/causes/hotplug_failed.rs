@@ -1,7 +1,7 @@
 //! `HotplugFailed`: plugging something in or out left the domain and the VM's status apart.
 //!
-//! Told by libvirt's or QEMU's answer to the hot-plug, or by virt-handler. An EPERM that follows on a block device is the
-//! device cgroup; a volume that only waits for its attachment pod is a matter of that pod.
+//! Told by libvirt's or QEMU's answer to the hot-plug, or by virt-handler. An EPERM that follows on a block device is
+//! the device cgroup; a volume that only waits for its attachment pod is a matter of that pod.
 
 use kulprit_model::{
     attribute::{ACTOR, OPERATION},

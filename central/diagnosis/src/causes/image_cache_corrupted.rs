@@ -1,8 +1,8 @@
-//! `ImageCacheCorrupted`: the image is on the node, and damaged: a layer that is missing, a digest that does not match, a
-//! program that is empty.
+//! `ImageCacheCorrupted`: the image is on the node, and damaged: a layer that is missing, a digest that does not match,
+//! a program that is empty.
 //!
-//! The runtime says so while it unpacks or starts; the same image works elsewhere. If it fails the same way on every node,
-//! the image itself is wrong (another architecture, say).
+//! The runtime says so while it unpacks or starts; the same image works elsewhere. If it fails the same way on every
+//! node, the image itself is wrong (another architecture, say).
 
 use kulprit_model::{
     FindingCode::{FilesystemError, ImagePresentElsewhere},

@@ -1,7 +1,7 @@
 //! `ImageLockHeld`: another QEMU holds the write lock of the disk.
 //!
-//! QEMU says so itself. The other one is the old launcher that still lives, the other end of a migration, or a leftover of
-//! one; on storage without working locks a dead holder can seem to live.
+//! QEMU says so itself. The other one is the old launcher that still lives, the other end of a migration, or a leftover
+//! of one; on storage without working locks a dead holder can seem to live.
 
 use kulprit_model::{
     FindingCode::TwoQemus,

@@ -1,8 +1,8 @@
 //! `ImageNotFound`: the image does not exist under that name, or may not be pulled with these credentials: the same on
 //! every node.
 //!
-//! The registry answered, so way and name server are well. A node that has the image speaks against it, but says nothing if
-//! it pulled it before it was deleted.
+//! The registry answered, so way and name server are well. A node that has the image speaks against it, but says
+//! nothing if it pulled it before it was deleted.
 
 use kulprit_model::{
     FindingCode::{ImagePresentElsewhere, PodImageWaiting},

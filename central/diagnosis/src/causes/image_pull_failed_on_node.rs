@@ -1,8 +1,8 @@
 //! `ImagePullFailedOnNode`: this node cannot pull an image that others can.
 //!
-//! A name that does not resolve, a proxy, a certificate, a timeout, no space: told by the pull's error on this node, and
-//! made sure by another node that has the image. If other nodes fail the same way it is the registry; "not found" and
-//! "unauthorized" are the same everywhere (ImageNotFound) until another node shows otherwise.
+//! A name that does not resolve, a proxy, a certificate, a timeout, no space: told by the pull's error on this node,
+//! and made sure by another node that has the image. If other nodes fail the same way it is the registry; "not found"
+//! and "unauthorized" are the same everywhere (ImageNotFound) until another node shows otherwise.
 
 use kulprit_model::{
     FindingCode::{ImagePresentElsewhere, PodImageWaiting},
@@ -47,7 +47,6 @@ far as seen.",
                         class::LIMIT,
                         class::OUT_OF_MEMORY,
                         class::READ_ONLY,
-                        class::OTHER,
                         class::INSUFFICIENT,
                     ],
                 ),

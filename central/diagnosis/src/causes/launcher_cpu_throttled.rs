@@ -1,7 +1,7 @@
 //! `LauncherCpuThrottled`: the compute container is throttled by its CPU limit.
 //!
-//! Proof is the container's own cpu.stat. Launcher, libvirt and QEMU share this limit, so starts and migrations become slow
-//! and calls time out while the node is idle. A busy node is NodeCpuExhausted.
+//! Proof is the container's own cpu.stat. Launcher, libvirt and QEMU share this limit, so starts and migrations become
+//! slow and calls time out while the node is idle. A busy node is NodeCpuExhausted.
 
 use kulprit_model::{
     FindingCode::{NodeCpuStalled, VmCpuThrottled},

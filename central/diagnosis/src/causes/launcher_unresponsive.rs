@@ -1,7 +1,7 @@
 //! `LauncherUnresponsive`: virt-launcher hangs, or its command socket is dead, while QEMU lives.
 //!
-//! Proof is the process itself: stopped, blocked or gone, or virt-handler's mark beside its socket. A call that times out
-//! alone says less: libvirt, QEMU's monitor or a disk that does not answer make the launcher wait.
+//! Proof is the process itself: stopped, blocked or gone, or virt-handler's mark beside its socket. A call that times
+//! out alone says less: libvirt, QEMU's monitor or a disk that does not answer make the launcher wait.
 
 use kulprit_model::{
     FindingCode::{DomainControlOccupied, LauncherDefunct, LauncherGone, LibvirtUnresponsive},

@@ -1,8 +1,8 @@
-//! `MigrationLeftover`: an earlier migration left something behind: two QEMUs, a paused source, a half-made target, a state
-//! that says it still runs.
+//! `MigrationLeftover`: an earlier migration left something behind: two QEMUs, a paused source, a half-made target, a
+//! state that says it still runs.
 //!
-//! Proof are two QEMUs of one VM while no migration runs. libvirt's or KubeVirt's refusal because a migration "is already"
-//! under way, when none is, comes next. It explains image locks and domains that exist already.
+//! Proof are two QEMUs of one VM while no migration runs. libvirt's or KubeVirt's refusal because a migration "is
+//! already" under way, when none is, comes next. It explains image locks and domains that exist already.
 
 use kulprit_model::{
     FindingCode::{MigrationAbortRequested, TwoQemus},

@@ -1,7 +1,7 @@
 //! `MigrationLimitReached`: the migration waits for its turn: as many run as the configuration allows.
 //!
-//! KubeVirt counts them per cluster and per source node. It is not stuck: the ones before it are what to look at. The same
-//! goes for a migration that KubeVirt holds back for a backup or a utility volume.
+//! KubeVirt counts them per cluster and per source node. It is not stuck: the ones before it are what to look at. The
+//! same goes for a migration that KubeVirt holds back for a backup or a utility volume.
 
 use kulprit_model::{
     FindingCode::{MigrationTargetFailed, MigrationTargetPending, MigrationWaitsForSlot, MigrationWaitsForSync},

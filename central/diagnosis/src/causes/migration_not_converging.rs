@@ -1,8 +1,8 @@
 //! `MigrationNotConverging`: the guest dirties its memory faster than the path copies it.
 //!
-//! Proof is the job itself: dirty rate at or above the copy rate while what remains does not fall. Where nothing is copied
-//! at all it is the path; where the copy rate is far under the link's, the bandwidth is the root; where the job got nearer
-//! to its end, the limit was too short.
+//! Proof is the job itself: dirty rate at or above the copy rate while what remains does not fall. Where nothing is
+//! copied at all it is the path; where the copy rate is far under the link's, the bandwidth is the root; where the job
+//! got nearer to its end, the limit was too short.
 
 use kulprit_model::{
     FindingCode::{MigrationDirtying, MigrationNoBytes, MigrationProgressing, MigrationTimedOut},

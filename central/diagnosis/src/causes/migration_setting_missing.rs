@@ -1,7 +1,7 @@
 //! `MigrationSettingMissing`: a node lacks a setting that this kind of migration needs.
 //!
-//! Post-copy needs userfaultfd on the target; the kernel's setting together with QEMU's refusal is as good as proof. The
-//! setting alone says nothing about a migration that does not use post-copy.
+//! Post-copy needs userfaultfd on the target; the kernel's setting together with QEMU's refusal is as good as proof.
+//! The setting alone says nothing about a migration that does not use post-copy.
 
 use kulprit_model::{
     FindingCode::{CpuModelsDiffer, UserfaultfdForbidden},

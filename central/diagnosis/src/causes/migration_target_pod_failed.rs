@@ -1,7 +1,7 @@
 //! `MigrationTargetPodFailed`: the target pod of the migration did not get ready, or died.
 //!
-//! It is a step, rarely a root: whatever keeps a pod from starting on the target explains it and is named instead, as soon
-//! as it has evidence of its own. It stands alone where the target is not seen.
+//! It is a step, rarely a root: whatever keeps a pod from starting on the target explains it and is named instead, as
+//! soon as it has evidence of its own. It stands alone where the target is not seen.
 
 use kulprit_model::{
     FindingCode::{MigrationDirtying, MigrationProgressing, MigrationTargetFailed, MigrationTargetPending},

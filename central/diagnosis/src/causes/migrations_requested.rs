@@ -1,7 +1,7 @@
 //! `MigrationsRequested`: users, a descheduler, workload updates or pipelines ask for the migrations.
 //!
-//! Told by who made them. Many that succeed are no fault of a node; those that drains and evictions ask for are the node's
-//! matter, and many that fail are made again after each failure.
+//! Told by who made them. Many that succeed are no fault of a node; those that drains and evictions ask for are the
+//! node's matter, and many that fail are made again after each failure.
 
 use kulprit_model::{
     FindingCode::{KubeletRestartLoop, MigrationsMany, NodePressureReported},

@@ -1,7 +1,7 @@
 //! `QuotaExceeded`: a ResourceQuota, LimitRange, PodSecurity or another policy rejects the pod.
 //!
-//! The API server says so when the pod, the claim or a component's pod is to be created, so there is no pod at all. For a
-//! migration the target pod counts as well: the quota must hold the VM twice.
+//! The API server says so when the pod, the claim or a component's pod is to be created, so there is no pod at all. For
+//! a migration the target pod counts as well: the quota must hold the VM twice.
 
 use kulprit_model::{
     FindingCode::{PodImageWaiting, PodUnschedulable},

@@ -1,8 +1,8 @@
 //! `SecurityPolicyDenied`: SELinux, AppArmor or seccomp refuses something to the launcher, libvirt or QEMU.
 //!
-//! Proof is an enforced denial in the kernel's or audit's log; a denial that is only logged (permissive, ALLOWED) is none.
-//! "Permission denied" alone may be plain file permission (VolumePermissionDenied), and EPERM on a device is the device
-//! cgroup.
+//! Proof is an enforced denial in the kernel's or audit's log; a denial that is only logged (permissive, ALLOWED) is
+//! none. "Permission denied" alone may be plain file permission (VolumePermissionDenied), and EPERM on a device is the
+//! device cgroup.
 
 use kulprit_model::{
     FindingCode::SecurityDenied,

@@ -1,8 +1,8 @@
 //! `StaleBlockDevice`: QEMU or the kubelet holds a block device that was removed or replaced underneath.
 //!
-//! Proof is QEMU's open file that points to a deleted or another device. The backend may answer again and everything look
-//! healthy, yet this QEMU never recovers: it must be started anew. QEMU's own words mislead then (I/O error, even "no
-//! space").
+//! Proof is QEMU's open file that points to a deleted or another device. The backend may answer again and everything
+//! look healthy, yet this QEMU never recovers: it must be started anew. QEMU's own words mislead then (I/O error, even
+//! "no space").
 
 use kulprit_model::{
     FindingCode::{BlockDeviceGone, StaleDevice},

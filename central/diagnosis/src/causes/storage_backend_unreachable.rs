@@ -2,8 +2,8 @@
 //!
 //! Proof is a look that waits without an answer: a mount whose server is silent, QEMU waiting in the kernel's network
 //! storage code. The kernel's own words (NFS, Ceph, iSCSI, NVMe-oF, multipath, DRBD) come next; a driver's timeout is
-//! weaker, because a driver that is down looks alike (StorageDriverDown), and a kubelet that only says that a volume is not
-//! ready yet says hardly anything. A local disk that is silent is LocalDiskStalled.
+//! weaker, because a driver that is down looks alike (StorageDriverDown), and a kubelet that only says that a volume is
+//! not ready yet says hardly anything. A local disk that is silent is LocalDiskStalled.
 
 use kulprit_model::{
     FindingCode::{

@@ -1,7 +1,8 @@
-//! `StorageDriverDown`: the node has no working driver for the volume: its plugin is missing, not registered or crashing.
+//! `StorageDriverDown`: the node has no working driver for the volume: its plugin is missing, not registered or
+//! crashing.
 //!
-//! Proof is a CSINode without the driver or a node plugin that is not ready; kubelet then says that the driver is not found
-//! or its socket refuses. A driver that answers with an error is not down.
+//! Proof is a CSINode without the driver or a node plugin that is not ready; kubelet then says that the driver is not
+//! found or its socket refuses. A driver that answers with an error is not down.
 
 use kulprit_model::{
     FindingCode::StorageDriverMissing,

@@ -1,7 +1,7 @@
 //! `Unschedulable`: no node fits what the pod asks for: requests, selectors, affinity, taints, topology of volumes.
 //!
-//! The scheduler says so. If what is missing is KubeVirt's own device (kvm, tun, vhost-net), the nodes are at fault, not
-//! the request; if nodes are away or cordoned, the causes of these nodes explain the taint.
+//! The scheduler says so. If what is missing is KubeVirt's own device (kvm, tun, vhost-net), the nodes are at fault,
+//! not the request; if nodes are away or cordoned, the causes of these nodes explain the taint.
 
 use kulprit_model::{
     FindingCode::PodUnschedulable,

@@ -1,7 +1,8 @@
 //! `VersionSkew`: source and target run versions of QEMU, libvirt, KubeVirt or the kernel that do not fit together.
 //!
-//! The target refuses a state that a newer or older side made: feature bits, a machine type, an unknown section. It meets
-//! every VM that was started before an update, whatever the node; CPU features that one node lacks are CpuIncompatible.
+//! The target refuses a state that a newer or older side made: feature bits, a machine type, an unknown section. It
+//! meets every VM that was started before an update, whatever the node; CPU features that one node lacks are
+//! CpuIncompatible.
 
 use kulprit_model::{
     FindingCode::{KernelsDiffer, LauncherVersionsDiffer},

@@ -1,8 +1,8 @@
 //! `VirtHandlerDown`: virt-handler of the node is missing, not ready, or crashes.
 //!
-//! Proof is its pod. Without it nobody starts, stops or migrates the VMs of the node; they run on. Its heartbeat alone may
-//! be late because the API server is. A node that is down takes it along; a quota or policy that forbids its pod is the
-//! root then.
+//! Proof is its pod. Without it nobody starts, stops or migrates the VMs of the node; they run on. Its heartbeat alone
+//! may be late because the API server is. A node that is down takes it along; a quota or policy that forbids its pod is
+//! the root then.
 
 use kulprit_model::{
     FindingCode::{NodeNotReady, VirtHandlerHeartbeatStale, VirtHandlerNotReady},

@@ -1,7 +1,8 @@
 //! `VirtHandlerRestarted`: virt-handler was restarted while a migration ran, and its proxies died with it.
 //!
-//! Proof is the new start within the migration. It breaks every migration of that node at one time with "client socket is
-//! closed" or a lost connection, and everything looks well again right after. While it stays down it is VirtHandlerDown.
+//! Proof is the new start within the migration. It breaks every migration of that node at one time with "client socket
+//! is closed" or a lost connection, and everything looks well again right after. While it stays down it is
+//! VirtHandlerDown.
 
 use kulprit_model::{
     FindingCode::{MigrationAbortRequested, MigrationTimedOut, VirtHandlerNotReady, VirtHandlerRestarted},

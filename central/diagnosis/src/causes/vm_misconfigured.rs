@@ -1,8 +1,8 @@
 //! `VmMisconfigured`: what the VM's specification asks for cannot work on any node.
 //!
 //! libvirt, QEMU or the API server say so when they read it: a device, a machine type, firmware, sizes. Only the
-//! specification or its data is at fault; where the hardware or a limit of one node refuses, the causes of that node have
-//! words of their own.
+//! specification or its data is at fault; where the hardware or a limit of one node refuses, the causes of that node
+//! have words of their own.
 
 use kulprit_model::{
     FindingCode::{KvmDeviceInaccessible, KvmDeviceMissing},

@@ -1,7 +1,7 @@
 //! `VolumeHeldElsewhere`: another node or a dead pod still holds the volume: Multi-Attach, a watcher, a primary.
 //!
-//! Proof is the VolumeAttachment of another node, or the text that says who has it. The node that reports is not the one at
-//! fault: look at the holder. An image lock between two QEMUs is ImageLockHeld.
+//! Proof is the VolumeAttachment of another node, or the text that says who has it. The node that reports is not the
+//! one at fault: look at the holder. An image lock between two QEMUs is ImageLockHeld.
 
 use kulprit_model::{
     FindingCode::{VolumeAttachedElsewhere, VolumeDetachPending},

@@ -1,8 +1,8 @@
 //! `VolumeMountFailed`: mounting, formatting, checking or staging a volume fails on this node.
 //!
-//! It is what kubelet and the node's driver say of the act itself: wrong file system, a device that is busy or claimed by
-//! multipath or LVM, a mount program that is missing. Not meant: a backend that does not answer, a driver that is not
-//! there, a volume that is not attached or held elsewhere; these explain it.
+//! It is what kubelet and the node's driver say of the act itself: wrong file system, a device that is busy or claimed
+//! by multipath or LVM, a mount program that is missing. Not meant: a backend that does not answer, a driver that is
+//! not there, a volume that is not attached or held elsewhere; these explain it.
 
 use kulprit_model::{
     FindingCode::{DeviceClaimed, FilesystemError, PodUnschedulable, StorageDriverMissing, VolumeClaimUnbound},

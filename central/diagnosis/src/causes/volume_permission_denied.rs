@@ -1,7 +1,8 @@
 //! `VolumePermissionDenied`: the volume is mounted or mapped, but owner, mode or export options keep QEMU out.
 //!
-//! It is plain file permission: chown refused by an export that squashes root, EACCES on opening the image. Not meant: an
-//! LSM (its denials are in the kernel log), and EPERM on a block device, which is the device cgroup (DeviceCgroupDenied).
+//! It is plain file permission: chown refused by an export that squashes root, EACCES on opening the image. Not meant:
+//! an LSM (its denials are in the kernel log), and EPERM on a block device, which is the device cgroup
+//! (DeviceCgroupDenied).
 
 use kulprit_model::{
     FindingCode::SecurityDenied,

@@ -1,7 +1,7 @@
 //! `VolumeTeardownStuck`: unmount, unmap or detach cannot finish, so the pod cannot go.
 //!
-//! Proof is kubelet or the driver saying that a teardown fails, or a VolumeAttachment that is being deleted for long. While
-//! QEMU lives it is not the teardown that holds the pod. Storage that does not answer explains it.
+//! Proof is kubelet or the driver saying that a teardown fails, or a VolumeAttachment that is being deleted for long.
+//! While QEMU lives it is not the teardown that holds the pod. Storage that does not answer explains it.
 
 use kulprit_model::{
     FindingCode::VolumeDetachPending,
