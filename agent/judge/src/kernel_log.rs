@@ -92,11 +92,11 @@ impl KernelLog {
 
     /// Takes the next line of the log, without its end, and adds what it says to `out`.
     pub fn read_line(&mut self, at: Moment, line: &str, find_owner: FindOwner<'_>, out: &mut Vec<OccurrenceVerdict>) {
-        let mut candidates: Vec<usize> =
-            self.needles.find_overlapping_iter(line).map(|found| found.pattern().as_usize()).collect();
-        if candidates.is_empty() {
+        if !self.needles.is_match(line) {
             return;
         }
+        let mut candidates: Vec<usize> =
+            self.needles.find_overlapping_iter(line).map(|found| found.pattern().as_usize()).collect();
         candidates.sort_unstable();
         candidates.dedup();
         let matches = |index: usize| {

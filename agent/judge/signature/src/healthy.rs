@@ -63,7 +63,13 @@ pub(crate) const HEALTHY: &[Harmless] = harmless! {
     ".sock does not exist anymore", "container-disk", "error: socket /var/run/kubevirt-ephemeral-disks/container-disk-data/1c/disk_0.sock does not exist anymore";
     "unable to migrate vmi because vmi is shutdown", "", "Unable to migrate vmi because vmi is shutdown.";
 
+    "terminating on signal 15 from pid", "\\((?:\\S*/)?(?:virtqemud|libvirtd)\\)", "qemu-kvm: terminating on signal 15 from pid 31 (/usr/sbin/virtqemud)";
+    "closing notify pipe connection", "", "closing notify pipe connection: read unix /proc/7/root/run/kubevirt/domain-notify-pipe.sock->@: read: connection reset by peer";
+
     // Housekeeping of KubeVirt and Kubernetes.
+    "pleg has yet to be successful", "", "Skipping pod synchronization: [container runtime status check may not have completed yet, PLEG is not healthy: pleg has yet to be successful]";
+    "container not found in pod's containers", "", "Container not found in pod's containers";
+    "re-enqueuing virtualmachine ", "not found$", "re-enqueuing VirtualMachine prod/db-0: virtualmachines.kubevirt.io \"db-0\" not found";
     "failed to load the certificate", "clientcertificates", "failed to load the certificate /etc/virt-handler/clientcertificates/tls.crt and /etc/virt-handler/clientcertificates/tls.key: open /etc/virt-handler/clientcertificates/tls.crt: no such file or directory";
     "failed to scrape domain stats", "expected \\d+ value", "failed to scrape domain stats for VMI prod/db-0: expected 1 value from DomainstatsScraper, got 0";
     "the object has been modified", "", "Operation cannot be fulfilled on virtualmachines.kubevirt.io \"db-0\": the object has been modified; please apply your changes to the latest version and try again";

@@ -34,7 +34,7 @@ pub(crate) fn unwrap(line: &str) -> Bare {
     let line = &line[..line.floor_char_boundary(MAX_TEXT * 4)];
     let bare = if line.starts_with('{') && line.contains("\":") {
         from_json(line)
-    } else if let Some((level, rest)) = klog_head(line) {
+    } else if let Some((level, rest)) = klog_head(line).or_else(|| klog_head(line.split_once("]: ")?.1)) {
         from_klog(level, rest)
     } else if line.contains("level=") && line.contains("msg=") {
         from_logfmt(line)
@@ -92,7 +92,9 @@ fn quoted_after<'a>(line: &'a str, head: &str) -> Option<&'a str> {
 }
 
 fn from_json(line: &str) -> Bare {
-    let field = |name: &str| quoted_after(line, &format!("\"{name}\":\"")).or_else(|| quoted_after(line, &format!("\"{name}\": \"")));
+    let field = |name: &str| {
+        quoted_after(line, &format!("\"{name}\":\"")).or_else(|| quoted_after(line, &format!("\"{name}\": \"")))
+    };
     let level = field("level").or_else(|| field("severity")).map_or(Level::Unknown, level_of);
     let message = field("msg").or_else(|| field("message")).or_else(|| field("MESSAGE"));
     let error = field("reason").or_else(|| field("error")).or_else(|| field("err"));
@@ -231,7 +233,12 @@ mod tests {
     #[test]
     fn other_text_stays() {
         check("qemu-kvm: boom", Level::Unknown, false, "qemu-kvm: boom");
-        check("2026-01-01: 7: error : qemuMonitorIORead:494 : boom", Level::Error, false, "2026-01-01: 7: error : qemuMonitorIORead:494 : boom");
+        check(
+            "2026-01-01: 7: error : qemuMonitorIORead:494 : boom",
+            Level::Error,
+            false,
+            "2026-01-01: 7: error : qemuMonitorIORead:494 : boom",
+        );
         check("", Level::Unknown, false, "");
         check("{\"msg\":\"\\", Level::Unknown, false, "\\");
     }

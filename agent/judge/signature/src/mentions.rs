@@ -128,7 +128,8 @@ impl Mentions {
             Some(String::from_utf8_lossy(groups.get(1)?.as_bytes()).into_owned())
         };
         let object = last(&self.path).or_else(|| last(&self.quoted));
-        attributes.with_some(attribute::OBJECT, object.map(|object| object.chars().take(MAX_OBJECT).collect::<String>()))
+        attributes
+            .with_some(attribute::OBJECT, object.map(|object| object.chars().take(MAX_OBJECT).collect::<String>()))
     }
 }
 

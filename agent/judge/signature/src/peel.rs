@@ -159,15 +159,17 @@ impl Peeler {
         because: Option<&'static Reason>,
         inner: usize,
     ) -> Attributes {
+        let speaker = speaker_of(said);
         let fixed = |value: &'static str| (!value.is_empty()).then_some(value);
         let is_known = |value: &&'static str| *value != class::OTHER;
         let operation = row
             .and_then(|row| fixed(row.operation))
             .or_else(|| last(hits, 0, operation_of).map(|(value, _)| value))
             .or_else(|| because.map(|because| because.operation))
-            .unwrap_or_else(|| usual_operation(speaker_of(said)));
+            .unwrap_or_else(|| usual_operation(speaker));
         let by_words = last(hits, inner, class_of).or_else(|| last(hits, 0, class_of));
-        let by_words = by_words.filter(|(value, tier)| *tier > 1 || !(*value == class::CRASHED && is_command(operation)));
+        let by_words =
+            by_words.filter(|(value, tier)| *tier > 1 || !(*value == class::CRASHED && is_command(operation)));
         let class = row
             .and_then(|row| fixed(row.class))
             .or_else(|| by_words.filter(|(_, tier)| *tier >= 3).map(|(value, _)| value))
@@ -183,7 +185,7 @@ impl Peeler {
             .or_else(|| is_drivers.then_some(actor::CSI))
             .or_else(|| named.map(|(value, _)| value))
             .or_else(|| because.map(|because| because.actor))
-            .unwrap_or_else(|| usual_actor(speaker_of(said)));
+            .unwrap_or_else(|| usual_actor(speaker));
         let side = row.and_then(|row| row.side).or_else(|| side_of(operation, text, inner));
         let attributes = Attributes::new()
             .with(attribute::ACTOR, actor)
@@ -191,7 +193,10 @@ impl Peeler {
             .with(attribute::CLASS, class)
             .with_some(attribute::SIGNATURE, row.map(|row| row.name))
             .with_some(attribute::SIDE, side)
-            .with_some(attribute::BACKEND, (operation != operation::PULL).then(|| last(hits, 0, backend_of)).flatten().map(|(value, _)| value));
+            .with_some(
+                attribute::BACKEND,
+                (operation != operation::PULL).then(|| last(hits, 0, backend_of)).flatten().map(|(value, _)| value),
+            );
         self.mentions.add(said.text, text, attributes)
     }
 
@@ -258,7 +263,10 @@ fn is_inside_name(text: &str, start: usize, end: usize, word: &Word) -> bool {
         return false;
     }
     let bytes = text.as_bytes();
-    let is_edge = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'(' | b')' | b'[' | b']' | b',' | b'=' | b'{' | b'}' | b'`');
+    let is_edge = |byte: &u8| {
+        byte.is_ascii_whitespace()
+            || matches!(byte, b'"' | b'\'' | b'(' | b')' | b'[' | b']' | b',' | b'=' | b'{' | b'}' | b'`')
+    };
     let from = bytes[..start].iter().rposition(is_edge).map_or(0, |at| at + 1);
     let to = bytes[end..].iter().position(is_edge).map_or(bytes.len(), |at| end + at);
     let token = &bytes[from..to];
@@ -297,7 +305,9 @@ fn says_failure(level: Level, has_error: bool, hits: &[Hit]) -> bool {
         Level::Error => class_tier.is_some() || failure_tier.is_some(),
         Level::Warning => class_tier >= Some(2) || failure_tier.is_some(),
         Level::Info => has_error && class_tier >= Some(2),
-        Level::Unknown => class_tier >= Some(3) || failure_tier >= Some(1) || (class_tier >= Some(2) && failure_tier.is_some()),
+        Level::Unknown => {
+            class_tier >= Some(3) || failure_tier >= Some(1) || (class_tier >= Some(2) && failure_tier.is_some())
+        }
     }
 }
 
@@ -324,34 +334,39 @@ fn backend_of(tells: Tells) -> Option<&'static str> {
 }
 
 fn is_volume_step(word: &str) -> bool {
-    [
-        operation::MOUNT,
-        operation::MAP,
-        operation::UNMOUNT,
-        operation::ATTACH,
-        operation::DETACH,
-        operation::PROVISION,
-    ]
-    .contains(&word)
+    [operation::MOUNT, operation::MAP, operation::UNMOUNT, operation::ATTACH, operation::DETACH, operation::PROVISION]
+        .contains(&word)
 }
 
 /// Whether an exit status in such a text is a helper's, so that it says only that the step failed.
 fn is_command(word: &str) -> bool {
     is_volume_step(word)
-        || [operation::SETUP_NETWORK, operation::PULL, operation::UNPACK, operation::SET_OWNERSHIP, operation::IMPORT].contains(&word)
+        || [operation::SETUP_NETWORK, operation::PULL, operation::UNPACK, operation::SET_OWNERSHIP, operation::IMPORT]
+            .contains(&word)
 }
 
 fn side_of(word: &str, text: &str, inner: usize) -> Option<Side> {
-    let is_target = inner > 0 || word == operation::MIGRATE_PREPARE || word == operation::LOAD_STATE || text.contains("-incoming");
+    let is_target =
+        inner > 0 || word == operation::MIGRATE_PREPARE || word == operation::LOAD_STATE || text.contains("-incoming");
     is_target.then_some(Side::Target)
 }
 
-/// Who wrote it: the launcher's log is also libvirt's and QEMU's.
+/// Who wrote it: KubeVirt's lines say it themselves, and the launcher's log is also libvirt's and QEMU's.
 fn speaker_of(said: &Text<'_>) -> Speaker {
-    match said.speaker {
-        Speaker::Launcher if said.text.contains("\"subcomponent\":\"libvirt\"") => Speaker::Libvirt,
-        Speaker::Launcher if said.text.contains("\"subcomponent\":\"qemu\"") => Speaker::Qemu,
-        speaker => speaker,
+    let names =
+        |field: &str, value: &str| said.text.starts_with('{') && said.text.contains(&format!("\"{field}\":\"{value}"));
+    if names("subcomponent", "libvirt") {
+        Speaker::Libvirt
+    } else if names("subcomponent", "qemu") {
+        Speaker::Qemu
+    } else if names("component", "virt-launcher") {
+        Speaker::Launcher
+    } else if names("component", "virt-handler") {
+        Speaker::Handler
+    } else if ["virt-controller", "virt-api", "virt-operator"].iter().any(|name| names("component", name)) {
+        Speaker::Controller
+    } else {
+        said.speaker
     }
 }
 

@@ -34,7 +34,11 @@ fn said(speaker: Speaker, reason: Option<&str>, text: &str) -> Peeled {
 #[test]
 fn names_of_rows_are_kebab_case_and_their_words_are_of_the_vocabulary() {
     for row in SIGNATURES {
-        assert!(row.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'), "{}", row.name);
+        assert!(
+            row.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'),
+            "{}",
+            row.name
+        );
         assert_eq!(row.needle, row.needle.to_ascii_lowercase());
         assert!(row.needle.len() >= 3 && !row.source.is_empty(), "{}", row.name);
         for (value, all) in [(row.actor, actor::ALL), (row.operation, operation::ALL), (row.class, class::ALL)] {
@@ -89,7 +93,12 @@ fn check(speaker: Speaker, reason: Option<&str>, text: &str, want: &[(&str, &str
 #[test]
 fn a_socket_that_ends_is_no_disk_error() {
     assert_eq!(said(Speaker::Launcher, None, "End of file while reading data: Input/output error"), Peeled::Healthy);
-    check(Speaker::Qemu, None, "qemu-kvm: load of migration failed: Input/output error", &[("class", "reset"), ("side", "target")]);
+    check(
+        Speaker::Qemu,
+        None,
+        "qemu-kvm: load of migration failed: Input/output error",
+        &[("class", "reset"), ("side", "target")],
+    );
 }
 
 #[test]
@@ -98,7 +107,12 @@ fn room_in_the_guests_address_space_is_no_disk_space() {
         Speaker::Handler,
         Some("SyncFailed"),
         r#"server error. command SyncVMI failed: "LibvirtError(Code=1, Domain=10, Message='internal error: QEMU unexpectedly closed the monitor (vm='prod_db-0'): 2024-05-14T08:33:42.215448Z qemu-kvm: -device {\"driver\":\"virtio-mem-pci\"}: not enough space, currently 0x0 in use of total space for memory devices 0x165a100000')""#,
-        &[("actor", "qemu"), ("class", "invalid"), ("signature", "guest-address-space-too-small"), ("vmi", "prod/db-0")],
+        &[
+            ("actor", "qemu"),
+            ("class", "invalid"),
+            ("signature", "guest-address-space-too-small"),
+            ("vmi", "prod/db-0"),
+        ],
     );
 }
 
@@ -112,7 +126,12 @@ fn opening_an_image_tells_cgroup_rights_absence_and_disk_apart() {
         ("Stale file handle", "stale"),
     ] {
         let text = format!("virError(Code=38, Domain=18, Message='Cannot access storage file '/dev/disk-1': {end}')");
-        check(Speaker::Launcher, None, &text, &[("operation", "open-image"), ("class", class), ("object", "/dev/disk-1")]);
+        check(
+            Speaker::Launcher,
+            None,
+            &text,
+            &[("operation", "open-image"), ("class", class), ("object", "/dev/disk-1")],
+        );
     }
 }
 
