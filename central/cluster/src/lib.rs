@@ -4,6 +4,17 @@
 //! each. [`Cluster::describe`] joins everything that belongs to one VM ([`ClusterVm`]): its objects, names and nodes, where it is
 //! in its life, and findings, events peeled by `kulprit-signature` among them. [`Cluster::describe_nodes`] does it for nodes.
 
+mod cluster;
+mod describe;
 mod described;
+mod fact;
+mod facts;
+mod index;
+mod life;
+mod objects;
+mod parts;
+mod value;
 
+pub use cluster::{Added, Cluster, NotAdded};
 pub use described::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationLife, PodRef};
+pub use parts::Asked;

@@ -1,0 +1,482 @@
+//! What a VM's launcher pods show: containers that do not come up, rejection, eviction, images that do not arrive.
+//!
+//! Only the launcher that runs the VM (or is to) and the target of the migration in question are judged: those of earlier runs are
+//! history. Source: Kubernetes `pkg/kubelet/{images,kuberuntime,eviction,lifecycle}`.
+
+use kulprit_model::{
+    FindingCode,
+    attribute::{CONTAINER, EXIT_CODE, IMAGE, OTHER_NODE, REASON, WHAT},
+};
+
+use crate::{
+    fact::{Fact, Out, Spot},
+    objects::{Container, ContainerState, Pod},
+    parts::{Part, Parts, VmPod},
+};
+
+/// Reasons of a container that waits for its image.
+const IMAGE_REASONS: &[&str] = &[
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+];
+/// Waiting that every start goes through.
+const STARTING_REASONS: &[&str] = &["ContainerCreating", "PodInitializing"];
+/// An image that is being pulled for longer is worth saying.
+const SLOW_PULL_USEC: i64 = 60 * 1_000_000;
+/// A container that runs unready, or an init container that runs, for longer is worth saying.
+const SLOW_CONTAINER_USEC: i64 = 60 * 1_000_000;
+
+pub(crate) fn facts(parts: &Parts<'_>, out: &mut Out<'_>) {
+    for of in parts.pods.iter().filter(|of| matches!(of.part, Part::Launcher | Part::Target)) {
+        let spot = Spot::new(of.side, of.pod.node.as_deref());
+        containers(parts, of, &spot, out);
+        rejection(of.pod, &spot, out);
+        images(parts, of.pod, &spot, out);
+        if of.part == Part::Launcher {
+            terminating(of.pod, &spot, out);
+        }
+    }
+    for of in parts.pods.iter().filter(|of| matches!(of.part, Part::Attachment | Part::Former)) {
+        let spot = Spot::new(of.side, of.pod.node.as_deref());
+        if of.part == Part::Attachment {
+            containers(parts, of, &spot, out);
+            images(parts, of.pod, &spot, out);
+        } else if of.pod.meta.deleted_usec.is_some() && !of.pod.is_over() {
+            terminating(of.pod, &spot, out);
+        }
+    }
+    told_by_events(parts, out);
+    images_by_conditions(parts, out);
+}
+
+fn containers(parts: &Parts<'_>, of: &VmPod<'_>, spot: &Spot, out: &mut Out<'_>) {
+    let pod = of.pod;
+    let mut n_oom = 0;
+    for container in &pod.containers {
+        for state in [&container.state, &container.last_state] {
+            if let ContainerState::Terminated { reason: Some(reason), at_usec, exit_code, .. } = state
+                && reason == "OOMKilled"
+            {
+                n_oom += 1;
+                let text = format!("container {} of {}: OOMKilled", container.name, pod.full_name());
+                out.push(
+                    Fact::present(FindingCode::LauncherOomKilled, "pod", text)
+                        .since(*at_usec)
+                        .with(CONTAINER, &container.name)
+                        .with_some(EXIT_CODE, *exit_code)
+                        .at(spot),
+                );
+            }
+        }
+    }
+    let is_told = pod.containers.iter().any(|container| !matches!(container.state, ContainerState::NotTold));
+    if n_oom == 0 && is_told {
+        let text = format!("no container of {} was OOMKilled", pod.full_name());
+        out.push(Fact::absent(FindingCode::LauncherOomKilled, "pod", text).at(spot));
+    }
+    // An end is no failure where it was wanted, or where the VM did what it was to: stop, migrate away.
+    let is_ending = pod.meta.deleted_usec.is_some()
+        || pod.is_phase("Succeeded")
+        || parts.vmi.is_some_and(|vmi| vmi.meta.deleted_usec.is_some() || vmi.is_phase("Succeeded"))
+        || of.part == Part::Target && parts.migration.as_ref().is_some_and(|migration| migration.outcome().is_some());
+    if pod.has_ready_containers() == Some(true) {
+        let text = format!("the containers of {} are ready", pod.full_name());
+        out.push(Fact::absent(FindingCode::LauncherContainerNotReady, "pod", text).at(spot));
+        return;
+    }
+    if is_ending {
+        return;
+    }
+    for container in &pod.containers {
+        if let Some((reason, since, exit_code)) = trouble(parts, container) {
+            let text = format!("container {} of {}: {reason}", container.name, pod.full_name());
+            out.push(
+                Fact::present(FindingCode::LauncherContainerNotReady, "pod", text)
+                    .since(since.or(pod.meta.created_usec))
+                    .with(CONTAINER, &container.name)
+                    .with(REASON, reason)
+                    .with_some(EXIT_CODE, exit_code)
+                    .with_some(IMAGE, container.image.as_ref())
+                    .at(spot),
+            );
+        }
+    }
+}
+
+/// What is wrong with a container apart from its image: reason, since when, exit code.
+fn trouble(parts: &Parts<'_>, container: &Container) -> Option<(String, Option<i64>, Option<i64>)> {
+    let is_slow =
+        |since: Option<i64>| since.is_none_or(|since| parts.looked_usec.saturating_sub(since) >= SLOW_CONTAINER_USEC);
+    match &container.state {
+        ContainerState::NotTold => None,
+        ContainerState::Waiting { reason, .. } => {
+            let reason = reason.as_deref()?;
+            if IMAGE_REASONS.contains(&reason) || STARTING_REASONS.contains(&reason) {
+                return None;
+            }
+            let (exit_code, since) = match &container.last_state {
+                ContainerState::Terminated { exit_code, at_usec, .. } => (*exit_code, *at_usec),
+                ContainerState::NotTold | ContainerState::Waiting { .. } | ContainerState::Running { .. } => {
+                    (None, None)
+                }
+            };
+            Some((reason.to_owned(), since, exit_code))
+        }
+        ContainerState::Running { since_usec } => {
+            let is_stuck_init = container.is_init && !container.is_sidecar && is_slow(*since_usec);
+            let is_unready = container.ready == Some(false) && is_slow(*since_usec);
+            match (is_stuck_init, is_unready) {
+                (true, _) => Some(("Initializing".to_owned(), *since_usec, None)),
+                (false, true) => Some(("NotReady".to_owned(), *since_usec, None)),
+                (false, false) => None,
+            }
+        }
+        ContainerState::Terminated { reason, exit_code, at_usec, .. } => {
+            let is_bad = exit_code.is_none_or(|code| code != 0) || reason.as_deref() == Some("Error");
+            is_bad.then(|| (reason.clone().unwrap_or_else(|| "Error".to_owned()), *at_usec, *exit_code))
+        }
+    }
+}
+
+fn rejection(pod: &Pod, spot: &Spot, out: &mut Out<'_>) {
+    if !pod.is_phase("Failed") {
+        if pod.phase.is_some() {
+            let text = format!("{} is {}", pod.full_name(), pod.phase.as_deref().unwrap_or_default());
+            out.push(Fact::absent(FindingCode::LauncherEvicted, "pod", text.clone()).at(spot));
+            if pod.is_phase("Running") {
+                out.push(Fact::absent(FindingCode::LauncherRejected, "pod", text).at(spot));
+            }
+        }
+        return;
+    }
+    let message = pod.message.as_deref().unwrap_or_default();
+    let since = pod.ended_usec().or(pod.started_usec).or(pod.meta.created_usec);
+    let text = format!("{}: {}: {message}", pod.full_name(), pod.reason.as_deref().unwrap_or("Failed"));
+    match pod.reason.as_deref() {
+        Some("Evicted") => {
+            out.push(
+                Fact::present(FindingCode::LauncherEvicted, "pod", text)
+                    .since(since)
+                    .with(WHAT, evicted_for(message))
+                    .at(spot),
+            );
+        }
+        Some(reason) if is_rejection(reason) || message.starts_with("Pod was rejected") => {
+            out.push(
+                Fact::present(FindingCode::LauncherRejected, "pod", text).since(since).with(REASON, reason).at(spot),
+            );
+        }
+        _ => {}
+    }
+}
+
+/// Reasons with which a kubelet refuses to admit a pod. Source: Kubernetes `pkg/kubelet/lifecycle/predicate.go`, `cm`.
+fn is_rejection(reason: &str) -> bool {
+    reason.starts_with("OutOf")
+        || matches!(
+            reason,
+            "UnexpectedAdmissionError"
+                | "NodeAffinity"
+                | "NodePorts"
+                | "HostPort"
+                | "TopologyAffinityError"
+                | "SMTAlignmentError"
+                | "PodOSSelectorNodeLabelDoesNotMatch"
+                | "PodOSNotSupported"
+                | "InvalidNodeInfo"
+                | "UnexpectedPredicateFailureType"
+                | "AppArmor"
+                | "SysctlForbidden"
+                | "NodeShutdown"
+                | "PodFeatureUnsupported"
+                | "InitContainerRestartPolicyForbidden"
+                | "AdmissionFailed"
+        )
+}
+
+/// Source: Kubernetes `pkg/kubelet/eviction/helpers.go`.
+fn evicted_for(message: &str) -> &'static str {
+    let message = message.to_ascii_lowercase();
+    let has = |part: &str| message.contains(part);
+    if has("ephemeral")
+        || has("disk")
+        || has("inode")
+        || has("nodefs")
+        || has("imagefs")
+        || has("local storage")
+        || has("emptydir")
+    {
+        "disk"
+    } else if has("memory") {
+        "memory"
+    } else if has("pid") {
+        "pids"
+    } else {
+        "other"
+    }
+}
+
+fn terminating(pod: &Pod, spot: &Spot, out: &mut Out<'_>) {
+    if pod.is_over() {
+        return;
+    }
+    match pod.meta.deleted_usec {
+        Some(deleted) => {
+            let text = format!("{} is being deleted", pod.full_name());
+            out.push(Fact::present(FindingCode::LauncherTerminating, "pod", text).since(Some(deleted)).at(spot));
+        }
+        None => {
+            let text = format!("{} is not being deleted", pod.full_name());
+            out.push(Fact::absent(FindingCode::LauncherTerminating, "pod", text).at(spot));
+        }
+    }
+}
+
+fn images(parts: &Parts<'_>, pod: &Pod, spot: &Spot, out: &mut Out<'_>) {
+    let mut n_waiting = 0;
+    for container in &pod.containers {
+        let Some(reason) = container.state.waiting_reason().filter(|reason| IMAGE_REASONS.contains(reason)) else {
+            continue;
+        };
+        n_waiting += 1;
+        let image = container.image.as_deref().unwrap_or_default();
+        let text = format!("container {} of {}: {reason} {image}", container.name, pod.full_name());
+        out.push(
+            Fact::present(FindingCode::PodImageWaiting, "pod", text)
+                .since(pull_began(parts, &pod.meta.name).or(pod.started_usec).or(pod.meta.created_usec))
+                .with(REASON, reason)
+                .with(CONTAINER, &container.name)
+                .with_some(IMAGE, container.image.as_ref())
+                .at(spot),
+        );
+        elsewhere(parts, image, spot, out);
+    }
+    if n_waiting > 0 {
+        return;
+    }
+    if let Some((image, since)) = slow_pull(parts, &pod.meta.name) {
+        let text = format!("{} is still pulling {image}", pod.full_name());
+        out.push(
+            Fact::present(FindingCode::PodImageWaiting, "event", text)
+                .since(Some(since))
+                .with(REASON, "Pulling")
+                .with(IMAGE, &image)
+                .at(spot),
+        );
+        elsewhere(parts, &image, spot, out);
+        return;
+    }
+    let has_all = pod.containers.iter().all(|container| container.image_id.is_some());
+    if has_all && !pod.containers.is_empty() {
+        let text = format!("all images of {} are there", pod.full_name());
+        out.push(Fact::absent(FindingCode::PodImageWaiting, "pod", text).at(spot));
+    }
+}
+
+/// When the first pull for a pod that is not over began.
+fn pull_began(parts: &Parts<'_>, pod: &str) -> Option<i64> {
+    let events = parts.cluster.index().events(parts.cluster, "Pod", parts.namespace(), pod);
+    let is_pull = |reason: &str| matches!(reason, "Pulling" | "Failed" | "ErrImageNeverPull" | "InspectFailed");
+    events.filter(|event| event.reason.as_deref().is_some_and(is_pull)).filter_map(|event| event.first_usec).min()
+}
+
+/// An image whose pull began and neither ended nor failed since, for a while.
+fn slow_pull(parts: &Parts<'_>, pod: &str) -> Option<(String, i64)> {
+    let events: Vec<_> = parts.cluster.index().events(parts.cluster, "Pod", parts.namespace(), pod).collect();
+    let pulling = events.iter().filter(|event| event.is_reason("Pulling")).max_by_key(|event| event.last_usec)?;
+    let since = pulling.last_usec?;
+    let is_over = events.iter().any(|event| {
+        let is_end = ["Pulled", "Failed", "Created", "Started", "BackOff"].iter().any(|reason| event.is_reason(reason));
+        is_end && event.last_usec >= Some(since)
+    });
+    let image = quoted(&pulling.message)?;
+    (!is_over && parts.looked_usec.saturating_sub(since) >= SLOW_PULL_USEC).then(|| (image.to_owned(), since))
+}
+
+fn quoted(text: &str) -> Option<&str> {
+    text.split('"').nth(1).filter(|inner| !inner.is_empty())
+}
+
+/// Another node that has an image: by its own list, by a container that runs from it, by an event.
+fn elsewhere(parts: &Parts<'_>, image: &str, spot: &Spot, out: &mut Out<'_>) {
+    if image.is_empty() {
+        return;
+    }
+    let cluster = parts.cluster;
+    let is_other = |node: &str| spot.node.as_deref() != Some(node);
+    let of_nodes = || {
+        let mut nodes = cluster.nodes.values().filter(|node| is_other(&node.meta.name));
+        nodes.find(|node| node.images.iter().any(|name| is_same_image(name, image))).map(|node| node.meta.name.clone())
+    };
+    let of_pods = || {
+        let mut pods = cluster.pods.values().filter(|pod| {
+            pod.containers.iter().any(|container| {
+                let is_it = container.image.as_deref().is_some_and(|own| is_same_image(own, image));
+                is_it && container.image_id.is_some() && container.state.waiting_reason().is_none()
+            })
+        });
+        pods.find_map(|pod| pod.node.clone().filter(|node| is_other(node)))
+    };
+    let of_events = || {
+        let pulled = cluster.events.iter().filter(|event| event.is_reason("Pulled"));
+        let mut of_image = pulled.filter(|event| quoted(&event.message).is_some_and(|own| is_same_image(own, image)));
+        of_image.find_map(|event| event.host.clone().filter(|node| is_other(node)))
+    };
+    if let Some(node) = of_nodes().or_else(of_pods).or_else(of_events) {
+        let text = format!("{node} has {image}");
+        out.push(
+            Fact::present(FindingCode::ImagePresentElsewhere, "node", text)
+                .with(OTHER_NODE, node)
+                .with(IMAGE, image)
+                .at(spot),
+        );
+    }
+}
+
+/// Whether two references name one image: registries and the tag that go without saying are added.
+fn is_same_image(a: &str, b: &str) -> bool {
+    fn whole(image: &str) -> String {
+        let image = image.split_once("://").map_or(image, |(_, rest)| rest);
+        let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
+        let first = name.split('/').next().unwrap_or_default();
+        let has_registry = name.contains('/') && (first.contains(['.', ':']) || first == "localhost");
+        let mut whole = match (has_registry, name.contains('/')) {
+            (true, _) => name.to_owned(),
+            (false, true) => format!("docker.io/{name}"),
+            (false, false) => format!("docker.io/library/{name}"),
+        };
+        let has_tag = whole.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        match digest {
+            // The digest decides; a tag beside it says nothing.
+            Some(digest) => {
+                if has_tag && let Some(colon) = whole.rfind(':') {
+                    whole.truncate(colon);
+                }
+                format!("{whole}@{digest}")
+            }
+            None if has_tag => whole,
+            None => format!("{whole}:latest"),
+        }
+    }
+    whole(a) == whole(b)
+}
+
+/// What events tell of launcher pods that no object shows.
+fn told_by_events(parts: &Parts<'_>, out: &mut Out<'_>) {
+    let index = parts.cluster.index();
+    let told: Vec<&str> = index.told_pods(&parts.key).collect();
+    for name in told {
+        let spot = Spot { side: Some(parts.side_of_told(name)), node: parts.node_told_of(name) };
+        let events: Vec<_> = index.events(parts.cluster, "Pod", parts.namespace(), name).collect();
+        for event in &events {
+            let Some(reason) = event.reason.as_deref() else { continue };
+            let fact = match reason {
+                "Evicted" => Fact::present(FindingCode::LauncherEvicted, "event", event.line())
+                    .with(WHAT, evicted_for(&event.message)),
+                _ if is_rejection(reason) => {
+                    Fact::present(FindingCode::LauncherRejected, "event", event.line()).with(REASON, reason)
+                }
+                _ => continue,
+            };
+            out.push(fact.since(event.first_usec).at(&spot));
+        }
+        let last = |reasons: &[&str]| {
+            let of =
+                events.iter().filter(|event| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason)));
+            of.max_by_key(|event| event.last_usec)
+        };
+        let failing = events
+            .iter()
+            .filter(|event| {
+                event.message.contains("ImagePull")
+                    || event.message.starts_with("Failed to pull image")
+                    || event.is_reason("ErrImageNeverPull")
+            })
+            .max_by_key(|event| event.last_usec);
+        let good = last(&["Pulled", "Started"]);
+        if let Some(event) = failing
+            && good.is_none_or(|good| good.last_usec < event.last_usec)
+        {
+            let image =
+                events.iter().find_map(|event| quoted(&event.message).filter(|_| event.message.contains("image")));
+            out.push(
+                Fact::present(FindingCode::PodImageWaiting, "event", event.line())
+                    .since(event.first_usec)
+                    .with(REASON, "ErrImagePull")
+                    .with_some(IMAGE, image)
+                    .at(&spot),
+            );
+            if let Some(image) = image {
+                elsewhere(parts, image, &spot, out);
+            }
+        } else if let Some((image, since)) = slow_pull(parts, name) {
+            let text = format!("{name} is still pulling {image}");
+            out.push(
+                Fact::present(FindingCode::PodImageWaiting, "event", text)
+                    .since(Some(since))
+                    .with(REASON, "Pulling")
+                    .with(IMAGE, &image)
+                    .at(&spot),
+            );
+        }
+    }
+}
+
+/// Where no pod is known: what KubeVirt copied from it into the VMI.
+fn images_by_conditions(parts: &Parts<'_>, out: &mut Out<'_>) {
+    let has_containers = parts.launcher().is_some_and(|of| !of.pod.containers.is_empty());
+    let Some(vmi) = parts.vmi.filter(|_| !has_containers) else { return };
+    let Some(condition) = vmi.conditions.get("Synchronized").filter(|condition| condition.is_false()) else { return };
+    if let Some(reason) = condition.reason.as_deref().filter(|reason| IMAGE_REASONS.contains(reason)) {
+        let spot = Spot { side: None, node: parts.hosting.clone() };
+        let image = condition.message.as_deref().and_then(quoted);
+        out.push(
+            Fact::present(FindingCode::PodImageWaiting, "vmi", condition.line())
+                .since(condition.since_usec)
+                .with(REASON, reason)
+                .with_some(IMAGE, image)
+                .at(&spot),
+        );
+        if let Some(image) = image {
+            elsewhere(parts, image, &spot, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_of_one_image_are_the_same() {
+        for (a, b, want) in [
+            ("nginx", "docker.io/library/nginx:latest", true),
+            ("quay.io/lab/a:1", "quay.io/lab/a:1", true),
+            ("quay.io/lab/a:1", "quay.io/lab/a:2", false),
+            ("quay.io/lab/a:1@sha256:ab", "quay.io/lab/a@sha256:ab", true),
+            ("reg:5000/a", "reg:5000/a:latest", true),
+            ("containerd://x", "x", true),
+        ] {
+            assert_eq!(is_same_image(a, b), want, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn an_eviction_says_what_was_short() {
+        for (message, want) in [
+            ("The node was low on resource: memory. Threshold quantity: 100Mi, available: 20Mi.", "memory"),
+            ("The node was low on resource: ephemeral-storage.", "disk"),
+            ("The node had condition: [DiskPressure].", "disk"),
+            ("The node was low on resource: pids.", "pids"),
+            ("Pod ephemeral local storage usage exceeds the total limit of containers 1Gi.", "disk"),
+            ("", "other"),
+        ] {
+            assert_eq!(evicted_for(message), want, "{message}");
+        }
+    }
+}

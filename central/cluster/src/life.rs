@@ -1,0 +1,228 @@
+//! Where a VM is in its life, from its objects. Source: KubeVirt `pkg/virt-controller/watch/vm/vm.go` (`printableStatus`).
+
+use std::collections::BTreeSet;
+
+use crate::{
+    described::{Life, MigrationLife},
+    objects::{Condition, Migration, Vmi},
+    parts::{InQuestion, Parts},
+};
+
+const DAY_USEC: i64 = 24 * 3_600 * 1_000_000;
+
+/// Who asks for migrations.
+pub(crate) const USER: &str = "user";
+const EVACUATION: &str = "evacuation";
+const WORKLOAD_UPDATE: &str = "workload-update";
+const DESCHEDULER: &str = "descheduler";
+
+pub(crate) fn life(parts: &Parts<'_>) -> Life {
+    let (vm, vmi) = (parts.vm, parts.vmi);
+    let condition = |name: &str| vmi.and_then(|vmi| vmi.conditions.get(name));
+    let of_vm = |name: &str| vm.and_then(|vm| vm.conditions.get(name));
+    let paused =
+        condition("Paused").or_else(|| of_vm("Paused").filter(|_| vmi.is_none())).filter(|paused| paused.is_true());
+    let ready = condition("Ready").or_else(|| of_vm("Ready").filter(|_| vmi.is_none()));
+    let synchronized = condition("Synchronized").or_else(|| of_vm("Synchronized").filter(|_| vmi.is_none()));
+    let launcher = parts.launcher().map(|of| of.pod);
+    let launcher_deleted = launcher.filter(|pod| !pod.is_over()).and_then(|pod| pod.meta.deleted_usec);
+    let phase = vmi.and_then(|vmi| vmi.phase.clone());
+    Life {
+        has_vm: vm.is_some(),
+        has_vmi: vmi.is_some(),
+        printable_status: vm.and_then(|vm| vm.printable_status.clone()),
+        printable_since_usec: printable_since(parts),
+        wants_to_run: vm.and_then(|vm| vm.wants_to_run),
+        phase_since_usec: vmi.and_then(Vmi::phase_since_usec),
+        created_usec: vmi.and_then(|vmi| vmi.meta.created_usec).or_else(|| vm.and_then(|vm| vm.meta.created_usec)),
+        vm_deleted_usec: vm.and_then(|vm| vm.meta.deleted_usec),
+        vmi_deleted_usec: vmi.and_then(|vmi| vmi.meta.deleted_usec),
+        grace_secs: vmi.and_then(|vmi| vmi.grace_secs).or_else(|| vm.and_then(|vm| vm.grace_secs)),
+        paused_reason: paused.map(|paused| paused.reason.clone().unwrap_or_else(|| "Paused".to_owned())),
+        paused_since_usec: paused.and_then(|paused| paused.since_usec),
+        not_ready_reason: ready.filter(|ready| ready.is_false()).and_then(|ready| ready.reason.clone()),
+        not_synchronized: synchronized
+            .filter(|is| is.is_false())
+            .map(|is| (is.reason.clone().unwrap_or_default(), is.message.clone().unwrap_or_default())),
+        launcher_phase: launcher.and_then(|pod| match launcher_deleted {
+            Some(_) => Some("Terminating".to_owned()),
+            None => pod.phase.clone(),
+        }),
+        launcher_status: launcher.and_then(|pod| pod.kubectl_status()),
+        launcher_since_usec: launcher.and_then(|pod| launcher_deleted.or(pod.meta.created_usec)),
+        migration: parts.migration.as_ref().map(|migration| migration_life(parts, migration)),
+        n_migrations_24h: n_migrations(parts),
+        evacuation: evacuation(parts),
+        phase,
+    }
+}
+
+/// Since when the VM is shown as it is: by the object or condition that makes the status what it is.
+fn printable_since(parts: &Parts<'_>) -> Option<i64> {
+    let vm = parts.vm?;
+    let vmi = parts.vmi;
+    let since = |condition: Option<&Condition>| condition.and_then(|condition| condition.since_usec);
+    let of_vmi = |name: &str| since(vmi.and_then(|vmi| vmi.conditions.get(name)));
+    let of_vm = |name: &str| since(vm.conditions.get(name));
+    let not_ready = || {
+        let is_false = |condition: &&Condition| !condition.is_true();
+        let own = vmi.and_then(|vmi| vmi.conditions.get("Ready")).filter(is_false);
+        since(own).or_else(|| since(vm.conditions.get("Ready").filter(is_false)))
+    };
+    match vm.printable_status.as_deref()? {
+        "Terminating" => vm.meta.deleted_usec,
+        "Stopping" => vmi.and_then(|vmi| vmi.meta.deleted_usec).or_else(not_ready),
+        "Migrating" => parts.migration.as_ref().and_then(|migration| migration.pick(|state| state.started_usec)),
+        "Paused" => of_vmi("Paused").or_else(|| of_vm("Paused")),
+        "Running" => of_vmi("Ready").or_else(|| of_vm("Ready")),
+        "ErrorUnschedulable" => of_vmi("PodScheduled").or_else(|| of_vm("PodScheduled")).or_else(not_ready),
+        "ErrorPvcNotFound" | "ErrImagePull" | "ImagePullBackOff" => {
+            of_vmi("Synchronized").or_else(|| of_vm("Synchronized")).or_else(not_ready)
+        }
+        "Starting" => vmi.and_then(|vmi| vmi.meta.created_usec).or_else(not_ready),
+        "CrashLoopBackOff" => vm.start_failed_usec.or_else(not_ready),
+        _ => not_ready(),
+    }
+}
+
+fn migration_life(parts: &Parts<'_>, migration: &InQuestion<'_>) -> MigrationLife {
+    let object = migration.object;
+    MigrationLife {
+        name: migration.name.clone(),
+        uid: migration.uid().map(ToOwned::to_owned),
+        phase: migration.phase().map(ToOwned::to_owned),
+        phase_since_usec: object
+            .and_then(Migration::phase_since_usec)
+            .or_else(|| migration.ended_usec())
+            .or_else(|| migration.pick(|state| state.started_usec).filter(|_| migration.phase() == Some("Running"))),
+        created_usec: migration.created_usec(),
+        started_usec: migration.pick(|state| state.started_usec),
+        ended_usec: migration.ended_usec(),
+        outcome: migration.outcome(),
+        failure_reason: migration.pick(|state| state.failure_reason.clone()).or_else(|| told_failure(parts, migration)),
+        is_aborted: is_aborted(parts, migration).is_some(),
+        initiator: object.map(|object| initiator(object, parts.vmi).to_owned()),
+    }
+}
+
+/// Why it failed, by its events: `VirtualMachineInstance migration uid X failed. reason:<text>`.
+fn told_failure(parts: &Parts<'_>, migration: &InQuestion<'_>) -> Option<String> {
+    if migration.outcome() != Some(false) && (migration.object.is_some() || !migration.is_named) {
+        return None;
+    }
+    let uid = migration.uid()?;
+    let events = parts.cluster.index().events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name());
+    let mut reasons = events.filter(|event| event.message.contains(uid)).filter_map(|event| {
+        let (_, reason) = event.message.split_once("failed. reason:")?;
+        Some(reason.trim().to_owned())
+    });
+    reasons.find(|reason| !reason.is_empty())
+}
+
+/// Who saw that its abort was asked for, and since when.
+pub(crate) fn is_aborted(parts: &Parts<'_>, migration: &InQuestion<'_>) -> Option<(String, Option<i64>)> {
+    if migration.any(|state| state.is_abort_requested) {
+        return Some(("abortRequested: true".to_owned(), None));
+    }
+    if let Some(object) = migration.object {
+        let condition = object.conditions.get("migrationAbortRequested").filter(|condition| condition.is_true());
+        if let Some(condition) = condition {
+            return Some((condition.line(), condition.since_usec));
+        }
+        let is_early =
+            object.ended_usec().is_none_or(|ended| object.meta.deleted_usec.is_some_and(|deleted| deleted <= ended));
+        if object.meta.deleted_usec.is_some() && is_early {
+            return Some(("the migration's object is being deleted".to_owned(), object.meta.deleted_usec));
+        }
+    }
+    let name = (!migration.name.is_empty()).then_some(migration.name.as_str())?;
+    let mut events =
+        parts.cluster.index().events(parts.cluster, "VirtualMachineInstanceMigration", parts.namespace(), name);
+    let event = events.find(|event| event.is_reason("SuccessfulAbortMigration"))?;
+    Some((event.line(), event.first_usec))
+}
+
+/// Who asked for a migration. Source: KubeVirt `pkg/virt-controller/watch/{drain/evacuation,workload-updater}`.
+pub(crate) fn initiator(migration: &Migration, vmi: Option<&Vmi>) -> &'static str {
+    let meta = &migration.meta;
+    let is_named = |prefix: &str| {
+        meta.name.starts_with(prefix) || meta.generate_name.as_deref().is_some_and(|name| name.starts_with(prefix))
+    };
+    let is_deschedulers = [Some(meta), vmi.map(|vmi| &vmi.meta)]
+        .into_iter()
+        .flatten()
+        .any(|meta| meta.annotation("kubevirt.io/eviction-source") == Some("descheduler"));
+    if meta.annotation("kubevirt.io/workloadUpdateMigration").is_some() || is_named("kubevirt-workload-update-") {
+        WORKLOAD_UPDATE
+    } else if meta.annotation("kubevirt.io/evacuationMigration").is_some() || is_named("kubevirt-evacuation-") {
+        if is_deschedulers { DESCHEDULER } else { EVACUATION }
+    } else {
+        USER
+    }
+}
+
+/// Who asked for a migration of which only the name is known.
+pub(crate) fn initiator_by_name(name: &str) -> &'static str {
+    if name.starts_with("kubevirt-workload-update-") {
+        WORKLOAD_UPDATE
+    } else if name.starts_with("kubevirt-evacuation-") {
+        EVACUATION
+    } else {
+        USER
+    }
+}
+
+/// Migrations of the last day that are over: succeeded, failed. KubeVirt keeps five objects, events tell of more.
+pub(crate) fn n_migrations(parts: &Parts<'_>) -> (u32, u32) {
+    let from = parts.at_usec.saturating_sub(DAY_USEC);
+    let is_new = |usec: Option<i64>| usec.is_none_or(|usec| usec >= from && usec <= parts.at_usec);
+    let (mut well, mut failed): (BTreeSet<&str>, BTreeSet<&str>) = (BTreeSet::new(), BTreeSet::new());
+    for migration in parts.migrations().filter(|migration| is_new(migration.ended_usec().or(migration.created_usec())))
+    {
+        match migration.outcome() {
+            Some(true) => _ = well.insert(&migration.meta.name),
+            Some(false) => _ = failed.insert(&migration.meta.name),
+            None => {}
+        }
+    }
+    let index = parts.cluster.index();
+    for name in index.told_migrations(parts.namespace(), parts.name()) {
+        let events = index.events(parts.cluster, "VirtualMachineInstanceMigration", parts.namespace(), name);
+        for event in events.filter(|event| is_new(event.last_usec)) {
+            match event.reason.as_deref() {
+                Some("SuccessfulMigration") => _ = well.insert(name),
+                Some("FailedMigration") => _ = failed.insert(name),
+                _ => {}
+            }
+        }
+    }
+    let (mut n_told_well, mut n_told_failed) = (0_u64, 0_u64);
+    let events = index.events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name());
+    for event in events.filter(|event| event.is_reason("Migrated") && is_new(event.first_usec)) {
+        if event.is_warning {
+            n_told_failed = n_told_failed.saturating_add(event.count);
+        } else {
+            n_told_well = n_told_well.saturating_add(event.count);
+        }
+    }
+    // Both ends may say it: 15 such events for 12 migrations on KubeVirt v1.8.4.
+    let cautious = |told: u64| told - told / 4;
+    let most =
+        |known: usize, told: u64| u32::try_from(u64::try_from(known).unwrap_or(u64::MAX).max(told)).unwrap_or(u32::MAX);
+    (most(well.len(), cautious(n_told_well)), most(failed.len(), n_told_failed))
+}
+
+/// The node that it is to leave, and since when.
+pub(crate) fn evacuation(parts: &Parts<'_>) -> Option<(String, Option<i64>)> {
+    let vmi = parts.vmi?;
+    let condition = vmi.conditions.get("EvictionRequested").filter(|condition| condition.is_true());
+    let of_migrations = || {
+        let is_its = |migration: &&Migration| initiator(migration, Some(vmi)) != USER;
+        parts.migrations().filter(is_its).filter_map(Migration::created_usec).min()
+    };
+    let since = condition.and_then(|condition| condition.since_usec).or_else(of_migrations);
+    match &vmi.evacuation_node {
+        Some(node) => Some((node.clone(), since)),
+        None => condition.map(|_| (parts.hosting.clone().unwrap_or_default(), since)),
+    }
+}

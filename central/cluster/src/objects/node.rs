@@ -1,0 +1,96 @@
+//! Nodes and their leases.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{Conditions, Meta};
+use crate::value;
+
+/// A node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Node {
+    pub(crate) meta: Meta,
+    pub(crate) conditions: Conditions,
+    /// Whether the spec is known, so that a taint that is not there is none.
+    pub(crate) has_spec: bool,
+    pub(crate) is_unschedulable: bool,
+    pub(crate) taints: Vec<Taint>,
+    pub(crate) allocatable: BTreeMap<String, String>,
+    pub(crate) capacity: BTreeMap<String, String>,
+    pub(crate) kernel: Option<String>,
+    /// Names of images that it has; Kubernetes lists 50 at most.
+    pub(crate) images: Vec<String>,
+}
+
+/// A taint.
+#[derive(Clone, Debug)]
+pub(crate) struct Taint {
+    pub(crate) key: String,
+    pub(crate) effect: Option<String>,
+    pub(crate) since_usec: Option<i64>,
+}
+
+impl Node {
+    pub(crate) fn read(object: &Value) -> Option<Self> {
+        let (spec, status) = (value::at(object, &["spec"]), value::at(object, &["status"]));
+        let taints = value::list(spec, &["taints"]).iter().filter_map(|taint| {
+            Some(Taint {
+                key: value::text(taint, &["key"])?,
+                effect: value::text(taint, &["effect"]),
+                since_usec: value::time(taint, &["timeAdded"]),
+            })
+        });
+        let images = value::list(status, &["images"]).iter().flat_map(|image| value::texts(image, &["names"]));
+        Some(Self {
+            meta: Meta::read(object)?,
+            conditions: Conditions::read(object),
+            has_spec: spec.is_object(),
+            is_unschedulable: value::boolean(spec, &["unschedulable"]).unwrap_or(false),
+            taints: taints.collect(),
+            allocatable: value::map(status, &["allocatable"]),
+            capacity: value::map(status, &["capacity"]),
+            kernel: value::text(status, &["nodeInfo", "kernelVersion"]),
+            images: images.collect(),
+        })
+    }
+
+    /// How much of a resource it offers; `None` if its resources are not told, 0 if it does not list this one.
+    pub(crate) fn offers(&self, resource: &str) -> Option<i64> {
+        if self.allocatable.is_empty() {
+            return None;
+        }
+        self.allocatable.get(resource).map_or(Some(0), |quantity| value::quantity(quantity))
+    }
+
+    /// Names after a label's prefix, of labels that are not `false`.
+    pub(crate) fn labelled(&self, prefix: &str) -> impl Iterator<Item = &str> {
+        self.meta.labels.iter().filter(|(_, is)| *is != "false").filter_map(move |(key, _)| key.strip_prefix(prefix))
+    }
+
+    pub(crate) fn heartbeat_usec(&self) -> Option<i64> {
+        value::parse_time(self.meta.annotation("kubevirt.io/heartbeat")?.trim_matches('"'))
+    }
+
+    pub(crate) fn is_not_ready(&self) -> bool {
+        self.conditions.get("Ready").is_some_and(|ready| !ready.is_true())
+    }
+}
+
+/// A lease of `kube-node-lease`: a kubelet's heartbeat.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lease {
+    pub(crate) meta: Meta,
+    pub(crate) renewed_usec: Option<i64>,
+    pub(crate) secs: Option<i64>,
+}
+
+impl Lease {
+    pub(crate) fn read(object: &Value) -> Option<Self> {
+        Some(Self {
+            meta: Meta::read(object)?,
+            renewed_usec: value::time(object, &["spec", "renewTime"]),
+            secs: value::integer(object, &["spec", "leaseDurationSeconds"]),
+        })
+    }
+}
