@@ -28,11 +28,15 @@ const MAX_TEXT: usize = 4096;
 /// What fields that hold no error hold.
 const NO_ERROR: [&str; 5] = ["", "<nil>", "nil", "null", "{}"];
 
+/// Fields that only JSON has: excerpts lose their first brace.
+const JSON_FIELDS: [&str; 2] = ["\"msg\":\"", "\"reason\":\""];
+
 /// Unwraps one line.
 pub(crate) fn unwrap(line: &str) -> Bare {
     let line = line.trim();
     let line = &line[..line.floor_char_boundary(MAX_TEXT * 4)];
-    let bare = if line.starts_with('{') && line.contains("\":") {
+    let is_json = |field: &str| quoted_after(line, field).is_some();
+    let bare = if (line.starts_with('{') && line.contains("\":")) || JSON_FIELDS.into_iter().any(is_json) {
         from_json(line)
     } else if let Some((level, rest)) = klog_head(line).or_else(|| klog_head(line.split_once("]: ")?.1)) {
         from_klog(level, rest)
@@ -206,6 +210,8 @@ mod tests {
             "Sync failed.: server error. command SyncVMI failed: \"LibvirtError(Code=1, Domain=10, Message='x')\"",
         );
         check(r#"{"level":"info","msg":"done","error":""}"#, Level::Info, false, "done");
+        check(r#""reason":"virError(Code=38)""#, Level::Unknown, true, "virError(Code=38)");
+        check(r#""msg":"a failed","pos":"x.go:1","reason":"b""#, Level::Unknown, true, "a failed: b");
     }
 
     #[test]
