@@ -37,7 +37,7 @@ pub fn service_of(name: &str) -> Option<Service> {
 #[must_use]
 pub fn unit_of(process: &CapturedProcess, usual: &str) -> String {
     let segments = process.cgroups.iter().flat_map(|row| row.path.split('/'));
-    segments.filter(|part| part.ends_with(".service")).last().unwrap_or(usual).to_owned()
+    segments.rev().find(|part| part.ends_with(".service")).unwrap_or(usual).to_owned()
 }
 
 /// `KubeletProcessStalled`, `RuntimeUnresponsive` or `RuntimeShimStuck`, by what the process is.

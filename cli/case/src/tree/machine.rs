@@ -200,14 +200,16 @@ fn read_misc(root: &HostRoot) -> Result<bool, ReadError> {
         let mut fields = line.split_ascii_whitespace();
         fields.next().is_some_and(|number| number.parse::<u32>().is_ok()) && fields.next().is_some()
     };
-    if !parse_misc_has_kvm(&text) && !(text.ends_with('\n') && text.lines().all(is_row)) {
-        return Err(ReadError::Malformed {
-            path: root.display_path(path),
-            line: text.lines().count(),
-            text: text.lines().last().unwrap_or_default().chars().take(120).collect(),
-        });
+    let has_kvm = parse_misc_has_kvm(&text);
+    let is_whole = text.ends_with('\n') && text.lines().all(is_row);
+    if has_kvm || is_whole {
+        return Ok(has_kvm);
     }
-    Ok(parse_misc_has_kvm(&text))
+    Err(ReadError::Malformed {
+        path: root.display_path(path),
+        line: text.lines().count(),
+        text: text.lines().last().unwrap_or_default().chars().take(120).collect(),
+    })
 }
 
 /// A list that may be started where it could not be read.
