@@ -77,8 +77,8 @@ enum Column {
 pub fn parse_ps(text: &str) -> Option<TaskTable> {
     let mut lines = text.lines();
     let (header, columns) = lines.by_ref().take(20).find_map(|line| Some((line, header(line)?)))?;
-    let mut table = TaskTable::default();
-    table.has_threads = columns.iter().any(|(column, _)| *column == Column::Tid);
+    let has_threads = columns.iter().any(|(column, _)| *column == Column::Tid);
+    let mut table = TaskTable { has_threads, ..TaskTable::default() };
     for line in lines.filter(|line| !line.trim().is_empty()) {
         match row(line, header, &columns) {
             Some(row) => table.rows.push(row),

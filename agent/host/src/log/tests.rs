@@ -207,7 +207,7 @@ fn read_bytes(bytes: &[u8], clock: Clock, wanted: impl FnMut(&[u8]) -> bool) -> 
     let mut reader = LogReader::new(clock);
     let span = reader
         .read(Cursor::new(bytes), wanted, |line| {
-            got.push((line.stamp_usec, line.text.clone().into_owned(), line.number))
+            got.push((line.stamp_usec, line.text.clone().into_owned(), line.number));
         })
         .unwrap();
     (got, span)

@@ -30,7 +30,7 @@ fn read(recording: &str, wanted_node: &str) -> Gathered {
     let mut out = Gathered::default();
     let mut readers = Readers::new();
     // Processes first: they tell whose a pid is.
-    let mut files = listing.files.clone();
+    let mut files = listing.files;
     files.sort_by_key(|file| !file.ends_with("ps.txt"));
     for file in &files {
         let text = || String::from_utf8_lossy(&std::fs::read(root.join(file)).unwrap()).into_owned();
@@ -42,20 +42,20 @@ fn read(recording: &str, wanted_node: &str) -> Gathered {
             Part::Kernel { node } if node == wanted_node => log(LogSource::Kernel, &mut readers, &mut out),
             Part::Journal { node, unit } if node == wanted_node => log(LogSource::Unit(unit), &mut readers, &mut out),
             Part::Systemctl { node, unit } if node == wanted_node => {
-                read_systemctl(&unit, &text(), asked, &mut readers, &mut out)
+                read_systemctl(&unit, &text(), asked, &mut readers, &mut out);
             }
             Part::Virsh { node, domain, command } if node == wanted_node => {
                 read_virsh(&domain, &command, &text(), asked, &mut readers, &mut out);
             }
             Part::Libvirt { node } if node == wanted_node => {
-                log(LogSource::Libvirt { of: None }, &mut readers, &mut out)
+                log(LogSource::Libvirt { of: None }, &mut readers, &mut out);
             }
             Part::Qemu { node, domain } if node == wanted_node => {
-                log(LogSource::Qemu { domain }, &mut readers, &mut out)
+                log(LogSource::Qemu { domain }, &mut readers, &mut out);
             }
             Part::Command { node, name } if node == wanted_node && name == "ps" => read_ps(&text(), asked, &mut out),
             Part::Command { node, name } if node == wanted_node => {
-                read_command(&name, &text(), asked, &mut readers, &mut out)
+                read_command(&name, &text(), asked, &mut readers, &mut out);
             }
             Part::Pod { namespace, pod, container } => {
                 let speaker = match pod.as_str() {
