@@ -91,6 +91,7 @@ words! {
     FORK = "fork", "start a process or a thread";
     WATCH_FILES = "watch-files", "inotify and the like";
     RUN_GUEST_AGENT = "run-guest-agent", "talk to the guest agent";
+    UNTOLD = "untold", "a step that the text does not tell";
 }
 
 words! {

@@ -391,15 +391,21 @@ const fn usual_actor(speaker: Speaker) -> &'static str {
 
 const fn usual_operation(speaker: Speaker) -> &'static str {
     match speaker {
-        Speaker::Kubelet => operation::LIST_PODS,
-        Speaker::Runtime | Speaker::LauncherSidecar | Speaker::Host | Speaker::Other => operation::CREATE_CONTAINER,
-        Speaker::Launcher | Speaker::Qemu => operation::RUN_GUEST,
         Speaker::Handler => operation::SYNC_VMI,
-        Speaker::Controller | Speaker::ControllerManager | Speaker::ApiServer => operation::CALL_API,
-        Speaker::Libvirt => operation::MONITOR,
-        Speaker::Csi => operation::MOUNT,
+        Speaker::LauncherSidecar => operation::CREATE_CONTAINER,
         Speaker::Cni => operation::SETUP_NETWORK,
         Speaker::Cdi => operation::IMPORT,
         Speaker::Scheduler => operation::SCHEDULE,
+        Speaker::ApiServer => operation::CALL_API,
+        Speaker::Kubelet
+        | Speaker::Runtime
+        | Speaker::Launcher
+        | Speaker::Qemu
+        | Speaker::Controller
+        | Speaker::ControllerManager
+        | Speaker::Libvirt
+        | Speaker::Csi
+        | Speaker::Host
+        | Speaker::Other => operation::UNTOLD,
     }
 }

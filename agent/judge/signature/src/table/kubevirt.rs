@@ -43,8 +43,10 @@ pub(super) const ROWS: &[Row] = rows! {
         "unschedulable pod prod/virt-launcher-db-0-x timeout period exceeded";
     "migration-target-pod-unschedulable", "currently unschedulable", "", SCHEDULER, SCHEDULE, INSUFFICIENT, TARGET, "KubeVirt migration.go event migrationTargetPodUnschedulable",
         "Migration target pod for VMI [prod/db-0] is currently unschedulable.";
-    "migration-vmi-gone", "vmi shutdown during migration", r"vmi shutdown during migration|because vmi does not exist", CONTROLLER, MIGRATE, CANCELLED, None, "KubeVirt migration.go",
+    "migration-vmi-gone", "vmi shutdown during migration", "", CONTROLLER, MIGRATE, CANCELLED, None, "KubeVirt migration.go",
         "Migration failed vmi shutdown during migration.";
+    "migration-vmi-gone", "because vmi does not exist", "", CONTROLLER, MIGRATE, CANCELLED, None, "KubeVirt migration.go",
+        "Migration failed because vmi does not exist.";
     "migration-source-failed", "source node reported migration failed", "", CONTROLLER, MIGRATE, OTHER, SOURCE, "KubeVirt migration.go",
         "source node reported migration failed";
     "migration-backoff", "backoff migrating", "", CONTROLLER, MIGRATE, RATE_LIMITED, None, "KubeVirt event MigrationBackoff: earlier ones failed",

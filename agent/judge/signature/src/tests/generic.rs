@@ -214,7 +214,7 @@ const LINES: &[Line] = &[
         Speaker::Qemu,
         None,
         "qemu-system-aarch64: cannot load bios image 'x': No such file or directory",
-        [QEMU, RUN_GUEST, NOT_FOUND],
+        [QEMU, START_DOMAIN, NOT_FOUND],
     ),
     (
         Speaker::Launcher,
@@ -226,7 +226,7 @@ const LINES: &[Line] = &[
         Speaker::Launcher,
         None,
         "{\"component\":\"virt-launcher\",\"level\":\"error\",\"msg\":\"unable to create cgroup: Device or resource busy\",\"subcomponent\":\"libvirt\"}",
-        [LIBVIRT, MONITOR, BUSY],
+        [LIBVIRT, UNTOLD, BUSY],
     ),
     (
         Speaker::Handler,
@@ -262,7 +262,7 @@ const LINES: &[Line] = &[
         Speaker::Qemu,
         None,
         "qemu-kvm: virtio-blk: I/O error in flush: No space left on device",
-        [QEMU, RUN_GUEST, NO_SPACE],
+        [QEMU, READ_WRITE, NO_SPACE],
     ),
     // Migration.
     (
@@ -340,14 +340,14 @@ const LINES: &[Line] = &[
         [CDI, IMPORT, INVALID],
     ),
     (Speaker::Cdi, None, "qemu-img: error while writing at byte 0: No space left on device", [QEMU, IMPORT, NO_SPACE]),
-    (Speaker::Host, None, "rpcbind: cannot create socket: address already in use", [SYSTEMD, CREATE_CONTAINER, EXISTS]),
+    (Speaker::Host, None, "rpcbind: cannot create socket: address already in use", [SYSTEMD, UNTOLD, EXISTS]),
     (
         Speaker::Kubelet,
         None,
         "failed to create watcher for /etc/kubernetes: inotify instances are used up",
         [KERNEL, WATCH_FILES, LIMIT],
     ),
-    (Speaker::Other, None, "fatal: something nobody has ever seen", [SYSTEMD, CREATE_CONTAINER, OTHER]),
+    (Speaker::Other, None, "fatal: something nobody has ever seen", [SYSTEMD, UNTOLD, OTHER]),
 ];
 
 #[test]
