@@ -251,7 +251,12 @@ fn is_affected<'a>(stage: &Stage<'a>, cause: &Cause, other: &Scene<'a>, thing: O
         }
         if let Some(hit) = evidence::strongest(evidence::hits(stage, other, &clue.look, clue.text)) {
             let theirs = thing_in(&hit.attributes);
-            let is_same = thing.is_none() || theirs.is_none() || theirs.as_deref() == thing;
+            // Two that name no thing share none that is known, except where the cause is nothing but the shared thing.
+            let is_same = match (thing, theirs.as_deref()) {
+                (Some(thing), Some(theirs)) => thing == theirs,
+                (None, None) => cause.roles == [Side::Shared],
+                (Some(_), None) | (None, Some(_)) => true,
+            };
             if is_same && hit.freshness > 0.5 {
                 return Some(true);
             }

@@ -53,18 +53,8 @@ pub const DATA_IMPORT_FAILED: Cause = Cause {
         },
         Clue {
             group: "text",
-            strength: Strength::Strong,
-            look: said(&[
-                Fact::OneOf(ACTOR, &[actor::CDI]),
-                Fact::OneOf(OPERATION, &[operation::PROVISION]),
-                Fact::OneOf(CLASS, &[class::INVALID]),
-            ]),
-            text: "the DataVolume asks for what no storage class can give",
-        },
-        Clue {
-            group: "text",
             strength: Strength::Good,
-            look: said(&[Fact::OneOf(ACTOR, &[actor::CDI])]),
+            look: said(&[Fact::OneOf(ACTOR, &[actor::CDI]), Fact::NoneOf(OPERATION, &[operation::PROVISION])]),
             text: "CDI reports an error",
         },
         Clue {

@@ -45,17 +45,13 @@ pub const VOLUME_NOT_FOUND: Cause = Cause {
         Clue {
             group: "text",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(
-                SIGNATURE,
-                &["volume-claim-missing", "replica-no-space", "replica-not-scheduled"],
-            )]),
-            text: "the volume does not exist, or no place for it",
+            look: said(&[Fact::OneOf(SIGNATURE, &["volume-claim-missing", "import-pvc-spec-incomplete"])]),
+            text: "the claim does not exist, or cannot be made as it is asked for",
         },
         Clue {
             group: "text",
             strength: Strength::Good,
             look: said(&[
-                Fact::NoneOf(ACTOR, &[actor::CDI]),
                 Fact::OneOf(OPERATION, &[operation::PROVISION]),
                 Fact::OneOf(
                     CLASS,
@@ -75,7 +71,7 @@ pub const VOLUME_NOT_FOUND: Cause = Cause {
                         class::UNREACHABLE,
                     ],
                 ),
-                Fact::Not(SIGNATURE, &["import-pvc-spec-incomplete"]),
+                Fact::Not(SIGNATURE, &["replica-no-space", "replica-not-scheduled"]),
             ]),
             text: "a volume cannot be made or bound",
         },

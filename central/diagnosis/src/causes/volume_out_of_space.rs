@@ -97,6 +97,18 @@ pub const VOLUME_OUT_OF_SPACE: Cause = Cause {
             text: "KubeVirt says that the guest is paused because of a disk error, of whatever kind",
         },
         Clue {
+            group: "pool",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(OPERATION, &[operation::PROVISION]), Fact::OneOf(CLASS, &[class::NO_SPACE])]),
+            text: "the backend has no room for the volume or a replica of it",
+        },
+        Clue {
+            group: "pool",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["replica-no-space", "replica-not-scheduled", "backend-pool-full"])]),
+            text: "the backend has no room for the volume or a replica of it",
+        },
+        Clue {
             group: "device",
             strength: Strength::Strong,
             look: Look::Present(VmFilesystemFull, &[]),
@@ -131,7 +143,7 @@ pub const VOLUME_OUT_OF_SPACE: Cause = Cause {
             text: "QEMU holds a device that is not there any more, and its words mislead",
         },
     ],
-    explains: &[],
+    explains: &["VolumeNotFound", "VolumeAttachTimeout"],
     advice: Advice {
         now: &[
             Step::Any("df -h {mount}; df -i {mount}; lvs -o lv_name,data_percent,metadata_percent"),

@@ -3,7 +3,7 @@
 use kulprit_model::FindingCode::*;
 
 use super::{
-    Seen::{Happened, Is, IsNot, Known, Own, Text},
+    Seen::{Happened, Is, IsNot, Known, NodeText, Own, Text},
     SymptomId::*,
     check_rows,
 };
@@ -22,6 +22,12 @@ fn the_launcher_pod() {
             StuckStarting,
             &[Is(LauncherContainerNotReady, &[("container", "istio-proxy"), ("reason", "CrashLoopBackOff")])],
             &[Is(LauncherContainerNotReady, &[("container", "volumerootdisk"), ("reason", "ContainerCreating")])],
+        ),
+        (
+            "LauncherContainerFailed",
+            InError,
+            &[Text("runtime", "create-container", "invalid")],
+            &[NodeText("runtime", "create-container", "invalid")],
         ),
         (
             "LauncherContainerFailed",

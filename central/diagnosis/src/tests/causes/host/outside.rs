@@ -38,8 +38,8 @@ fn specification_volumes_and_scheduling() {
         (
             "VolumeNotFound",
             StuckStarting,
+            &[Known("cdi", "provision", "invalid", "import-pvc-spec-incomplete")],
             &[Text("csi", "provision", "no-space")],
-            &[Text("qemu", "read-write", "no-space")],
         ),
         (
             "DataImportFailed",

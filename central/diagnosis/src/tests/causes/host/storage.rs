@@ -80,6 +80,12 @@ fn backends_and_disks() {
             &[Text("qemu", "read-write", "io-error"), Is(VmiPausedBy, &[("reason", "PausedIOError")])],
         ),
         ("VolumeOutOfSpace", PausedUnexpectedly, &[Is(VmFilesystemFull, &[])], &[Is(FilesystemFull, &[])]),
+        (
+            "VolumeOutOfSpace",
+            StuckStarting,
+            &[Text("csi", "provision", "no-space")],
+            &[Text("csi", "provision", "invalid")],
+        ),
     ]);
 }
 
