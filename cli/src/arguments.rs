@@ -52,6 +52,33 @@ pub(crate) enum Question {
         #[arg(long)]
         node: Option<String>,
     },
+    /// Diagnoses a recorded case, a must-gather or a sosreport (folder or .tar.gz); needs no cluster and no central.
+    ///
+    /// Exit status: 0 a verdict was reached, 3 only Unexplained, 2 the case cannot be read.
+    Diagnose {
+        /// The case.
+        case: PathBuf,
+        /// Only this VM, `[NAMESPACE/]NAME`, whether it shows a symptom or not.
+        #[arg(long, value_name = "VM")]
+        vm: Option<String>,
+        /// Only this migration of it.
+        #[arg(long, requires = "vm", value_name = "NAME")]
+        migration: Option<String>,
+        /// The moment of asking, where the case does not tell or another one is meant: 2026-03-01T10:15:00Z.
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+        /// The score sheet of this cause: prior, each clue with its factors, what would change the verdict.
+        #[arg(long, value_name = "CAUSE")]
+        explain: Option<String>,
+    },
+    /// How good the verdicts are on a folder of cases that have a truth.yaml each.
+    Eval {
+        /// The folder; each folder or .tar.gz in it, at any depth, with a truth.yaml is a case.
+        folder: PathBuf,
+        /// Each case with what was expected and what was said, not only those that went wrong.
+        #[arg(short, long)]
+        all: bool,
+    },
     /// The incidents: one cause at one place, with every VM it touches.
     Incidents {
         /// Closed ones too.

@@ -2,6 +2,9 @@
 
 mod agent_status;
 mod causes;
+mod diagnose;
+mod eval;
+mod explain;
 mod findings;
 mod incidents;
 mod nodes;
@@ -26,6 +29,10 @@ pub(crate) async fn answer(arguments: Arguments, terminal: &mut Terminal) -> Res
     let ask = Ask { central, format: output, timeout_secs: timeout };
     match question {
         Question::Why { vm, node } => return why::answer(&ask, terminal, vm, node).await,
+        Question::Diagnose { case, vm, migration, at, explain } => {
+            return diagnose::answer(ask.format, terminal, &diagnose::Asked { case, vm, migration, at, explain });
+        }
+        Question::Eval { folder, all } => return eval::answer(ask.format, terminal, &folder, all),
         Question::Incidents { all, id } => incidents::answer(&ask, terminal, all, id).await?,
         Question::Nodes => nodes::answer_list(&ask, terminal).await?,
         Question::Node { name, all } => nodes::answer_one(&ask, terminal, name, all).await?,

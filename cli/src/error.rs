@@ -27,8 +27,27 @@ pub(crate) enum AskError {
     BadSpan(String),
     #[error("no cause `{0}` in the catalogue: `kulprit causes` lists them")]
     NoSuchCause(String),
+    #[error("{}", chain(.0))]
+    Case(#[from] kulprit_case::CaseError),
+    #[error("`{0}` has no case with a truth.yaml in it: `kulprit eval` wants cases with their right answer")]
+    NoTruth(PathBuf),
+    #[error("bad time `{0}`: write it with its zone, for example 2026-03-01T10:15:00Z")]
+    BadTime(String),
+    #[error("{0}")]
+    NotExplained(String),
     #[error("cannot print the answer: {0}")]
     Print(String),
+}
+
+/// An error with what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
 }
 
 impl AskError {

@@ -9,6 +9,8 @@ pub struct Terminal {
     has_colour: bool,
     /// Columns of the terminal; `None` when the answer goes into a file or pipe.
     width: Option<usize>,
+    /// Whether a person waits in front of it: standard error is a terminal.
+    is_interactive: bool,
 }
 
 /// Pages are broken at this width where there is no terminal, and on wider ones: longer lines are hard to read.
@@ -21,13 +23,24 @@ impl Terminal {
         let is_terminal = io::stdout().is_terminal();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let width = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
-        Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()), has_colour: is_terminal && !no_colour, width }
+        Self {
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stderr()),
+            has_colour: is_terminal && !no_colour,
+            width,
+            is_interactive: io::stderr().is_terminal(),
+        }
     }
 
     /// A terminal that writes elsewhere, without colour; for tests.
     #[must_use]
     pub fn capturing(out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
-        Self { out, err, has_colour: false, width: None }
+        Self { out, err, has_colour: false, width: None, is_interactive: false }
+    }
+
+    /// Whether a person waits in front of it, so that a bar may show how far a long reading is.
+    pub(crate) const fn is_interactive(&self) -> bool {
+        self.is_interactive
     }
 
     /// Prints an answer. A reader who has closed the pipe is no error.

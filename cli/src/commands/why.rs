@@ -17,7 +17,7 @@ use crate::{
 const LIVE: &str = "live";
 
 /// Exit status when a symptom is there and nothing explains it.
-const ONLY_UNEXPLAINED: u8 = 3;
+pub(super) const ONLY_UNEXPLAINED: u8 = 3;
 
 pub(super) async fn answer(
     ask: &Ask,

@@ -213,7 +213,8 @@ impl Verdict {
 }
 
 impl Subject {
-    fn of_case(snapshot: &Snapshot, subject: &SymptomSubject, migration: Option<&str>) -> Self {
+    /// The subject of a case's symptom.
+    pub(crate) fn of_case(snapshot: &Snapshot, subject: &SymptomSubject, migration: Option<&str>) -> Self {
         let migration = migration.filter(|name| !name.is_empty()).map(ToOwned::to_owned);
         let none = String::new;
         match subject {
@@ -249,6 +250,15 @@ impl From<&Candidate> for Cause {
             check: remedy.check.clone(),
             prevent: remedy.prevent.clone(),
         }
+    }
+}
+
+impl Evidence {
+    /// A line that weighs nothing: no rule knows it, and it names the subject.
+    pub(crate) fn mention((node, line): (&str, &kulprit_model::Evidence)) -> Self {
+        let kulprit_model::Evidence { source, at, text } = line;
+        let (source, node, text) = (source.clone(), node.to_owned(), text.clone());
+        Self { source, node, at_wall_usec: at.wall_usec, text, weight: 0.0 }
     }
 }
 

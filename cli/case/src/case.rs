@@ -1,0 +1,462 @@
+//! A case, read: files in, snapshot out; then the same engine as live.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use kulprit_cluster::{Asked, Cluster, ClusterVm};
+use kulprit_diagnosis::{
+    Attribution, Settings, Snapshot, Symptom, SymptomSubject, attribute, symptom_of, symptoms,
+};
+use kulprit_host::{HostRoot, log::Clock};
+use kulprit_model::{Evidence, Moment};
+use kulprit_signature::Speaker;
+
+use crate::{
+    assemble::{self, Names},
+    commands,
+    error::CaseError,
+    folder::Folder,
+    gathered::{Gathered, Problem},
+    layout::{self, Layout, Part},
+    logs::{self, LogSource, Readers},
+    manifest::{self, Manifest, SubjectName},
+    objects, tree,
+};
+
+/// A command's output is read whole, up to this; what is larger is a log.
+const MAX_COMMAND_BYTES: u64 = 64 << 20;
+/// Lines that mention the subject and that no rule knows: so many are kept.
+const MAX_MENTIONS: usize = 20;
+
+/// What is asked of a case beside what its manifest says.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The moment of asking, Unix microseconds.
+    pub at_usec: Option<i64>,
+    /// Only this VM.
+    pub subject: Option<SubjectName>,
+}
+
+/// A case that was read.
+#[derive(Debug)]
+pub struct Case {
+    /// Everything a diagnosis may look at.
+    pub snapshot: Snapshot,
+    /// UID of the VM it is about, and the migration; `None`: every VM with a symptom.
+    subject: Option<(String, Option<String>)>,
+    /// What could not be used.
+    pub problems: Vec<Problem>,
+    /// Lines that no rule knows, and that name the subject.
+    kept: Vec<(String, Evidence)>,
+}
+
+impl Case {
+    /// Reads a folder or an archive. `progress` is called with the bytes of logs read so far and to read.
+    ///
+    /// # Errors
+    /// [`CaseError`] if nothing of it can be used; what is partly unusable is in [`Case::problems`].
+    pub fn open(
+        path: &Path,
+        options: &Options,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, CaseError> {
+        let folder = Folder::open(path)?;
+        let listing = folder.list();
+        if listing.files.is_empty() {
+            return Err(CaseError::Empty { path: path.to_owned() });
+        }
+        let layout = layout::recognise(&listing.files).ok_or_else(|| unrecognised(path, &listing.files))?;
+        let parts: Vec<(PathBuf, Part)> =
+            listing.files.into_iter().map(|file| (layout.part(&file), file)).map(|(part, file)| (file, part)).collect();
+        let mut reading = Reading {
+            folder: &folder,
+            readers: Readers::new(),
+            cluster: Cluster::new(),
+            problems: listing.problems,
+            nodes: BTreeMap::new(),
+            unplaced: Gathered::default(),
+            at: Moment::default(),
+        };
+        for (file, part) in &parts {
+            if *part == Part::Objects {
+                objects::read(&folder, file, &mut reading.cluster, &mut reading.problems);
+            }
+        }
+        let mut manifest = reading.manifest(&layout, &parts)?;
+        if let Some(at_usec) = options.at_usec {
+            manifest.at_usec = at_usec;
+        }
+        if manifest.at_usec == 0 {
+            return Err(CaseError::Subject(format!(
+                "nothing in `{}` tells when it was collected; name the moment of asking with --at",
+                path.display()
+            )));
+        }
+        reading.at = Moment { wall_usec: manifest.at_usec, boottime_usec: manifest.at_usec };
+        let subject = options.subject.clone().or_else(|| manifest.subject.clone());
+        reading.hosts(&layout, &parts, &manifest, subject.as_ref(), progress);
+        reading.finish(&manifest, subject)
+    }
+
+    /// What is to be explained: the named VM, or every VM and node with a symptom.
+    #[must_use]
+    pub fn symptoms(&self) -> Vec<Symptom> {
+        match &self.subject {
+            Some((uid, migration)) => vec![symptom_of(&self.snapshot, uid, migration.as_deref(), true)],
+            None => symptoms(&self.snapshot),
+        }
+    }
+
+    /// The verdicts.
+    #[must_use]
+    pub fn attributions(&self) -> Vec<Attribution> {
+        self.symptoms().iter().map(|symptom| attribute(&self.snapshot, symptom)).collect()
+    }
+
+    /// Lines that name the subject of a symptom and that no rule knows, oldest first.
+    pub fn mentions(&self, symptom: &Symptom) -> impl Iterator<Item = (&str, &Evidence)> {
+        let is_of_subject = match &symptom.subject {
+            SymptomSubject::Vm { uid, .. } => self.subject.as_ref().is_some_and(|(own, _)| own == uid),
+            SymptomSubject::Node { .. } => false,
+        };
+        self.kept.iter().filter(move |_| is_of_subject).map(|(node, line)| (node.as_str(), line))
+    }
+
+    /// How many VMs the case knows.
+    #[must_use]
+    pub fn n_vms(&self) -> usize {
+        let of_nodes = self.snapshot.nodes.iter().flat_map(|node| &node.vms).map(|vm| vm.uid.as_str());
+        let of_cluster = self.snapshot.cluster_vms.iter().map(|vm| vm.uid.as_str());
+        of_cluster.chain(of_nodes).collect::<BTreeSet<_>>().len()
+    }
+}
+
+fn unrecognised(path: &Path, files: &[PathBuf]) -> CaseError {
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for file in files {
+        names.extend(file.components().next().map(|first| first.as_os_str().to_string_lossy().into_owned()));
+    }
+    let mut found: Vec<String> = names.into_iter().take(5).collect();
+    if found.len() == 5 {
+        found.push("…".to_owned());
+    }
+    CaseError::Unrecognised { path: path.to_owned(), found: found.join(", ") }
+}
+
+/// A case while it is read.
+struct Reading<'f> {
+    folder: &'f Folder,
+    readers: Readers,
+    cluster: Cluster,
+    problems: Vec<Problem>,
+    nodes: BTreeMap<String, Gathered>,
+    /// Of pods whose node nobody tells.
+    unplaced: Gathered,
+    at: Moment,
+}
+
+impl Reading<'_> {
+    /// The manifest; of a must-gather or sosreport one that says only when.
+    fn manifest(&mut self, layout: &Layout, parts: &[(PathBuf, Part)]) -> Result<Manifest, CaseError> {
+        match layout {
+            Layout::Case(root) => {
+                let file = root.join("case.yaml");
+                let text = self
+                    .folder
+                    .read_text(&file, 1 << 20)
+                    .map_err(|source| CaseError::Open { path: file.clone(), source })?;
+                manifest::read(&text, &file)
+            }
+            Layout::Gathered { .. } => {
+                let of_date = parts.iter().filter(|(file, _)| file.file_name().is_some_and(|name| name == "date"));
+                let collected = of_date
+                    .filter_map(|(file, _)| date_usec(&self.folder.read_text(file, 4096).ok()?))
+                    .chain(self.cluster.newest_usec())
+                    .max();
+                Ok(Manifest { at_usec: collected.unwrap_or(0), ..Manifest::default() })
+            }
+        }
+    }
+
+    /// Reads what hosts and pods left: trees, commands, logs.
+    fn hosts(
+        &mut self,
+        layout: &Layout,
+        parts: &[(PathBuf, Part)],
+        manifest: &Manifest,
+        subject: Option<&SubjectName>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) {
+        let mut booted: BTreeMap<String, Option<i64>> = BTreeMap::new();
+        for (node, root) in self.roots(layout, parts) {
+            let root = HostRoot::new(root);
+            booted.insert(node.clone(), boot_time_usec(&root));
+            tree::read_tree(&root, self.at, self.nodes.entry(node).or_default());
+        }
+        let size = |file: &Path| std::fs::symlink_metadata(self.folder.path().join(file)).map_or(0, |data| data.len());
+        let all_bytes: u64 = parts.iter().filter(|(_, part)| is_read_as_text(part)).map(|(file, _)| size(file)).sum();
+        let mut read_bytes = 0;
+        self.readers.mentions = subject.iter().map(|subject| subject.name.clone()).collect();
+        // Outputs of commands first: they tell which process is whose, and logs speak of processes.
+        let (commands, logs): (Vec<_>, Vec<_>) =
+            parts.iter().filter(|(_, part)| is_read_as_text(part)).partition(|(_, part)| is_command(part));
+        for (file, part) in commands.into_iter().chain(logs) {
+            progress(read_bytes, all_bytes);
+            let n_bytes = size(file);
+            self.text(file, part, manifest, &booted);
+            read_bytes += n_bytes;
+        }
+        progress(all_bytes, all_bytes);
+    }
+
+    /// The captured roots: of a case below each node, a sosreport is one as a whole.
+    fn roots(&self, layout: &Layout, parts: &[(PathBuf, Part)]) -> BTreeMap<String, PathBuf> {
+        match layout {
+            Layout::Case(root) => {
+                let nodes = parts.iter().filter_map(|(_, part)| match part {
+                    Part::Tree { node } => Some(node),
+                    _ => None,
+                });
+                let below = |node: &String| self.folder.path().join(root).join("nodes").join(node).join("root");
+                nodes.map(|node| (node.clone(), below(node))).collect()
+            }
+            Layout::Gathered { hosts } => {
+                hosts.iter().map(|(prefix, node)| (node.clone(), self.folder.path().join(prefix))).collect()
+            }
+        }
+    }
+
+    fn text(
+        &mut self,
+        file: &Path,
+        part: &Part,
+        manifest: &Manifest,
+        booted: &BTreeMap<String, Option<i64>>,
+    ) {
+        let (node, source) = match part {
+            Part::Kernel { node } => (Some(node.clone()), LogSource::Kernel),
+            Part::Journal { node, unit } => (Some(node.clone()), LogSource::Unit(unit.clone())),
+            Part::Libvirt { node } => {
+                let of = file.file_stem().map(|name| name.to_string_lossy().into_owned());
+                (Some(node.clone()), LogSource::Libvirt { of })
+            }
+            Part::Qemu { node, domain } => {
+                let known = || self.cluster.node_of_domain(domain).map(ToOwned::to_owned);
+                let node = Some(node.clone()).filter(|node| !node.is_empty()).or_else(known);
+                (node, LogSource::Qemu { domain: domain.clone() })
+            }
+            Part::Pod { namespace, pod, container } => {
+                let node = self.node_of_pod(namespace, pod, manifest);
+                let (namespace, pod, container) = (namespace.clone(), pod.clone(), container.clone());
+                let speaker = speaker_of_pod(&pod, &container);
+                (node, LogSource::Pod { speaker, namespace, pod, container })
+            }
+            Part::Systemctl { node, .. } | Part::Virsh { node, .. } | Part::Command { node, .. } => {
+                return self.command(file, part, node, booted);
+            }
+            Part::Objects | Part::Tree { .. } | Part::Other => return,
+        };
+        let btime_usec = node.as_ref().and_then(|node| booted.get(node).copied().flatten());
+        let input = match open_log(self.folder, file) {
+            Ok(input) => input,
+            Err(error) => {
+                let why = objects::unreadable(&error);
+                return self.problems.push(Problem { file: file.to_owned(), line: None, why });
+            }
+        };
+        let out = match node {
+            Some(node) => self.nodes.entry(node).or_default(),
+            None => &mut self.unplaced,
+        };
+        let clock = Clock { at_usec: self.at.wall_usec, btime_usec };
+        logs::read_log(input, file, &source, clock, &mut self.readers, out);
+    }
+
+    fn command(&mut self, file: &Path, part: &Part, node: &str, booted: &BTreeMap<String, Option<i64>>) {
+        let text = match self.folder.read_text(file, MAX_COMMAND_BYTES) {
+            Ok(text) => text,
+            Err(error) => {
+                let why = objects::unreadable(&error);
+                return self.problems.push(Problem { file: file.to_owned(), line: None, why });
+            }
+        };
+        let btime_usec = booted.get(node).copied().flatten();
+        let asked = commands::Asked { file, clock: Clock { at_usec: self.at.wall_usec, btime_usec } };
+        let (readers, out) = (&mut self.readers, self.nodes.entry(node.to_owned()).or_default());
+        match part {
+            Part::Systemctl { unit, .. } => commands::read_systemctl(unit, &text, asked, readers, out),
+            Part::Virsh { domain, command, .. } => commands::read_virsh(domain, command, &text, asked, readers, out),
+            Part::Command { name, .. } => commands::read_command(name, &text, asked, readers, out),
+            _ => {}
+        }
+    }
+
+    /// The node of a pod: by its object; for the launchers of the subject by the hints.
+    fn node_of_pod(&self, namespace: &str, pod: &str, manifest: &Manifest) -> Option<String> {
+        if let Some(node) = self.cluster.node_of_pod(namespace, pod) {
+            return Some(node.to_owned());
+        }
+        let subject = manifest.subject.as_ref()?;
+        let is_launcher = pod.strip_prefix("virt-launcher-").is_some_and(|rest| rest.starts_with(&subject.name));
+        let hints = &manifest.nodes;
+        match (is_launcher, &hints.hosting, &hints.source) {
+            (true, Some(hosting), _) => Some(hosting.clone()),
+            (true, None, Some(source)) if hints.target.is_none() => Some(source.clone()),
+            _ => None,
+        }
+    }
+
+    fn finish(self, manifest: &Manifest, subject: Option<SubjectName>) -> Result<Case, CaseError> {
+        let Self { folder: _, readers, cluster, mut problems, mut nodes, unplaced, at } = self;
+        let signatures = readers.signatures();
+        let subject = subject.map(|subject| whole_name(subject, &cluster, &nodes)).transpose()?;
+        let mut keys: BTreeSet<(String, String)> = cluster.vm_keys().collect();
+        for launcher in nodes.values().flat_map(|gathered| &gathered.launchers) {
+            keys.insert((launcher.namespace.clone(), launcher.name.clone()));
+        }
+        if let Some(subject) = &subject {
+            keys.insert((subject.namespace.clone(), subject.name.clone()));
+        }
+        let mut cluster_vms: Vec<ClusterVm> = keys
+            .iter()
+            .map(|(namespace, name)| {
+                let is_subject =
+                    subject.as_ref().is_some_and(|subject| subject.namespace == *namespace && subject.name == *name);
+                let hint = |hint: &Option<String>| hint.clone().filter(|_| is_subject);
+                let asked = Asked {
+                    migration: subject.as_ref().filter(|_| is_subject).and_then(|subject| subject.migration.clone()),
+                    hosting: hint(&manifest.nodes.hosting),
+                    source: hint(&manifest.nodes.source),
+                    target: hint(&manifest.nodes.target),
+                    at_usec: at.wall_usec,
+                };
+                cluster.describe(namespace, name, &asked, signatures)
+            })
+            .collect();
+        let all = || nodes.values().chain(std::iter::once(&unplaced));
+        let names = Names::new(&cluster_vms, all());
+        let mut kept: Vec<(String, Evidence)> = Vec::new();
+        for (node, gathered) in &mut nodes {
+            problems.append(&mut gathered.problems);
+            kept.extend(gathered.kept.drain(..).map(|line| (node.clone(), line)));
+        }
+        let Gathered { verdicts, problems: unplaced_problems, kept: unplaced_kept, .. } = unplaced;
+        problems.extend(unplaced_problems);
+        kept.extend(unplaced_kept.into_iter().map(|line| (String::new(), line)));
+        kept.sort_by(|a, b| (a.1.at, &a.0, &a.1.text).cmp(&(b.1.at, &b.0, &b.1.text)));
+        if kept.len() > MAX_MENTIONS {
+            kept.drain(..kept.len() - MAX_MENTIONS);
+        }
+        assemble::add_unplaced(&mut cluster_vms, verdicts, &names);
+        problems.sort();
+        let subject = subject.map(|subject| {
+            let uid = names.canonical(&format!("{}/{}", subject.namespace, subject.name));
+            (uid, subject.migration)
+        });
+        let cluster_nodes = cluster.describe_nodes(at.wall_usec, signatures);
+        let snapshot = Snapshot {
+            reference_wall_usec: at.wall_usec,
+            nodes: nodes.into_iter().map(|(name, gathered)| assemble::node_view(name, gathered, &names, at)).collect(),
+            cluster_vms,
+            cluster_nodes,
+            settings: Settings::default(),
+        };
+        Ok(Case { snapshot, subject, problems, kept })
+    }
+}
+
+/// The subject with its namespace; a name alone must be one VM's.
+fn whole_name(
+    mut subject: SubjectName,
+    cluster: &Cluster,
+    nodes: &BTreeMap<String, Gathered>,
+) -> Result<SubjectName, CaseError> {
+    if !subject.namespace.is_empty() {
+        return Ok(subject);
+    }
+    let launchers = nodes.values().flat_map(|gathered| &gathered.launchers);
+    let known = cluster.vm_keys().chain(launchers.map(|launcher| (launcher.namespace.clone(), launcher.name.clone())));
+    let namespaces: BTreeSet<String> =
+        known.filter(|(_, name)| *name == subject.name).map(|(namespace, _)| namespace).collect();
+    let mut namespaces = namespaces.into_iter();
+    match (namespaces.next(), namespaces.next()) {
+        (Some(first), Some(second)) => Err(CaseError::Subject(format!(
+            "there are two VMs named `{name}`, in `{first}` and in `{second}`: name one as NAMESPACE/{name}",
+            name = subject.name
+        ))),
+        (first, _) => {
+            subject.namespace = first.unwrap_or_default();
+            Ok(subject)
+        }
+    }
+}
+
+fn is_command(part: &Part) -> bool {
+    matches!(part, Part::Systemctl { .. } | Part::Virsh { .. } | Part::Command { .. })
+}
+
+/// `btime` of a captured `/proc/stat`, Unix microseconds.
+fn boot_time_usec(root: &HostRoot) -> Option<i64> {
+    let text = root.read_text("proc/stat").ok()?;
+    let secs: i64 = text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    secs.checked_mul(1_000_000)
+}
+
+/// What `date` printed, Unix microseconds: `Tue Mar  3 10:00:00 UTC 2026`. Another zone than UTC is not known by its letters.
+fn date_usec(text: &str) -> Option<i64> {
+    let words: Vec<&str> = text.lines().next()?.split_whitespace().collect();
+    let [_, month, day, clock, zone, year] = words.as_slice() else { return None };
+    if !["UTC", "GMT"].contains(zone) {
+        return None;
+    }
+    let civil = jiff::civil::DateTime::strptime("%b %d %H:%M:%S %Y", format!("{month} {day} {clock} {year}")).ok()?;
+    Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond())
+}
+
+/// Who speaks in a pod's log, by the names that installations give.
+fn speaker_of_pod(pod: &str, container: &str) -> Speaker {
+    let has = |words: &[&str]| words.iter().any(|word| pod.contains(word) || container.contains(word));
+    if pod.starts_with("virt-launcher-") {
+        return if container.is_empty() || container == "compute" { Speaker::Launcher } else { Speaker::LauncherSidecar };
+    }
+    if pod.starts_with("hp-volume-") {
+        return Speaker::LauncherSidecar;
+    }
+    if has(&["virt-handler"]) {
+        Speaker::Handler
+    } else if has(&["virt-controller", "virt-api", "virt-operator"]) {
+        Speaker::Controller
+    } else if has(&["cdi-", "importer-", "cdi-upload"]) {
+        Speaker::Cdi
+    } else if has(&["kube-scheduler"]) {
+        Speaker::Scheduler
+    } else if has(&["kube-controller-manager"]) {
+        Speaker::ControllerManager
+    } else if has(&["kube-apiserver", "etcd"]) {
+        Speaker::ApiServer
+    } else if has(&["calico", "cilium", "multus", "ovn", "flannel", "weave", "cni", "canal"]) {
+        Speaker::Cni
+    } else if has(&["csi", "longhorn", "ceph", "rook", "linstor", "piraeus", "drbd", "nfs", "iscsi", "nvme", "openebs", "trident", "instance-manager", "provisioner", "storage"]) {
+        Speaker::Csi
+    } else {
+        Speaker::Other
+    }
+}
+
+fn is_read_as_text(part: &Part) -> bool {
+    !matches!(part, Part::Objects | Part::Tree { .. } | Part::Other)
+}
+
+/// A log, unpacked while it is read where it is a `.gz`.
+fn open_log(folder: &Folder, path: &Path) -> io::Result<Box<dyn BufRead>> {
+    const BUFFER_BYTES: usize = 1 << 20;
+    let file: File = folder.open_file(path)?;
+    if path.extension().is_some_and(|ending| ending == "gz") {
+        return Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, flate2::read::MultiGzDecoder::new(file))));
+    }
+    Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, file)))
+}

@@ -1,0 +1,17 @@
+//! The verdicts on every case of the project: figures that must not get worse, and verdicts that must not turn wrong.
+//!
+//! `figures`: top-1, top-3, host blamed, abstentions and Brier score for the training and the check set, with three baselines.
+//! `perturbed`: the same incident with other names, dates and addresses, with a file missing, with noise. `hostile`: input that
+//! nobody should get through.
+
+mod figures;
+mod hostile;
+mod perturb;
+mod perturbed;
+
+use std::path::{Path, PathBuf};
+
+/// Where the cases are: incidents as folders, recordings as archives.
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../central/diagnosis/fixtures")
+}
