@@ -164,7 +164,9 @@ impl<'a> Scene<'a> {
             let on = who.on(node, is_sole_vm(snapshot, who, node));
             for state in &node.states {
                 let nearness = near(on.of_state(state));
-                if is_here && nearness != Nearness::Foreign {
+                // The job of a migration is both ends', whoever looked at it.
+                let is_of_both = state.code.spec().probe == "migration" && nearness == Nearness::Own;
+                if (is_here || is_of_both) && nearness != Nearness::Foreign {
                     let sighting = Sighting {
                         of: state,
                         nearness,

@@ -161,7 +161,7 @@ struct Hosts<'a> {
 fn hosts_of<'a>(snapshot: &'a Snapshot, vm: &'a ClusterVm, subject_node: &'a str, is_migration: bool) -> Hosts<'a> {
     let of_pods = |sides: &[Side]| -> Vec<&'a str> {
         let of_side = vm.pods.iter().filter(|pod| sides.contains(&pod.side));
-        of_side.filter_map(|pod| pod.node.as_deref()).collect()
+        of_side.filter_map(|pod| pod.node.as_deref()).filter(|name| !name.is_empty()).collect()
     };
     let of_findings = || -> Vec<&'a str> { vm.findings.iter().filter_map(|of| of.node.as_deref()).collect() };
     let wanted = || vm.wanted_nodes.iter().map(String::as_str).collect::<Vec<_>>();
@@ -169,7 +169,9 @@ fn hosts_of<'a>(snapshot: &'a Snapshot, vm: &'a ClusterVm, subject_node: &'a str
         let named = snapshot.cluster_nodes.iter().map(|node| node.name.as_str());
         snapshot.nodes.iter().map(|node| node.name.as_str()).chain(named).collect::<Vec<_>>()
     };
-    let hosting = match &vm.hosting {
+    // An object that has a field for its node and no node has an empty text there.
+    let told = |node: &'a Option<String>| node.as_deref().filter(|name| !name.is_empty());
+    let hosting = match told(&vm.hosting) {
         Some(hosting) => vec![Host::new(snapshot, hosting, 1.0)],
         None if !subject_node.is_empty() => vec![Host::new(snapshot, subject_node, 1.0)],
         None => possible(
@@ -179,12 +181,12 @@ fn hosts_of<'a>(snapshot: &'a Snapshot, vm: &'a ClusterVm, subject_node: &'a str
                 .find(|names| !names.is_empty()),
         ),
     };
-    let source = match &vm.source {
+    let source = match told(&vm.source) {
         Some(source) => vec![Host::new(snapshot, source, 1.0)],
         None => hosting.clone(),
     };
     let is_source = |name: &str| source.iter().any(|host| host.is_certain() && host.name == name);
-    let target = match &vm.target {
+    let target = match told(&vm.target) {
         Some(target) => vec![Host::new(snapshot, target, 1.0)],
         None => {
             let of_target = of_pods(&[Side::Target]);

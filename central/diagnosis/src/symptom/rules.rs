@@ -79,8 +79,8 @@ pub fn symptom_of(snapshot: &Snapshot, uid: &str, migration: Option<&str>, is_na
 }
 
 fn subject_of(vm: &ClusterVm) -> SymptomSubject {
-    let node = vm.hosting.as_ref().or(vm.source.as_ref()).or(vm.target.as_ref());
-    SymptomSubject::Vm { node: node.cloned().unwrap_or_default(), uid: vm.uid.clone() }
+    let mut nodes = [&vm.hosting, &vm.source, &vm.target].into_iter().flatten().filter(|node| !node.is_empty());
+    SymptomSubject::Vm { node: nodes.next().cloned().unwrap_or_default(), uid: vm.uid.clone() }
 }
 
 /// A VM that libvirt alone runs, or that Kubernetes was not asked about.

@@ -84,7 +84,7 @@ fn a_vm_on_no_node_may_be_meant_for_any_and_one_that_is_wanted_counts_in_full() 
         let (node, state) = down("n2");
         let mut world = starting().with_second_node().set_on(&node, state);
         let vm = world.cluster_vm();
-        vm.hosting = None;
+        vm.hosting = Some(String::new());
         vm.pods[0].node = None;
         vm.wanted_nodes = wanted.iter().map(|name| (*name).to_owned()).collect();
         world.why_named(None)
