@@ -20,7 +20,8 @@ impl Cluster {
     pub fn describe(&self, namespace: &str, name: &str, asked: &Asked, signatures: &Signatures) -> ClusterVm {
         let parts = Parts::new(self, namespace, name, asked);
         let uid = parts.uid();
-        let mut out = Out::new(Subject::vm(uid.clone()), asked.at_usec, signatures);
+        let mut out = Out::new(Subject::vm(uid.clone()), asked.at_usec, signatures)
+            .with_ends(parts.source.as_deref(), parts.target.as_deref());
         facts::vmi::facts(&parts, &mut out);
         facts::pod::facts(&parts, &mut out);
         facts::placement::facts(&parts, &mut out);

@@ -114,12 +114,25 @@ pub(crate) struct Out<'s> {
     pub(crate) signatures: &'s Signatures,
     subject: Subject,
     at: Moment,
+    /// Source and target of the migration in question.
+    ends: [Option<String>; 2],
     findings: Vec<ClusterFinding>,
 }
 
 impl<'s> Out<'s> {
     pub(crate) const fn new(subject: Subject, at_usec: i64, signatures: &'s Signatures) -> Self {
-        Self { signatures, subject, at: moment(at_usec), findings: Vec::new() }
+        Self { signatures, subject, at: moment(at_usec), ends: [None, None], findings: Vec::new() }
+    }
+
+    /// The same, where texts may speak of either end of a migration.
+    pub(crate) fn with_ends(mut self, source: Option<&str>, target: Option<&str>) -> Self {
+        self.ends = [source.map(ToOwned::to_owned), target.map(ToOwned::to_owned)];
+        self
+    }
+
+    /// The moment of asking.
+    pub(crate) const fn at_usec(&self) -> i64 {
+        self.at.wall_usec
     }
 
     pub(crate) fn push(&mut self, fact: Fact) {
@@ -170,7 +183,7 @@ impl<'s> Out<'s> {
 
     /// Adds what a text says, if it tells of a failure. Whether it did.
     pub(crate) fn said(&mut self, told: Told<'_>) -> bool {
-        use kulprit_model::attribute::{ACTOR, CLASS, OPERATION};
+        use kulprit_model::attribute::{ACTOR, CLASS, OPERATION, POD, SIDE};
         let text = Text { speaker: told.speaker, reason: told.reason, text: told.text };
         let said = match (self.signatures.peel(&text), told.otherwise) {
             (Peeled::Said(said), _) => said,
@@ -181,7 +194,20 @@ impl<'s> Out<'s> {
         };
         let of_object = told.attributes.with_some(REASON, told.reason);
         let attributes: Attributes = of_object.iter().chain(said.iter()).collect();
-        self.happened(FindingCode::ErrorSaid, None, Told { attributes, ..told });
+        let mut spot = told.spot.clone();
+        // A pod's text is of its pod. What a controller says of a migration may be about the other end.
+        if attributes.get(POD).is_none()
+            && let Some(side) = attributes.get(SIDE).and_then(|side| side.parse().ok())
+            && spot.side != Some(side)
+        {
+            let [source, target] = &self.ends;
+            spot = match side {
+                Side::Source => Spot { side: Some(side), node: source.clone() },
+                Side::Target => Spot { side: Some(side), node: target.clone() },
+                Side::Hosting | Side::Path | Side::Shared | Side::Cluster => Spot { side: Some(side), node: None },
+            };
+        }
+        self.happened(FindingCode::ErrorSaid, None, Told { attributes, spot, ..told });
         true
     }
 

@@ -13,6 +13,7 @@ mod index;
 mod life;
 mod objects;
 mod parts;
+mod question;
 mod value;
 
 pub use cluster::{Added, Cluster, NotAdded};

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::{
     described::{Life, MigrationLife},
     objects::{Condition, Migration, Vmi},
-    parts::{InQuestion, Parts},
+    parts::Parts,
+    question::InQuestion,
 };
 
 const DAY_USEC: i64 = 24 * 3_600 * 1_000_000;
@@ -95,13 +96,16 @@ fn migration_life(parts: &Parts<'_>, migration: &InQuestion<'_>) -> MigrationLif
             .and_then(Migration::phase_since_usec)
             .or_else(|| migration.ended_usec())
             .or_else(|| migration.pick(|state| state.started_usec).filter(|_| migration.phase() == Some("Running"))),
-        created_usec: migration.created_usec(),
+        created_usec: parts.migration_created_usec(),
         started_usec: migration.pick(|state| state.started_usec),
         ended_usec: migration.ended_usec(),
         outcome: migration.outcome(),
         failure_reason: migration.pick(|state| state.failure_reason.clone()).or_else(|| told_failure(parts, migration)),
         is_aborted: is_aborted(parts, migration).is_some(),
-        initiator: object.map(|object| initiator(object, parts.vmi).to_owned()),
+        initiator: object
+            .map(|object| initiator(object, parts.vmi))
+            .or_else(|| (!migration.name.is_empty()).then(|| initiator_by_name(&migration.name)))
+            .map(ToOwned::to_owned),
     }
 }
 

@@ -14,7 +14,8 @@ use crate::{
     fact::{Fact, Out, Spot},
     life,
     objects::Migration,
-    parts::{InQuestion, Part, Parts},
+    parts::{Part, Parts},
+    question::InQuestion,
 };
 
 /// So many migrations a day are many.
@@ -183,7 +184,7 @@ fn told_target_failed(parts: &Parts<'_>, migration: &InQuestion<'_>) -> Option<(
         .events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name())
         .filter(|event| uid.is_some_and(|uid| event.message.contains(uid)));
     let mut told = of_migration.chain(of_vmi).filter(|event| is_it(&event.message));
-    told.find_map(|event| Some((event.line(), event.first_usec)))
+    told.next().map(|event| (event.line(), event.first_usec))
 }
 
 fn target_pending(parts: &Parts<'_>, migration: &InQuestion<'_>, out: &mut Out<'_>) {

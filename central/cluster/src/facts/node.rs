@@ -266,7 +266,7 @@ fn restarts(pod: &Pod, at_usec: i64, out: &mut Out<'_>) {
 }
 
 fn handler_event(event: &Event, out: &mut Out<'_>) {
-    if event.is_warning {
+    if super::texts::is_telling(event) {
         out.said(told(event, None));
     }
 }
@@ -322,7 +322,7 @@ fn of_event(event: &Event, out: &mut Out<'_>) {
         }
         _ => {
             let otherwise = meaning(reason, &event.message);
-            if event.is_warning || otherwise.is_some() {
+            if super::texts::is_telling(event) || otherwise.is_some() {
                 out.said(told(event, otherwise));
             }
             return;

@@ -27,6 +27,9 @@ const TELLING_REASONS: &[&str] = &[
     "NodeNotReady",
     "WaitForPodScheduled",
 ];
+/// Warnings that are advice: nothing failed.
+const ADVICE_REASONS: &[&str] =
+    &["MissingClusterDNS", "DNSConfigForming", "AdvancedFeatureUse", "CgroupV1", "FailedToRetrieveImagePullSecret"];
 /// Conditions that are a fault when they are true.
 const BAD_IF_TRUE: &[&str] = &[
     "Failure",
@@ -54,8 +57,10 @@ pub(crate) fn said(parts: &Parts<'_>, out: &mut Out<'_>) {
     of_components(parts, out);
 }
 
-fn is_telling(event: &Event) -> bool {
-    event.is_warning || event.reason.as_deref().is_some_and(|reason| TELLING_REASONS.contains(&reason))
+/// Whether an event may tell of trouble.
+pub(super) fn is_telling(event: &Event) -> bool {
+    let is_one_of = |reasons: &[&str]| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason));
+    (event.is_warning || is_one_of(TELLING_REASONS)) && !is_one_of(ADVICE_REASONS)
 }
 
 fn told<'t>(event: &'t Event, spot: Spot, attributes: Attributes) -> Told<'t> {
@@ -223,7 +228,10 @@ fn conditions(
         } else {
             condition.is_false() && !REPEATED.contains(&condition.name.as_str())
         };
-        if is_bad {
+        // KubeVirt writes into PodScheduled what Synchronized says as well.
+        let is_repeated = condition.name == "PodScheduled"
+            && conditions.get("Synchronized").is_some_and(|other| other.message == condition.message);
+        if is_bad && !is_repeated {
             condition_said(condition, speaker, source, spot, attributes, out);
         }
     }
@@ -249,6 +257,8 @@ fn condition_said(
     let reason = condition.reason.as_deref();
     let text = condition.message.as_deref().or(reason).unwrap_or_default();
     let mut told = plain(speaker, reason, text, source, condition.since_usec, spot, attributes.clone());
+    // It says so still.
+    told.last_usec = Some(out.at_usec());
     told.otherwise = otherwise;
     out.said(told);
 }
@@ -359,7 +369,10 @@ fn of_components(parts: &Parts<'_>, out: &mut Out<'_>) {
     const COMPONENTS: &[&str] = &["virt-handler", "virt-controller", "virt-api", "virt-operator"];
     let is_its = |event: &&Event| {
         let is_workload = matches!(event.about.kind.as_str(), "DaemonSet" | "Deployment" | "ReplicaSet" | "KubeVirt");
-        event.is_warning && is_workload && COMPONENTS.iter().any(|name| event.about.name.starts_with(name))
+        is_telling(event)
+            && event.is_warning
+            && is_workload
+            && COMPONENTS.iter().any(|name| event.about.name.starts_with(name))
     };
     for event in parts.cluster.events.iter().filter(is_its) {
         out.said(told(event, Spot::default(), Attributes::new()));
@@ -374,7 +387,9 @@ fn of_components(parts: &Parts<'_>, out: &mut Out<'_>) {
             condition_said(condition, Speaker::Controller, "kubevirt", &Spot::default(), &Attributes::new(), out);
         }
     }
-    for event in parts.cluster.events.iter().filter(|event| event.is_warning && event.about.kind == "Pod") {
+    for event in
+        parts.cluster.events.iter().filter(|event| event.is_warning && is_telling(event) && event.about.kind == "Pod")
+    {
         let is_control =
             ["virt-controller-", "virt-api-", "virt-operator-"].iter().any(|name| event.about.name.starts_with(name));
         if is_control {

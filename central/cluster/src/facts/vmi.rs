@@ -9,12 +9,15 @@ use crate::{
     fact::{Fact, Out, Spot, Told},
     life,
     objects::Pod,
-    parts::{InQuestion, Parts},
+    parts::Parts,
+    question::InQuestion,
     value,
 };
 
 /// KubeVirt's default of `terminationGracePeriodSeconds`.
 const GRACE_SECS: i64 = 30;
+/// Objects of a VM that goes are all gone after this.
+const SETTLED_USEC: i64 = 60 * 1_000_000;
 /// QEMU's own need beside the guest's memory, at the very least.
 const QEMU_BYTES: i64 = 100 << 20;
 
@@ -122,6 +125,8 @@ fn launcher_gone(parts: &Parts<'_>, out: &mut Out<'_>) {
         out.push(
             Fact::present(FindingCode::LauncherGone, "vmi", condition.line()).since(condition.since_usec).at(&spot),
         );
+    } else if vmi.meta.deleted_usec.is_some() && !is_long_over(parts, &pods) {
+        // The objects go one after the other.
     } else if parts.cluster.is_listed("Pod", parts.namespace())
         && parts.cluster.index().told_pods(&parts.key).next().is_none()
     {
@@ -129,6 +134,12 @@ fn launcher_gone(parts: &Parts<'_>, out: &mut Out<'_>) {
         let text = "the VMI is Running and none of its launcher pods is".to_owned();
         out.push(Fact::present(FindingCode::LauncherGone, "pod", text).since(ended).at(&spot));
     }
+}
+
+/// Whether the last of the pods ended a minute ago, or none is there to tell.
+fn is_long_over(parts: &Parts<'_>, pods: &[&Pod]) -> bool {
+    let ended = pods.iter().filter_map(|pod| pod.ended_usec()).max();
+    ended.is_none_or(|ended| parts.looked_usec.saturating_sub(ended) >= SETTLED_USEC)
 }
 
 fn memory_limit(parts: &Parts<'_>, out: &mut Out<'_>) {

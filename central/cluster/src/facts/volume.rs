@@ -12,7 +12,8 @@ use kulprit_model::{
 use crate::{
     fact::{Fact, Out, Spot},
     objects::{Attachment, DataVolume},
-    parts::{InQuestion, Part, Parts, VmClaim},
+    parts::{Part, Parts, VmClaim},
+    question::InQuestion,
 };
 
 /// Attaching and detaching take moments; after this they are late.
