@@ -1,4 +1,7 @@
 //! Why a cause has the score it has, and what would change the verdict: the page behind `--explain CAUSE`.
+//!
+//! What was not seen is judged at its best: of the VM itself and fresh. Whether a look alone would put another cause first follows from
+//! the score sheet; chains that it would make or break are not worked out.
 
 use crate::{
     attribution::attribute,
