@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kulprit_model::catalogue::{CATALOGUE, FindingSpec, Kind};
+use kulprit_model::catalogue::{CATALOGUE, FindingSpec, Kind, ONLY_RECORDED};
 
 use crate::probes::PROBES;
 
@@ -29,6 +29,9 @@ pub fn findings_markdown() -> String {
                     spec.look_every.as_secs()
                 ),
             );
+        }
+        if ONLY_RECORDED.contains(&probe) {
+            write(&mut text, "Read from recorded cases (`kulprit diagnose`); no agent looks for these yet.\n\n");
         }
         write(
             &mut text,

@@ -391,8 +391,8 @@ fn a_second_time_library_and_an_unknown_c_library_are_caught() {
 
 #[test]
 fn a_new_member_without_rules_is_caught() {
-    let want = "kulprit-cluster has no row in CRATES: what may it not know?";
-    check_broken(|answer| rename(answer, "kulprit-cli", "kulprit-cluster"), want);
+    let want = "kulprit-stranger has no row in CRATES: what may it not know?";
+    check_broken(|answer| rename(answer, "kulprit-cli", "kulprit-stranger"), want);
 }
 
 #[test]

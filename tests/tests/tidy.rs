@@ -169,12 +169,19 @@ const REGISTRIES: [&str; 7] = [
     concat!("proxy.golang", ".org"),
 ];
 
+/// Registries of images: texts about a pull name them, and so do the examples and rules of what reads such texts.
+const IMAGES: [&str; 3] = [concat!("docker", ".io"), concat!("quay", ".io"), concat!("ghcr", ".io")];
+/// What reads such texts.
+const READERS: [&str; 4] = ["agent/", "central/cluster/", "central/diagnosis/", "cli/"];
+
 fn words(file: &File) -> Vec<String> {
     // Its sources are named by the registry's canonical address.
     if file.path.ends_with("Cargo.lock") {
         return Vec::new();
     }
-    let never = LATER.iter().chain(&PLACES).chain(&REGISTRIES);
+    let reads_texts = file.is_rust() && READERS.iter().any(|folder| file.path.starts_with(folder));
+    let registries = REGISTRIES.iter().filter(move |word| !(reads_texts && IMAGES.contains(word)));
+    let never = LATER.iter().chain(&PLACES).chain(registries);
     let lines = file.text.lines().enumerate();
     lines
         .flat_map(|(index, line)| {
@@ -194,6 +201,9 @@ fn words_that_must_not_be_written_are_caught() {
     for word in LATER.iter().chain(&PLACES).chain(&REGISTRIES) {
         check_rule(words, "x.md", &format!("good\nsee {word}x\n"), &[&format!("x.md:2: {word}")]);
     }
+    let image = format!("pull {}/x\n", IMAGES[0]);
+    check_rule(words, "agent/judge/src/x.rs", &image, &[]);
+    check_rule(words, "scripts/x.sh", &image, &[&format!("scripts/x.sh:1: {}", IMAGES[0])]);
 }
 
 /// The anchor that a heading gets on a page: lower case, spaces to dashes, without other punctuation.
@@ -282,15 +292,18 @@ fn has_word(text: &str, word: &str) -> bool {
         .any(|(at, _)| !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part))
 }
 
+/// Where findings are made: from hosts, from Kubernetes' objects, from recorded cases.
+const MAKERS: &[&str] = &["agent/", "central/cluster/", "cli/case/"];
+
 /// Findings that nothing makes, or that no test speaks of.
 fn unused_findings(files: &[File], codes: &[&str]) -> Vec<String> {
-    let makes = |file: &&File| file.is_rust() && file.path.starts_with("agent/");
+    let makes = |file: &&File| file.is_rust() && MAKERS.iter().any(|folder| file.path.starts_with(folder));
     let is_made = |code: &&str| files.iter().filter(makes).any(|file| has_word(file.code(), code));
     // The catalogue's own tests and the generated pages speak of every code, and prove nothing of it.
     let proves =
         |file: &&File| file.is_rust() && !file.path.starts_with("proto/") && !file.path.starts_with("tests/tests/tidy");
     let is_tested = |code: &&str| files.iter().filter(proves).any(|file| has_word(file.tests(), code));
-    let unmade = codes.iter().filter(|code| !is_made(code)).map(|code| format!("{code}: nothing in agent/ says it"));
+    let unmade = codes.iter().filter(|code| !is_made(code)).map(|code| format!("{code}: nothing says it"));
     let untested = codes.iter().filter(|code| !is_tested(code)).map(|code| format!("{code}: no test speaks of it"));
     unmade.chain(untested).collect()
 }
@@ -308,7 +321,7 @@ fn findings_without_a_maker_or_a_test_are_caught() {
         "agent/judge/src/x.rs",
         "//! x\nKvmDeviceMissing\n\n#[cfg(test)]\nmod tests {\n    KvmDeviceMissing QemuStoppedX\n}\n",
     );
-    let want = ["QemuStopped: nothing in agent/ says it", "QemuStopped: no test speaks of it"];
+    let want = ["QemuStopped: nothing says it", "QemuStopped: no test speaks of it"];
     assert_eq!(unused_findings(&[judge], &["KvmDeviceMissing", "QemuStopped"]), want);
 }
 
@@ -318,8 +331,10 @@ fn series(text: &str) -> BTreeSet<&str> {
     let crates = [
         "agent",
         "agent_libvirt",
+        "case",
         "central",
         "cli",
+        "cluster",
         "daemon",
         "diagnosis",
         "fuzz",
@@ -328,6 +343,7 @@ fn series(text: &str) -> BTreeSet<&str> {
         "lab",
         "model",
         "proto",
+        "signature",
         "tests",
     ];
     let at = text.match_indices("kulprit_").map(|(at, _)| at).filter(|at| !text[..*at].ends_with(is_part));

@@ -303,12 +303,12 @@ catalogue! {
         None, "A packet filter rule of the node drops or rejects what a migration needs.";
     ClockSkewed, State, "clock", Node, Fault, raise 10_000, clear 30_000, "more than 5 s off, or not synchronised",
         None, "The node's clock is off.";
-    SoftwareEmulation, State, "launcher", Vm, Notice, raise 0, clear 0, "",
-        None, "The VM's QEMU runs without KVM (threads CPU n/TCG).";
     IommuMissing, State, "cpu-hardware", Node, Notice, raise 0, clear 0, "",
         None, "The node has no IOMMU groups: no host device can be passed through.";
     DeviceNotBoundToVfio, State, "cpu-hardware", Node, Fault, raise 0, clear 0, "",
         None, "A device that VMs are to get is bound to another driver than vfio-pci.";
+    SoftwareEmulation, State, "launcher", Vm, Notice, raise 0, clear 0, "",
+        None, "The VM's QEMU runs without KVM (threads CPU n/TCG).";
     LauncherDefunct, State, "launcher", Vm, Fault, raise 30_000, clear 0, "",
         Some(VirtStackUnresponsive), "virt-launcher is stopped, blocked or gone while the VM's QEMU lives; or its command socket is marked unresponsive.";
     TwoQemus, State, "launcher", Vm, Fault, raise 60_000, clear 0, "",
