@@ -14,6 +14,8 @@ mod life;
 mod objects;
 mod parts;
 mod question;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use cluster::{Added, Cluster, NotAdded};
