@@ -4,7 +4,7 @@
 
 use kulprit_model::{
     Attributes, Evidence, Finding, FindingCode, Moment, Occurrence, Side, State, Status, Subject,
-    attribute::{FIRST_LOOK, REASON, UNDATED},
+    attribute::{FIRST_LOOK, OBJECT, REASON, UNDATED},
 };
 use kulprit_signature::{Peeled, Signatures, Speaker, Text};
 
@@ -133,6 +133,13 @@ impl<'s> Out<'s> {
     /// The moment of asking.
     pub(crate) const fn at_usec(&self) -> i64 {
         self.at.wall_usec
+    }
+
+    /// Whether the scheduler's words that were taken in so far name a resource that no node has.
+    pub(crate) fn is_refused_for(&self, resource: &str) -> bool {
+        self.findings.iter().any(|of| {
+            of.finding.code() == FindingCode::PodUnschedulable && of.finding.attributes().get(OBJECT) == Some(resource)
+        })
     }
 
     pub(crate) fn push(&mut self, fact: Fact) {

@@ -130,6 +130,11 @@ impl<'c> Parts<'c> {
         uids
     }
 
+    /// Whether the VM is shown in this status.
+    pub(crate) fn is_shown(&self, status: &str) -> bool {
+        self.vm.and_then(|vm| vm.printable_status.as_deref()) == Some(status)
+    }
+
     /// The launcher that runs it, or is to.
     pub(crate) fn launcher(&self) -> Option<&VmPod<'c>> {
         self.pods.iter().find(|pod| pod.part == Part::Launcher)
@@ -277,10 +282,10 @@ impl<'c> Parts<'c> {
             asked.target.clone().or(target_of_state).or(target_pod).or_else(|| of_label.map(ToOwned::to_owned));
     }
 
-    /// The node of all of its active pods, if it is one.
+    /// The node of all of its active pods, if it is one. A pod that has no node yet stands there with an empty one.
     fn only_active_node(&self) -> Option<String> {
         let mut nodes = self.vmi?.active_pods.values();
-        let first = nodes.next()?;
+        let first = nodes.next().filter(|node| !node.is_empty())?;
         nodes.all(|node| node == first).then(|| first.clone())
     }
 

@@ -159,6 +159,13 @@ fn is_same_image(a: &str, b: &str) -> bool {
 /// Where no pod is known: what KubeVirt copied from it into the VMI.
 pub(super) fn by_conditions(parts: &Parts<'_>, out: &mut Out<'_>) {
     let has_containers = parts.launcher().is_some_and(|of| !of.pod.containers.is_empty());
+    if !has_containers && parts.vmi.is_none_or(|vmi| vmi.conditions.is_empty()) {
+        let reason = ["ErrImagePull", "ImagePullBackOff"].into_iter().find(|reason| parts.is_shown(reason));
+        if let Some(reason) = reason.filter(|_| parts.cluster.index().told_pods(&parts.key).next().is_none()) {
+            let text = format!("the VM is shown {reason}");
+            out.push(Fact::present(FindingCode::PodImageWaiting, "vm", text).with(REASON, reason));
+        }
+    }
     let Some(vmi) = parts.vmi.filter(|_| !has_containers) else { return };
     let Some(condition) = vmi.conditions.get("Synchronized").filter(|condition| condition.is_false()) else { return };
     if let Some(reason) = condition.reason.as_deref().filter(|reason| REASONS.contains(reason)) {

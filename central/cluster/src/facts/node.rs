@@ -58,7 +58,7 @@ fn ready(node: &Node, out: &mut Out<'_>) {
             text: message,
             source: "node",
             first_usec: condition.since_usec,
-            last_usec: None,
+            last_usec: Some(out.at_usec()),
             count: 1,
             spot: crate::fact::Spot::default(),
             attributes: Attributes::new(),
@@ -135,11 +135,21 @@ fn is_for_vms(cluster: &Cluster, node: &Node) -> bool {
 }
 
 fn devices(cluster: &Cluster, node: &Node, out: &mut Out<'_>) {
-    if node.allocatable.is_empty() || !is_for_vms(cluster, node) {
-        return;
+    if is_for_vms(cluster, node) {
+        of_devices(node).into_iter().for_each(|fact| out.push(fact));
+    }
+}
+
+/// What a node shows of KubeVirt's devices. Kubelets list cpu among what they offer: a list that somebody cut down to a line or two
+/// proves nothing by what it lacks.
+pub(super) fn of_devices(node: &Node) -> Vec<Fact> {
+    let listed = || node.allocatable.keys().chain(node.capacity.keys());
+    let is_told = node.allocatable.contains_key("cpu") || listed().any(|key| key.starts_with("devices.kubevirt.io/"));
+    if node.allocatable.is_empty() || !is_told {
+        return Vec::new();
     }
     let offered = node.offers(KVM).unwrap_or(0);
-    let what = match (offered, node.allocatable.contains_key(KVM) || node.capacity.contains_key(KVM)) {
+    let what = match (offered, listed().any(|key| key == KVM)) {
         (1.., _) => None,
         (_, true) => Some("zero"),
         (_, false) => Some("absent"),
@@ -148,16 +158,14 @@ fn devices(cluster: &Cluster, node: &Node, out: &mut Out<'_>) {
         Some("absent") => format!("{KVM} is not among what {} offers", node.meta.name),
         _ => format!("{} offers {offered} {KVM}", node.meta.name),
     };
-    out.push(
-        Fact::when(what.is_some(), FindingCode::KvmNotAllocatable, "node", text)
-            .with_some(WHAT, what)
-            .with(OBJECT, KVM),
-    );
+    let of_kvm = Fact::when(what.is_some(), FindingCode::KvmNotAllocatable, "node", text)
+        .with_some(WHAT, what)
+        .with(OBJECT, KVM);
     let has_any = [KVM, "devices.kubevirt.io/tun", "devices.kubevirt.io/vhost-net"]
         .into_iter()
         .any(|device| node.offers(device).is_some_and(|n| n > 0));
     let text = if has_any { "the node offers devices of KubeVirt" } else { "the node offers no device of KubeVirt" };
-    out.push(Fact::when(!has_any, FindingCode::DevicesNotAllocatable, "node", text));
+    vec![of_kvm, Fact::when(!has_any, FindingCode::DevicesNotAllocatable, "node", text)]
 }
 
 fn heartbeat(node: &Node, looked_usec: i64, out: &mut Out<'_>) {
@@ -205,6 +213,13 @@ fn handlers(cluster: &Cluster, name: &str, at_usec: i64, out: &mut Out<'_>) {
     for pod in &pods {
         restarts(pod, at_usec, out);
         for event in cluster.index().events(cluster, "Pod", &pod.meta.namespace, &pod.meta.name) {
+            handler_event(event, out);
+        }
+    }
+    for event in cluster.events.iter().filter(|event| event.about.kind == "Pod" && event.host.as_deref() == Some(name))
+    {
+        let key = (event.about.namespace.clone(), event.about.name.clone());
+        if event.about.name.starts_with("virt-handler-") && !cluster.pods.contains_key(&key) {
             handler_event(event, out);
         }
     }

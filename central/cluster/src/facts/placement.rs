@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use kulprit_model::{
-    FindingCode,
+    FindingCode, Side,
     attribute::{OBJECT, OTHER_NODE, REASON, VERSION},
 };
 
@@ -17,9 +17,11 @@ use crate::{
 
 /// KubeVirt's own resources: what they lack is said of the node.
 const KUBEVIRT_DEVICES: &str = "devices.kubevirt.io/";
+const KVM: &str = "devices.kubevirt.io/kvm";
 
 pub(crate) fn facts(parts: &Parts<'_>, out: &mut Out<'_>) {
     unschedulable(parts, out);
+    lacking_nodes(parts, out);
     host_devices(parts, out);
     node_missing(parts, out);
     if let (Some(source), Some(target)) = (&parts.source, &parts.target)
@@ -68,6 +70,44 @@ fn unschedulable(parts: &Parts<'_>, out: &mut Out<'_>) {
         if !message.starts_with("PVC ") {
             push_unschedulable(message, &condition.line(), "vmi", condition.since_usec, &Spot::default(), out);
         }
+    }
+    let is_silent = condition.is_none() && !has_pod && parts.cluster.index().told_pods(&parts.key).next().is_none();
+    if is_silent && parts.is_shown("ErrorUnschedulable") {
+        let text = "the VM is shown ErrorUnschedulable";
+        out.push(Fact::present(FindingCode::PodUnschedulable, "vm", text).with(REASON, "other"));
+    }
+    target_unschedulable(parts, out);
+}
+
+/// The nodes without KVM are those that the scheduler refuses where it says that KVM is what lacks: what is wrong there is this VM's
+/// own trouble, whichever of them would be its host.
+fn lacking_nodes(parts: &Parts<'_>, out: &mut Out<'_>) {
+    if !out.is_refused_for(KVM) {
+        return;
+    }
+    for node in parts.cluster.nodes.values().filter(|node| node.offers(KVM) == Some(0) && !is_control_plane(node)) {
+        for fact in super::node::of_devices(node) {
+            out.push(fact.at(&Spot::on(&node.meta.name)).of_node());
+        }
+    }
+}
+
+fn is_control_plane(node: &Node) -> bool {
+    let is_role = |key: &str| matches!(key, "node-role.kubernetes.io/control-plane" | "node-role.kubernetes.io/master");
+    node.taints.iter().any(|taint| is_role(&taint.key))
+}
+
+/// By KubeVirt's own word, where the target pod is not known.
+fn target_unschedulable(parts: &Parts<'_>, out: &mut Out<'_>) {
+    let Some(migration) = parts.migration.as_ref().filter(|migration| migration.outcome().is_none()) else { return };
+    if parts.target_pod().is_some() || migration.name.is_empty() {
+        return;
+    }
+    let kind = "VirtualMachineInstanceMigration";
+    let mut events = parts.cluster.index().events(parts.cluster, kind, parts.namespace(), &migration.name);
+    if let Some(event) = events.find(|event| event.is_reason("migrationTargetPodUnschedulable")) {
+        let fact = Fact::present(FindingCode::PodUnschedulable, "event", event.line()).since(event.first_usec);
+        out.push(fact.with(REASON, "other").at(&Spot::new(Side::Target, None)));
     }
 }
 

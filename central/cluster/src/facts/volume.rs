@@ -31,6 +31,12 @@ pub(crate) fn facts(parts: &Parts<'_>, out: &mut Out<'_>) {
     if parts.claims.is_empty() {
         missing_by_words(parts, out);
     }
+    let is_known = |claim: &VmClaim<'_>| {
+        parts.cluster.data_volumes.contains_key(&(parts.namespace().to_owned(), claim.name.clone()))
+    };
+    if parts.is_shown("DataVolumeError") && !parts.claims.iter().any(is_known) {
+        out.push(Fact::present(FindingCode::DataVolumeFailing, "vm", "the VM is shown DataVolumeError"));
+    }
 }
 
 /// Whether it is started, or is to be: only then a claim that waits for its first consumer is in the way.
@@ -38,8 +44,10 @@ fn is_wanted(parts: &Parts<'_>) -> bool {
     parts.vmi.is_some() || parts.vm.and_then(|vm| vm.wants_to_run) != Some(false)
 }
 
-fn is_running(parts: &Parts<'_>) -> bool {
-    parts.vmi.is_some_and(|vmi| vmi.is_phase("Running"))
+/// Whether its pod has a node or it came further: the scheduler lets no pod through whose claims are not there.
+fn is_past_scheduling(parts: &Parts<'_>) -> bool {
+    let has_node = parts.launcher().is_some_and(|of| of.pod.node.is_some());
+    has_node || parts.vmi.is_some_and(|vmi| vmi.is_phase("Running") || vmi.is_phase("Scheduled"))
 }
 
 /// KubeVirt's condition that a claim is missing, if it is about this one.
@@ -85,7 +93,8 @@ fn existence(parts: &Parts<'_>, claim: &VmClaim<'_>, out: &mut Out<'_>) {
                 .then(|| (format!("the claims of {} do not include {name}", parts.namespace()), None))
         };
         let told = missing_condition(parts, Some(name)).or_else(|| missing_event(parts, name)).or_else(listed);
-        if let Some((text, since)) = told.filter(|_| !is_running(parts)) {
+        let told = told.or_else(|| missing_by_status(parts));
+        if let Some((text, since)) = told.filter(|_| !is_past_scheduling(parts)) {
             out.push(Fact::present(FindingCode::VolumeClaimMissing, "pvc", text).since(since).with(VOLUME, name));
         }
         return;
@@ -106,13 +115,13 @@ fn existence(parts: &Parts<'_>, claim: &VmClaim<'_>, out: &mut Out<'_>) {
     }
 }
 
+fn missing_by_status(parts: &Parts<'_>) -> Option<(String, Option<i64>)> {
+    parts.is_shown("ErrorPvcNotFound").then(|| ("the VM is shown ErrorPvcNotFound".to_owned(), None))
+}
+
 /// Where no spec tells of claims: KubeVirt's own word.
 fn missing_by_words(parts: &Parts<'_>, out: &mut Out<'_>) {
-    let by_status = || {
-        let is_so = parts.vm.and_then(|vm| vm.printable_status.as_deref()) == Some("ErrorPvcNotFound");
-        is_so.then(|| ("the VM is shown ErrorPvcNotFound".to_owned(), None))
-    };
-    if let Some((text, since)) = missing_condition(parts, None).or_else(by_status) {
+    if let Some((text, since)) = missing_condition(parts, None).or_else(|| missing_by_status(parts)) {
         out.push(Fact::present(FindingCode::VolumeClaimMissing, "vmi", text).since(since));
     }
 }
@@ -194,7 +203,8 @@ fn attachments(parts: &Parts<'_>, claim: &VmClaim<'_>, out: &mut Out<'_>) {
     let mut is_held = false;
     for attachment in &found {
         let Some(node) = attachment.node.as_deref() else { continue };
-        let spot = Spot::on(node);
+        // What another node does not let go of is in the way wherever the VM is.
+        let spot = if own.contains(node) { Spot::on(node) } else { Spot::default() };
         let is_deleting = attachment.meta.deleted_usec;
         if let Some(since) = is_deleting {
             let is_late = parts.at_usec.saturating_sub(since) >= LATE_USEC;

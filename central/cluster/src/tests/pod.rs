@@ -235,3 +235,36 @@ fn an_events_text_is_said_of_the_pods_node_and_side() {
     ]);
     assert!(found(&vm.findings, FindingCode::ErrorSaid).is_empty());
 }
+
+#[test]
+fn a_status_alone_tells_what_it_names() {
+    let shown = |status: &str| json!({"kind": "VirtualMachine", "metadata": meta("db-0"), "status": {"printableStatus": status}});
+    for (status, code) in [
+        ("ErrorUnschedulable", FindingCode::PodUnschedulable),
+        ("ErrImagePull", FindingCode::PodImageWaiting),
+        ("ImagePullBackOff", FindingCode::PodImageWaiting),
+        ("ErrorPvcNotFound", FindingCode::VolumeClaimMissing),
+        ("DataVolumeError", FindingCode::DataVolumeFailing),
+    ] {
+        check(&[shown(status)], code, Some(Status::Present));
+        check(&[shown("Running")], code, None);
+    }
+}
+
+#[test]
+fn what_a_controller_says_of_the_other_end_is_said_there() {
+    let said = "VirtualMachineInstance migration uid mig-uid failed. reason: Target pod is down";
+    let by_source = with(
+        event("VirtualMachineInstance", "db-0", "FailedMigration", said),
+        &json!({"source": {"component": "virt-handler", "host": "n1"}}),
+    );
+    let vm = vm_of(&[vmi(), launcher(), target(), vmim("Running"), by_source]);
+    for of in found(&vm.findings, FindingCode::ErrorSaid) {
+        let told = of.finding.attributes().get("side").map(ToOwned::to_owned);
+        let node = if of.side == Some(Side::Target) { "n2" } else { "n1" };
+        assert_eq!(
+            (told.as_deref().unwrap_or("source"), of.node.as_deref()),
+            (of.side.expect("a side").as_str(), Some(node))
+        );
+    }
+}

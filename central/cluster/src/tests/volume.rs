@@ -59,7 +59,9 @@ fn a_claim_is_missing_only_where_that_is_shown() {
         "FailedScheduling",
         "0/1 nodes are available: persistentvolumeclaim \"db-0-root\" not found.",
     );
-    check(&[vmi_with_claim(), pod_on_n1(), scheduler], code, Some(Status::Present));
+    let unscheduled = with(pod_on_n1(), &json!({"spec": {"nodeName": null}}));
+    check(&[vmi_with_claim(), unscheduled, scheduler.clone()], code, Some(Status::Present));
+    check(&[vmi_with_claim(), pod_on_n1(), scheduler], code, None);
     // What runs has its claims.
     let runs = with(vmi_with_claim(), &json!({"status": {"phase": "Running", "nodeName": "n1"}}));
     check(&[runs, others], code, None);
