@@ -10,6 +10,7 @@ pub mod files;
 pub mod filter;
 pub mod job;
 pub mod network;
+pub mod open_files;
 pub mod ps;
 pub mod runtime;
 pub mod system;

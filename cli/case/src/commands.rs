@@ -60,6 +60,9 @@ pub fn read_systemctl(unit: &str, text: &str, asked: Asked<'_>, readers: &mut Re
         });
         if node::is_kubelet_unit(&unit.name) {
             out.looked.insert("kubelet");
+            // The tree of its processes, `└─1290 /usr/bin/kubelet --config=…`, or `ExecStart=` of `systemctl cat`.
+            let lines = text.lines().filter_map(|line| line.find("/kubelet ").map(|at| &line[at + 1..]));
+            out.verdicts.extend(lines.filter_map(|line| tasks::kubelet_setup(at, &unit.name, line)).take(1));
         }
         if node::is_runtime_unit(&unit.name) {
             out.looked.insert("runtime");
@@ -217,8 +220,11 @@ pub fn read_ps(text: &str, asked: Asked<'_>, out: &mut Gathered) {
         out.problems.push(asked.problem("is no output of ps with pids and commands"));
         return;
     };
-    out.looked.extend(["qemu", "launcher"]);
     let seen = tasks::judge(at, &table);
+    // A line or two out of a listing tell of themselves, and not of what is not among them.
+    if table.is_complete || !seen.qemus.is_empty() || !seen.launchers.is_empty() {
+        out.looked.extend(["qemu", "launcher"]);
+    }
     // What a captured /proc shows of the same process is nearer to the truth.
     for qemu in seen.qemus.into_iter().filter(|qemu| qemu.is_alive) {
         if out.qemus.iter().any(|known| known.pid == qemu.pid) {

@@ -217,6 +217,8 @@ catalogue! {
         Some(VmStorageStalled), "A block device or its controller does not answer: timeouts, aborts, resets.";
     BlockDeviceGone, Occurrence, "kernel-log", Device, Fault, raise 0, clear 0, "",
         Some(VmStorageStalled), "A block device was taken offline or removed.";
+    BlockDeviceHeld, Occurrence, "kernel-log", Device, Fault, raise 0, clear 0, "",
+        Some(VmStorageStalled), "A replicated or shared block device refuses this node: another node or client holds it.";
     FilesystemRemountedReadOnly, Occurrence, "kernel-log", Device, Fault, raise 0, clear 0, "",
         Some(VmStorageStalled), "A file system was made read-only because of an error.";
     ThinPoolFull, Occurrence, "kernel-log", Device, Fault, raise 0, clear 0, "",

@@ -1,7 +1,7 @@
 //! What commands print, as people paste it: cut, mixed, in another language.
 #![no_main]
 
-use kulprit_host::command::{self, block, files, filter, job, network, ps, runtime, system, units, virsh};
+use kulprit_host::command::{self, block, files, filter, job, network, open_files, ps, runtime, system, units, virsh};
 use libfuzzer_sys::fuzz_target;
 
 const AT: i64 = 1_795_243_350_000_000;
@@ -19,6 +19,8 @@ fuzz_target!(|data: &[u8]| {
         ps::parse_ps(text),
         files::parse_df(text),
         files::parse_mounts(text),
+        open_files::parse_open_files(text),
+        open_files::parse_device_number(text),
     );
     let _ = (virsh::parse_domstate(text), virsh::parse_domcontrol(text), virsh::parse_dominfo(text));
     let _ = (virsh::parse_domain_list(text), virsh::parse_domblkerror(text), virsh::parse_domain_xml(text));

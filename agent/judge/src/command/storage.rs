@@ -2,6 +2,7 @@
 
 use kulprit_host::command::block::{BlockRow, DrbdRow, MultipathRow, ThinPool};
 use kulprit_host::command::files::{Counted, DfRow, MountRow};
+use kulprit_host::command::open_files::OpenFile;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
 
 use super::{absent, present};
@@ -39,6 +40,45 @@ fn is_of_the_node(mount_point: &str) -> bool {
 fn pod_of(mount_point: &str) -> Option<&str> {
     let (_, rest) = mount_point.split_once("/pods/")?;
     rest.split('/').next().filter(|uid| uid.len() == 36)
+}
+
+/// Open devices of QEMU whose name is gone. `of_qemu`: what was listed is known to be a QEMU's.
+#[must_use]
+pub fn judge_open_files(at: Moment, files: &[OpenFile], of_qemu: bool) -> Vec<Verdict> {
+    let in_memory = ["/dev/shm/", "/dev/hugepages", "/dev/mqueue/", "/dev/zero"];
+    let is_device = |path: &str| path.starts_with("/dev/") && !in_memory.iter().any(|prefix| path.starts_with(prefix));
+    files
+        .iter()
+        .filter(|file| file.is_deleted && is_device(&file.path))
+        .map(|file| {
+            let text = format!("QEMU has {} open, which is gone (deleted)", file.path);
+            stale_device(at, file.pid, is_qemus(file) || of_qemu, &file.path, text)
+        })
+        .collect()
+}
+
+/// A descriptor whose device is another one than the name of it leads to today; absent where they are one.
+#[must_use]
+pub fn judge_device_numbers(at: Moment, pid: u32, of_descriptor: (u32, u32), path: &str, today: (u32, u32)) -> Verdict {
+    if of_descriptor == today {
+        return absent(FindingCode::StaleDevice, Subject::Process { pid, start_ticks: 0 });
+    }
+    let (major, minor) = of_descriptor;
+    let (new_major, new_minor) = today;
+    let text = format!("process {pid} has device {major}:{minor} open; {path} is {new_major}:{new_minor} today");
+    stale_device(at, Some(pid), true, path, text)
+}
+
+/// KubeVirt's QEMU runs as user 107, `qemu` in its image; Debian calls it `libvirt-qemu`.
+fn is_qemus(file: &OpenFile) -> bool {
+    file.owner.as_deref().is_some_and(|owner| matches!(owner, "107" | "qemu" | "libvirt-qemu"))
+        || file.comm.as_deref().is_some_and(|comm| comm.starts_with("qemu") || comm.contains("/KVM"))
+}
+
+fn stale_device(at: Moment, pid: Option<u32>, is_qemu: bool, path: &str, text: String) -> Verdict {
+    let subject = pid.map_or(Subject::Node, |pid| Subject::Process { pid, start_ticks: 0 });
+    let facts = Attributes::new().with(attribute::PATH, path).with_some(attribute::COMM, is_qemu.then_some("qemu"));
+    present(FindingCode::StaleDevice, subject, at, "proc", facts, text)
 }
 
 /// Rows of `df`: bytes or inodes.

@@ -9,7 +9,7 @@ use super::rules::{
     Rule, rows,
 };
 use FindingCode::{
-    BlockDeviceGone, BlockDeviceStalled, BlockIoError, FilesystemRemountedReadOnly, StorageConnectionBack,
+    BlockDeviceGone, BlockDeviceHeld, BlockDeviceStalled, BlockIoError, FilesystemRemountedReadOnly, StorageConnectionBack,
     StorageConnectionLost, ThinPoolFull,
 };
 
@@ -143,29 +143,41 @@ pub(super) const ROWS: &[Rule] = rows! {
 
     // DRBD. A peer that disconnects on purpose is told as Disconnecting.
     Finding(StorageConnectionLost), "quorum( yes -> no )",
-        r"^drbd (?P<server>[\w.-]+)(?:/\d+)? ?(?P<device_name>drbd\d+)?: .*quorum\( yes -> no \)", [DRBD],
+        r"^drbd (?P<server>(?P<volume>[\w.-]+))(?:/\d+)? ?(?P<device_name>drbd\d+)?: .*quorum\( yes -> no \)", [DRBD],
         "DRBD 9 drbd_state.c; `server` is the resource",
         "drbd pvc-1c2c/0 drbd1001: quorum( yes -> no )";
     Finding(StorageConnectionBack), "quorum( no -> yes )",
-        r"^drbd (?P<server>[\w.-]+)(?:/\d+)? ?(?P<device_name>drbd\d+)?: .*quorum\( no -> yes \)", [DRBD],
+        r"^drbd (?P<server>(?P<volume>[\w.-]+))(?:/\d+)? ?(?P<device_name>drbd\d+)?: .*quorum\( no -> yes \)", [DRBD],
         "DRBD 9 drbd_state.c",
         "drbd pvc-1c2c/0 drbd1001: quorum( no -> yes )";
     Finding(StorageConnectionLost), "susp-io( no ->",
-        r"^drbd (?P<server>[\w.-]+)(?:/\d+)? ?(?P<device_name>drbd\d+)?: .*susp-io\( no -> ", [DRBD],
+        r"^drbd (?P<server>(?P<volume>[\w.-]+))(?:/\d+)? ?(?P<device_name>drbd\d+)?: .*susp-io\( no -> ", [DRBD],
         "DRBD 9 drbd_state.c",
         "drbd pvc-1c2c: susp-io( no -> quorum )";
     Finding(StorageConnectionLost), "drbd ",
-        r"^drbd (?P<server>[\w.-]+)(?:/\d+)?(?: [\w.-]+)?: (?:.*conn\( Connected -> (?:NetworkFailure|Timeout|BrokenPipe|ProtocolError|Unconnected|TearDown) \)|PingAck did not arrive in time|sock was shut down by peer|Two-phase commit \d+ timeout|Aborting cluster-wide state change|Auto-promote failed|ASSERTION .*FAILED)", [DRBD],
+        r"^drbd (?P<server>(?P<volume>[\w.-]+))(?:/\d+)?(?: [\w.-]+)?: (?:.*conn\( Connected -> (?:NetworkFailure|Timeout|BrokenPipe|ProtocolError|Unconnected|TearDown) \)|PingAck did not arrive in time|sock was shut down by peer|Two-phase commit \d+ timeout|Aborting cluster-wide state change|ASSERTION .*FAILED)", [DRBD],
         "DRBD 9 drbd_receiver.c, drbd_state.c",
         "drbd pvc-1c2c: Aborting cluster-wide state change 2361362133 (0ms) rv = -21";
     Finding(StorageConnectionBack), "drbd ",
-        r"^drbd (?P<server>[\w.-]+)(?: [\w.-]+)?: .*conn\( Connecting -> Connected \)", [DRBD],
+        r"^drbd (?P<server>(?P<volume>[\w.-]+))(?: [\w.-]+)?: .*conn\( Connecting -> Connected \)", [DRBD],
         "DRBD 9 drbd_state.c",
         "drbd pvc-1c2c n2: conn( Connecting -> Connected ) peer( Unknown -> Secondary )";
-    Finding(StorageConnectionLost), "Rejected WRITE request",
-        r"^drbd (?P<server>[\w.-]+)(?:/\d+)? ?(?P<device_name>drbd\d+)?: Rejected WRITE request", [DRBD],
-        "DRBD 9 drbd_req.c",
+    Finding(BlockDeviceHeld), "Auto-promote failed",
+        r"^drbd (?P<volume>[\w.-]+)(?:/\d+)? ?(?P<device_name>drbd\d+)?: Auto-promote failed: (?:State change was refused by peer node|Multiple primaries not allowed)", [DRBD],
+        "DRBD 9 drbd_main.c: the device is open on another node",
+        "drbd pvc-1c2c: Auto-promote failed: State change was refused by peer node (-10)";
+    Finding(StorageConnectionLost), "Auto-promote failed",
+        r"^drbd (?P<server>(?P<volume>[\w.-]+))(?:/\d+)? ?(?P<device_name>drbd\d+)?: Auto-promote failed: .*(?:quorum|UpToDate)", [DRBD],
+        "DRBD 9 drbd_main.c: no quorum, or no data that is up to date",
+        "drbd pvc-1c2c: Auto-promote failed: No quorum (-31)";
+    Finding(BlockDeviceHeld), "Rejected WRITE request",
+        r"^drbd (?P<volume>[\w.-]+)(?:/\d+)? ?(?P<device_name>drbd\d+)?: Rejected WRITE request, not in Primary role", [DRBD],
+        "DRBD 9 drbd_req.c: this node is not the primary",
         "drbd pvc-1c2c/0 drbd1001: Rejected WRITE request, not in Primary role. open_cnt:1";
+    Finding(BlockDeviceHeld), "reservation conflict",
+        r"^sd (?P<device_name>[\d:]+): (?:\[sd[a-z]+\] )?.*reservation conflict", [],
+        "drivers/scsi/scsi_error.c: another initiator reserved the unit",
+        "sd 3:0:0:1: reservation conflict";
     Finding(StorageConnectionLost), ": Receive control failed",
         r"^block (?P<device_name>nbd\d+): (?:Receive control failed|Dead connection|Connection timed out|shutting down sockets)", [(attribute::BACKEND, "nbd")],
         "drivers/block/nbd.c",

@@ -48,13 +48,18 @@ pub const DATA_IMPORT_FAILED: Cause = Cause {
             look: said(&[
                 Fact::NoneOf(ACTOR, &[actor::KUBELET, actor::RUNTIME, actor::SCHEDULER]),
                 Fact::OneOf(OPERATION, &[operation::IMPORT]),
+                Fact::Not(CLASS, &[class::QUOTA]),
             ]),
             text: "importing, cloning or uploading the disk fails",
         },
         Clue {
             group: "text",
             strength: Strength::Good,
-            look: said(&[Fact::OneOf(ACTOR, &[actor::CDI]), Fact::NoneOf(OPERATION, &[operation::PROVISION])]),
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::CDI]),
+                Fact::NoneOf(OPERATION, &[operation::PROVISION]),
+                Fact::Not(CLASS, &[class::QUOTA]),
+            ]),
             text: "CDI reports an error",
         },
         Clue {

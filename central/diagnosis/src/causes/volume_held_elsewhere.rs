@@ -4,7 +4,7 @@
 //! one at fault: look at the holder. An image lock between two QEMUs is ImageLockHeld.
 
 use kulprit_model::{
-    FindingCode::{VolumeAttachedElsewhere, VolumeDetachPending},
+    FindingCode::{BlockDeviceHeld, VolumeAttachedElsewhere, VolumeDetachPending},
     attribute::{ACTOR, BACKEND, CLASS, OPERATION, SIGNATURE},
     said::{actor, class, operation},
 };
@@ -77,6 +77,12 @@ pub const VOLUME_HELD_ELSEWHERE: Cause = Cause {
                 Fact::NoneOf(BACKEND, &[]),
             ]),
             text: "the backend says that the volume is in use",
+        },
+        Clue {
+            group: "kernel",
+            strength: Strength::Strong,
+            look: Look::Happened(BlockDeviceHeld, &[]),
+            text: "the kernel is refused the device, which another node or client holds",
         },
         Clue {
             group: "detach",

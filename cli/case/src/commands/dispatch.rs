@@ -1,9 +1,11 @@
 //! Which command an output is of, and who reads it.
 
-use kulprit_host::command::{self, Section, block, files, filter, network, parse_transcript, runtime, system};
+use kulprit_host::command::{
+    self, Section, block, files, filter, network, open_files, parse_transcript, runtime, system,
+};
 use kulprit_judge::Verdict;
 use kulprit_judge::command::{network as judge_network, node, storage};
-use kulprit_model::Moment;
+use kulprit_model::{FindingCode, Moment};
 
 use super::{Asked, read_ps, read_systemctl, read_virsh, settle_kubelet};
 use crate::gathered::Gathered;
@@ -27,18 +29,71 @@ const SILENT: &[&str] = &[
 ];
 /// Names that have a reader of their own.
 const KNOWN: &[&str] = &[
-    "df", "mount", "mounts", "findmnt", "lsmod", "modules", "ss", "ping", "ip", "nft", "iptables", "sysctl", "lsblk", "multipath",
-    "drbdadm", "dmsetup", "crictl", "timedatectl", "chronyc", "healthz", "dev",
+    "df",
+    "mount",
+    "mounts",
+    "findmnt",
+    "lsmod",
+    "modules",
+    "ss",
+    "ping",
+    "ip",
+    "nft",
+    "iptables",
+    "sysctl",
+    "lsblk",
+    "multipath",
+    "drbdadm",
+    "dmsetup",
+    "crictl",
+    "timedatectl",
+    "chronyc",
+    "healthz",
+    "dev",
 ];
 /// Outputs whose error lines are read too: they tell of a mount or a daemon that does not answer.
 const WITH_ERRORS: &[&str] = &["df", "mount", "crictl", "virsh", "multipath", "rbd", "drbdadm", "iscsiadm", "nvme"];
 
 /// Reads the output of any command. `name` is what the file is called, without its ending.
 pub fn read_command(name: &str, text: &str, asked: Asked<'_>, readers: &mut Readers, out: &mut Gathered) {
-    for Section { command, body } in parse_transcript(text) {
+    let sections = parse_transcript(text);
+    for Section { command, body } in &sections {
         let called = command.unwrap_or(name);
         read_section(called, command.is_some(), body, asked, readers, out);
     }
+    out.verdicts.extend(device_numbers(asked.at(), &sections));
+}
+
+/// `stat` of a descriptor, and of the device that it should be: only where the text has one name to compare with.
+fn device_numbers(at: Moment, sections: &[Section<'_>]) -> Option<Verdict> {
+    let stats: Vec<(&str, (u32, u32))> = sections
+        .iter()
+        .filter_map(|Section { command, body }| {
+            let command = command.filter(|command| command.contains("stat "))?;
+            Some((command.split_whitespace().next_back()?, open_files::parse_device_number(body)?))
+        })
+        .collect();
+    let is_descriptor = |path: &str| path.starts_with("/proc/") && path.contains("/fd/");
+    let (descriptors, names): (Vec<_>, Vec<_>) = stats.into_iter().partition(|(path, _)| is_descriptor(path));
+    let ([(descriptor, held)], [(name, today)]) = (descriptors.as_slice(), names.as_slice()) else { return None };
+    let pid = descriptor.split('/').nth(2)?.parse().ok()?;
+    Some(storage::judge_device_numbers(at, pid, *held, name, *today))
+}
+
+/// A listing of open files, if it is one: by its rows, and not only by its name.
+fn open_files_of(called: &str, body: &str) -> Option<(Vec<open_files::OpenFile>, bool)> {
+    let mut files = open_files::parse_open_files(body);
+    let is_listing =
+        called.contains("/fd") || called.contains("fds") || called.contains("lsof") || body.contains("/fd/");
+    if files.is_empty() || !(is_listing || files.iter().any(|file| file.is_deleted)) {
+        return None;
+    }
+    // `ls -l /proc/318/fd` names the process once, above its rows.
+    let pid = called.split_once("/proc/").and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
+    for file in &mut files {
+        file.pid = file.pid.or(pid);
+    }
+    Some((files, called.contains("qemu")))
 }
 
 fn read_section(called: &str, is_typed: bool, body: &str, asked: Asked<'_>, readers: &mut Readers, out: &mut Gathered) {
@@ -62,6 +117,10 @@ fn read_section(called: &str, is_typed: bool, body: &str, asked: Asked<'_>, read
     let is_log =
         ["dmesg", "journalctl", "journal", "log", "logs", "messages", "syslog", "kmsg"].iter().any(|name| has(name));
     if !is_log {
+        if let Some((files, of_qemu)) = open_files_of(called, body) {
+            out.verdicts.extend(storage::judge_open_files(asked.at(), &files, of_qemu));
+            return;
+        }
         if let Some(verdicts) = by_name(asked.at(), &words, body, out) {
             out.verdicts.extend(verdicts);
             settle_kubelet(out);
@@ -141,7 +200,7 @@ fn by_name(at: Moment, words: &[String], body: &str, out: &mut Gathered) -> Opti
         return Some(judge_network::judge_sockets(at, &sockets, is_migrators));
     }
     if has("ping") || has("ping6") {
-        return Some(judge_network::judge_pings(at, &network::parse_pings(body)));
+        return Some(pings(at, body, out));
     }
     if has("ip") || has("ifconfig") {
         look(out, "network");
@@ -183,6 +242,20 @@ fn by_name(at: Moment, words: &[String], body: &str, out: &mut Gathered) -> Opti
     // Read, and of no weight by themselves.
     let is_known = ["free", "getenforce", "lspci", "openssl", "rbd", "route"].iter().any(|name| has(name));
     is_known.then(Vec::new)
+}
+
+/// All pings of the node judged anew: small and large packets are mostly sent by two calls, into two files.
+fn pings(at: Moment, body: &str, out: &mut Gathered) -> Vec<Verdict> {
+    let is_state_of_pings = |verdict: &Verdict| {
+        matches!(verdict, Verdict::State(state)
+            if matches!(state.code, FindingCode::NetworkUnreachable | FindingCode::MtuMismatch)
+                && state.evidence.first().is_none_or(|line| line.source == "ping"))
+    };
+    if !out.pings.is_empty() {
+        out.verdicts.retain(|verdict| !is_state_of_pings(verdict));
+    }
+    out.pings.extend(network::parse_pings(body));
+    judge_network::judge_pings(at, &out.pings)
 }
 
 /// A runtime that answers, or does not.

@@ -177,6 +177,6 @@ pub(super) const ROWS: &[Row] = rows! {
         "Unable to connect to http data source: expected status code 200, got 404. Status: 404 Not Found";
     "import-pvc-spec-incomplete", "pvc spec is missing", r"pvc spec is missing|no default storage ?class|no storageclass", CDI, PROVISION, INVALID, None, "CDI pkg/controller/datavolume ErrClaimNotValid",
         "PVC spec is missing accessMode and no storageClass to choose profile";
-    "import-pod-failed", "importer is not running", "", CDI, IMPORT, UNAVAILABLE, None, "CDI pkg/controller",
+    "import-pod-failed", "importer is not running", "", CDI, IMPORT, ANY, None, "CDI pkg/controller",
         "DataVolume db-0 importer is not running due to an error: boom";
 };
