@@ -9,9 +9,10 @@ use crate::{
     catalogue::{CAUSES, Cause, Clue, Look, Scope},
     causes,
     evidence::{self, Seen},
+    nearness::Nearness,
     scene::Scene,
     snapshot::Snapshot,
-    stage::Stage,
+    stage::{POSSIBLE, Stage},
     symptom::{Symptom, SymptomId, SymptomSubject, kubevirt::is_shown_well},
 };
 
@@ -116,18 +117,33 @@ impl ScoreSheet {
             }
         }
         lines.sort_by_key(|(index, _)| *index);
-        let mut lines: Vec<ScoreLine> = lines.into_iter().map(|(_, line)| line).collect();
-        for index in 0..lines.len() {
-            let line = &lines[index];
-            let is_beaten = lines.iter().enumerate().any(|(other_index, other)| {
+        let lines: Vec<ScoreLine> = lines.into_iter().map(|(_, line)| line).collect();
+        let node = node_of(scene);
+        let mut sheet = Self { cause, role: scene.side, node, prior_db: prior_db(stage, cause), lines, scene: scene_idx };
+        sheet.count();
+        sheet
+    }
+
+    /// Marks the strongest line of each group.
+    fn count(&mut self) {
+        for index in 0..self.lines.len() {
+            let line = &self.lines[index];
+            let is_beaten = self.lines.iter().enumerate().any(|(other_index, other)| {
                 other.clue.group == line.clue.group
                     && (other.decibans.abs() > line.decibans.abs()
                         || other.decibans.abs() == line.decibans.abs() && other_index < index)
             });
-            lines[index].is_counted = !is_beaten;
+            self.lines[index].is_counted = !is_beaten;
         }
-        let node = node_of(scene);
-        Self { cause, role: scene.side, node, prior_db: prior_db(stage, cause), lines, scene: scene_idx }
+    }
+
+    /// Weighs what is the node's as if the VM were certainly there.
+    fn make_certain(&mut self) {
+        for line in self.lines.iter_mut().filter(|line| line.factor < Nearness::OfNode.factor()) {
+            line.factor = (line.factor / POSSIBLE).min(Nearness::OfNode.factor());
+            line.decibans = line.clue.strength.decibans() * line.factor * line.freshness;
+        }
+        self.count();
     }
 }
 
@@ -186,6 +202,9 @@ pub(crate) fn sheets_of(stage: &Stage<'_>) -> Sheets {
         let mut of_cause: Vec<ScoreSheet> =
             stage.scenes_of(cause).into_iter().map(|index| ScoreSheet::new(stage, index, cause)).collect();
         of_cause.retain(|sheet| sheet.role != Side::Shared || is_allowed_as_shared(stage, cause, sheet));
+        for side in [Side::Hosting, Side::Source, Side::Target] {
+            settle_possible(stage, side, &mut of_cause);
+        }
         let Some(best) = best_of(&of_cause, cause) else { continue };
         sheets.best.push(of_cause.remove(best));
         let best = sheets.best.last();
@@ -200,6 +219,17 @@ pub(crate) fn sheets_of(stage: &Stage<'_>) -> Sheets {
         sheets.elsewhere.append(&mut of_cause);
     }
     sheets
+}
+
+/// A VM that is on no node yet could be on several: what each of them shows it meets wherever it goes.
+fn settle_possible(stage: &Stage<'_>, side: Side, of_cause: &mut [ScoreSheet]) {
+    let is_possible = |sheet: &ScoreSheet| sheet.role == side && sheet.node.is_some() && !stage.scenes[sheet.scene].is_certain;
+    let (n_places, n_shown) = of_cause.iter().filter(|sheet| is_possible(sheet)).fold((0, 0), |(places, shown), sheet| {
+        (places + 1, shown + usize::from(sheet.competes() && has_evidence_of_its_node(sheet)))
+    });
+    if n_places >= 2 && n_shown == n_places {
+        of_cause.iter_mut().filter(|sheet| is_possible(sheet)).for_each(ScoreSheet::make_certain);
+    }
 }
 
 /// The place with the highest score; of equals the one that stands first among the cause's roles, and a thing that is known to be

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kulprit_host::command::ps::{TaskRow, TaskTable};
+use kulprit_host::kubelet_files::parse_kubelet_args;
 use kulprit_host::process::{TaskState, Thread};
 use kulprit_host::qemu::is_qemu_name;
 use kulprit_model::{Attributes, FindingCode, Moment, Status, Subject, attribute};
@@ -14,6 +15,7 @@ use kulprit_model::{Attributes, FindingCode, Moment, Status, Subject, attribute}
 use super::{absent, present};
 use crate::kubelet::{ProcessSeen, judge_process};
 use crate::qemu::{self, BlockedThread, QemuLook, ThreadHistory};
+use crate::services::{KubeletSetup, judge_setup};
 use crate::verdict::Verdict;
 use crate::wait;
 
@@ -99,6 +101,7 @@ pub fn judge(at: Moment, table: &TaskTable) -> TasksSeen {
             shim(at, group, &mut seen.verdicts);
         } else if matches!(program, "kubelet" | "k3s" | "k3s-server" | "k3s-agent" | "rke2" | "hyperkube") {
             seen.verdicts.extend(kubelet(at, *pid, program, group));
+            seen.verdicts.extend(kubelet_setup(at, kubelet_unit(program), &group.leader.args));
         } else if matches!(program, "containerd" | "crio" | "cri-o" | "dockerd") {
             runtime(at, program, group, &mut seen.verdicts);
         } else if program == "virt-handler" && is_stopped(group.leader) {
@@ -335,13 +338,27 @@ fn shim(at: Moment, group: &Group<'_>, out: &mut Vec<Verdict>) {
     out.push(present(FindingCode::RuntimeShimStuck, subject, at, SOURCE, facts, text_of(row, words)));
 }
 
-fn kubelet(at: Moment, pid: u32, program: &str, group: &Group<'_>) -> Option<Verdict> {
-    let unit = match program {
+fn kubelet_unit(program: &str) -> &'static str {
+    match program {
         "k3s" | "k3s-server" => "k3s.service",
         "k3s-agent" => "k3s-agent.service",
         "rke2" => "rke2-agent.service",
         _ => "kubelet.service",
-    };
+    }
+}
+
+/// A kubelet's command line that shows a setup which KubeVirt cannot use. A command line without a word about it proves nothing:
+/// the configuration file was not seen.
+#[must_use]
+pub fn kubelet_setup(at: Moment, unit: &str, command_line: &str) -> Option<Verdict> {
+    let words: Vec<String> = command_line.split_whitespace().map(str::to_owned).collect();
+    let setup = KubeletSetup { args: parse_kubelet_args(&words), ..KubeletSetup::default() };
+    let verdict = judge_setup(at, unit, &setup);
+    matches!(&verdict, Verdict::State(state) if state.status == Status::Present).then_some(verdict)
+}
+
+fn kubelet(at: Moment, pid: u32, program: &str, group: &Group<'_>) -> Option<Verdict> {
+    let unit = kubelet_unit(program);
     let state = group.leader.state?;
     // Blocked at one look is no stall unless on storage.
     if is_blocked(group.leader) && defunct_words(group.leader).is_none() {

@@ -67,7 +67,16 @@ pub const KUBELET_DOWN: Cause = Cause {
         },
         Clue {
             group: "node",
-            strength: Strength::Good,
+            strength: Strength::Strong,
+            look: Look::All(&[
+                Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["Unknown"])]),
+                Look::Vm(VmFact::QemuLives),
+            ]),
+            text: "the kubelet tells nothing any more while the VM's QEMU lives on the node",
+        },
+        Clue {
+            group: "node",
+            strength: Strength::Some,
             look: Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["Unknown"])]),
             text: "the node's kubelet tells nothing any more",
         },
@@ -94,7 +103,7 @@ pub const KUBELET_DOWN: Cause = Cause {
         },
         Clue {
             group: "node",
-            strength: Strength::Good,
+            strength: Strength::Some,
             look: said(&[Fact::OneOf(SIGNATURE, &["kubelet-silent"])]),
             text: "Kubernetes hears nothing from the kubelet any more",
         },

@@ -122,7 +122,7 @@ pub const KUBELET_RESTARTED: Cause = Cause {
         },
         Clue {
             group: "devices",
-            strength: Strength::Some,
+            strength: Strength::Hint,
             look: Look::Present(DevicesNotAllocatable, &[]),
             text: "the node offers none of KubeVirt's devices",
         },

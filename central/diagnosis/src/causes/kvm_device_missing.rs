@@ -89,6 +89,12 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
             text: "the node had KVM to offer and has none now",
         },
         Clue {
+            group: "others",
+            strength: Strength::Some,
+            look: Look::All(&[Look::Present(KvmNotAllocatable, &[]), Look::Absent(DevicesNotAllocatable)]),
+            text: "the node offers KubeVirt's other devices, and no KVM",
+        },
+        Clue {
             group: "node",
             strength: Strength::Hint,
             look: Look::Present(
@@ -122,7 +128,7 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
             text: "the kernel says that the processor offers no virtualization",
         },
     ],
-    explains: &["Unschedulable", "MigrationTargetPodFailed"],
+    explains: &["KvmNotAdvertised", "Unschedulable", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any("modprobe kvm_intel || modprobe kvm_amd"),

@@ -4,7 +4,8 @@
 
 use kulprit_model::{
     FindingCode::{
-        DevicePluginMissing, DevicesNotAllocatable, KvmDeviceMissing, KvmNotAllocatable, KvmUnusable, PodUnschedulable,
+        DevicePluginMissing, DevicesNotAllocatable, KvmDeviceMissing, KvmNotAllocatable, KvmUnusable,
+        LauncherContainerNotReady, PodUnschedulable,
     },
     attribute::{ACTOR, CLASS, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
     said::{actor, class, operation},
@@ -112,6 +113,18 @@ pub const KVM_NOT_ADVERTISED: Cause = Cause {
             strength: Strength::Some,
             look: said(&[Fact::OneOf(SIGNATURE, &["unschedulable-kvm"])]),
             text: "no node offers KVM",
+        },
+        Clue {
+            group: "others",
+            strength: Strength::Against,
+            look: Look::All(&[Look::Present(KvmNotAllocatable, &[]), Look::Absent(DevicesNotAllocatable)]),
+            text: "the node offers KubeVirt's other devices, so its plugins are registered",
+        },
+        Clue {
+            group: "pod",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(LauncherContainerNotReady),
+            text: "the launcher pod runs, and got its device",
         },
         Clue {
             group: "device",

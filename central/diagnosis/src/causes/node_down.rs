@@ -46,6 +46,15 @@ pub const NODE_DOWN: Cause = Cause {
             text: "the node's kubelet tells nothing any more",
         },
         Clue {
+            group: "silence",
+            strength: Strength::Some,
+            look: Look::All(&[
+                Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["Unknown"])]),
+                Look::Vm(VmFact::HostNotSeen),
+            ]),
+            text: "the kubelet tells nothing any more, and nothing else shows that the node lives",
+        },
+        Clue {
             group: "kubelet",
             strength: Strength::Good,
             look: Look::Present(NodeUnreachableTaint, &[]),
