@@ -136,20 +136,21 @@ impl LogReader {
         self.clock.btime_usec
     }
 
-    /// Reads a log to its end. `wanted` is asked of blocks of whole lines first, then of each line of a wanted block; the lines
-    /// for which it says yes are taken apart and given to `each`. Bytes that are no UTF-8 become U+FFFD.
+    /// Reads a log to its end. `find` is given whole lines and answers with the offset of any byte of the first one that matters,
+    /// its end not included, so that each byte is looked at once; these lines are taken apart and given to `each`. Bytes that
+    /// are no UTF-8 become U+FFFD.
     ///
     /// # Errors
     /// When `input` cannot be read further. What was read before is kept in [`Self::span`].
     pub fn read(
         &mut self,
         input: impl BufRead,
-        mut wanted: impl FnMut(&[u8]) -> bool,
+        mut find: impl FnMut(&[u8]) -> Option<usize>,
         mut each: impl FnMut(&Line<'_>),
     ) -> io::Result<Span> {
         let mut blocks = Blocks::new(input);
         while let Some(block) = blocks.next()? {
-            self.take_block(block.bytes, block.n_cut_bytes, &mut wanted, &mut each);
+            self.take_block(block.bytes, block.n_cut_bytes, &mut find, &mut each);
         }
         Ok(self.span)
     }
@@ -164,12 +165,9 @@ impl LogReader {
         &mut self,
         bytes: &[u8],
         n_cut_bytes: usize,
-        wanted: &mut impl FnMut(&[u8]) -> bool,
+        find: &mut impl FnMut(&[u8]) -> Option<usize>,
         each: &mut impl FnMut(&Line<'_>),
     ) {
-        let first_number = self.span.n_lines + 1;
-        let n_lines = lines::count(bytes);
-        self.span.n_lines += n_lines;
         if n_cut_bytes > 0 {
             self.span.n_cut_lines += 1;
             self.span.n_cut_bytes += n_cut_bytes;
@@ -178,14 +176,22 @@ impl LogReader {
         if self.span.first_usec.is_none() {
             self.span.first_usec = lines::each(bytes).take(MAX_EDGE_LINES).find_map(|line| self.wall_of(line));
         }
-        if !self.partial.is_empty() || wanted(bytes) {
-            for (index, line) in lines::each(bytes).enumerate() {
-                if self.partial.is_empty() && !(n_lines == 1 || wanted(line)) {
-                    continue;
-                }
-                self.take_line(first_number + index, line, bytes, n_cut_bytes, each);
-            }
+        // Start of what was not looked at, and start of what was not counted.
+        let (mut next, mut counted) = (0, 0);
+        while next < bytes.len() {
+            let start = match self.partial.is_empty() {
+                true => match find(&bytes[next..]) {
+                    Some(offset) => lines::start_of(bytes, next, next.saturating_add(offset)),
+                    None => break,
+                },
+                false => next,
+            };
+            let (line, after) = lines::at(bytes, start);
+            self.span.n_lines += lines::count(&bytes[counted..start]) + 1;
+            (next, counted) = (after, after);
+            self.take_line(self.span.n_lines, line, bytes, n_cut_bytes, each);
         }
+        self.span.n_lines += lines::count(&bytes[counted.min(bytes.len())..]);
         if let Some(when) = lines::back(bytes).take(MAX_EDGE_LINES).find_map(|line| self.when_of(line)) {
             self.last = Some(when);
             self.span.last_usec = self.to_wall(when).or(self.span.last_usec);

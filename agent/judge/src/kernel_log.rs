@@ -9,6 +9,8 @@ mod node_rules;
 mod rules;
 mod storage_rules;
 
+use std::sync::{LazyLock, OnceLock};
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use kulprit_model::subject::SubjectType;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
@@ -20,7 +22,7 @@ use rules::{Meaning, Rule};
 /// Facts of an OOM kill belong to the kills of the next 10 s: with `memory.oom.group` many follow one report.
 const OOM_FACTS_USEC: i64 = 10_000_000;
 /// The groups that become attributes.
-const GROUPS: [&str; 9] = [
+const GROUPS: [&str; 10] = [
     attribute::PID,
     attribute::TID,
     attribute::COMM,
@@ -30,6 +32,7 @@ const GROUPS: [&str; 9] = [
     attribute::SIGNAL,
     attribute::SERVER,
     attribute::OBJECT,
+    attribute::VOLUME,
 ];
 const SOURCE: &str = "kmsg";
 
@@ -47,11 +50,31 @@ pub struct TaskOwner {
 /// Finds the process of a pid or thread id of the initial pid namespace at a moment; `None` when nobody knows it any more.
 pub type FindOwner<'a> = &'a dyn Fn(u32, Moment) -> Option<TaskOwner>;
 
+/// The table, compiled once per process; a row's pattern when its needle is found for the first time.
+#[derive(Debug)]
+struct Table {
+    needles: AhoCorasick,
+    rows: Vec<(&'static Rule, OnceLock<Regex>)>,
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let needles = AhoCorasick::builder()
+        .kind(Some(AhoCorasickKind::DFA))
+        .build(needles())
+        .expect("the table is far below the search's limits");
+    Table { needles, rows: rules::all().map(|rule| (rule, OnceLock::new())).collect() }
+});
+
+/// One of these literals is in every line that [`KernelLog::read_line`] takes: for who searches logs for more than the kernel's
+/// lines, and wants to look at each byte only once.
+pub fn needles() -> impl Iterator<Item = &'static str> {
+    rules::all().map(|rule| rule.needle)
+}
+
 /// Reads the log.
 #[derive(Debug)]
 pub struct KernelLog {
-    needles: AhoCorasick,
-    rows: Vec<(&'static Rule, Regex)>,
+    table: &'static Table,
     oom_facts: Option<(Moment, Option<String>, String)>,
     hung_task: Option<OccurrenceVerdict>,
 }
@@ -68,39 +91,31 @@ fn compile(pattern: &str) -> Regex {
 }
 
 impl KernelLog {
-    /// Compiles the table.
+    /// A reader that has read nothing; the first one compiles the table.
     #[must_use]
     pub fn new() -> Self {
-        let needles = AhoCorasick::builder()
-            .kind(Some(AhoCorasickKind::DFA))
-            .build(rules::all().map(|rule| rule.needle))
-            .expect("the table is far below the search's limits");
-        Self {
-            needles,
-            rows: rules::all().map(|rule| (rule, compile(rule.pattern))).collect(),
-            oom_facts: None,
-            hung_task: None,
-        }
+        Self { table: &TABLE, oom_facts: None, hung_task: None }
     }
 
     /// Whether a line, or a block of lines, may say something: one pass of a multi-literal search. Never false for what
     /// [`Self::read_line`] would take.
     #[must_use]
     pub fn is_candidate(&self, bytes: &[u8]) -> bool {
-        self.needles.is_match(bytes)
+        self.table.needles.is_match(bytes)
     }
 
     /// Takes the next line of the log, without its end, and adds what it says to `out`.
     pub fn read_line(&mut self, at: Moment, line: &str, find_owner: FindOwner<'_>, out: &mut Vec<OccurrenceVerdict>) {
-        if !self.needles.is_match(line) {
+        if !self.table.needles.is_match(line) {
             return;
         }
         let mut candidates: Vec<usize> =
-            self.needles.find_overlapping_iter(line).map(|found| found.pattern().as_usize()).collect();
+            self.table.needles.find_overlapping_iter(line).map(|found| found.pattern().as_usize()).collect();
         candidates.sort_unstable();
         candidates.dedup();
         let matches = |index: usize| {
-            let (rule, pattern) = &self.rows[index];
+            let (rule, pattern) = &self.table.rows[index];
+            let pattern = pattern.get_or_init(|| compile(rule.pattern));
             pattern.captures(line.as_bytes()).map(|groups| (*rule, groups))
         };
         let Some((rule, groups)) = candidates.into_iter().find_map(matches) else { return };
@@ -157,6 +172,10 @@ impl KernelLog {
                     code = FindingCode::MemcgOomKill;
                 }
             }
+        }
+        if attributes.get(attribute::POD_UID).is_none() {
+            let pod = attributes.get(attribute::MEMCG).and_then(pod_of_cgroup);
+            attributes = attributes.with_some(attribute::POD_UID, pod);
         }
         evidence.push(Evidence::new(SOURCE, at, line));
         let (subject, attributes) = place(code, attributes, at, find_owner);
@@ -215,6 +234,19 @@ pub fn machine_of_cgroup(path: &str) -> Option<String> {
     let unescaped = scope.replace("\\x2d", "-");
     let (_run, name) = unescaped.strip_prefix("qemu-")?.split_once('-')?;
     (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// The UID of the pod whose cgroup this is: `…/pod<uid>/…` of the cgroupfs driver, `…-pod<uid with _>.slice` of systemd's.
+/// `None` for other cgroups. Source: kubernetes `pkg/kubelet/cm/{pod_container_manager,cgroup_manager}_linux.go`.
+#[must_use]
+pub fn pod_of_cgroup(path: &str) -> Option<String> {
+    path.split('/').find_map(|segment| {
+        let slice = segment.strip_suffix(".slice").unwrap_or(segment);
+        let uid = slice.strip_prefix("pod").or_else(|| slice.rsplit_once("-pod").map(|(_, uid)| uid))?;
+        let uid = uid.replace('_', "-");
+        let is_uid = uid.len() == 36 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        is_uid.then_some(uid)
+    })
 }
 
 /// The forms of lines that are findings: code, which kernels write it, an example. For the generated docs.

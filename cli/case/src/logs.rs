@@ -6,6 +6,7 @@
 //! virt-launcher's migration lines are kept and judged together with what `virsh domjobinfo` shows of the same VM.
 
 mod said;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -21,6 +22,7 @@ use kulprit_signature::{Peeled, Signatures, Speaker, Text};
 
 use crate::gathered::{Gathered, Problem, Span};
 use said::Said;
+use wanted::Wanted;
 
 /// How far back a line matters: CASES, "the window".
 const WINDOW_USEC: i64 = 86_400 * 1_000_000;
@@ -66,27 +68,34 @@ pub enum LogSource {
 }
 
 /// What is compiled once for all files, and what several files tell together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Readers {
     signatures: Signatures,
-    /// For asking which lines matter; each log is read with one of its own, which remembers lines.
-    kernel_lines: KernelLog,
+    wanted: Wanted,
     /// Samples of migrations by VM.
     samples: BTreeMap<String, Vec<Sample>>,
     /// Names that a line must mention to be kept although no rule knows it: the subject's.
-    pub mentions: Vec<String>,
+    mentions: Vec<String>,
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Readers {
-    /// Compiles the tables.
+    /// Readers for a case that names nobody.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            signatures: Signatures::new(),
-            kernel_lines: KernelLog::new(),
-            samples: BTreeMap::new(),
-            mentions: Vec::new(),
-        }
+        Self::mentioning(Vec::new())
+    }
+
+    /// Readers that keep lines of trouble which mention one of these names, although no rule knows them.
+    #[must_use]
+    pub fn mentioning(mentions: Vec<String>) -> Self {
+        let wanted = Wanted::new(&mentions);
+        Self { signatures: Signatures::new(), wanted, samples: BTreeMap::new(), mentions }
     }
 
     /// The table of signatures.
@@ -172,9 +181,8 @@ pub fn read_log(
     };
     let mut reader = LogReader::new(clock);
     let is_kernels = matches!(source, LogSource::Kernel | LogSource::Unit(_) | LogSource::Command(_));
-    let kernel = is_kernels.then_some(&readers.kernel_lines);
-    let wanted = |bytes: &[u8]| is_wanted(bytes, &readers.signatures, kernel, &readers.mentions);
-    let result = reader.read(input, wanted, |line| reading.take(line));
+    let find = |bytes: &[u8]| readers.wanted.find(bytes, is_kernels);
+    let result = reader.read(input, find, |line| reading.take(line));
     let span = reader.span();
     let problem = |line, why: String| Problem { file: file.to_owned(), line, why };
     if let Err(error) = result {
@@ -188,6 +196,7 @@ pub fn read_log(
         out.problems.push(problem(None, why));
     }
     let Reading { kernel, mut occurrences, said, samples, kept, vm, .. } = reading;
+    let vm = vm.or_else(|| vm_of_source(source));
     if let Some(mut kernel) = kernel {
         kernel.flush(&mut occurrences);
     }
@@ -220,15 +229,14 @@ fn with_vm(attributes: Attributes, vm: Option<&str>) -> Attributes {
     }
 }
 
-const ALWAYS: [&[u8]; 4] = [b"Migration info for ", b"\"MESSAGE\":[", b"\"MESSAGE\" : [", b"Kubelet version"];
-
-fn is_wanted(bytes: &[u8], signatures: &Signatures, kernel: Option<&KernelLog>, mentions: &[String]) -> bool {
-    signatures.is_candidate(bytes)
-        || kernel.is_some_and(|kernel| kernel.is_candidate(bytes))
-        || ALWAYS.iter().any(|needle| memchr::memmem::find(bytes, needle).is_some())
-        || memchr::memmem::find(bytes, b"systemd[1]: Started ").is_some()
-        || mentions.iter().any(|name| memchr::memmem::find(bytes, name.as_bytes()).is_some())
-}
+/// What systemd calls the services that are or carry a kubelet: upstream's packages, OpenShift, k3s, RKE2.
+const KUBELETS: [(&str, &str); 5] = [
+    ("Kubernetes Node Agent", "kubelet"),
+    ("Kubernetes Kubelet", "kubelet"),
+    ("Lightweight Kubernetes", "k3s"),
+    ("Rancher Kubernetes Engine v2 (agent)", "rke2-agent"),
+    ("Rancher Kubernetes Engine v2 (server)", "rke2-server"),
+];
 
 impl Reading<'_> {
     fn take(&mut self, line: &Line<'_>) {
@@ -310,8 +318,14 @@ impl Reading<'_> {
         let unit = ["kubelet", "k3s-agent", "k3s", "rke2-agent", "rke2-server"]
             .into_iter()
             .find(|unit| by_systemd && line.text.contains(&format!("{unit}.service")))
-            .or_else(|| (by_systemd && line.text.contains("Kubernetes Node Agent")).then_some("kubelet"))
-            .or_else(|| (ident == "kubelet" && line.text.contains("Kubelet version")).then_some("kubelet"));
+            .or_else(|| {
+                let named = KUBELETS.into_iter().find(|(name, _)| by_systemd && line.text.contains(name));
+                named.map(|(_, unit)| unit)
+            })
+            .or_else(|| {
+                let says_so = ["Kubelet version", "Started kubelet"].iter().any(|text| line.text.contains(text));
+                (ident == "kubelet" && says_so).then_some("kubelet")
+            });
         let Some(unit) = unit else { return };
         if self.last_start_usec.is_some_and(|last| (at.wall_usec - last).abs() < SAME_START_USEC) {
             return;
@@ -402,6 +416,14 @@ fn vm_of(line: &Line<'_>) -> Option<String> {
         about.kind.as_deref().is_none_or(|kind| matches!(kind, "" | "VirtualMachineInstance" | "VirtualMachine"));
     let (namespace, name) = about.namespace.as_deref().zip(about.name.as_deref())?;
     is_vmi.then(|| format!("{namespace}/{name}"))
+}
+
+/// `namespace/name` of the VM whose launcher writes a log, by the pod's name: lines at level info often name nobody.
+/// Source: KubeVirt `template.go`, generateName `virt-launcher-<name>-`, of which Kubernetes makes five letters more.
+fn vm_of_source(source: &LogSource) -> Option<String> {
+    let LogSource::Pod { speaker: Speaker::Launcher, namespace, pod, .. } = source else { return None };
+    let (name, _) = pod.strip_prefix("virt-launcher-")?.rsplit_once('-')?;
+    (!name.is_empty() && !namespace.is_empty()).then(|| format!("{namespace}/{name}"))
 }
 
 /// `namespace/name` of a domain `namespace_name`; a namespace has no underscore.

@@ -92,6 +92,18 @@ pub(super) fn count(bytes: &[u8]) -> usize {
     n_ends + usize::from(!bytes.is_empty() && bytes.last() != Some(&b'\n'))
 }
 
+/// Where the line begins that `at` is in; not before `from`, which is the beginning of a line. `at` may lie outside.
+pub(super) fn start_of(bytes: &[u8], from: usize, at: usize) -> usize {
+    let at = at.min(bytes.len().saturating_sub(1)).max(from);
+    memchr::memrchr(b'\n', &bytes[from..at]).map_or(from, |end| from + end + 1)
+}
+
+/// The line that begins at `start`, without its end, and where the next one begins.
+pub(super) fn at(bytes: &[u8], start: usize) -> (&[u8], usize) {
+    let end = memchr::memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |end| start + end);
+    (without_end(&bytes[start..end]), (end + 1).min(bytes.len()))
+}
+
 /// The lines, without their ends.
 pub(super) fn each(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = bytes;

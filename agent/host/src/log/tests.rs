@@ -199,14 +199,14 @@ fn seconds_since_boot_need_a_boot_time_or_a_line_with_both() {
 type Got = Vec<(Option<i64>, String, usize)>;
 
 fn read(text: &str, clock: Clock) -> (Got, Span) {
-    read_bytes(text.as_bytes(), clock, |_| true)
+    read_bytes(text.as_bytes(), clock, |_| Some(0))
 }
 
-fn read_bytes(bytes: &[u8], clock: Clock, wanted: impl FnMut(&[u8]) -> bool) -> (Got, Span) {
+fn read_bytes(bytes: &[u8], clock: Clock, find: impl FnMut(&[u8]) -> Option<usize>) -> (Got, Span) {
     let mut got = Vec::new();
     let mut reader = LogReader::new(clock);
     let span = reader
-        .read(Cursor::new(bytes), wanted, |line| {
+        .read(Cursor::new(bytes), find, |line| {
             got.push((line.stamp_usec, line.text.clone().into_owned(), line.number));
         })
         .unwrap();
@@ -224,7 +224,7 @@ fn a_line_without_a_stamp_belongs_to_the_line_before() {
 #[test]
 fn an_unwanted_stamp_still_dates_the_wanted_line_after_it() {
     let text = format!("2026-11-21T06:42:30Z first\n{}boom\n", "filler\n".repeat(40));
-    let (lines, _) = read_bytes(text.as_bytes(), CLOCK, |bytes| memchr::memmem::find(bytes, b"boom").is_some());
+    let (lines, _) = read_bytes(text.as_bytes(), CLOCK, |bytes| memchr::memmem::find(bytes, b"boom"));
     assert_eq!(lines, [(Some(AT), "boom".to_owned(), 42)]);
 }
 
@@ -235,9 +235,23 @@ fn lines_of_blocks_that_nobody_wants_are_counted_and_the_span_is_known() {
         text.push_str(&format!("{}.000000 n1 a[1]: filler filler filler\n", 1_795_243_350 - 50_000 + sec));
     }
     text.push_str("1795243350.000000 n1 a[1]: boom\n");
-    let (lines, span) = read_bytes(text.as_bytes(), CLOCK, |bytes| memchr::memmem::find(bytes, b"boom").is_some());
+    let (lines, span) = read_bytes(text.as_bytes(), CLOCK, |bytes| memchr::memmem::find(bytes, b"boom"));
     assert_eq!(lines, [(Some(AT), "boom".to_owned(), 50_001)]);
     assert_eq!((span.first_usec, span.last_usec), (Some(AT - 50_000 * SEC), Some(AT)));
+}
+
+#[test]
+fn each_line_with_a_hit_is_given_once_whatever_the_hits() {
+    let text = "boom boom\nquiet\nboom\n\nat the end boom";
+    for shift in [0, 3] {
+        let find = |bytes: &[u8]| memchr::memmem::find(bytes, b"boom").map(|at| at + shift);
+        let (lines, span) = read_bytes(text.as_bytes(), CLOCK, find);
+        let lines: Vec<_> = lines.iter().map(|(_, text, number)| (text.as_str(), *number)).collect();
+        assert_eq!(lines, [("boom boom", 1), ("boom", 3), ("at the end boom", 5)]);
+        assert_eq!(span.n_lines, 5);
+    }
+    // An offset that lies outside is the last line's: no panic, and an end.
+    assert_eq!(read_bytes(text.as_bytes(), CLOCK, |_| Some(usize::MAX)).0.len(), 1);
 }
 
 #[test]
@@ -259,7 +273,7 @@ fn a_line_of_a_megabyte_is_cut_and_the_next_is_whole() {
 
 #[test]
 fn line_ends_of_windows_and_bytes_that_are_no_text_do_no_harm() {
-    let (lines, _) = read_bytes(b"2026-11-21T06:42:30Z a\r\n\xff\xfe\x00\n2026-11-21T06:42:30Z b", CLOCK, |_| true);
+    let (lines, _) = read_bytes(b"2026-11-21T06:42:30Z a\r\n\xff\xfe\x00\n2026-11-21T06:42:30Z b", CLOCK, |_| Some(0));
     let texts: Vec<&str> = lines.iter().map(|line| line.1.as_str()).collect();
     assert_eq!(texts, ["a", "\u{fffd}\u{fffd}\0", "b"]);
 }
@@ -273,7 +287,7 @@ fn what_journalctl_says_itself_is_no_line() {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = read_bytes(&bytes, CLOCK, |_| true);
+        let _ = read_bytes(&bytes, CLOCK, |_| Some(0));
     }
 
     #[test]
@@ -286,7 +300,7 @@ proptest! {
         let text: String = lens.iter().map(|len| format!("{}\n", "y".repeat(*len))).collect();
         let mut reader = LogReader::new(CLOCK);
         let mut n_lines = 0;
-        let span = reader.read(io::BufReader::with_capacity(chunk, text.as_bytes()), |_| true, |_| n_lines += 1).unwrap();
+        let span = reader.read(io::BufReader::with_capacity(chunk, text.as_bytes()), |_| Some(0), |_| n_lines += 1).unwrap();
         prop_assert_eq!(span.n_lines, lens.len());
         prop_assert_eq!(n_lines, lens.iter().filter(|len| **len > 0).count());
     }

@@ -125,13 +125,18 @@ const RARE: [&str; 52] = [
     "rrno",
 ];
 
+/// The literals, for a search of one's own.
+pub(crate) fn literals() -> impl Iterator<Item = &'static str> {
+    PARTS.into_iter().chain(RARE)
+}
+
 /// The search, compiled.
 #[derive(Debug)]
 pub(crate) struct Candidate(AhoCorasick);
 
 impl Candidate {
     pub(crate) fn new() -> Self {
-        let search = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(PARTS.iter().chain(&RARE));
+        let search = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(literals());
         Self(search.expect("a hundred short literals are far below the search's limits"))
     }
 

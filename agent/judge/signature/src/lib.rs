@@ -17,6 +17,8 @@ mod reasons;
 pub mod table;
 mod words;
 
+use std::sync::LazyLock;
+
 use kulprit_model::Attributes;
 pub use table::SIGNATURES;
 
@@ -80,11 +82,25 @@ pub enum Peeled {
     Said(Attributes),
 }
 
-/// The table, compiled.
-#[derive(Debug)]
+/// The table, compiled: once per process, whoever asks, because that takes milliseconds.
+#[derive(Clone, Copy, Debug)]
 pub struct Signatures {
+    compiled: &'static Compiled,
+}
+
+#[derive(Debug)]
+struct Compiled {
     peeler: peel::Peeler,
     candidate: candidate::Candidate,
+}
+
+static COMPILED: LazyLock<Compiled> =
+    LazyLock::new(|| Compiled { peeler: peel::Peeler::new(), candidate: candidate::Candidate::new() });
+
+/// One of these literals is in every text without a reason beside it that is more than [`Peeled::Nothing`]: for who searches
+/// logs for more than failures, and wants to look at each byte only once.
+pub fn literals() -> impl Iterator<Item = &'static str> {
+    candidate::literals()
 }
 
 impl Default for Signatures {
@@ -94,17 +110,17 @@ impl Default for Signatures {
 }
 
 impl Signatures {
-    /// Compiles the table: milliseconds, so once.
+    /// The table; the first call compiles it.
     #[must_use]
     pub fn new() -> Self {
-        Self { peeler: peel::Peeler::new(), candidate: candidate::Candidate::new() }
+        Self { compiled: &COMPILED }
     }
 
     /// Whether a line may be more than [`Peeled::Nothing`]: one pass of a multi-literal search, for logs. Never false for a line
     /// that [`Signatures::peel`] would take.
     #[must_use]
     pub fn is_candidate(&self, line: &[u8]) -> bool {
-        self.candidate.is_match(line)
+        self.compiled.candidate.is_match(line)
     }
 
     /// Peels one text.
@@ -113,7 +129,7 @@ impl Signatures {
         if text.reason.is_none() && !self.is_candidate(text.text.as_bytes()) {
             return Peeled::Nothing;
         }
-        self.peeler.peel(text)
+        self.compiled.peeler.peel(text)
     }
 }
 

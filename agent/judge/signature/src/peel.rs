@@ -4,6 +4,8 @@
 //! the words (the last of the highest tier, because errors are nested from the outside in), then by the event's reason, then
 //! by who speaks. Of `Message from the source host: X. Message from the destination host: Y` only Y tells the class.
 
+use std::sync::OnceLock;
+
 use aho_corasick::{AhoCorasick, MatchKind};
 use kulprit_model::said::{actor, class, operation};
 use kulprit_model::side::Side;
@@ -40,8 +42,8 @@ struct Hit {
 pub(crate) struct Peeler {
     search: AhoCorasick,
     entries: Vec<Entry>,
-    rows: Vec<Option<Regex>>,
-    healthy: Vec<Option<Regex>>,
+    rows: Vec<Pattern>,
+    healthy: Vec<Pattern>,
     errno: Regex,
     mentions: Mentions,
 }
@@ -51,8 +53,22 @@ pub(crate) fn compile(pattern: &str) -> Regex {
     RegexBuilder::new(pattern).unicode(false).case_insensitive(true).build().expect("a test compiles every pattern")
 }
 
-fn compile_some(pattern: &str) -> Option<Regex> {
-    (!pattern.is_empty()).then(|| compile(pattern))
+/// A row's pattern, compiled when its needle is found for the first time: most rows never are.
+#[derive(Debug)]
+struct Pattern {
+    text: &'static str,
+    compiled: OnceLock<Regex>,
+}
+
+impl Pattern {
+    const fn new(text: &'static str) -> Self {
+        Self { text, compiled: OnceLock::new() }
+    }
+
+    /// `None` where the needle is enough.
+    fn get(&self) -> Option<&Regex> {
+        (!self.text.is_empty()).then(|| self.compiled.get_or_init(|| compile(self.text)))
+    }
 }
 
 impl Peeler {
@@ -87,8 +103,8 @@ impl Peeler {
         Self {
             search,
             entries,
-            rows: SIGNATURES.iter().map(|row| compile_some(row.pattern)).collect(),
-            healthy: HEALTHY.iter().map(|harmless| compile_some(harmless.pattern)).collect(),
+            rows: SIGNATURES.iter().map(|row| Pattern::new(row.pattern)).collect(),
+            healthy: HEALTHY.iter().map(|harmless| Pattern::new(harmless.pattern)).collect(),
             errno: compile(
                 r"(?:errno[ =:]*|error[ =:]+|err[ =:]+|result[ =:]+|\bret[ =:]+|returned|\brc[ =:]+|\brv[ =:]+|\bos error|\bcode[ =:]+|\(|: )\(?-?(\d{1,3})\b\)?",
             ),
@@ -116,7 +132,7 @@ impl Peeler {
                 }
                 Entry::Row(index) => rows.push(index),
                 Entry::Healthy(index) => {
-                    if self.healthy[index].as_ref().is_none_or(|pattern| pattern.is_match(bytes)) {
+                    if self.healthy[index].get().is_none_or(|pattern| pattern.is_match(bytes)) {
                         return Peeled::Healthy;
                     }
                 }
@@ -140,7 +156,7 @@ impl Peeler {
         rows.sort_unstable();
         rows.dedup();
         let matches = |index: usize, bytes: &[u8]| {
-            self.rows[index].as_ref().map_or_else(
+            self.rows[index].get().map_or_else(
                 || contains_ignoring_case(bytes, SIGNATURES[index].needle.as_bytes()),
                 |pattern| pattern.is_match(bytes),
             )

@@ -24,6 +24,15 @@ fn every_row_is_named_by_its_own_example() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// They are compiled when their needle is first found, so nothing else would notice.
+#[test]
+fn every_pattern_compiles() {
+    let patterns = SIGNATURES.iter().map(|row| row.pattern).chain(healthy::HEALTHY.iter().map(|row| row.pattern));
+    for pattern in patterns {
+        peel::compile(pattern);
+    }
+}
+
 fn said(speaker: Speaker, reason: Option<&str>, text: &str) -> Peeled {
     thread_local! {
         static SIGNATURES: Signatures = Signatures::new();

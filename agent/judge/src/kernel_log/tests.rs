@@ -59,12 +59,14 @@ fn every_row_means_its_own_example_and_has_its_needle() {
     let log = KernelLog::new();
     for (index, rule) in rules::all().enumerate() {
         assert!(rule.example.contains(rule.needle), "{}", rule.example);
-        assert!(log.needles.is_match(rule.example), "{}", rule.example);
-        let takes = |(row, pattern): &(&Rule, Regex)| {
-            rule.example.contains(row.needle) && pattern.is_match(rule.example.as_bytes())
+        assert!(log.is_candidate(rule.example.as_bytes()), "{}", rule.example);
+        let takes = |(row, pattern): &(&Rule, OnceLock<Regex>)| {
+            rule.example.contains(row.needle)
+                && pattern.get_or_init(|| compile(row.pattern)).is_match(rule.example.as_bytes())
         };
-        let first = log.rows.iter().position(takes);
-        assert_eq!(first, Some(index), "{} is taken by {:?}", rule.example, first.map(|row| log.rows[row].0.pattern));
+        let rows = &log.table.rows;
+        let first = rows.iter().position(takes);
+        assert_eq!(first, Some(index), "{} is taken by {:?}", rule.example, first.map(|row| rows[row].0.pattern));
         assert!(rule.pattern.starts_with('^') && !rule.source.is_empty(), "{}", rule.pattern);
     }
 }
@@ -369,6 +371,18 @@ fn faults_of_the_node_are_the_nodes_or_the_vms() {
         &[(FindingCode::ForkRejected, "node", &[("memcg", "/kubepods/burstable/podx/y")])],
     );
     check(
+        &["drbd pvc-1c2c: Auto-promote failed: State change was refused by peer node (-10)"],
+        &[(FindingCode::BlockDeviceHeld, "node", &[("backend", "drbd"), ("volume", "pvc-1c2c")])],
+    );
+    check(
+        &["drbd pvc-1c2c/0 drbd1001: Rejected WRITE request, not in Primary role. open_cnt:1"],
+        &[(
+            FindingCode::BlockDeviceHeld,
+            "device/drbd1001",
+            &[("backend", "drbd"), ("device_name", "drbd1001"), ("volume", "pvc-1c2c")],
+        )],
+    );
+    check(
         &["i40e 0000:3b:00.1 ens5f1: NIC Link is Down"],
         &[(FindingCode::NetworkLinkDown, "device/ens5f1", &[("device_name", "ens5f1")])],
     );
@@ -430,5 +444,28 @@ proptest! {
         let cut = example.floor_char_boundary(cut);
         let damaged = format!("{}{junk}{}", &example[..cut], &example[cut..]);
         read(&[example_of(other), &damaged, &example[cut..], example_of(other)]);
+    }
+}
+
+#[test]
+fn a_cgroup_names_its_pod_with_either_driver() {
+    for (path, want) in [
+        (
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod9e1e8aaa_55d4_5a5f_a070_ef172cf03793.slice/x.scope",
+            Some("9e1e8aaa-55d4-5a5f-a070-ef172cf03793"),
+        ),
+        (
+            "/kubepods/burstable/pod9e1e8aaa-55d4-5a5f-a070-ef172cf03793/3d4e",
+            Some("9e1e8aaa-55d4-5a5f-a070-ef172cf03793"),
+        ),
+        (
+            "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod9e1e8aaa_55d4_5a5f_a070_ef172cf03793.slice",
+            Some("9e1e8aaa-55d4-5a5f-a070-ef172cf03793"),
+        ),
+        ("/kubepods/burstable/pod35ec/a38f", None),
+        ("/user.slice/user-1000.slice", None),
+        ("", None),
+    ] {
+        assert_eq!(pod_of_cgroup(path).as_deref(), want, "{path}");
     }
 }

@@ -110,8 +110,7 @@ fn migration_lines_become_states_of_the_vm() {
 
 #[test]
 fn an_unknown_line_of_trouble_that_names_the_subject_is_kept() {
-    let mut readers = Readers::new();
-    readers.mentions.push("db-0".to_owned());
+    let mut readers = Readers::mentioning(vec!["db-0".to_owned()]);
     let mut out = Gathered::default();
     let line = |name: &str| format!("E1121 06:42:00.000000 1 a.go:1] the flux of {name} is out of phase\n");
     let text = line("db-0") + &line("other");
