@@ -85,7 +85,7 @@ impl Names {
 
 /// The view of one node; `at` is the moment of asking.
 pub(crate) fn node_view(name: String, gathered: Gathered, names: &Names, at: Moment) -> NodeView {
-    let Gathered { verdicts, qemus, domains, launchers, spans, mut looked, problems: _, kept: _ } = gathered;
+    let Gathered { verdicts, qemus, domains, launchers, pings: _, spans, mut looked, problems: _, kept: _ } = gathered;
     let mut states: BTreeMap<(FindingCode, Subject), State> = BTreeMap::new();
     let mut occurrences = Occurrences::default();
     for verdict in verdicts {
@@ -119,12 +119,21 @@ pub(crate) fn node_view(name: String, gathered: Gathered, names: &Names, at: Mom
     }
 }
 
-/// What pods say of whom nobody knows the node: it goes to each VM that the text names, and to the only VM there is.
-pub(crate) fn add_unplaced(vms: &mut [ClusterVm], verdicts: Vec<Verdict>, names: &Names) {
+/// What pods say of whom nobody knows the node: it goes to each VM that the text names, and to the only VM there is. A state (a
+/// migration's job) is its VM's wherever it was seen.
+pub(crate) fn add_unplaced(vms: &mut [ClusterVm], verdicts: Vec<Verdict>, names: &Names, at: Moment) {
     let mut occurrences = Occurrences::default();
     for verdict in verdicts {
-        if let Verdict::Occurrence(verdict) = verdict {
-            occurrences.add(verdict, names);
+        match verdict {
+            Verdict::Occurrence(verdict) => occurrences.add(verdict, names),
+            Verdict::State(verdict) => {
+                let state = state(verdict, names, at);
+                let is_own = |vm: &&mut ClusterVm| matches!(&state.subject, Subject::Vm { uid } if *uid == vm.uid);
+                if let Some(vm) = vms.iter_mut().find(is_own) {
+                    let finding = Finding::State(state.clone());
+                    vm.findings.push(ClusterFinding { side: None, node: None, finding });
+                }
+            }
         }
     }
     let is_alone = vms.len() == 1;

@@ -200,7 +200,7 @@ impl Reading<'_> {
         let size = |file: &Path| std::fs::symlink_metadata(self.folder.path().join(file)).map_or(0, |data| data.len());
         let all_bytes: u64 = parts.iter().filter(|(_, part)| is_read_as_text(part)).map(|(file, _)| size(file)).sum();
         let mut read_bytes = 0;
-        self.readers.mentions = subject.iter().map(|subject| subject.name.clone()).collect();
+        self.readers = Readers::mentioning(subject.iter().map(|subject| subject.name.clone()).collect());
         // Outputs of commands first: they tell which process is whose, and logs speak of processes.
         let (commands, logs): (Vec<_>, Vec<_>) =
             parts.iter().filter(|(_, part)| is_read_as_text(part)).partition(|(_, part)| is_command(part));
@@ -351,7 +351,7 @@ impl Reading<'_> {
         if kept.len() > MAX_MENTIONS {
             kept.drain(..kept.len() - MAX_MENTIONS);
         }
-        assemble::add_unplaced(&mut cluster_vms, verdicts, &names);
+        assemble::add_unplaced(&mut cluster_vms, verdicts, &names, at);
         problems.sort();
         let subject = subject.map(|subject| {
             let uid = names.canonical(&format!("{}/{}", subject.namespace, subject.name));

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, path::PathBuf};
 
+use kulprit_host::command::network::Ping;
 use kulprit_judge::Verdict;
 use kulprit_model::{Domain, Evidence, Qemu};
 
@@ -17,6 +18,8 @@ pub struct Gathered {
     pub domains: Vec<Domain>,
     /// virt-launcher processes: which VM and pod a QEMU is of.
     pub launchers: Vec<LauncherSeen>,
+    /// Pings from here, of all outputs: what of large packets is lost only tells something beside what small ones do.
+    pub pings: Vec<Ping>,
     /// Which stretch of which log was read: without it the absence of a line says nothing.
     pub spans: Vec<Span>,
     /// Probes of the finding catalogue whose looks are answered by what was read.
@@ -80,11 +83,12 @@ impl fmt::Display for Problem {
 impl Gathered {
     /// Adds what another reader found.
     pub fn extend(&mut self, other: Self) {
-        let Self { verdicts, qemus, domains, launchers, spans, looked, problems, kept } = other;
+        let Self { verdicts, qemus, domains, launchers, pings, spans, looked, problems, kept } = other;
         self.verdicts.extend(verdicts);
         self.qemus.extend(qemus);
         self.domains.extend(domains);
         self.launchers.extend(launchers);
+        self.pings.extend(pings);
         self.spans.extend(spans);
         self.looked.extend(looked);
         self.problems.extend(problems);
