@@ -80,11 +80,15 @@ fn slow_pull(parts: &Parts<'_>, pod: &str) -> Option<(String, i64)> {
     let events: Vec<_> = parts.cluster.index().events(parts.cluster, "Pod", parts.namespace(), pod).collect();
     let pulling = events.iter().filter(|event| event.is_reason("Pulling")).max_by_key(|event| event.last_usec)?;
     let since = pulling.last_usec?;
-    let is_over = events.iter().any(|event| {
-        let is_end = ["Pulled", "Failed", "Created", "Started", "BackOff"].iter().any(|reason| event.is_reason(reason));
-        is_end && event.last_usec >= Some(since)
-    });
     let image = quoted(&pulling.message)?;
+    // Other containers of the pod may have started in the second in which the pull began.
+    let is_over = events.iter().any(|event| match event.reason.as_deref() {
+        Some("Pulled" | "Failed" | "BackOff") => {
+            event.last_usec >= Some(since) && quoted(&event.message).is_none_or(|own| own == image)
+        }
+        Some("Created" | "Started") => event.last_usec > Some(since),
+        _ => false,
+    });
     (!is_over && parts.looked_usec.saturating_sub(since) >= SLOW_PULL_USEC).then(|| (image.to_owned(), since))
 }
 

@@ -142,7 +142,9 @@ fn target_failed(parts: &Parts<'_>, migration: &InQuestion<'_>, out: &mut Out<'_
         (None, Some(_)) => false,
     };
     let was_cancelled = life::is_aborted(parts, migration).is_some();
-    let gone = pod.meta.deleted_usec.filter(|_| !was_cancelled);
+    // Who deletes the VM deletes its pods.
+    let is_vm_going = parts.vmi.is_some_and(|vmi| vmi.meta.deleted_usec.is_some());
+    let gone = pod.meta.deleted_usec.filter(|_| !was_cancelled && !is_vm_going);
     if pod.is_over() && is_first(pod.ended_usec()) && migration.outcome() != Some(true) {
         let text = format!("target pod {} is {}", pod.full_name(), pod.kubectl_status().unwrap_or_default());
         let fact = Fact::present(FindingCode::MigrationTargetFailed, "pod", text)

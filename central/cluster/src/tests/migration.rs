@@ -120,6 +120,11 @@ fn a_target_pod_that_ends_with_the_migration_did_not_fail_it() {
     );
     check(&[vmi(), launcher(), ended("2026-03-01T10:10:59Z"), failed("x")], FindingCode::MigrationTargetFailed, None);
     check(&[vmi(), launcher(), target(), vmim("Running")], FindingCode::MigrationTargetFailed, Some(Status::Absent));
+    let deleted = with(target(), &json!({"metadata": {"deletionTimestamp": "2026-03-01T10:10:30Z"}}));
+    let going = with(vmi(), &json!({"metadata": {"deletionTimestamp": "2026-03-01T10:10:30Z"}}));
+    let code = FindingCode::MigrationTargetFailed;
+    check(&[vmi(), launcher(), deleted.clone(), failed("x")], code, Some(Status::Present));
+    check(&[going, launcher(), deleted, failed("x")], code, None);
     let of = check(&[vmi(), failed("Target pod is down")], FindingCode::MigrationTargetFailed, Some(Status::Present))
         .unwrap();
     assert_eq!((of.side, of.node.as_deref()), (Some(Side::Target), Some("n2")));

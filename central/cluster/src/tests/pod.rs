@@ -42,6 +42,9 @@ fn a_pull_that_does_not_end_is_told_and_one_that_ended_is_not() {
     let mut objects = pod.to_vec();
     objects.extend([at("Pulling", "2026-03-01T10:10:00Z"), late]);
     check(&objects, FindingCode::PodImageWaiting, Some(Status::Present));
+    // Another container started in the same second.
+    objects.push(at("Started", "2026-03-01T10:10:00Z"));
+    check(&objects, FindingCode::PodImageWaiting, Some(Status::Present));
     objects.push(at("Pulled", "2026-03-01T10:10:30Z"));
     check(&objects, FindingCode::PodImageWaiting, None);
 }
