@@ -26,7 +26,8 @@ pub(crate) fn life(parts: &Parts<'_>) -> Life {
     let ready = condition("Ready").or_else(|| of_vm("Ready").filter(|_| vmi.is_none()));
     let synchronized = condition("Synchronized").or_else(|| of_vm("Synchronized").filter(|_| vmi.is_none()));
     let launcher = parts.launcher().map(|of| of.pod);
-    let launcher_deleted = launcher.filter(|pod| !pod.is_over()).and_then(|pod| pod.meta.deleted_usec);
+    // A pod that has ended and stays is all that is left of a VM that was deleted; beside a VMI it is only late.
+    let launcher_deleted = launcher.filter(|pod| !pod.is_over() || vmi.is_none()).and_then(|pod| pod.meta.deleted_usec);
     let phase = vmi.and_then(|vmi| vmi.phase.clone());
     Life {
         has_vm: vm.is_some(),
@@ -35,6 +36,7 @@ pub(crate) fn life(parts: &Parts<'_>) -> Life {
         printable_since_usec: printable_since(parts),
         wants_to_run: vm.and_then(|vm| vm.wants_to_run),
         phase_since_usec: vmi.and_then(Vmi::phase_since_usec),
+        has_run: vmi.and_then(Vmi::has_run),
         created_usec: vmi.and_then(|vmi| vmi.meta.created_usec).or_else(|| vm.and_then(|vm| vm.meta.created_usec)),
         vm_deleted_usec: vm.and_then(|vm| vm.meta.deleted_usec),
         vmi_deleted_usec: vmi.and_then(|vmi| vmi.meta.deleted_usec),

@@ -298,9 +298,17 @@ fn stamped(text: &str, at_usec: i64, meta: &mut Meta) -> Option<Rest> {
             .or_else(|| libvirt(after, meta))
             .or_else(|| caller(after))
             .or_else(|| journal(after, stamp, meta))
-            .or_else(|| levelled(after, meta))
+            .or_else(|| if is_dmesgs(text, stamp) { None } else { levelled(after, stamp, meta) })
             .unwrap_or_else(|| after.len() - after.trim_start_matches([' ', '\t', ':']).len());
     Some(Rest::From(from))
+}
+
+/// Whether only dmesg writes this stamp: in brackets, or ISO with a comma and a zone. The kernel's text follows at once, and may
+/// begin with a word that is a level elsewhere: `critical medium error`, `WARNING: Pool 'tank' …`.
+fn is_dmesgs(text: &str, stamp: stamp::Stamp) -> bool {
+    let written = text.get(..stamp.len).unwrap_or_default();
+    written.starts_with('[')
+        || stamp.quality == Quality::Full && !stamp.is_zulu && written.contains(',') && written.contains('T')
 }
 
 /// ` stderr F text`; containers' logs on disk. Source: Kubernetes CRI `pkg/kubelet/kuberuntime/logs`.
@@ -404,7 +412,7 @@ fn identifier(word: &str) -> Option<(&str, Option<u32>)> {
 }
 
 /// `[INFO][77] text`, `\tERROR\tlogger\ttext`, ` E | text`, ` ERROR text`: the level and nothing else is taken.
-fn levelled(after: &str, meta: &mut Meta) -> Option<usize> {
+fn levelled(after: &str, stamp: stamp::Stamp, meta: &mut Meta) -> Option<usize> {
     let rest = after.trim_start_matches([' ', '\t']);
     let end = rest.find([' ', '\t', ']', ':'])?;
     let (word, left) = rest.split_at(end);
@@ -413,6 +421,11 @@ fn levelled(after: &str, meta: &mut Meta) -> Option<usize> {
         None => (word, false),
     };
     let priority = level_of(word)?;
+    // `critical medium error …`: a small word before a blank is a level only behind a Go program's stamp.
+    if !is_bracketed && !stamp.is_zulu && word.len() > 1 && left.starts_with(' ') && !word.contains(char::is_uppercase)
+    {
+        return None;
+    }
     let mut left = left;
     if is_bracketed {
         left = left.strip_prefix(']')?;

@@ -53,6 +53,15 @@ fn dmesg_in_each_of_its_forms() {
     check("<3>[  123.456789] nfs: x", None, None, Some(3), "nfs: x");
     check("[  12.345678] kvm [1234]: vcpu0 x", None, None, None, "kvm [1234]: vcpu0 x");
     check("[  12.345678] usb usb1: x", None, None, None, "usb usb1: x");
+    check(
+        "2026-11-21T06:42:30,000000+00:00 critical medium error, dev sda",
+        Some(0),
+        None,
+        None,
+        "critical medium error, dev sda",
+    );
+    check("[Sat Nov 21 06:42:30 2026] WARNING: Pool 'a'", Some(0), None, None, "WARNING: Pool 'a'");
+    check("[  1.5] critical target error, dev sda", None, None, None, "critical target error, dev sda");
     check("3,5400,123456789,-;I/O error, dev sda", None, None, Some(3), "I/O error, dev sda");
     check("6,1,2,-,caller=T1;a\\x09b", None, None, Some(6), "a\tb");
     assert_eq!(parse_line("kern  :warn  : [  1.5] x", CLOCK).is_kernel, Some(true));

@@ -54,7 +54,7 @@ const NAMES: &[Form] = forms! {
     VOLUME, "csi-vol-", r"\b(csi-vol-[0-9a-f-]{8,36})";
     VOLUME, "ersistentvolumeclaim", r#"persistentvolumeclaims? "([\w.-]+)""#;
     VOLUME, "ataVolume ", r"\bDataVolume ([a-z0-9][\w.-]+)";
-    VOLUME, "PVC ", r"\bPVC ([a-z0-9][\w.-]+)";
+    VOLUME, "PVC ", r"\bPVC ([a-z0-9][\w.-]*[-\d.][\w.-]*)";
     VMI, "vm='", r"\(vm='([\w.-]+)'\)";
     VMI, "onnection to '", r"Monitor connection to '([\w.-]+)'";
     VMI, "domain '", r"\bdomain '([a-z0-9-]+_[\w.-]+)'";

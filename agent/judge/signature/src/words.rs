@@ -366,7 +366,7 @@ pub(crate) const NOTHINGS: &[&str] = &[
     "error_count=0", "errorcount:0", "error:0", "error=0", "errno=0 ", "reason: ok", "without failure", "error budget", "error handler",
     "error-handler", "onerror", "rerror", "werror", "error policy", "on_error", "timeout=0", "not failed", "failover", "fail-open", "error_policy",
     "failure-domain", "failurepolicy", "failure threshold", "failurethreshold", "failswapon", "fail_swap", "reset to default", "failure domain",
-    "exit code 0", "exit status 0", "exit code: 0", "status=0/success", "exited with 0", "errors 0,",
+    "[hotplug-disks", " hotplug-disks", "exit code 0", "exit status 0", "exit code: 0", "status=0/success", "exited with 0", "errors 0,",
 ];
 
 /// The same, where no letter or digit may stand on either side.

@@ -112,6 +112,15 @@ pub const DISK_IO_ERROR: Cause = Cause {
         },
         Clue {
             group: "qemu",
+            strength: Strength::Strong,
+            look: Look::All(&[
+                Look::Present(VmiPausedBy, &[Fact::OneOf(REASON, &["PausedIOError"])]),
+                Look::Happened(BlockIoError, &[Fact::Not(IO_ERROR, &[IO_NO_SPACE])]),
+            ]),
+            text: "the guest is paused because of a disk error, and a block device of its node answered with errors",
+        },
+        Clue {
+            group: "qemu",
             strength: Strength::Some,
             look: Look::Present(VmiPausedBy, &[Fact::OneOf(REASON, &["PausedIOError"])]),
             text: "KubeVirt says that the guest is paused because of a disk error, of whatever kind",

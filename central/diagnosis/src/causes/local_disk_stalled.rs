@@ -6,13 +6,15 @@
 use kulprit_model::{
     FindingCode::{BlockDeviceStalled, BlockIoError, NodeIoStalled, StorageConnectionLost, VmDiskStalled},
     attribute::{
-        ACTOR, BACKEND, CLASS, OPERATION, WAIT, WAIT_LOCAL_STORAGE, WAIT_MEMORY, WAIT_NETWORK_STORAGE, WAIT_OTHER,
+        ACTOR, BACKEND, CLASS, OPERATION, SIGNATURE, WAIT, WAIT_LOCAL_STORAGE, WAIT_MEMORY, WAIT_NETWORK_STORAGE,
+        WAIT_OTHER, WCHAN,
     },
     said::{actor, class, operation},
 };
 
 use crate::{
     catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    causes::storage_backend_unreachable::{ANY_BLOCK_DEVICE, LOST_BACKEND},
     symptom::SymptomId,
 };
 
@@ -95,6 +97,24 @@ pub const LOCAL_DISK_STALLED: Cause = Cause {
                 Fact::Not(BACKEND, &["iscsi", "nvme", "fc", "nfs", "ceph", "multipath", "drbd", "longhorn"]),
             ]),
             text: "the kernel waits for a disk of the node",
+        },
+        Clue {
+            group: "backend",
+            strength: Strength::StronglyAgainst,
+            look: Look::All(&[
+                Look::Present(VmDiskStalled, &[Fact::OneOf(WCHAN, ANY_BLOCK_DEVICE)]),
+                Look::Happened(StorageConnectionLost, &[]),
+            ]),
+            text: "it waits for a block device, and the node lost a storage backend",
+        },
+        Clue {
+            group: "backend",
+            strength: Strength::StronglyAgainst,
+            look: Look::All(&[
+                Look::Present(VmDiskStalled, &[Fact::OneOf(WCHAN, ANY_BLOCK_DEVICE)]),
+                said(&[Fact::OneOf(SIGNATURE, LOST_BACKEND)]),
+            ]),
+            text: "it waits for a block device, and its paths, session or quorum are told to be lost",
         },
         Clue {
             group: "backend",

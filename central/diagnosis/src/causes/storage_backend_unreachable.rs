@@ -7,11 +7,12 @@
 
 use kulprit_model::{
     FindingCode::{
-        BackendUnreachable, BlockDeviceGone, BlockDeviceStalled, PathsFailed, ReplicationSuspended,
+        BackendUnreachable, BlockDeviceGone, BlockDeviceStalled, PathsFailed, ReplicationSuspended, StaleDevice,
         StorageConnectionLost, VmDiskStalled,
     },
     attribute::{
-        ACTOR, BACKEND, CLASS, OPERATION, SERVER, SIGNATURE, WAIT, WAIT_LOCAL_STORAGE, WAIT_NETWORK_STORAGE, WHAT,
+        ACTOR, BACKEND, CLASS, OPERATION, SERVER, SIGNATURE, WAIT, WAIT_LOCAL_STORAGE, WAIT_NETWORK_STORAGE, WCHAN,
+        WHAT,
     },
     said::{actor, class, operation},
 };
@@ -20,6 +21,26 @@ use crate::{
     catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
+
+/// Where threads wait for any block device, be it a local disk or a LUN: the function alone does not tell.
+pub(super) const ANY_BLOCK_DEVICE: &[&str] = &[
+    "io_schedule",
+    "io_schedule_timeout",
+    "blkdev_issue_flush",
+    "blkdev_read_iter",
+    "blkdev_write_iter",
+    "__blkdev_direct_IO",
+    "__blkdev_direct_IO_simple",
+    "blkdev_direct_IO",
+    "submit_bio_wait",
+    "rq_qos_wait",
+    "wbt_wait",
+    "blk_mq_get_tag",
+];
+
+/// Texts that tell of a backend that is lost.
+pub(super) const LOST_BACKEND: &[&str] =
+    &["nfs-server-silent", "multipath-paths-lost", "iscsi-connection-lost", "drbd-no-quorum"];
 
 /// The storage backend under the VM does not answer: server, target, paths or quorum are lost.
 pub const STORAGE_BACKEND_UNREACHABLE: Cause = Cause {
@@ -47,14 +68,22 @@ are lost.",
         Clue {
             group: "mount",
             strength: Strength::Proof,
-            look: Look::Present(BackendUnreachable, &[]),
+            look: Look::Present(BackendUnreachable, &[Fact::Not(BACKEND, &["fuse"])]),
             text: "the server behind a mount or device of the node does not answer",
         },
+        // The program that serves it on the node is gone: the driver's death, or what the server's silence ends in.
         Clue {
             group: "mount",
-            strength: Strength::StronglyAgainst,
+            strength: Strength::Some,
+            look: Look::Present(BackendUnreachable, &[Fact::OneOf(BACKEND, &["fuse"])]),
+            text: "what serves a mount of the node does not answer",
+        },
+        // One mount or server that answers is not all of them.
+        Clue {
+            group: "mount",
+            strength: Strength::Against,
             look: Look::Absent(BackendUnreachable),
-            text: "the servers behind all mounts answer",
+            text: "the servers that were asked answer",
         },
         Clue {
             group: "wait",
@@ -65,8 +94,35 @@ are lost.",
         Clue {
             group: "wait",
             strength: Strength::StronglyAgainst,
-            look: Look::Present(VmDiskStalled, &[Fact::OneOf(WAIT, &[WAIT_LOCAL_STORAGE])]),
+            look: Look::Present(
+                VmDiskStalled,
+                &[Fact::OneOf(WAIT, &[WAIT_LOCAL_STORAGE]), Fact::Not(WCHAN, ANY_BLOCK_DEVICE)],
+            ),
             text: "what this VM waits for in the kernel is a local disk",
+        },
+        Clue {
+            group: "wait",
+            strength: Strength::Strong,
+            look: Look::All(&[
+                Look::Present(VmDiskStalled, &[Fact::OneOf(WCHAN, ANY_BLOCK_DEVICE)]),
+                Look::Happened(StorageConnectionLost, &[]),
+            ]),
+            text: "I/O of this VM waits for a block device, and the node lost a storage backend",
+        },
+        Clue {
+            group: "wait",
+            strength: Strength::Strong,
+            look: Look::All(&[
+                Look::Present(VmDiskStalled, &[Fact::OneOf(WCHAN, ANY_BLOCK_DEVICE)]),
+                said(&[Fact::OneOf(SIGNATURE, LOST_BACKEND)]),
+            ]),
+            text: "I/O of this VM waits for a block device, and its paths, session or quorum are told to be lost",
+        },
+        Clue {
+            group: "stale",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(StaleDevice, &[]),
+            text: "the device was replaced: the backend is back, and only this QEMU does not see it",
         },
         Clue {
             group: "wait",
@@ -125,10 +181,7 @@ are lost.",
         Clue {
             group: "text",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(
-                SIGNATURE,
-                &["nfs-server-silent", "multipath-paths-lost", "iscsi-connection-lost", "drbd-no-quorum"],
-            )]),
+            look: said(&[Fact::OneOf(SIGNATURE, LOST_BACKEND)]),
             text: "the storage backend itself is told to be silent, without paths or without quorum",
         },
         Clue {

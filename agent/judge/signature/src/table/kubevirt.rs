@@ -107,6 +107,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "failed to dial cmd socket: //pods/1c2c/sockets/launcher-sock: context deadline exceeded";
     "launcher-command-timeout", "sending command", r"sending command (?:syncvmi|ping|getdomain\w*|killvmi|kill|migrate|freezevmi|unfreezevmi|pausevmi|guestping|getguestinfo|deletevmi|delete\w*): rpc error: code = deadlineexceeded", LAUNCHER, ANY, TIMEOUT, None, "KubeVirt cmd-client: launcher or libvirt does not answer in 5 to 20 s",
         "unknown error encountered sending command SyncVMI: rpc error: code = DeadlineExceeded desc = context deadline exceeded";
+    "launcher-shutdown-cancelled", "sending command shutdown", "rst_stream", LAUNCHER, SHUTDOWN_DOMAIN, TIMEOUT, None, "KubeVirt cmd-client; grpc-go internal/transport: the launcher's server lives, its handler waits beyond the deadline",
+        "unknown error encountered sending command Shutdown: rpc error: code = DeadlineExceeded desc = stream terminated by RST_STREAM with error code: CANCEL";
     "launcher-shutdown-timeout", "sending command shutdown", r"deadlineexceeded", LAUNCHER, SHUTDOWN_DOMAIN, TIMEOUT, None, "KubeVirt cmd-client: launcher or libvirt does not answer",
         "unknown error encountered sending command Shutdown: rpc error: code = DeadlineExceeded desc = context deadline exceeded";
     "launcher-command-lost", "sending command", r"sending command \w+: rpc error: code = unavailable", LAUNCHER, CONNECT_LAUNCHER, RESET, None, "KubeVirt cmd-client: the launcher ended",
@@ -137,7 +139,7 @@ pub(super) const ROWS: &[Row] = rows! {
         "failed to mount container disk root: no such file or directory";
     "container-disk-failed", "containerdisk", r"(?:failed|unable|error).{0,60}containerdisk", HANDLER, START_DOMAIN, ANY, None, "KubeVirt pkg/virt-handler/container-disk",
         "failed to find a sourceFile in containerDisk root: Failed to check /disk for disks: no such file or directory";
-    "hotplug-mount-failed", "hotplug", r"hotplug.{0,80}(?:failed|error|unable|not found|denied)|(?:failed|unable|error).{0,80}hotplug", HANDLER, HOTPLUG, ANY, None, "KubeVirt pkg/virt-handler/hotplug-disk",
+    "hotplug-mount-failed", "hotplug", r"hotplug[^\]]{0,80}(?:failed|error|unable|not found|denied)|(?:failed|unable|error)[^\[]{0,80}hotplug", HANDLER, HOTPLUG, ANY, None, "KubeVirt pkg/virt-handler/hotplug-disk",
         "failed to mount hotplug volume data: permission denied";
     "host-device-missing", "hostdevice", r"host ?devices? .*(?:not|missing|available|failed)", LAUNCHER, ALLOCATE_DEVICE, UNAVAILABLE, None, "KubeVirt pkg/virt-launcher/virtwrap/device/hostdevice",
         "failed to create PCI HostDevices: hostdevice requests not fulfilled: the number of hostdevices does not match, missing address pool for gpu1";

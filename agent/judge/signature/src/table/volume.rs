@@ -157,16 +157,16 @@ pub(super) const ROWS: &[Row] = rows! {
         "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.";
 
     // What only says which step failed: last.
-    "mount-failed", "mount failed: exit status", "", CSI, MOUNT, ANY, None, "k8s.io/mount-utils mount_linux.go",
+    "unmount-failed", "unmountvolume.", r"unmountvolume\.\w+ failed", ANY, UNMOUNT, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
+        "UnmountVolume.TearDown failed for volume \"data\" : device busy";
+    "unmount-failed", "unmapvolume.", "", ANY, UNMOUNT, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
+        "UnmapVolume.UnmapBlockVolume failed for volume \"pvc-1c2c\" : blkUtil.DetachFileDevice failed";
+    "mount-failed", "mount failed: exit status", r"\bmount failed: exit status", CSI, MOUNT, ANY, None, "k8s.io/mount-utils mount_linux.go",
         "MountVolume.SetUp failed for volume \"data\" : mount failed: exit status 32";
     "mount-failed", "mountvolume.", r"\bmountvolume\.\w+ failed", ANY, MOUNT, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
         "MountVolume.MountDevice failed for volume \"pvc-1c2c\" : rpc error: code = Internal desc = boom";
     "map-failed", "mapvolume.", r"\bmapvolume\.\w+ failed", ANY, MAP, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
         "MapVolume.SetUpDevice failed for volume \"pvc-1c2c\" : rpc error: code = Internal desc = boom";
-    "unmount-failed", "unmountvolume.", r"unmountvolume\.\w+ failed", ANY, UNMOUNT, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
-        "UnmountVolume.TearDown failed for volume \"data\" : device busy";
-    "unmount-failed", "unmapvolume.", "", ANY, UNMOUNT, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
-        "UnmapVolume.UnmapBlockVolume failed for volume \"pvc-1c2c\" : blkUtil.DetachFileDevice failed";
     "attach-failed", "attachvolume.attach failed", "", ANY, ATTACH, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
         "AttachVolume.Attach failed for volume \"pvc-1c2c\" : rpc error: code = Internal desc = boom";
     "detach-failed", "detachvolume.detach failed", "", ANY, DETACH, ANY, None, "kubernetes pkg/volume/util/operationexecutor",
