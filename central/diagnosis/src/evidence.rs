@@ -8,14 +8,18 @@ use kulprit_model::{Attributes, Evidence, FindingCode, Occurrence, State, Status
 use crate::{
     attribution::WeighedEvidence,
     catalogue::{Fact, Look, VmFact},
-    libvirt,
+    leftover, libvirt,
     scene::{Nearness, SAME_MOMENT_USEC, Scene, Sighting},
     stage::Stage,
+    symptom::SymptomId,
     words,
 };
 
 /// An occurrence loses half of its weight every 15 min beyond the fresh window before the onset.
 const HALF_LIFE_USEC: f64 = 900_000_000.0;
+
+/// The same for a VM that does not go: what holds it may have begun long before anybody asked it to go.
+const HALF_LIFE_OF_LEAVING_USEC: f64 = 7_200_000_000.0;
 
 /// What began after the symptom can worsen but not start it.
 const AFTER_ONSET: f64 = 0.3;
@@ -65,7 +69,7 @@ pub(crate) fn hits<'a>(stage: &Stage<'a>, scene: &Scene<'a>, look: &Look, text: 
         Look::Absent(code) => absent(scene, *code, text).into_iter().collect(),
         Look::Happened(code, facts) => happened(scene, *code, facts),
         Look::NotHappened(code) => not_happened(scene, *code, text).into_iter().collect(),
-        Look::Vm(fact) => vm(scene, *fact, text).into_iter().collect(),
+        Look::Vm(fact) => vm(stage, scene, *fact, text).into_iter().collect(),
         Look::Elsewhere(look) => {
             stage.elsewhere(scene).filter_map(|other| strongest(hits(stage, other, look, text))).collect()
         }
@@ -207,7 +211,7 @@ fn well(scene: &Scene<'_>, look: &Look, text: &str) -> Option<Hit> {
     }
 }
 
-fn vm(scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<Hit> {
+fn vm(stage: &Stage<'_>, scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<Hit> {
     let vm = scene.vm;
     let (is_so, source, text) = match fact {
         VmFact::QemuLives => {
@@ -217,6 +221,12 @@ fn vm(scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<Hit> {
             (scene.is_reporting() && qemu.is_some() && !is_blind, "procfs", format!("{text} (pid {pid})"))
         }
         VmFact::HostNotSeen => (scene.symptom.subject.is_vm() && scene.is_host_unseen(), "kulprit", text.to_owned()),
+        VmFact::TwoQemus | VmFact::PausedByPastMigration => {
+            let find = if fact == VmFact::TwoQemus { leftover::two_qemus } else { leftover::paused };
+            let left = stage.cluster_vm.and_then(|vm| find(stage.snapshot, vm));
+            let source = if fact == VmFact::TwoQemus { "procfs" } else { "libvirt" };
+            (left.is_some(), source, left.map(|left| left.text).unwrap_or_default())
+        }
         VmFact::QemuGone => (scene.is_qemu_gone(), "procfs", text.to_owned()),
         VmFact::Standalone => (scene.is_standalone_vm(), "libvirt", text.to_owned()),
         VmFact::EndedAsAsked | VmFact::FailedToStart => {
@@ -284,6 +294,11 @@ fn freshness(scene: &Scene<'_>, occurrence: &Occurrence) -> f64 {
     if is_of_boot || !scene.ages || occurrence.attributes.get(attribute::UNDATED).is_some() {
         return 1.0;
     }
+    // Stamped by the very clock that is off.
+    let is_of_a_wrong_clock = occurrence.attributes.get(attribute::SIGNATURE) == Some("tls-certificate-not-yet-valid");
+    if is_of_a_wrong_clock {
+        return 1.0;
+    }
     // The kernel speaks of a hung task minutes after it began to hang.
     let blocked_usec =
         occurrence.attributes.number(attribute::BLOCKED_SECS).unwrap_or(0).max(0).saturating_mul(1_000_000);
@@ -293,8 +308,10 @@ fn freshness(scene: &Scene<'_>, occurrence: &Occurrence) -> f64 {
     }
     let age_usec = scene.begin_usec.saturating_sub(occurrence.last.wall_usec);
     let beyond_usec = age_usec.saturating_sub(scene.settings.occurrence_fresh_usec).max(0);
+    let is_leaving = matches!(scene.symptom.id, SymptomId::StuckStopping | SymptomId::StuckTerminating);
+    let half_life_usec = if is_leaving { HALF_LIFE_OF_LEAVING_USEC } else { HALF_LIFE_USEC };
     #[expect(clippy::cast_precision_loss, reason = "a factor; microseconds beyond 2^53 are 285 years")]
-    0.5_f64.powf(beyond_usec as f64 / HALF_LIFE_USEC)
+    0.5_f64.powf(beyond_usec as f64 / half_life_usec)
 }
 
 fn fits(facts: &[Fact], attributes: &Attributes, nearness: Nearness) -> bool {

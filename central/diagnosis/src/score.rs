@@ -119,7 +119,8 @@ impl ScoreSheet {
         lines.sort_by_key(|(index, _)| *index);
         let lines: Vec<ScoreLine> = lines.into_iter().map(|(_, line)| line).collect();
         let node = node_of(scene);
-        let mut sheet = Self { cause, role: scene.side, node, prior_db: prior_db(stage, cause), lines, scene: scene_idx };
+        let mut sheet =
+            Self { cause, role: scene.side, node, prior_db: prior_db(stage, cause), lines, scene: scene_idx };
         sheet.count();
         sheet
     }
@@ -223,10 +224,12 @@ pub(crate) fn sheets_of(stage: &Stage<'_>) -> Sheets {
 
 /// A VM that is on no node yet could be on several: what each of them shows it meets wherever it goes.
 fn settle_possible(stage: &Stage<'_>, side: Side, of_cause: &mut [ScoreSheet]) {
-    let is_possible = |sheet: &ScoreSheet| sheet.role == side && sheet.node.is_some() && !stage.scenes[sheet.scene].is_certain;
-    let (n_places, n_shown) = of_cause.iter().filter(|sheet| is_possible(sheet)).fold((0, 0), |(places, shown), sheet| {
-        (places + 1, shown + usize::from(sheet.competes() && has_evidence_of_its_node(sheet)))
-    });
+    let is_possible =
+        |sheet: &ScoreSheet| sheet.role == side && sheet.node.is_some() && !stage.scenes[sheet.scene].is_certain;
+    let (n_places, n_shown) =
+        of_cause.iter().filter(|sheet| is_possible(sheet)).fold((0, 0), |(places, shown), sheet| {
+            (places + 1, shown + usize::from(sheet.competes() && has_evidence_of_its_node(sheet)))
+        });
     if n_places >= 2 && n_shown == n_places {
         of_cause.iter_mut().filter(|sheet| is_possible(sheet)).for_each(ScoreSheet::make_certain);
     }

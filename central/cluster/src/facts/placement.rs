@@ -18,6 +18,18 @@ use crate::{
 /// KubeVirt's own resources: what they lack is said of the node.
 const KUBEVIRT_DEVICES: &str = "devices.kubevirt.io/";
 const KVM: &str = "devices.kubevirt.io/kvm";
+/// The reason where the scheduler refuses nodes for how they are.
+const NODE_HEALTH: &str = "node-health";
+/// Taints that Kubernetes sets by itself. Source: `k8s.io/api/core/v1/well_known_taints.go`.
+const HEALTH_TAINTS: [&str; 7] = [
+    "node.kubernetes.io/disk-pressure",
+    "node.kubernetes.io/memory-pressure",
+    "node.kubernetes.io/pid-pressure",
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+    "node.kubernetes.io/network-unavailable",
+    "node.kubernetes.io/unschedulable",
+];
 
 pub(crate) fn facts(parts: &Parts<'_>, out: &mut Out<'_>) {
     unschedulable(parts, out);
@@ -42,6 +54,7 @@ fn unschedulable(parts: &Parts<'_>, out: &mut Out<'_>) {
             Some(condition) if condition.is_false() && pod.node.is_none() => {
                 let message = condition.message.as_deref().unwrap_or_default();
                 push_unschedulable(
+                    parts,
                     message,
                     &condition.line(),
                     "pod",
@@ -68,7 +81,7 @@ fn unschedulable(parts: &Parts<'_>, out: &mut Out<'_>) {
         let message = condition.message.as_deref().unwrap_or_default();
         // KubeVirt writes the same condition while a claim is missing: no scheduler has seen the pod then.
         if !message.starts_with("PVC ") {
-            push_unschedulable(message, &condition.line(), "vmi", condition.since_usec, &Spot::default(), out);
+            push_unschedulable(parts, message, &condition.line(), "vmi", condition.since_usec, &Spot::default(), out);
         }
     }
     let is_silent = condition.is_none() && !has_pod && parts.cluster.index().told_pods(&parts.key).next().is_none();
@@ -125,12 +138,13 @@ fn told_unschedulable(parts: &Parts<'_>, pod: &str, spot: &Spot, out: &mut Out<'
         is_later && is_on_node
     });
     if !is_resolved {
-        push_unschedulable(&failed.message, &failed.line(), "event", failed.first_usec, spot, out);
+        push_unschedulable(parts, &failed.message, &failed.line(), "event", failed.first_usec, spot, out);
     }
 }
 
 /// One finding for each reason that the scheduler gives: which of them decides depends on the node.
 fn push_unschedulable(
+    parts: &Parts<'_>,
     message: &str,
     text: &str,
     source: &'static str,
@@ -139,6 +153,15 @@ fn push_unschedulable(
     out: &mut Out<'_>,
 ) {
     for (reason, object) in reasons(message) {
+        let is_ill =
+            |node: &&Node| reason == NODE_HEALTH && node.taints.iter().any(|taint| Some(&taint.key) == object.as_ref());
+        for node in parts.cluster.nodes.values().filter(is_ill) {
+            let fact = Fact::present(FindingCode::PodUnschedulable, source, text).since(since).with(REASON, reason);
+            out.push(
+                fact.with_some(OBJECT, object.as_ref())
+                    .at(&Spot { node: Some(node.meta.name.clone()), ..spot.clone() }),
+            );
+        }
         out.push(
             Fact::present(FindingCode::PodUnschedulable, source, text)
                 .since(since)
@@ -172,12 +195,29 @@ fn reasons(message: &str) -> Vec<(&'static str, Option<String>)> {
         rest = after;
     }
     let has = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
-    if has(&["taint"]) {
-        let key = message.split_once("taint {").map(|(_, key)| {
-            let key: String = key.chars().take_while(|c| !matches!(c, '}' | ':' | '=' | ' ')).collect();
-            key
-        });
-        found.push(("taint", key.filter(|key| !key.is_empty())));
+    let mut taints: Vec<String> = Vec::new();
+    for (_, key) in message.match_indices("taint {").map(|(at, open)| message.split_at(at + open.len())) {
+        let key: String = key.chars().take_while(|c| !matches!(c, '}' | ':' | '=' | ' ')).collect();
+        if !key.is_empty() && !taints.contains(&key) {
+            taints.push(key);
+        }
+    }
+    if taints.is_empty() && has(&["taint"]) {
+        found.push(("taint", None));
+    }
+    let lower_rest = lower.replace("untolerated taint", "");
+    if has(&["were unschedulable", "was unschedulable"]) {
+        taints.push("node.kubernetes.io/unschedulable".to_owned());
+    }
+    // A node that is ill, where nothing but roles and selectors keeps the pod off the others: it is the illness that decides.
+    let is_for_its_health = found.is_empty() && !has_shortage(&lower_rest);
+    for key in taints {
+        let is_health = is_for_its_health && HEALTH_TAINTS.contains(&key.as_str());
+        found.push((if is_health { NODE_HEALTH } else { "taint" }, Some(key)));
+    }
+    if found.iter().any(|(reason, _)| *reason == NODE_HEALTH) {
+        found.retain(|(reason, _)| *reason == NODE_HEALTH);
+        return found;
     }
     if has(&[
         "volume node affinity",
@@ -201,6 +241,12 @@ fn reasons(message: &str) -> Vec<(&'static str, Option<String>)> {
         found.push(("other", None));
     }
     found
+}
+
+/// Whether the scheduler's words speak of something that a healthy node would lack too.
+fn has_shortage(lower: &str) -> bool {
+    let words = ["insufficient", "volume", "persistent", "too many pods", "ports", "resourceclaim", "topology spread"];
+    words.iter().any(|word| lower.contains(word))
 }
 
 /// Host devices and GPUs that the VM asks for.
@@ -419,5 +465,22 @@ mod tests {
             &[("ports", None)],
         );
         check("", &[("other", None)]);
+    }
+
+    #[test]
+    fn an_ill_node_is_the_reason_only_where_nothing_else_lacks() {
+        let pressed = "node.kubernetes.io/disk-pressure";
+        check(
+            "0/2 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, 1 node(s) had untolerated taint {node.kubernetes.io/disk-pressure: }.",
+            &[("node-health", Some(pressed))],
+        );
+        check(
+            "0/2 nodes are available: 1 Insufficient memory, 1 node(s) had untolerated taint {node.kubernetes.io/disk-pressure: }.",
+            &[("memory", Some("memory")), ("taint", Some(pressed))],
+        );
+        check(
+            "0/1 nodes are available: 1 node(s) were unschedulable.",
+            &[("node-health", Some("node.kubernetes.io/unschedulable"))],
+        );
     }
 }

@@ -55,6 +55,7 @@ pub const CONTAINER_RUNTIME_DOWN: Cause = Cause {
                     ],
                 ),
                 Fact::OneOf(CLASS, &[class::REFUSED, class::RESET]),
+                Fact::Not(SIGNATURE, &["api-server-unreachable", "node-lease-not-sent", "node-status-not-sent"]),
             ]),
             text: "nobody listens on the runtime's socket",
         },
@@ -65,8 +66,18 @@ pub const CONTAINER_RUNTIME_DOWN: Cause = Cause {
                 Fact::OneOf(ACTOR, &[actor::KUBELET, actor::RUNTIME]),
                 Fact::OneOf(OPERATION, &[operation::LIST_PODS, operation::REPORT_STATUS]),
                 Fact::OneOf(CLASS, &[class::NOT_FOUND, class::UNREACHABLE]),
+                Fact::Not(SIGNATURE, &["api-server-unreachable", "node-lease-not-sent", "node-status-not-sent"]),
             ]),
             text: "the runtime's socket is not there",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                said(&[Fact::OneOf(SIGNATURE, &["runtime-down", "runtime-socket-dead"])]),
+                Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["False"])]),
+            ]),
+            text: "the kubelet says that the runtime is down, and that its node is not ready",
         },
         Clue {
             group: "text",

@@ -19,12 +19,10 @@ pub const CONTAINER_RUNTIME_HUNG: Cause = Cause {
     meaning: "The container runtime of the node does not answer in time, or not for this pod.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
-    usual: &[SymptomId::StuckStarting, SymptomId::StuckTerminating],
+    usual: &[SymptomId::StuckStarting, SymptomId::StuckTerminating, SymptomId::StuckStopping, SymptomId::InError],
     possible: &[
-        SymptomId::StuckStopping,
         SymptomId::StuckMigrating,
         SymptomId::MigrationFailed,
-        SymptomId::InError,
         SymptomId::ExcessiveMigrations,
         SymptomId::Unresponsive,
         SymptomId::Unspecified,

@@ -120,6 +120,33 @@ API server or a webhook.",
         Clue {
             group: "text",
             strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::KUBELET, actor::HANDLER]),
+                Fact::OneOf(OPERATION, &[operation::CALL_API, operation::REPORT_STATUS]),
+                Fact::OneOf(CLASS, &[class::REFUSED]),
+            ]),
+            text: "nobody listens where a node expects the API server",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                said(&[
+                    Fact::OneOf(ACTOR, &[actor::KUBELET, actor::HANDLER]),
+                    Fact::OneOf(OPERATION, &[operation::CALL_API, operation::REPORT_STATUS]),
+                    Fact::OneOf(CLASS, &[class::REFUSED]),
+                ]),
+                Look::Elsewhere(&said(&[
+                    Fact::OneOf(ACTOR, &[actor::KUBELET, actor::HANDLER]),
+                    Fact::OneOf(OPERATION, &[operation::CALL_API, operation::REPORT_STATUS]),
+                    Fact::OneOf(CLASS, &[class::REFUSED]),
+                ])),
+            ]),
+            text: "nobody listens where several nodes expect the API server",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Some,
             look: said(&[Fact::OneOf(SIGNATURE, &["migration-state-cleared"])]),
             text: "KubeVirt lost the migration's state",
         },

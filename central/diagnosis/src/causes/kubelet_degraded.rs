@@ -8,9 +8,9 @@
 use kulprit_model::{
     FindingCode::{
         KubeletHealthzFailing, KubeletInactive, KubeletNotInstalled, KubeletProcessStalled, KubeletRestartLoop,
-        NodeNotReady,
+        NodeNotReady, PodUnschedulable,
     },
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
+    attribute::{ACTOR, CLASS, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -97,6 +97,15 @@ pub const KUBELET_DEGRADED: Cause = Cause {
             strength: Strength::Proof,
             look: said(&[Fact::OneOf(SIGNATURE, &["pleg-unhealthy"])]),
             text: "the kubelet says that its PLEG is not healthy",
+        },
+        Clue {
+            group: "refused",
+            strength: Strength::Hint,
+            look: Look::Present(
+                PodUnschedulable,
+                &[Fact::OneOf(REASON, &["node-health"]), Fact::OneOf(OBJECT, &["node.kubernetes.io/not-ready"])],
+            ),
+            text: "the scheduler refuses the node because its kubelet is not ready",
         },
         Clue {
             group: "node",

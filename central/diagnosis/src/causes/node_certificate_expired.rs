@@ -4,7 +4,7 @@
 
 use kulprit_model::{
     FindingCode::{ClockSkewed, KubeletCertificateExpired, NodeNotReady},
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -62,6 +62,19 @@ pub const NODE_CERTIFICATE_EXPIRED: Cause = Cause {
                 Fact::OneOf(CLASS, &[class::EXPIRED, class::UNTRUSTED, class::UNAUTHORIZED]),
             ]),
             text: "the API server does not accept the kubelet's certificate",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["Unknown"])]),
+                said(&[
+                    Fact::OneOf(ACTOR, &[actor::KUBELET]),
+                    Fact::OneOf(OPERATION, &[operation::CALL_API, operation::REPORT_STATUS, operation::HANDSHAKE]),
+                    Fact::OneOf(CLASS, &[class::EXPIRED, class::UNTRUSTED, class::UNAUTHORIZED]),
+                ]),
+            ]),
+            text: "Kubernetes hears nothing from the kubelet, which says that it is not accepted",
         },
         Clue {
             group: "text",

@@ -4,7 +4,7 @@
 
 use kulprit_model::{
     FindingCode::ClockSkewed,
-    attribute::{CLASS, SIGNATURE},
+    attribute::{CLASS, MEASURED, SIGNATURE},
     said::class,
 };
 
@@ -32,8 +32,23 @@ pub const NODE_CLOCK_SKEWED: Cause = Cause {
         Clue {
             group: "clock",
             strength: Strength::Proof,
-            look: Look::Present(ClockSkewed, &[]),
+            look: Look::Present(ClockSkewed, &[Fact::NoneOf(MEASURED, &[])]),
             text: "the node's clock is off",
+        },
+        Clue {
+            group: "clock",
+            strength: Strength::Good,
+            look: Look::Present(ClockSkewed, &[]),
+            text: "the node's clock is not synchronised",
+        },
+        Clue {
+            group: "clock",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                Look::Present(ClockSkewed, &[]),
+                said(&[Fact::OneOf(SIGNATURE, &["tls-certificate-not-yet-valid"])]),
+            ]),
+            text: "the node's clock is not synchronised, and a certificate is not valid yet for it",
         },
         Clue {
             group: "text",

@@ -4,8 +4,8 @@
 //! space" for memory devices is its address space.
 
 use kulprit_model::{
-    FindingCode::{FilesystemFull, LauncherEvicted, NodePressureReported, VmFilesystemFull},
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
+    FindingCode::{FilesystemFull, LauncherEvicted, NodePressureReported, PodUnschedulable, VmFilesystemFull},
+    attribute::{ACTOR, CLASS, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -36,6 +36,15 @@ pub const NODE_DISK_FULL: Cause = Cause {
             strength: Strength::Proof,
             look: Look::Present(FilesystemFull, &[]),
             text: "a file system that the node writes to is full",
+        },
+        Clue {
+            group: "refused",
+            strength: Strength::Strong,
+            look: Look::Present(
+                PodUnschedulable,
+                &[Fact::OneOf(REASON, &["node-health"]), Fact::OneOf(OBJECT, &["node.kubernetes.io/disk-pressure"])],
+            ),
+            text: "the scheduler refuses the node for its disk pressure",
         },
         Clue {
             group: "reported",

@@ -4,10 +4,10 @@
 
 use kulprit_model::{
     FindingCode::{
-        KubeletInactive, NodeBooted, NodeNotReady, NodeObjectMissing, NodeUnreachableTaint, VirtHandlerHeartbeatStale,
-        VirtHandlerNotReady,
+        KubeletInactive, LauncherRejected, NodeBooted, NodeNotReady, NodeObjectMissing, NodeUnreachableTaint,
+        PodUnschedulable, VirtHandlerHeartbeatStale, VirtHandlerNotReady,
     },
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
+    attribute::{ACTOR, CLASS, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -24,13 +24,13 @@ pub const NODE_DOWN: Cause = Cause {
     scope: Scope::Node,
     usual: &[
         SymptomId::StuckTerminating,
+        SymptomId::StuckStopping,
         SymptomId::Unresponsive,
         SymptomId::MigrationFailed,
         SymptomId::ExcessiveMigrations,
         SymptomId::StoppedUnexpectedly,
     ],
     possible: &[
-        SymptomId::StuckStopping,
         SymptomId::StuckStarting,
         SymptomId::StuckMigrating,
         SymptomId::InError,
@@ -47,12 +47,21 @@ pub const NODE_DOWN: Cause = Cause {
         },
         Clue {
             group: "silence",
-            strength: Strength::Some,
+            strength: Strength::Good,
             look: Look::All(&[
                 Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["Unknown"])]),
                 Look::Vm(VmFact::HostNotSeen),
             ]),
             text: "the kubelet tells nothing any more, and nothing else shows that the node lives",
+        },
+        Clue {
+            group: "refused",
+            strength: Strength::Good,
+            look: Look::Present(
+                PodUnschedulable,
+                &[Fact::OneOf(REASON, &["node-health"]), Fact::OneOf(OBJECT, &["node.kubernetes.io/unreachable"])],
+            ),
+            text: "the scheduler refuses the node because nobody reaches it",
         },
         Clue {
             group: "kubelet",
@@ -147,6 +156,26 @@ pub const NODE_DOWN: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Absent(VirtHandlerHeartbeatStale),
             text: "virt-handler of the node still gives signs of life",
+        },
+        Clue {
+            group: "alive",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(LauncherRejected, &[]),
+            text: "the node's kubelet refused the launcher pod, so it lives",
+        },
+        Clue {
+            group: "alive",
+            strength: Strength::Against,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::KUBELET]),
+                Fact::OneOf(OPERATION, &[operation::CALL_API, operation::REPORT_STATUS]),
+                Fact::OneOf(
+                    CLASS,
+                    &[class::UNREACHABLE, class::NAME, class::REFUSED, class::UNAUTHORIZED, class::UNTRUSTED],
+                ),
+                Fact::Not(SIGNATURE, &["kubelet-silent", "node-not-ready"]),
+            ]),
+            text: "the kubelet lives, and says that it cannot report",
         },
         Clue {
             group: "alive",

@@ -57,6 +57,16 @@ pub const NODE_KERNEL_LIMIT_REACHED: Cause = Cause {
             group: "text",
             strength: Strength::Strong,
             look: said(&[
+                Fact::OneOf(ACTOR, &[actor::HANDLER, actor::KUBELET]),
+                Fact::OneOf(OPERATION, &[operation::REGISTER_PLUGIN]),
+                Fact::OneOf(CLASS, &[class::LIMIT]),
+            ]),
+            text: "a device plugin could not watch its socket: a limit was hit",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[
                 Fact::OneOf(OPERATION, &[operation::WATCH_FILES]),
                 Fact::OneOf(CLASS, &[class::LIMIT, class::NO_SPACE]),
             ]),
@@ -122,7 +132,7 @@ pub const NODE_KERNEL_LIMIT_REACHED: Cause = Cause {
             text: "it is a limit of the launcher itself",
         },
     ],
-    explains: &["KubeletDegraded", "LauncherContainerFailed", "MigrationTargetPodFailed"],
+    explains: &["KvmNotAdvertised", "KubeletDegraded", "LauncherContainerFailed", "MigrationTargetPodFailed"],
     advice: Advice {
         now: &[
             Step::Any("sysctl fs.inotify fs.file-nr fs.file-max fs.aio-nr fs.aio-max-nr"),

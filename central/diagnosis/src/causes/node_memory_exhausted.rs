@@ -5,8 +5,9 @@
 use kulprit_model::{
     FindingCode::{
         LauncherEvicted, LauncherOomKilled, MemcgOomKill, NodeMemoryStalled, NodeOomKill, NodePressureReported,
+        PodUnschedulable,
     },
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
+    attribute::{ACTOR, CLASS, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -101,6 +102,15 @@ pub const NODE_MEMORY_EXHAUSTED: Cause = Cause {
                 Fact::OneOf(CLASS, &[class::OUT_OF_MEMORY]),
             ]),
             text: "the kubelet evicts pods",
+        },
+        Clue {
+            group: "refused",
+            strength: Strength::Strong,
+            look: Look::Present(
+                PodUnschedulable,
+                &[Fact::OneOf(REASON, &["node-health"]), Fact::OneOf(OBJECT, &["node.kubernetes.io/memory-pressure"])],
+            ),
+            text: "the scheduler refuses the node for its memory pressure",
         },
         Clue {
             group: "reported",

@@ -5,6 +5,7 @@
 use kulprit_model::{
     FindingCode::{
         KernelLimitHit, KernelLimitReached, LinkDown, NetworkLinkDown, NetworkUnreachable, NodeNetworkReportedDown,
+        NodeNotReady,
     },
     attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
@@ -108,6 +109,19 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
             strength: Strength::Proof,
             look: said(&[Fact::OneOf(SIGNATURE, &["conntrack-full"])]),
             text: "the kernel drops packets because its connection table is full",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["Unknown"])]),
+                said(&[
+                    Fact::OneOf(ACTOR, &[actor::KUBELET]),
+                    Fact::OneOf(OPERATION, &[operation::CALL_API, operation::REPORT_STATUS]),
+                    Fact::OneOf(CLASS, &[class::UNREACHABLE, class::NAME]),
+                ]),
+            ]),
+            text: "Kubernetes hears nothing from the kubelet, which says that it does not reach the API server",
         },
         Clue {
             group: "text",

@@ -3,8 +3,10 @@
 //! `LauncherLimitReached`.
 
 use kulprit_model::{
-    FindingCode::{ForkRejected, LauncherEvicted, LauncherLimitReached, NodePressureReported, PidsExhausted},
-    attribute::{ACTOR, CLASS, MEMCG, OPERATION, SIGNATURE, WHAT},
+    FindingCode::{
+        ForkRejected, LauncherEvicted, LauncherLimitReached, NodePressureReported, PidsExhausted, PodUnschedulable,
+    },
+    attribute::{ACTOR, CLASS, MEMCG, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -47,6 +49,15 @@ pub const NODE_PIDS_EXHAUSTED: Cause = Cause {
             strength: Strength::Some,
             look: Look::Happened(ForkRejected, &[]),
             text: "the kernel refused a cgroup a new process",
+        },
+        Clue {
+            group: "refused",
+            strength: Strength::Strong,
+            look: Look::Present(
+                PodUnschedulable,
+                &[Fact::OneOf(REASON, &["node-health"]), Fact::OneOf(OBJECT, &["node.kubernetes.io/pid-pressure"])],
+            ),
+            text: "the scheduler refuses the node for its lack of process ids",
         },
         Clue {
             group: "reported",

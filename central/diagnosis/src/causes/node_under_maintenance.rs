@@ -3,8 +3,8 @@
 //! it to.
 
 use kulprit_model::{
-    FindingCode::{EvictionPending, MigrationsMany, NodeCordoned},
-    attribute::{ACTOR, CLASS, INITIATOR, OPERATION, SIGNATURE},
+    FindingCode::{EvictionPending, MigrationsMany, NodeCordoned, PodUnschedulable},
+    attribute::{ACTOR, CLASS, INITIATOR, OBJECT, OPERATION, REASON, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -19,10 +19,27 @@ pub const NODE_UNDER_MAINTENANCE: Cause = Cause {
     meaning: "The node is cordoned, drained or evacuated on purpose.",
     roles: &[Role::Hosting, Role::Source],
     scope: Scope::Node,
-    usual: &[SymptomId::ExcessiveMigrations, SymptomId::StuckMigrating, SymptomId::EvacuationBlocked],
-    possible: &[SymptomId::MigrationFailed, SymptomId::StuckStarting, SymptomId::Unspecified],
-    rare: &[SymptomId::StuckTerminating, SymptomId::StuckStopping, SymptomId::StoppedUnexpectedly, SymptomId::InError],
+    usual: &[SymptomId::ExcessiveMigrations, SymptomId::EvacuationBlocked],
+    possible: &[SymptomId::StuckStarting, SymptomId::Unspecified],
+    // Why a migration was made is not why it fails or stands still.
+    rare: &[
+        SymptomId::StuckMigrating,
+        SymptomId::MigrationFailed,
+        SymptomId::StuckTerminating,
+        SymptomId::StuckStopping,
+        SymptomId::StoppedUnexpectedly,
+        SymptomId::InError,
+    ],
     clues: &[
+        Clue {
+            group: "refused",
+            strength: Strength::Strong,
+            look: Look::Present(
+                PodUnschedulable,
+                &[Fact::OneOf(REASON, &["node-health"]), Fact::OneOf(OBJECT, &["node.kubernetes.io/unschedulable"])],
+            ),
+            text: "the scheduler refuses the node because it is cordoned",
+        },
         Clue {
             group: "cordon",
             strength: Strength::Good,

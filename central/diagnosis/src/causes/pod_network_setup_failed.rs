@@ -3,8 +3,8 @@
 //! the plugin's error. A node without working links is `NodeNetworkDegraded`.
 
 use kulprit_model::{
-    FindingCode::{NodeNetworkReportedDown, NodeNotReady, RuntimeNetworkNotReady},
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
+    FindingCode::{NodeNetworkReportedDown, NodeNotReady, PodUnschedulable, RuntimeNetworkNotReady},
+    attribute::{ACTOR, CLASS, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -19,9 +19,8 @@ pub const POD_NETWORK_SETUP_FAILED: Cause = Cause {
     meaning: "The network of the pod could not be set up on the node.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
-    usual: &[SymptomId::StuckStarting, SymptomId::StuckMigrating],
+    usual: &[SymptomId::StuckStarting, SymptomId::StuckMigrating, SymptomId::InError],
     possible: &[
-        SymptomId::InError,
         SymptomId::MigrationFailed,
         SymptomId::StuckTerminating,
         SymptomId::StoppedUnexpectedly,
@@ -74,6 +73,18 @@ pub const POD_NETWORK_SETUP_FAILED: Cause = Cause {
                 Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK]),
             ]),
             text: "a sandbox is not made in time",
+        },
+        Clue {
+            group: "refused",
+            strength: Strength::Strong,
+            look: Look::Present(
+                PodUnschedulable,
+                &[
+                    Fact::OneOf(REASON, &["node-health"]),
+                    Fact::OneOf(OBJECT, &["node.kubernetes.io/network-unavailable"]),
+                ],
+            ),
+            text: "the scheduler refuses the node because its pod network is not set up",
         },
         Clue {
             group: "reported",

@@ -27,7 +27,7 @@ pub const UNSCHEDULABLE: Cause = Cause {
         Clue {
             group: "state",
             strength: Strength::Strong,
-            look: Look::Present(PodUnschedulable, &[Fact::Not(REASON, &["device", "hugepages"])]),
+            look: Look::Present(PodUnschedulable, &[Fact::Not(REASON, &["device", "hugepages", "node-health"])]),
             text: "the scheduler finds no node for the pod",
         },
         Clue {
@@ -50,6 +50,12 @@ pub const UNSCHEDULABLE: Cause = Cause {
             strength: Strength::Good,
             look: Look::Present(PodUnschedulable, &[Fact::OneOf(REASON, &["hugepages"])]),
             text: "no node has the hugepages that the pod asks for",
+        },
+        Clue {
+            group: "health",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(PodUnschedulable, &[Fact::OneOf(REASON, &["node-health"])]),
+            text: "the scheduler refuses a node for how it is: that is the node's fault",
         },
         Clue {
             group: "state",

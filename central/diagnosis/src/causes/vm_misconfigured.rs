@@ -58,6 +58,7 @@ pub const VM_MISCONFIGURED: Cause = Cause {
             look: said(&[Fact::OneOf(
                 SIGNATURE,
                 &[
+                    "network-attachment-missing",
                     "device-unknown",
                     "guest-address-space-too-small",
                     "host-disk-too-small",
