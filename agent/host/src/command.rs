@@ -12,6 +12,7 @@ pub mod job;
 pub mod network;
 pub mod open_files;
 pub mod ps;
+pub mod reach;
 pub mod runtime;
 pub mod system;
 pub mod units;
@@ -79,6 +80,12 @@ const COMMANDS: &[&str] = &[
     "nvme",
     "iscsiadm",
     "xfs_info",
+    "ceph",
+    "showmount",
+    "rpcinfo",
+    "ncat",
+    "sestatus",
+    "timeout",
 ];
 
 /// Cuts a transcript at its prompts: `$ df -h`, `# df -h`, `[root@n1 ~]# df -h`, `root@n1:~$ df -h`. A text without prompts is

@@ -6,8 +6,10 @@
 //! said only where the output shows the good state itself.
 
 pub mod domain;
+pub mod machine;
 pub mod network;
 pub mod node;
+pub mod reach;
 pub mod storage;
 pub mod tasks;
 

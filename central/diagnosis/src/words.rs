@@ -18,6 +18,7 @@ pub(crate) fn probe_subject(probe: &str) -> &str {
         "network" => "links and addresses",
         "clock" => "the clock",
         "cpu-hardware" => "hardware",
+        "security" => "SELinux's mode",
         "launcher" => "virt-launcher's processes",
         "migration" => "the migration's job",
         other => other,

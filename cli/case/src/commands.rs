@@ -5,6 +5,7 @@
 //! at the daemon that did not answer.
 
 mod dispatch;
+mod reach;
 
 use std::path::Path;
 

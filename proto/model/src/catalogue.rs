@@ -309,6 +309,8 @@ catalogue! {
         None, "The node has no IOMMU groups: no host device can be passed through.";
     DeviceNotBoundToVfio, State, "cpu-hardware", Node, Fault, raise 0, clear 0, "",
         None, "A device that VMs are to get is bound to another driver than vfio-pci.";
+    SelinuxNotEnforcing, State, "security", Node, Notice, raise 0, clear 0, "",
+        None, "SELinux is off or permissive on the node: it denies nothing; `mode` says which.";
     SoftwareEmulation, State, "launcher", Vm, Notice, raise 0, clear 0, "",
         None, "The VM's QEMU runs without KVM (threads CPU n/TCG).";
     LauncherDefunct, State, "launcher", Vm, Fault, raise 30_000, clear 0, "",
@@ -440,6 +442,7 @@ pub const ONLY_RECORDED: &[&str] = &[
     "network",
     "clock",
     "cpu-hardware",
+    "security",
     "launcher",
     "migration",
     "cluster",

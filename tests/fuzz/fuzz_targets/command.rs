@@ -1,7 +1,9 @@
 //! What commands print, as people paste it: cut, mixed, in another language.
 #![no_main]
 
-use kulprit_host::command::{self, block, files, filter, job, network, open_files, ps, runtime, system, units, virsh};
+use kulprit_host::command::{
+    self, block, files, filter, job, network, open_files, ps, reach, runtime, system, units, virsh,
+};
 use libfuzzer_sys::fuzz_target;
 
 const AT: i64 = 1_795_243_350_000_000;
@@ -36,5 +38,8 @@ fuzz_target!(|data: &[u8]| {
         system::parse_clock_state(text),
     );
     let _ = (system::parse_certificate_dates(text), system::parse_host_checks(text), system::parse_device_nodes(text));
+    let _ = (reach::parse_mount_failures(text), reach::parse_port_check(text), reach::parse_rpc_check(text));
+    let _ = (reach::parse_ceph_answer(text), reach::parse_iscsi_sessions(text), reach::parse_iscsi_errors(text));
+    let _ = (system::parse_device_plugins(text), system::parse_nested(text), system::parse_selinux_mode(text));
     let _ = (system::parse_free(text), system::parse_load(text), system::parse_healthz(text));
 });

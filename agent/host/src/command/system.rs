@@ -130,18 +130,60 @@ pub fn parse_clock_state(text: &str) -> Option<ClockState> {
     (state != ClockState::default()).then_some(state)
 }
 
-/// `notBefore` and `notAfter` of `openssl x509 -dates`, Unix time in microseconds.
+/// `notBefore` and `notAfter` of `openssl x509 -dates` or `-text`, Unix time in microseconds; of the first certificate.
 #[must_use]
 pub fn parse_certificate_dates(text: &str) -> Option<(Option<i64>, Option<i64>)> {
-    let date = |key: &str| {
-        let value = text.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))?;
+    let date = |keys: [&str; 2]| {
+        let value = text.lines().map(str::trim).find_map(|line| {
+            let rest = keys.iter().find_map(|key| line.strip_prefix(key))?;
+            rest.trim_start().strip_prefix(['=', ':'])
+        })?;
         // `Nov 21 05:00:00 2026 GMT`: the year stands behind the time.
         let words: Vec<&str> = value.split_whitespace().collect();
         let [month, day, clock, year, ..] = words.as_slice() else { return None };
         crate::log::parse_stamp(&format!("Sat {month} {day} {clock} {year}"), 0)
     };
-    let dates = (date("notBefore"), date("notAfter"));
+    let dates = (date(["notBefore", "Not Before"]), date(["notAfter", "Not After"]));
     (dates != (None, None)).then_some(dates)
+}
+
+/// Sockets in kubelet's `device-plugins` folder, as `ls` lists them; `None` when kubelet's own is not among them: another folder,
+/// half a listing, or a kubelet that does not run.
+#[must_use]
+pub fn parse_device_plugins(text: &str) -> Option<Vec<String>> {
+    let is_name = |word: &&str| word.ends_with(".sock") && !word.contains(['"', ':', ',']);
+    let names: Vec<String> = text
+        .lines()
+        .filter(|line| !line.starts_with("ls: "))
+        .flat_map(str::split_whitespace)
+        .filter(is_name)
+        .map(|word| word.rsplit('/').next().unwrap_or(word).to_owned())
+        .collect();
+    names.iter().any(|name| name == "kubelet.sock").then_some(names)
+}
+
+/// Whether KVM's module lets guests nest: `Y`, `1`, `N`, `0` of `/sys/module/kvm_*/parameters/nested`, with or without the path
+/// that `grep .` puts before it.
+#[must_use]
+pub fn parse_nested(text: &str) -> Option<bool> {
+    text.lines().map(str::trim).find_map(|line| {
+        // `options kvm_intel nested=1` is what shall be, and not what is.
+        let word = if line.contains("/parameters/nested") { line.rsplit([':', ' ']).next()? } else { line };
+        match word {
+            "Y" | "y" | "1" => Some(true),
+            "N" | "n" | "0" => Some(false),
+            _ => None,
+        }
+    })
+}
+
+/// SELinux's mode, of `getenforce` or `sestatus`: `Enforcing`, `Permissive`, `Disabled`.
+#[must_use]
+pub fn parse_selinux_mode(text: &str) -> Option<&'static str> {
+    let status =
+        value_of(text, "Current mode").or_else(|| value_of(text, "SELinux status").filter(|word| *word == "disabled"));
+    let word = status.or_else(|| text.lines().map(str::trim).find(|line| !line.is_empty()))?;
+    ["Enforcing", "Permissive", "Disabled"].into_iter().find(|mode| mode.eq_ignore_ascii_case(word))
 }
 
 /// The checks of `virt-host-validate`.

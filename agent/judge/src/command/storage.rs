@@ -10,6 +10,7 @@ use crate::verdict::{OccurrenceVerdict, Verdict};
 
 /// As the catalogue's row.
 const NODE_FULL_PCT: u32 = 97;
+const VM_FULL_PCT: u32 = 99;
 /// Folders in which kubelet, the runtime and KubeVirt write.
 const STATE_FOLDERS: [&str; 9] = [
     "/var/lib/kubelet",
@@ -81,7 +82,73 @@ fn stale_device(at: Moment, pid: Option<u32>, is_qemu: bool, path: &str, text: S
     present(FindingCode::StaleDevice, subject, at, "proc", facts, text)
 }
 
-/// Rows of `df`: bytes or inodes.
+/// A file system under a disk of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskPlace {
+    /// Any name of the VM: its UID, or `pod/` and the UID or name of its pod.
+    pub vm: String,
+    /// Path of the disk's image, or of a folder of it, as `df` was asked to see it.
+    pub path: String,
+}
+
+/// File systems under disks of VMs: volumes of pods, by the UID in kubelet's path; and where `disks` lie.
+///
+/// A pod that is no VM's is nobody here, and what is said of it is read by nobody.
+#[must_use]
+pub fn judge_vm_df(at: Moment, rows: &[DfRow], disks: &[DiskPlace]) -> Vec<Verdict> {
+    let code = FindingCode::VmFilesystemFull;
+    let is_below = |path: &str, point: &str| {
+        point == "/" || path.strip_prefix(point).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    // Of nested mounts the nearest one holds the disk.
+    let lies_on = |disk: &DiskPlace, row: &DfRow| {
+        let holders = rows.iter().filter(|other| is_below(&disk.path, &other.mount_point));
+        holders.map(|other| other.mount_point.len()).max() == Some(row.mount_point.len())
+            && is_below(&disk.path, &row.mount_point)
+    };
+    let mut verdicts = Vec::new();
+    for row in rows {
+        let (Some(pct), Some(_)) = (row.used_pct, row.size.filter(|size| *size > 0)) else { continue };
+        let of_pod = pod_of(&row.mount_point).filter(|_| is_volume_with_data(row));
+        let owners = disks.iter().filter(|disk| lies_on(disk, row)).map(|disk| disk.vm.as_str());
+        let what = match row.counted {
+            Counted::Bytes => "bytes",
+            Counted::Inodes => "inodes",
+        };
+        let of_pod_name = of_pod.map(|uid| format!("pod/{uid}"));
+        for vm in of_pod_name.as_deref().into_iter().chain(owners) {
+            if pct < VM_FULL_PCT {
+                verdicts.push(absent(code, Subject::vm(vm)));
+                continue;
+            }
+            let facts = Attributes::new()
+                .with(attribute::WHAT, what)
+                .with(attribute::PERCENT, pct)
+                .with(attribute::MOUNT_POINT, &row.mount_point)
+                .with_some(attribute::FSTYPE, row.fs_type.as_deref())
+                .with_some(attribute::POD_UID, of_pod);
+            let text = format!("df: {} on {} has {pct} % of its {what} used", row.source, row.mount_point);
+            verdicts.push(present(code, Subject::vm(vm), at, "df", facts, text));
+        }
+    }
+    verdicts
+}
+
+/// A pod's volume that data is written to: not its secrets, tokens and configuration.
+fn is_volume_with_data(row: &DfRow) -> bool {
+    let small = [
+        "kubernetes.io~projected/",
+        "kubernetes.io~secret/",
+        "kubernetes.io~configmap/",
+        "kubernetes.io~downward-api/",
+    ];
+    row.mount_point.contains("/volumes/")
+        && row.fs_type.as_deref() != Some("tmpfs")
+        && row.source != "tmpfs"
+        && !small.iter().any(|kind| row.mount_point.contains(kind))
+}
+
+/// Rows of `df`: bytes or inodes. What is full under a pod's volume is the pod's ([`judge_vm_df`]).
 #[must_use]
 pub fn judge_df(at: Moment, rows: &[DfRow]) -> Vec<Verdict> {
     let code = FindingCode::FilesystemFull;
@@ -91,10 +158,9 @@ pub fn judge_df(at: Moment, rows: &[DfRow]) -> Vec<Verdict> {
         let is_nature = row.fs_type.as_deref().is_some_and(|kind| FULL_BY_NATURE.contains(&kind)) && !is_overlay_root;
         let is_snap = row.source.starts_with("/dev/loop") && row.mount_point.contains("/snap");
         let (Some(pct), Some(_)) = (row.used_pct, row.size.filter(|size| *size > 0)) else { continue };
-        let pod = pod_of(&row.mount_point);
-        // Secrets and tokens of a pod, its own layers.
-        let is_small = row.fs_type.as_deref() == Some("tmpfs") && pod.is_some();
-        if is_nature || is_snap || is_small || !(is_of_the_node(&row.mount_point) || pod.is_some()) {
+        // Secrets and tokens of a pod, its own layers, its volumes.
+        let is_pods = pod_of(&row.mount_point).is_some();
+        if is_nature || is_snap || is_pods || !is_of_the_node(&row.mount_point) {
             continue;
         }
         let subject = Subject::Mount { point: row.mount_point.clone() };
@@ -111,8 +177,7 @@ pub fn judge_df(at: Moment, rows: &[DfRow]) -> Vec<Verdict> {
             .with(attribute::WHAT, what)
             .with(attribute::PERCENT, pct)
             .with(attribute::MOUNT_POINT, &row.mount_point)
-            .with_some(attribute::FSTYPE, row.fs_type.as_deref())
-            .with_some(attribute::POD_UID, pod);
+            .with_some(attribute::FSTYPE, row.fs_type.as_deref());
         let text = format!("df: {} on {} has {pct} % of its {what} used", row.source, row.mount_point);
         verdicts.push(present(code, subject, at, "df", facts, text));
     }
@@ -242,6 +307,40 @@ pub fn judge_drbd(at: Moment, rows: &[DrbdRow]) -> Vec<Verdict> {
         }
     }
     verdicts
+}
+
+/// Who watches an image, of `rbd status`. `own`: addresses of the node on which it was asked, empty where they are not known.
+///
+/// A watcher is a client that has the image open: on this node that is what runs here; elsewhere, or who knows where, it holds the
+/// image, which matters to a VM that is to start here.
+#[must_use]
+pub fn judge_rbd_watchers(at: Moment, image: Option<&str>, watchers: &[String], own: &[String]) -> Option<Verdict> {
+    // `10.0.0.1:0/3012034728`, `[fd00::1]:0/3012034728`.
+    let address = |watcher: &str| {
+        let host = watcher.rsplit_once(":0/").map_or(watcher, |(host, _)| host);
+        host.trim_matches(['[', ']']).to_owned()
+    };
+    let watchers: Vec<String> = watchers.iter().map(|watcher| address(watcher)).collect();
+    let first = watchers.first()?;
+    if watchers.iter().any(|watcher| own.contains(watcher)) {
+        return None;
+    }
+    let attributes = Attributes::new()
+        .with(attribute::BACKEND, "ceph")
+        .with_some(attribute::VOLUME, image)
+        .with_some(attribute::OTHER_NODE, (!own.is_empty()).then_some(first))
+        .with_some(attribute::WHAT, own.is_empty().then_some("watched"))
+        .with(attribute::UNDATED, true);
+    let name = image.unwrap_or("rbd").to_owned();
+    let text = format!("rbd status: {first} has {} open", image.unwrap_or("the image"));
+    Some(Verdict::Occurrence(OccurrenceVerdict {
+        code: FindingCode::BlockDeviceHeld,
+        subject: Subject::Device { name },
+        at,
+        count: 1,
+        attributes,
+        evidence: vec![Evidence::new("rbd", at, text)],
+    }))
 }
 
 /// The pools of `dmsetup status`. A full one is an occurrence, as the kernel's log says it.

@@ -5,7 +5,7 @@
 //! device cgroup.
 
 use kulprit_model::{
-    FindingCode::SecurityDenied,
+    FindingCode::{SecurityDenied, SelinuxNotEnforcing},
     attribute::{CLASS, COMM, OPERATION, SIGNATURE},
     said::{class, operation},
 };
@@ -89,6 +89,13 @@ pub const SECURITY_POLICY_DENIED: Cause = Cause {
             strength: Strength::Against,
             look: Look::NotHappened(SecurityDenied),
             text: "the kernel log has no LSM denial",
+        },
+        // AppArmor and seccomp may deny all the same.
+        Clue {
+            group: "selinux",
+            strength: Strength::Against,
+            look: Look::Present(SelinuxNotEnforcing, &[]),
+            text: "SELinux denies nothing on the node",
         },
         Clue {
             group: "text",

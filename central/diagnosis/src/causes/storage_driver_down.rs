@@ -5,7 +5,7 @@
 //! found or its socket refuses. A driver that answers with an error is not down.
 
 use kulprit_model::{
-    FindingCode::StorageDriverMissing,
+    FindingCode::{BackendUnreachable, StorageDriverMissing},
     attribute::{ACTOR, BACKEND, CLASS, OPERATION, SERVER, SIGNATURE, VOLUME},
     said::{actor, class, operation},
 };
@@ -42,6 +42,12 @@ pub const STORAGE_DRIVER_DOWN: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Absent(StorageDriverMissing),
             text: "the driver is registered on the node and ready",
+        },
+        Clue {
+            group: "mount",
+            strength: Strength::Good,
+            look: Look::Present(BackendUnreachable, &[Fact::OneOf(BACKEND, &["fuse"])]),
+            text: "the program that serves a mount on the node is gone",
         },
         Clue {
             group: "text",

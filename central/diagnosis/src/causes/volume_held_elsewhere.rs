@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::{BlockDeviceHeld, VolumeAttachedElsewhere, VolumeDetachPending},
-    attribute::{ACTOR, BACKEND, CLASS, OPERATION, SIGNATURE},
+    attribute::{ACTOR, BACKEND, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -81,8 +81,14 @@ pub const VOLUME_HELD_ELSEWHERE: Cause = Cause {
         Clue {
             group: "kernel",
             strength: Strength::Strong,
-            look: Look::Happened(BlockDeviceHeld, &[]),
+            look: Look::Happened(BlockDeviceHeld, &[Fact::Not(WHAT, &["watched"])]),
             text: "the kernel is refused the device, which another node or client holds",
+        },
+        Clue {
+            group: "kernel",
+            strength: Strength::Some,
+            look: Look::Happened(BlockDeviceHeld, &[Fact::OneOf(WHAT, &["watched"])]),
+            text: "somebody, it is not known on which node, has the volume's image open",
         },
         Clue {
             group: "detach",

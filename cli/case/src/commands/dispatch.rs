@@ -4,29 +4,16 @@ use kulprit_host::command::{
     self, Section, block, files, filter, network, open_files, parse_transcript, runtime, system,
 };
 use kulprit_judge::Verdict;
-use kulprit_judge::command::{network as judge_network, node, storage};
+use kulprit_judge::command::{machine, network as judge_network, node, storage};
 use kulprit_model::{FindingCode, Moment};
 
-use super::{Asked, read_ps, read_systemctl, read_virsh, settle_kubelet};
+use super::{Asked, reach, read_ps, read_systemctl, read_virsh, settle_kubelet};
 use crate::gathered::Gathered;
 use crate::logs::{LogSource, Readers, read_log};
 
 /// Names that say nothing of a fault, or that are read from the captured tree.
-const SILENT: &[&str] = &[
-    "date",
-    "uptime",
-    "hostname",
-    "uname",
-    "ghost",
-    "plugins",
-    "runlibvirt",
-    "losetup",
-    "tasks",
-    "whoami",
-    "id",
-    "env",
-    "nproc",
-];
+const SILENT: &[&str] =
+    &["date", "uptime", "hostname", "uname", "ghost", "runlibvirt", "losetup", "tasks", "whoami", "id", "env", "nproc"];
 /// Names that have a reader of their own.
 const KNOWN: &[&str] = &[
     "df",
@@ -57,9 +44,21 @@ const WITH_ERRORS: &[&str] = &["df", "mount", "crictl", "virsh", "multipath", "r
 /// Reads the output of any command. `name` is what the file is called, without its ending.
 pub fn read_command(name: &str, text: &str, asked: Asked<'_>, readers: &mut Readers, out: &mut Gathered) {
     let sections = parse_transcript(text);
+    let mounts = files::parse_mounts(text);
+    let own: Vec<String> = network::parse_links(text)
+        .into_iter()
+        .flat_map(|link| link.addresses)
+        .map(|address| address.split('/').next().unwrap_or_default().to_owned())
+        .collect();
     for Section { command, body } in &sections {
         let called = command.unwrap_or(name);
-        read_section(called, command.is_some(), body, asked, readers, out);
+        read_section(called, command.is_some(), body, (asked, &mounts), readers, out);
+    }
+    for Section { command, body } in &sections {
+        let image = command.and_then(|command| command.split_whitespace().rfind(|word| word.contains('/')));
+        let image = image.and_then(|image| image.rsplit('/').next());
+        let watchers = block::parse_rbd_watchers(body).unwrap_or_default();
+        out.verdicts.extend(storage::judge_rbd_watchers(asked.at(), image, &watchers, &own));
     }
     out.verdicts.extend(device_numbers(asked.at(), &sections));
 }
@@ -96,7 +95,14 @@ fn open_files_of(called: &str, body: &str) -> Option<(Vec<open_files::OpenFile>,
     Some((files, called.contains("qemu")))
 }
 
-fn read_section(called: &str, is_typed: bool, body: &str, asked: Asked<'_>, readers: &mut Readers, out: &mut Gathered) {
+fn read_section(
+    called: &str,
+    is_typed: bool,
+    body: &str,
+    (asked, mounts): (Asked<'_>, &[files::MountRow]),
+    readers: &mut Readers,
+    out: &mut Gathered,
+) {
     let words = words(called, is_typed);
     let has = |name: &str| words.iter().any(|word| word == name);
     if has("virsh") {
@@ -121,12 +127,21 @@ fn read_section(called: &str, is_typed: bool, body: &str, asked: Asked<'_>, read
             out.verdicts.extend(storage::judge_open_files(asked.at(), &files, of_qemu));
             return;
         }
-        if let Some(verdicts) = by_name(asked.at(), &words, body, out) {
+        let of_backends = reach::read(asked.at(), called, &words, body, mounts);
+        let is_answered = !of_backends.is_empty();
+        if is_answered {
+            out.looked.insert("volumes");
+        }
+        out.verdicts.extend(of_backends);
+        if let Some(verdicts) = by_name(asked.at(), called, &words, body, out) {
             out.verdicts.extend(verdicts);
             settle_kubelet(out);
             if WITH_ERRORS.iter().any(|name| has(name)) {
                 read_errors(called, body, asked, readers, out);
             }
+            return;
+        }
+        if is_answered {
             return;
         }
         // Known, and nothing that its reader knows: an error of a line or two, mostly that the program is not there.
@@ -168,7 +183,9 @@ fn read_errors(called: &str, body: &str, asked: Asked<'_>, readers: &mut Readers
     let is_error = |line: &&str| {
         let words =
             ["error", "cannot", "failed", "Stale", "denied", "refused", "timed out", "not connected", "Input/output"];
-        words.iter().any(|word| line.contains(word)) && line.contains(": ")
+        let is_text = words.iter().any(|word| line.contains(word)) && line.contains(": ");
+        // What is said of a mount is a state of it, and not said twice.
+        is_text && reach::failures(asked.at(), line, &[]).is_empty()
     };
     let lines: Vec<&str> = body.lines().filter(is_error).take(200).collect();
     if !lines.is_empty() {
@@ -178,14 +195,13 @@ fn read_errors(called: &str, body: &str, asked: Asked<'_>, readers: &mut Readers
 }
 
 /// The reader that the name calls for; `None` when there is none, or the output is not what it reads.
-fn by_name(at: Moment, words: &[String], body: &str, out: &mut Gathered) -> Option<Vec<Verdict>> {
+fn by_name(at: Moment, called: &str, words: &[String], body: &str, out: &mut Gathered) -> Option<Vec<Verdict>> {
     let has = |name: &str| words.iter().any(|word| word == name);
     let look = |out: &mut Gathered, probe| {
         out.looked.insert(probe);
     };
     if has("df") {
-        look(out, "filesystem");
-        return Some(storage::judge_df(at, &files::parse_df(body)?));
+        return Some(reach::read_df(at, called, &files::parse_df(body)?, out));
     }
     if has("mount") || has("mounts") || has("findmnt") {
         return Some(storage::judge_mounts(at, &files::parse_mounts(body)));
@@ -235,13 +251,48 @@ fn by_name(at: Moment, words: &[String], body: &str, out: &mut Gathered) -> Opti
         look(out, "kubelet");
         return Some(node::judge_healthz(at, "kubelet.service", system::parse_healthz(body)?));
     }
+    if has("nested") {
+        look(out, "kvm");
+        return Some(vec![machine::judge_nested(at, system::parse_nested(body)?)]);
+    }
+    if has("plugins") || called.contains("device-plugins") {
+        let sockets = system::parse_device_plugins(body)?;
+        return Some(machine::judge_device_plugins(at, &sockets).into_iter().collect());
+    }
     if has("dev") || has("ls") {
         let is_missing = body.lines().any(|line| line.contains("/dev/kvm") && line.contains("No such file"));
         return Some(node::judge_kvm_node(at, &system::parse_device_nodes(body), is_missing));
     }
+    if has("free") {
+        return Some(machine::judge_free(at, system::parse_free(body)?).into_iter().collect());
+    }
+    if has("getenforce") || has("sestatus") {
+        look(out, "security");
+        return Some(vec![machine::judge_selinux(at, system::parse_selinux_mode(body)?)]);
+    }
+    if has("lspci") {
+        let is_picked = called.split_whitespace().any(|word| matches!(word, "-s" | "-d" | "-nnks" | "-ks"));
+        return Some(machine::judge_pci(at, &system::parse_lspci(body), is_picked).into_iter().collect());
+    }
+    if has("virt-host-validate") || (has("host") && has("validate")) {
+        return Some(machine::judge_host_checks(at, &system::parse_host_checks(body)));
+    }
+    if let Some(verdict) = certificate(at, called, body) {
+        look(out, "kubelet-setup");
+        return Some(vec![verdict]);
+    }
     // Read, and of no weight by themselves.
-    let is_known = ["free", "getenforce", "lspci", "openssl", "rbd", "route"].iter().any(|name| has(name));
+    let is_known = ["openssl", "rbd", "route"].iter().any(|name| has(name));
     is_known.then(Vec::new)
+}
+
+/// The dates of the certificate with which the kubelet goes to the API server; not those of others, nor of its own server.
+fn certificate(at: Moment, called: &str, body: &str) -> Option<Verdict> {
+    let (not_before, not_after) = system::parse_certificate_dates(body)?;
+    let is_kubelet = called.contains("kubelet") || body.contains("system:node:");
+    let is_server =
+        ["server", "serving", "kubelet.crt", "apiserver", "kubelet-ca"].iter().any(|word| called.contains(word));
+    (is_kubelet && !is_server).then(|| machine::judge_kubelet_certificate(at, not_before, not_after))
 }
 
 /// All pings of the node judged anew: small and large packets are mostly sent by two calls, into two files.
@@ -286,6 +337,7 @@ fn by_contents(at: Moment, body: &str, out: &mut Gathered) -> Option<Vec<Verdict
         () if head.starts_with("Module ") => "lsmod",
         () if head.starts_with("NAME ") && head.contains("MAJ:MIN") => "lsblk",
         () if head.contains("Local Address") => "ss",
+        () if head.trim_start().starts_with("QEMU: Checking") => "virt-host-validate",
         () if head.starts_with("PING ") => "ping",
         () if head.starts_with("1: lo: <") => "ip",
         () if head.starts_with("table ") && head.ends_with('{') => "nft",
@@ -296,5 +348,5 @@ fn by_contents(at: Moment, body: &str, out: &mut Gathered) -> Option<Vec<Verdict
         () if system::parse_sysctl(body).len() > 3 && head.contains(" = ") => "sysctl",
         () => return None,
     };
-    by_name(at, &[name.to_owned()], body, out)
+    by_name(at, name, &[name.to_owned()], body, out)
 }
