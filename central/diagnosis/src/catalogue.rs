@@ -266,6 +266,10 @@ pub enum VmFact {
     FailedToStart,
     /// Nothing of its host was looked at but texts: whoever asks has no look of the node.
     HostNotSeen,
+    /// QEMUs of it live on two nodes, and no migration of it runs.
+    TwoQemus,
+    /// libvirt shows it paused for a migration, and none runs.
+    PausedByPastMigration,
 }
 
 /// An error text with these facts: `said(&[Fact::OneOf(OPERATION, &[MOUNT]), …])`.
@@ -356,6 +360,8 @@ impl Look {
             Self::Vm(VmFact::EndedAsAsked) => "libvirt shows it off as asked".to_owned(),
             Self::Vm(VmFact::FailedToStart) => "libvirt shows that its start failed".to_owned(),
             Self::Vm(VmFact::HostNotSeen) => "its host was not looked at".to_owned(),
+            Self::Vm(VmFact::TwoQemus) => "QEMUs of it live on two nodes".to_owned(),
+            Self::Vm(VmFact::PausedByPastMigration) => "a migration that is over left it paused".to_owned(),
             Self::Elsewhere(look) => format!("also on another node: {}", look.describe()),
             Self::WellElsewhere(look) => format!("not so on another node: {}", look.describe()),
             Self::All(looks) => looks.iter().map(Self::describe).collect::<Vec<_>>().join(", and "),

@@ -15,6 +15,7 @@ mod docs;
 pub mod evidence;
 mod explain;
 mod identity;
+mod leftover;
 pub mod libvirt;
 mod nearness;
 pub mod place;

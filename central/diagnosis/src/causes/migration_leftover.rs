@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -42,6 +42,18 @@ state behind.",
             strength: Strength::Proof,
             look: Look::Present(TwoQemus, &[]),
             text: "two QEMUs of the VM live, and no migration runs",
+        },
+        Clue {
+            group: "two",
+            strength: Strength::Proof,
+            look: Look::Vm(VmFact::TwoQemus),
+            text: "QEMUs of the VM live on two nodes, and no migration runs",
+        },
+        Clue {
+            group: "paused",
+            strength: Strength::Strong,
+            look: Look::Vm(VmFact::PausedByPastMigration),
+            text: "a migration that is over left the domain paused",
         },
         Clue { group: "two", strength: Strength::Against, look: Look::Absent(TwoQemus), text: "the VM has one QEMU" },
         Clue {

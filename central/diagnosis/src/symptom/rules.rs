@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     identity::Identity,
-    libvirt,
+    leftover, libvirt,
     snapshot::{NodeView, Settings, Snapshot, VmView},
     words,
 };
@@ -129,12 +129,16 @@ fn of_cluster_vm(snapshot: &Snapshot, vm: &ClusterVm, migration: Option<&str>, i
     let stopped_or_paused = || {
         looks.iter().find_map(|look| look.stopped_unexpectedly().or_else(|| look.paused_unexpectedly())).map(of_host)
     };
+    let left_over = || {
+        let left = leftover::two_qemus(snapshot, vm).or_else(|| leftover::paused(snapshot, vm))?;
+        Some(Found { id: SymptomId::Unresponsive, since_usec: left.since_usec, text: left.text, migration: None })
+    };
     let hung = || looks.iter().find_map(|look| look.stuck_stopping().or_else(|| look.unresponsive())).map(of_host);
     clocks
         .most_telling()
         .or_else(|| if is_up { stopped_or_paused() } else { None })
         .or_else(|| clocks.of_this_migration())
-        .or_else(|| if is_up { hung() } else { None })
+        .or_else(|| if is_up { hung().or_else(left_over) } else { None })
         .or_else(|| clocks.of_past_migrations())
         .or_else(|| clocks.unresponsive())
         .map(symptom)
