@@ -185,6 +185,8 @@ mod tests {
             );
             let n_gone = states.iter().filter(|state| **state == "offline").count();
             assert_eq!(verdicts.len(), 1 + n_gone, "each device that was taken away is told");
+            let is_gone = |verdict: &&Verdict| matches!(verdict, Verdict::Occurrence(gone) if gone.code == FindingCode::BlockDeviceGone);
+            assert_eq!(verdicts.iter().filter(is_gone).count(), n_gone, "{states:?}");
         }
     }
 

@@ -214,6 +214,15 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_waits_for_io_says_how_much() {
+        let io = Ok(Pressure { some: None, full: line(0.0, 40.0) });
+        let verdicts = judge(&PressureLook { io, ..well() });
+        let [_, _, Verdict::State(state)] = verdicts.as_slice() else { panic!("three states") };
+        assert_eq!((state.code, state.status), (FindingCode::NodeIoStalled, Present));
+        assert_eq!(state.attributes.get(attribute::MEASURED), Some("40.0"));
+    }
+
+    #[test]
     fn throttling_counts_from_half_of_enough_periods() {
         for (n_throttled, n_periods, want) in [
             (0, 0, Absent),

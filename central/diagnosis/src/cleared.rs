@@ -22,6 +22,9 @@ use crate::{
 /// From here on the looks against a cause rule it out, decibans.
 const RULED_OUT_DB: f64 = -10.0;
 
+/// So many reasons are given why states of one probe are not known.
+const MAX_REASONS: usize = 3;
+
 /// Of so many nodes on which a VM could be, the blind spots and looks are listed.
 const MAX_HOSTS: usize = 4;
 
@@ -225,17 +228,13 @@ fn sentences_of_probe(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<F
     let mut states = near_states(scene, codes);
     states.retain(|state| !is_moot(scene, state));
     let is_blind = states.iter().all(|state| state.status() == Status::Unknown);
-    let mut sentences: Vec<String> = states
-        .iter()
-        .filter(|state| state.status() == Status::Unknown)
-        .map(|state| {
-            let because = state.of.unknown_because.as_deref().unwrap_or("no reason was given");
-            if is_blind {
-                format!("{name}: {what} could not be looked at: {because}")
-            } else {
-                format!("{name}: {} is not known: {because}", state.of.code)
-            }
+    let mut sentences: Vec<String> = not_known(&states, is_blind)
+        .map(|(n_states, because)| match n_states {
+            _ if is_blind => format!("{name}: {what} could not be looked at: {because}"),
+            1 => format!("{name}: {because}"),
+            n_states => format!("{name}: {what}: {n_states} states not known: {because}"),
         })
+        .into_iter()
         .collect();
     let blindness = scene.blindness(probe);
     if let Some(blindness) = blindness
@@ -265,6 +264,35 @@ fn sentences_of_probe(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<F
         });
     }
     sentences
+}
+
+/// How many kinds of states are not known, and why: each reason once, with the states that it is of unless all are.
+fn not_known(states: &[Sighting<'_, State>], is_blind: bool) -> Option<(usize, String)> {
+    let mut by_reason: Vec<(&str, BTreeSet<FindingCode>)> = Vec::new();
+    for state in states.iter().filter(|state| state.status() == Status::Unknown) {
+        let because = state.of.unknown_because.as_deref().unwrap_or("no reason was given");
+        match by_reason.iter_mut().find(|(known, _)| *known == because) {
+            Some((_, codes)) => {
+                codes.insert(state.of.code);
+            }
+            None => by_reason.push((because, BTreeSet::from([state.of.code]))),
+        }
+    }
+    let n_states = by_reason.iter().flat_map(|(_, codes)| codes).collect::<BTreeSet<_>>().len();
+    let n_cut = by_reason.len().saturating_sub(MAX_REASONS);
+    let mut reasons: Vec<String> = by_reason
+        .into_iter()
+        .take(MAX_REASONS)
+        .map(|(because, codes)| match codes.into_iter().map(FindingCode::as_str).collect::<Vec<_>>().join(", ") {
+            _ if is_blind => because.to_owned(),
+            codes if n_states == 1 => format!("{codes} is not known: {because}"),
+            codes => format!("{because} ({codes})"),
+        })
+        .collect();
+    if n_cut > 0 {
+        reasons.push(format!("and {n_cut} more reasons"));
+    }
+    (n_states > 0).then(|| (n_states, reasons.join("; ")))
 }
 
 fn well_by_states(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingCode>) -> Option<String> {

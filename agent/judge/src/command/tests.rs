@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use kulprit_host::command::{Failure, block, files, filter, network as net, ps, system, virsh};
 use kulprit_model::Status::{self, Absent, Present, Unknown};
 
+mod machine;
+
 use super::domain::{Call, judge_control, judge_daemon, judge_state};
 use super::*;
 

@@ -111,6 +111,25 @@ fn one_state_that_is_not_known_is_no_blind_probe() {
 }
 
 #[test]
+fn states_of_one_probe_that_are_not_known_are_one_sentence() {
+    let unknown = |code, subject, because: &str| {
+        let state = mk_state(code, subject, Status::Unknown, 60);
+        kulprit_model::State { unknown_because: Some(because.to_owned()), ..state }
+    };
+    let answer = World::well()
+        .vm_has(FindingCode::QemuTerminationPending, 60)
+        .set(unknown(FindingCode::GuestShutdownRequested, Subject::vm(UID), "no answer"))
+        .set(unknown(FindingCode::DomainControlError, Subject::vm(UID), "no answer"))
+        .set(unknown(FindingCode::DomainIoError, Subject::vm(UID), "denied"))
+        .why_symptom(SymptomId::StuckStopping, 60);
+    assert_eq!(
+        answer.unknown,
+        ["n1: libvirt and its domains: 3 states not known: no answer (DomainControlError, GuestShutdownRequested); \
+          denied (DomainIoError)"]
+    );
+}
+
+#[test]
 fn a_dead_qemu_is_not_said_to_be_well() {
     let answer = dead().why();
     assert!(answer.looked_at.iter().any(|text| text.ends_with("this VM has none")), "{:?}", answer.looked_at);
