@@ -13,7 +13,7 @@ use crate::{
     scene::Scene,
     snapshot::Snapshot,
     stage::{POSSIBLE, Stage},
-    symptom::{Symptom, SymptomId, SymptomSubject, kubevirt::is_shown_well},
+    symptom::{Symptom, SymptomId, SymptomSubject},
 };
 
 /// Less evidence than this is what `Unexplained` stands for: a cause without it does not compete by itself.
@@ -23,11 +23,9 @@ pub(crate) const COMPETES_DB: f64 = 4.0;
 /// A thing is shared's fault from this share of the places on that were looked at: ENGINE, some-versus-all.
 const SHARED_RATIO: f64 = 0.8;
 
-/// Prior of every cause for a VM that is named and is well as far as its objects show: only proof makes a verdict of it.
-const PRIOR_OF_A_WELL_VM_DB: f64 = -15.0;
-
-/// Prior of every cause for a VM that is named and of whose life nothing is known: somebody asks for a reason.
-const PRIOR_OF_AN_UNKNOWN_VM_DB: f64 = -5.0;
+/// Prior of every cause for a VM that is named and shows no symptom, be it that its objects show it well, be it that nothing is known
+/// of its life: somebody asks for a reason. A proof at its node makes a verdict, or strong evidence of its own; less does not.
+const PRIOR_OF_A_NAMED_VM_DB: f64 = -5.0;
 
 /// How one cause came to its score.
 #[derive(Debug)]
@@ -166,13 +164,7 @@ fn node_of(scene: &Scene<'_>) -> Option<String> {
 pub(crate) fn prior_db(stage: &Stage<'_>, cause: &Cause) -> f64 {
     let symptom = stage.symptom.id;
     match stage.cluster_vm {
-        Some(vm) if symptom == SymptomId::Unspecified && cause.id != causes::UNEXPLAINED.id => {
-            if is_shown_well(vm) {
-                PRIOR_OF_A_WELL_VM_DB
-            } else {
-                PRIOR_OF_AN_UNKNOWN_VM_DB
-            }
-        }
+        Some(_) if symptom == SymptomId::Unspecified && cause.id != causes::UNEXPLAINED.id => PRIOR_OF_A_NAMED_VM_DB,
         Some(_) | None => cause.prior_db(symptom),
     }
 }

@@ -197,12 +197,14 @@ fn what_every_node_says_is_shared_and_what_one_says_is_its_own() {
 }
 
 #[test]
-fn a_named_vm_that_is_well_is_explained_by_nothing_but_proof_of_its_own() {
-    let event = said(actor::KUBELET, operation::MOUNT, class::TIMEOUT);
-    let (node, state) = down("n1");
-    let noisy =
-        World::well().in_kubernetes().vm_said(None, Some("n1"), 100, event).set_on(&node, state).why_named(None);
+fn a_named_vm_that_is_well_is_explained_by_a_proof_and_not_by_a_text() {
+    let event = || said(actor::KUBELET, operation::MOUNT, class::TIMEOUT);
+    let noisy = World::well().in_kubernetes().vm_said(None, Some("n1"), 100, event()).why_named(None);
     assert_eq!((noisy.symptom.id, noisy.causes[0].id), (SymptomId::Unspecified, "Unexplained"), "{}", table(&noisy));
+    let (node, state) = down("n1");
+    let proved =
+        World::well().in_kubernetes().vm_said(None, Some("n1"), 100, event()).set_on(&node, state).why_named(None);
+    assert_eq!((proved.symptom.id, proved.causes[0].id), (SymptomId::Unspecified, "KubeletDown"), "{}", table(&proved));
 }
 
 #[test]

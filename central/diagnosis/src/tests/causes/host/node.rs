@@ -115,7 +115,20 @@ fn the_node_as_a_whole() {
             &[Is(NodeCordoned, &[]), Is(EvictionPending, &[])],
             &[IsNot(NodeCordoned), Is(EvictionPending, &[])],
         ),
-        ("NodeClockSkewed", InError, &[Is(ClockSkewed, &[])], &[Text(RUNTIME, PULL, EXPIRED)]),
+        ("NodeClockSkewed", InError, &[Is(ClockSkewed, &[("measured", "120")])], &[Is(ClockSkewed, &[])]),
+        ("NodeClockSkewed", InError, &[Is(ClockSkewed, &[("measured", "120")])], &[Text(RUNTIME, PULL, EXPIRED)]),
+        (
+            "NodeDiskFull",
+            InError,
+            &[Is(PodUnschedulable, &[(REASON, "node-health"), ("object", "node.kubernetes.io/disk-pressure")])],
+            &[Is(PodUnschedulable, &[(REASON, "taint"), ("object", "node.kubernetes.io/disk-pressure")])],
+        ),
+        (
+            "NodeNetworkDegraded",
+            StuckStarting,
+            &[NodeText(KUBELET, REPORT_STATUS, NAME), Is(NodeNotReady, &[(WHAT, "Unknown")])],
+            &[NodeText(KUBELET, REPORT_STATUS, REFUSED), Is(NodeNotReady, &[(WHAT, "Unknown")])],
+        ),
         (
             "NodeCertificateExpired",
             StuckTerminating,
