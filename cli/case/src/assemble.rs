@@ -35,9 +35,20 @@ impl Names {
             for uid in &vm.uids {
                 names.canonical.insert(uid.clone(), vm.uid.clone());
             }
+            for pod in vm.pods.iter().flat_map(|pod| pod.uid.iter().chain([&pod.name])) {
+                names.canonical.insert(format!("pod/{pod}"), vm.uid.clone());
+            }
+            // A cgroup tells the pod only.
+            for uid in vm.pods.iter().filter_map(|pod| pod.uid.as_ref()) {
+                names.canonical.entry(uid.clone()).or_insert_with(|| vm.uid.clone());
+            }
         }
-        for LauncherSeen { namespace, name, vmi_uid, .. } in gathered.clone().flat_map(|one| &one.launchers) {
+        for LauncherSeen { namespace, name, vmi_uid, pod_uid, .. } in gathered.clone().flat_map(|one| &one.launchers) {
             let known = names.canonical.get(&format!("{namespace}/{name}")).cloned();
+            if let Some(pod_uid) = pod_uid {
+                let vm = known.clone().unwrap_or_else(|| vmi_uid.clone());
+                names.canonical.entry(format!("pod/{pod_uid}")).or_insert(vm);
+            }
             match known {
                 Some(uid) => {
                     names.canonical.entry(vmi_uid.clone()).or_insert(uid);
@@ -92,6 +103,10 @@ pub(crate) fn node_view(name: String, gathered: Gathered, names: &Names, at: Mom
         match verdict {
             Verdict::State(verdict) => {
                 let state = state(verdict, names, at);
+                // A pod that stands for no VM.
+                if matches!(&state.subject, Subject::Vm { uid } if uid.starts_with("pod/")) {
+                    continue;
+                }
                 let key = (state.code, state.subject.clone());
                 match states.entry(key) {
                     std::collections::btree_map::Entry::Vacant(entry) => {
@@ -345,7 +360,10 @@ mod tests {
     #[test]
     fn what_one_look_saw_is_there_whatever_the_others_say() {
         let look = |status| {
-            Verdict::State(StateVerdict { status, ..StateVerdict::seen(FindingCode::KvmDeviceMissing, Subject::Node, false) })
+            Verdict::State(StateVerdict {
+                status,
+                ..StateVerdict::seen(FindingCode::KvmDeviceMissing, Subject::Node, false)
+            })
         };
         for (looks, want) in [
             (vec![Status::Absent, Status::Present, Status::Unknown], Status::Present),
@@ -356,6 +374,28 @@ mod tests {
             let view = node_view("n1".to_owned(), gathered, &Names::default(), at(9));
             assert_eq!(view.states[0].status, want, "{looks:?}");
             assert_eq!(view.states[0].unknown_because.is_some(), want == Status::Unknown);
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_pod_is_its_vms_or_nobodys() {
+        let pod = kulprit_cluster::PodRef {
+            namespace: "prod".to_owned(),
+            name: "virt-launcher-db-0-x7k2p".to_owned(),
+            uid: Some("pod-uid-1".to_owned()),
+            node: None,
+            side: kulprit_model::Side::Hosting,
+        };
+        let vm = ClusterVm { pods: vec![pod], ..mk_vm() };
+        for (said_of, want) in
+            [("pod/pod-uid-1", Some("vmi-1")), ("pod/virt-launcher-db-0-x7k2p", Some("vmi-1")), ("pod/another", None)]
+        {
+            let full = StateVerdict::seen(FindingCode::VmFilesystemFull, Subject::vm(said_of), true);
+            let gathered = mk_gathered(vec![Verdict::State(full)]);
+            let names = Names::new(std::slice::from_ref(&vm), std::iter::once(&gathered));
+            let view = node_view("n1".to_owned(), gathered, &names, at(9));
+            let subjects: Vec<_> = view.states.iter().map(|state| state.subject.clone()).collect();
+            assert_eq!(subjects, Vec::from_iter(want.map(Subject::vm)), "{said_of}");
         }
     }
 

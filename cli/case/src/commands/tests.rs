@@ -195,6 +195,71 @@ fn several_commands_in_one_file_are_each_read() {
 }
 
 #[test]
+fn looks_at_the_machine_and_at_storage_find_their_reader() {
+    let expired = "notBefore=Nov 20 06:42:30 2025 GMT\nnotAfter=Nov 20 06:42:30 2026 GMT\n";
+    let volume = "/var/lib/kubelet/pods/aa52ac05-2e03-4a4e-868f-ecbf13d35a47/volumes/kubernetes.io~nfs/disks";
+    let full = format!("Filesystem Size Used Avail Use% Mounted on\n10.0.0.5:/x 10G 10G 0 100% {volume}\n");
+    let plugins = "total 4\nsrwxr-xr-x 1 root root 0 Nov 21 05:29 kubelet.sock\n";
+    let pem = "$ openssl x509 -noout -dates -in /var/lib/kubelet/pki/";
+    for (name, text, want) in [
+        ("kubelet-client-cert", expired.to_owned(), &["KubeletCertificateExpired unit/kubelet.service"][..]),
+        (
+            "notes",
+            format!("{pem}kubelet-client-current.pem\n{expired}"),
+            &["KubeletCertificateExpired unit/kubelet.service"],
+        ),
+        ("notes", format!("{pem}kubelet-server-current.pem\n{expired}"), &[]),
+        ("registry-cert", expired.to_owned(), &[]),
+        ("device-plugins", plugins.to_owned(), &["DevicePluginMissing node"]),
+        ("notes", format!("# ls -l /var/lib/kubelet/device-plugins/\n{plugins}"), &["DevicePluginMissing node"]),
+        ("df", full.clone(), &["VmFilesystemFull vm/pod/aa52ac05-2e03-4a4e-868f-ecbf13d35a47"]),
+        ("df", format!("df: {volume}: Stale file handle\n"), &[&format!("BackendUnreachable mount/{volume}")]),
+        ("notes", format!("$ ls {volume}\n^C\n"), &[&format!("BackendUnreachable mount/{volume}")]),
+        (
+            "notes",
+            "$ nc -zv 10.0.0.5 2049\nNcat: Connection timed out.\n".to_owned(),
+            &["BackendUnreachable mount/10.0.0.5"],
+        ),
+        (
+            "notes",
+            "$ showmount -e 10.0.0.5\nclnt_create: RPC: Timed out\n".to_owned(),
+            &["BackendUnreachable mount/10.0.0.5"],
+        ),
+        (
+            "lspci",
+            "3b:00.0 3D controller: NVIDIA\n\tKernel driver in use: nouveau\n".to_owned(),
+            &["DeviceNotBoundToVfio node"],
+        ),
+        ("kvm_intel-nested", "N\n".to_owned(), &["KvmNestedDisabled node"]),
+        ("notes", "$ cat /sys/module/kvm_amd/parameters/nested\n0\n".to_owned(), &["KvmNestedDisabled node"]),
+        ("getenforce", "Permissive\n".to_owned(), &["SelinuxNotEnforcing node"]),
+        (
+            "free-m",
+            "  total used free shared buff/cache available\nMem: 1000 990 5 0 5 9\n".to_owned(),
+            &["NodeMemoryStalled node"],
+        ),
+    ] {
+        let got = present(&read_text(name, &text));
+        assert_eq!(got.into_iter().collect::<Vec<_>>(), want, "{name}: {text}");
+    }
+}
+
+#[test]
+fn df_inside_of_a_launcher_is_of_its_vm_and_not_of_the_node() {
+    let text = "$ kubectl exec -n prod virt-launcher-db-0-x7k2p -- df -h\nFilesystem Size Used Avail Use% Mounted on\noverlay 10G 10G 0 100% /\n/dev/rbd0 10G 10G 0 100% /run/kubevirt-private/vmi-disks/rootdisk\n";
+    let got = present(&read_text("notes", text));
+    assert_eq!(got.into_iter().collect::<Vec<_>>(), ["VmFilesystemFull vm/pod/virt-launcher-db-0-x7k2p"]);
+}
+
+#[test]
+fn what_is_a_state_of_a_mount_is_not_an_error_said_too() {
+    let out = read_text("df", "df: /mnt/vms: Stale file handle\ndf: /mnt/old: Permission denied\n");
+    let said = out.verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Occurrence(_))).count();
+    assert!(said <= 1, "{:?}", out.verdicts);
+    assert_eq!(present(&out).into_iter().collect::<Vec<_>>(), ["BackendUnreachable mount//mnt/vms"]);
+}
+
+#[test]
 fn a_program_that_is_not_there_says_nothing() {
     for (name, text) in [
         ("lsmod", "/bin/sh: 1: lsmod: not found\n"),
@@ -232,7 +297,7 @@ proptest::proptest! {
     #![proptest_config(proptest::test_runner::Config::with_cases(64))]
 
     #[test]
-    fn no_output_makes_a_reader_panic(name in "(df|ps|ip|ss|nft|lsblk|multipath|drbdadm|crictl|sysctl|ping|x)", text in "(\\PC|\n| |\t){0,300}") {
+    fn no_output_makes_a_reader_panic(name in "(df|ps|ip|ss|nft|lsblk|multipath|drbdadm|crictl|sysctl|ping|nc|ceph|iscsiadm|lspci|free|kubelet-cert|plugins|x)", text in "(\\PC|\n| |\t){0,300}") {
         let asked = Asked { file: Path::new("x"), clock: CLOCK };
         READERS.with_borrow_mut(|readers| read_command(&name, &text, asked, readers, &mut Gathered::default()));
     }
