@@ -3,10 +3,11 @@
 //! The subject of a finding decides first (a VM, a process, a device, a mount); where it is only the node, what the finding mentions
 //! does: a pod, a volume, a VM. On a node where no other VM is known, a finding about a QEMU or a launcher is this VM's own.
 
+use kulprit_cluster::{ClusterVm, MigrationLife};
 use kulprit_model::{
     Attributes, Occurrence, Qemu, State, Subject,
-    attribute::{ACTOR, COMM, DEVICE, DEVICE_NAME, UNDATED},
-    said::actor,
+    attribute::{ACTOR, COMM, DEVICE, DEVICE_NAME, OPERATION, UNDATED},
+    said::{actor, operation},
 };
 
 use crate::{
@@ -47,6 +48,8 @@ pub(crate) struct Who<'a> {
     others: Vec<Identity<'a>>,
     /// Whether Kubernetes has the VM: then its runs are told apart by objects, not by when a process was first seen.
     is_in_cluster: bool,
+    /// Whether the symptom is a migration's, and no other VM is known to migrate at that time.
+    is_sole_migrant: bool,
 }
 
 impl<'a> Who<'a> {
@@ -70,7 +73,8 @@ impl<'a> Who<'a> {
             }
         }
         others.extend(of_nodes.into_iter().filter(|view| !me.is_view(view)).map(Identity::of_view));
-        Self { subject, me, others, is_in_cluster: own.is_some() }
+        let is_sole_migrant = own.is_some_and(|own| is_sole_migrant(snapshot, own));
+        Self { subject, me, others, is_in_cluster: own.is_some(), is_sole_migrant }
     }
 
     /// The judge of one node's findings. `is_sole_vm`: no other VM is known to be there.
@@ -167,7 +171,13 @@ impl<'a> OnNode<'_, 'a> {
             || attributes
                 .get(ACTOR)
                 .is_some_and(|actor| matches!(actor, actor::QEMU | actor::LAUNCHER | actor::LIBVIRT | actor::GUEST));
-        if self.is_sole_vm && is_of_a_vm && names_nobody { Nearness::Own } else { nearness }
+        // The proxies of a node carry every migration there, and their lines name none.
+        let is_of_a_migration = attributes.get(ACTOR) == Some(actor::HANDLER)
+            && attributes.get(OPERATION).is_some_and(|operation| {
+                matches!(operation, operation::CONNECT_PEER | operation::HANDSHAKE | operation::MIGRATE)
+            });
+        let is_own = self.is_sole_vm && is_of_a_vm || self.who.is_sole_migrant && is_of_a_migration;
+        if is_own && names_nobody { Nearness::Own } else { nearness }
     }
 
     const fn of_node(&self) -> Nearness {
@@ -234,6 +244,24 @@ impl<'a> OnNode<'_, 'a> {
             .filter(|vm| self.vm.is_none_or(|own| own.uid != vm.uid))
             .any(|vm| vm.qemu.iter().chain(&vm.last_qemu).any(&is))
     }
+}
+
+/// Whether the VM has a migration in question, and no other VM is known to have had one under way between its begin and its end.
+fn is_sole_migrant(snapshot: &Snapshot, own: &ClusterVm) -> bool {
+    let span = |migration: &MigrationLife| {
+        let begin = migration.created_usec.or(migration.started_usec).or(migration.phase_since_usec);
+        let is_over = migration.outcome.is_some();
+        let end = if is_over { migration.ended_usec.or(migration.phase_since_usec) } else { None };
+        (begin.unwrap_or(i64::MIN), end.unwrap_or(i64::MAX))
+    };
+    let Some(migration) = &own.life.migration else { return false };
+    let (begin, end) = span(migration);
+    snapshot.cluster_vms.iter().filter(|vm| !std::ptr::eq(*vm, own)).filter_map(|vm| vm.life.migration.as_ref()).all(
+        |other| {
+            let (other_begin, other_end) = span(other);
+            other_end < begin || end < other_begin
+        },
+    )
 }
 
 /// Whether the kernel's name of a process or thread is one of a VM: QEMU, its threads, the launcher and its libvirt.

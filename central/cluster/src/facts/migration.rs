@@ -20,6 +20,10 @@ use crate::{
 
 /// So many migrations a day are many.
 const MANY: u32 = 12;
+/// KubeVirt keeps so many finished migrations of a VM.
+const KEPT: u32 = 5;
+const HOUR_USEC: i64 = 3_600_000_000;
+const DAY_USEC: i64 = 24 * HOUR_USEC;
 /// A migration's bandwidth below this is capped.
 const CAPPED_BYTES: i64 = 64 << 20;
 /// Defaults of KubeVirt's configuration (v1.4 and newer).
@@ -59,8 +63,25 @@ fn many(parts: &Parts<'_>, out: &mut Out<'_>) {
     }
     let most = initiators.into_iter().max_by_key(|(_, n)| *n).map(|(initiator, _)| initiator);
     let text = format!("{n_well} migrations succeeded and {n_failed} failed in 24 h, as far as is known");
-    let fact = Fact::when(n >= MANY, FindingCode::MigrationsMany, "vmim", text);
+    let is_many = n >= MANY || n >= KEPT && is_many_by_rate(parts, n);
+    // With as many as KubeVirt keeps there may have been any number.
+    if !is_many && n >= KEPT {
+        return;
+    }
+    let what = if n_failed.saturating_mul(2) < n { "succeeded" } else { "failed" };
+    let fact = Fact::when(is_many, FindingCode::MigrationsMany, "vmim", text).with(WHAT, what);
     out.push(fact.with(MEASURED, n).with_some(INITIATOR, most));
+}
+
+/// Whether those that are known, over an hour at least, are so close together that a day has many.
+fn is_many_by_rate(parts: &Parts<'_>, n: u32) -> bool {
+    let of_objects = parts.migrations().filter_map(|migration| migration.created_usec());
+    let events = parts.cluster.index().events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name());
+    let of_events = events.filter(|event| event.is_reason("Migrated")).filter_map(|event| event.first_usec);
+    let from = parts.at_usec.saturating_sub(DAY_USEC);
+    let Some(first) = of_objects.chain(of_events).filter(|usec| *usec >= from).min() else { return false };
+    let span = parts.at_usec.saturating_sub(first).max(HOUR_USEC);
+    i128::from(n) * i128::from(DAY_USEC) >= i128::from(MANY) * i128::from(span)
 }
 
 fn aborted(parts: &Parts<'_>, migration: &InQuestion<'_>, out: &mut Out<'_>) {
@@ -191,6 +212,12 @@ fn told_target_failed(parts: &Parts<'_>, migration: &InQuestion<'_>) -> Option<(
 
 fn target_pending(parts: &Parts<'_>, migration: &InQuestion<'_>, out: &mut Out<'_>) {
     let spot = Spot::new(Side::Target, parts.target.as_deref());
+    // KubeVirt goes on only once the pod is ready; its readiness gate for paused guests is closed until the guest has come.
+    if let Some(phase @ ("Scheduled" | "PreparingTarget" | "TargetReady" | "Running")) = migration.phase() {
+        let text = format!("the migration is {phase}: its target pod was ready before");
+        out.push(Fact::absent(FindingCode::MigrationTargetPending, "vmim", text).at(&spot));
+        return;
+    }
     if let Some(of) = parts.pods.iter().rev().find(|of| of.part == Part::Target) {
         if let Some(is_ready) =
             of.pod.has_ready_containers().or_else(|| of.pod.phase.as_ref().map(|phase| phase == "Running"))

@@ -4,7 +4,7 @@
 
 use kulprit_model::{
     Attributes, Side,
-    attribute::{CONTAINER, EXIT_CODE, IMAGE, POD, POD_UID, VMI, VOLUME},
+    attribute::{CONTAINER, EXIT_CODE, IMAGE, POD, POD_UID, VMI, VOLUME, WHAT},
     said::{actor, class, operation},
 };
 use kulprit_signature::Speaker;
@@ -375,7 +375,7 @@ fn of_components(parts: &Parts<'_>, out: &mut Out<'_>) {
             && COMPONENTS.iter().any(|name| event.about.name.starts_with(name))
     };
     for event in parts.cluster.events.iter().filter(is_its) {
-        out.said(told(event, Spot::default(), Attributes::new()));
+        out.said(told(event, Spot::default(), Attributes::new().with(WHAT, &event.about.name)));
     }
     for kubevirt in parts.cluster.kubevirts.values() {
         let is_bad = |condition: &&Condition| match condition.name.as_str() {

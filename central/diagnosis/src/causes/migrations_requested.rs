@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::{KubeletRestartLoop, MigrationsMany, NodePressureReported},
-    attribute::INITIATOR,
+    attribute::{INITIATOR, WHAT},
 };
 
 use crate::{
@@ -24,6 +24,18 @@ pipeline.",
     possible: &[SymptomId::EvacuationBlocked],
     rare: &[SymptomId::StuckMigrating, SymptomId::Unspecified],
     clues: &[
+        Clue {
+            group: "who",
+            strength: Strength::Proof,
+            look: Look::Present(
+                MigrationsMany,
+                &[
+                    Fact::OneOf(INITIATOR, &["user", "descheduler", "workload-update"]),
+                    Fact::OneOf(WHAT, &["succeeded"]),
+                ],
+            ),
+            text: "the VM was migrated many times because somebody asked for it, and it went well",
+        },
         Clue {
             group: "who",
             strength: Strength::Strong,

@@ -19,9 +19,9 @@ pub const NODE_UNDER_MAINTENANCE: Cause = Cause {
     meaning: "The node is cordoned, drained or evacuated on purpose.",
     roles: &[Role::Hosting, Role::Source],
     scope: Scope::Node,
-    usual: &[SymptomId::ExcessiveMigrations, SymptomId::EvacuationBlocked],
-    possible: &[SymptomId::StuckStarting, SymptomId::Unspecified],
-    // Why a migration was made is not why it fails or stands still.
+    usual: &[SymptomId::ExcessiveMigrations],
+    possible: &[SymptomId::EvacuationBlocked, SymptomId::StuckStarting, SymptomId::Unspecified],
+    // Why a VM is to move is not why its migration fails or stands still.
     rare: &[
         SymptomId::StuckMigrating,
         SymptomId::MigrationFailed,

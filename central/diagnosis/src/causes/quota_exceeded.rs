@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::{PodImageWaiting, PodUnschedulable},
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -42,7 +42,7 @@ needs.",
         },
         Clue {
             group: "text",
-            strength: Strength::Good,
+            strength: Strength::Strong,
             look: said(&[Fact::OneOf(SIGNATURE, &["webhook-denied"])]),
             text: "an admission webhook refuses the object",
         },
@@ -55,6 +55,16 @@ needs.",
                 Fact::OneOf(CLASS, &[class::DENIED]),
             ]),
             text: "the API server forbids something",
+        },
+        // First of its group: the VM's own pod is there, and finds no node where KubeVirt's component is missing.
+        Clue {
+            group: "pod",
+            strength: Strength::Strong,
+            look: said(&[
+                Fact::OneOf(WHAT, &["virt-handler"]),
+                Fact::OneOf(CLASS, &[class::QUOTA, class::DENIED, class::UNAUTHORIZED, class::NOT_PERMITTED]),
+            ]),
+            text: "a policy rejects the pods of virt-handler, without which no node takes VMs",
         },
         Clue {
             group: "pod",

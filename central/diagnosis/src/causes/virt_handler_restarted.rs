@@ -28,6 +28,18 @@ died with it.",
     clues: &[
         Clue {
             group: "start",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                Look::Happened(VirtHandlerRestarted, &[]),
+                said(&[
+                    Fact::OneOf(OPERATION, &[operation::MIGRATE, operation::CONNECT_PEER]),
+                    Fact::OneOf(CLASS, &[class::RESET, class::CANCELLED, class::OTHER]),
+                ]),
+            ]),
+            text: "virt-handler of the node was started anew, and the connection of the migration broke",
+        },
+        Clue {
+            group: "start",
             strength: Strength::Strong,
             look: Look::Happened(VirtHandlerRestarted, &[]),
             text: "virt-handler of the node was started anew around the failure",

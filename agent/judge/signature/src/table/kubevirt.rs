@@ -65,6 +65,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "syncing migration target failed: unknown error encountered sending command SyncMigrationTarget: rpc error: code = Unavailable desc = error reading from server: EOF";
     "migration-not-migratable", "not migratable", "", CONTROLLER, MIGRATE, UNSUPPORTED, None, "KubeVirt LiveMigratable, evacuation",
         "VirtualMachineInstance db-0 is not migratable";
+    "migration-not-migratable", "not live-migratable", "", CONTROLLER, EVICT_POD, UNSUPPORTED, None, "KubeVirt pod-eviction-admitter.go, evacuation.go, workload-updater.go",
+        "admission webhook \"virt-launcher-eviction-interceptor.kubevirt.io\" denied the request: VMI \"db-0\" is configured with an eviction strategy but is not live-migratable";
     "migration-not-migratable", "cannot migrate vmi", "", CONTROLLER, MIGRATE, UNSUPPORTED, None, "KubeVirt LiveMigratable",
         "cannot migrate VMI: PVC data is not shared, live migration requires that all PVCs must be shared (using ReadWriteMany access mode)";
     "migration-failed", "migratetouri", "", LIBVIRT, MIGRATE, ANY, None, "KubeVirt live-migration-source.go: the inner text tells",
