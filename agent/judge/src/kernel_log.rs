@@ -200,7 +200,9 @@ fn place(code: FindingCode, attributes: Attributes, at: Moment, find_owner: Find
     if subject_type == SubjectType::Node {
         return (Subject::Node, attributes);
     }
-    if let Some(name) = attributes.get(attribute::DEVICE_NAME) {
+    // DRBD names its resource, and not always the device of it.
+    let resource = || attributes.get(attribute::VOLUME).filter(|_| subject_type == SubjectType::Device);
+    if let Some(name) = attributes.get(attribute::DEVICE_NAME).or_else(resource) {
         return (Subject::Device { name: name.to_owned() }, attributes);
     }
     let number = |key| attributes.get(key).and_then(|text| text.parse::<u32>().ok());

@@ -92,7 +92,16 @@ fn a_recorded_oom_names_victim_limit_and_vm() {
                 "process/14261@78",
                 &[("comm", "virt-handler"), ("memcg", "/klab/n1"), ("pid", "14261")],
             ),
-            (FindingCode::MemcgOomKill, &format!("vm/{VM}"), &[("comm", "qemu-kvm"), ("memcg", pod), ("pid", "13094")]),
+            (
+                FindingCode::MemcgOomKill,
+                &format!("vm/{VM}"),
+                &[
+                    ("comm", "qemu-kvm"),
+                    ("memcg", pod),
+                    ("pid", "13094"),
+                    ("pod_uid", "35ecf38c-a011-4ce0-b48f-ebd575a891e9"),
+                ],
+            ),
         ],
     );
     assert_eq!(read(&lines)[1].evidence.len(), 2, "the facts and the kill");
@@ -307,7 +316,7 @@ fn a_lost_backend_is_named_with_its_server_and_is_the_nodes() {
         ),
         ("drbd pvc-1 node-b: PingAck did not arrive in time.", lost, &[("backend", "drbd"), ("server", "pvc-1")]),
         (
-            "drbd pvc-1/0 drbd1001: Auto-promote failed: State change was refused by peer node (-10)",
+            "drbd pvc-1/0 drbd1001: Auto-promote failed: No quorum (-31)",
             lost,
             &[("backend", "drbd"), ("server", "pvc-1")],
         ),
@@ -372,7 +381,7 @@ fn faults_of_the_node_are_the_nodes_or_the_vms() {
     );
     check(
         &["drbd pvc-1c2c: Auto-promote failed: State change was refused by peer node (-10)"],
-        &[(FindingCode::BlockDeviceHeld, "node", &[("backend", "drbd"), ("volume", "pvc-1c2c")])],
+        &[(FindingCode::BlockDeviceHeld, "device/pvc-1c2c", &[("backend", "drbd"), ("volume", "pvc-1c2c")])],
     );
     check(
         &["drbd pvc-1c2c/0 drbd1001: Rejected WRITE request, not in Primary role. open_cnt:1"],
