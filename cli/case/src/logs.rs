@@ -17,12 +17,12 @@ use kulprit_host::log::{Clock, Line, LogReader};
 use kulprit_judge::kernel_log::{KernelLog, TaskOwner, is_lasting};
 use kulprit_judge::migration::{self, Sample};
 use kulprit_judge::{OccurrenceVerdict, Verdict};
-use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
+use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute, said as said_model};
 use kulprit_signature::{Peeled, Signatures, Speaker, Text};
 
 use crate::gathered::{Gathered, Problem, Span};
 use said::Said;
-use wanted::Wanted;
+use wanted::{Kernel, Wanted};
 
 /// How far back a line matters: CASES, "the window".
 const WINDOW_USEC: i64 = 86_400 * 1_000_000;
@@ -180,8 +180,12 @@ pub fn read_log(
         last_start_usec: None,
     };
     let mut reader = LogReader::new(clock);
-    let is_kernels = matches!(source, LogSource::Kernel | LogSource::Unit(_) | LogSource::Command(_));
-    let find = |bytes: &[u8]| readers.wanted.find(bytes, is_kernels);
+    let kernel = match source {
+        LogSource::Kernel | LogSource::Command(_) => Kernel::Everywhere,
+        LogSource::Unit(_) => Kernel::Named,
+        LogSource::Pod { .. } | LogSource::Libvirt { .. } | LogSource::Qemu { .. } => Kernel::Nowhere,
+    };
+    let find = |bytes: &[u8]| readers.wanted.find(bytes, kernel);
     let result = reader.read(input, find, |line| reading.take(line));
     let span = reader.span();
     let problem = |line, why: String| Problem { file: file.to_owned(), line, why };
@@ -240,8 +244,11 @@ const KUBELETS: [(&str, &str); 5] = [
 
 impl Reading<'_> {
     fn take(&mut self, line: &Line<'_>) {
-        let is_dated = line.stamp_usec.is_some();
-        let wall_usec = line.stamp_usec.unwrap_or(self.clock.at_usec);
+        // libvirt dates the start of a QEMU; what QEMU writes below without a date of its own came any time after.
+        let is_after_start = line.is_continuation && matches!(self.source, LogSource::Qemu { .. });
+        let stamp_usec = line.stamp_usec.filter(|_| !is_after_start);
+        let is_dated = stamp_usec.is_some();
+        let wall_usec = stamp_usec.unwrap_or(self.clock.at_usec);
         let at = moment(self.clock, wall_usec);
         let is_in_window = (self.clock.at_usec.saturating_sub(WINDOW_USEC)
             ..=self.clock.at_usec.saturating_add(AFTER_USEC))
@@ -267,12 +274,20 @@ impl Reading<'_> {
             // only texts that are known to mean something do.
             Peeled::Said(attributes) if is_chatter(speaker, line) && attributes.get(attribute::SIGNATURE).is_none() => {
             }
+            // What stands on a guest's console is the guest's, however much it looks like a host's trouble.
+            Peeled::Said(attributes)
+                if self.is_console() && attributes.get(attribute::ACTOR) != Some(said_model::actor::GUEST) => {}
             Peeled::Said(attributes) => {
                 let attributes = self.place(attributes, line);
                 let attributes = if is_dated { attributes } else { attributes.with(attribute::UNDATED, true) };
                 self.said.add(attributes, at, Evidence::new(&self.source_name(line), at, line.text.trim()));
             }
         }
+    }
+
+    /// KubeVirt's container that prints the guest's serial console: `pkg/virt-controller/services/serialconsolelog.go`.
+    fn is_console(&self) -> bool {
+        matches!(self.source, LogSource::Pod { container, .. } if container == "guest-console-log")
     }
 
     /// Unknown lines of trouble that name the subject are for people to read.
@@ -413,7 +428,7 @@ fn is_chatter(speaker: Speaker, line: &Line<'_>) -> bool {
 fn vm_of(line: &Line<'_>) -> Option<String> {
     let about = &line.about;
     let is_vmi =
-        about.kind.as_deref().is_none_or(|kind| matches!(kind, "" | "VirtualMachineInstance" | "VirtualMachine"));
+        about.kind.as_deref().is_none_or(|kind| matches!(kind, "" | "VirtualMachineInstance" | "VirtualMachine" | "Domain"));
     let (namespace, name) = about.namespace.as_deref().zip(about.name.as_deref())?;
     is_vmi.then(|| format!("{namespace}/{name}"))
 }

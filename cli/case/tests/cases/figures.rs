@@ -77,7 +77,8 @@ fn worse(name: &str, old: &Set, new: &Set) -> Vec<String> {
 fn table(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     for set in eval::Set::ALL {
-        let answerers = std::iter::once((None, "kulprit")).chain(BASELINES.iter().enumerate().map(|(at, name)| (Some(at), *name)));
+        let answerers =
+            std::iter::once((None, "kulprit")).chain(BASELINES.iter().enumerate().map(|(at, name)| (Some(at), *name)));
         for (baseline, who) in answerers {
             let figures = of_set(outcomes, set, baseline);
             let _ = writeln!(
@@ -99,7 +100,13 @@ fn table(outcomes: &[Outcome]) -> String {
         let set = outcome.set.as_str();
         let ranked: Vec<String> =
             outcome.engine.ranked.iter().take(4).map(|(id, p, role)| format!("{id}@{role} {p:.2}")).collect();
-        let _ = writeln!(text, "  {set:<11} {:<36} expected {:<28} said {}", outcome.id, outcome.truth.cause, ranked.join(", "));
+        let _ = writeln!(
+            text,
+            "  {set:<11} {:<36} expected {:<28} said {}",
+            outcome.id,
+            outcome.truth.cause,
+            ranked.join(", ")
+        );
     }
     text
 }

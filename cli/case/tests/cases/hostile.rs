@@ -4,7 +4,8 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use kulprit_case::{Case, CaseError, Options};
 
-const MANIFEST: &str = "apiVersion: kulprit.io/v1\nkind: Case\nat: 2026-03-01T10:15:00Z\nsubject: {namespace: prod, name: db-0}\n";
+const MANIFEST: &str =
+    "apiVersion: kulprit.io/v1\nkind: Case\nat: 2026-03-01T10:15:00Z\nsubject: {namespace: prod, name: db-0}\n";
 
 fn mk_case(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -28,7 +29,9 @@ fn check(file: &str, bytes: &[u8], problem: Option<&str>) {
     assert_eq!(case.attributions().len(), 1, "a named subject always gets exactly one verdict");
     let problems: Vec<String> = case.problems.iter().map(ToString::to_string).collect();
     match problem {
-        Some(want) => assert!(problems.iter().any(|line| line.starts_with(file) && line.contains(want)), "{problems:?}"),
+        Some(want) => {
+            assert!(problems.iter().any(|line| line.starts_with(file) && line.contains(want)), "{problems:?}")
+        }
         None => assert!(problems.iter().all(|line| !line.starts_with(file)), "{problems:?}"),
     }
 }
@@ -43,7 +46,10 @@ fn an_empty_folder_is_said_to_be_empty() {
 fn a_folder_without_a_manifest_says_what_to_write() {
     let folder = mk_case(&[("notes.txt", b"x"), ("logs/a.log", b"y")]);
     let error = open(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("no case.yaml") && error.contains("logs, notes.txt") && error.contains("kind: Case"), "{error}");
+    assert!(
+        error.contains("no case.yaml") && error.contains("logs, notes.txt") && error.contains("kind: Case"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -89,7 +95,17 @@ fn a_yaml_bomb_does_not_go_off() {
 fn junk_in_logs_is_read_over() {
     let mut junk: Vec<u8> = (0..=255_u8).cycle().take(100_000).collect();
     junk.extend(b"\r\n[  12.5] EXT4-fs error (device sda): x\r\n");
-    for file in ["nodes/n1/kmsg.log", "nodes/n1/journal/kubelet.log", "pods/prod_virt-launcher-db-0-x_compute.log", "nodes/n1/cmd/df.txt", "nodes/n1/ps.txt", "nodes/n1/virsh/prod_db-0.domstate", "nodes/n1/systemctl/kubelet.txt", "nodes/n1/root/proc/stat", "nodes/n1/root/proc/1/stat"] {
+    for file in [
+        "nodes/n1/kmsg.log",
+        "nodes/n1/journal/kubelet.log",
+        "pods/prod_virt-launcher-db-0-x_compute.log",
+        "nodes/n1/cmd/df.txt",
+        "nodes/n1/ps.txt",
+        "nodes/n1/virsh/prod_db-0.domstate",
+        "nodes/n1/systemctl/kubelet.txt",
+        "nodes/n1/root/proc/stat",
+        "nodes/n1/root/proc/1/stat",
+    ] {
         let folder = mk_case(&[("case.yaml", MANIFEST.as_bytes()), (file, &junk)]);
         assert_eq!(open(folder.path()).unwrap().attributions().len(), 1, "{file}");
     }

@@ -7,12 +7,14 @@ use std::{
     sync::LazyLock,
 };
 
-use jiff::{Span, civil::Date};
-use kulprit_case::manifest;
+use jiff::{Span, Timestamp, civil::Date};
+use kulprit_case::manifest::{self, Manifest};
 use regex::{Captures, Regex};
 
 /// All dates move by this many days.
 const DAYS: i64 = 37;
+/// A case with more files than this is a recording, of which kinds of files are dropped.
+const MAX_SINGLY: usize = 20;
 
 /// The files of a case, as text.
 #[derive(Clone, Debug, Default)]
@@ -26,9 +28,11 @@ impl Files {
         Self(listing.files.iter().map(|path| (path.clone(), text(path))).collect())
     }
 
-    /// Writes them into a folder of their own.
+    /// Writes them into a folder of their own, in memory where the system offers it.
     pub(super) fn write(&self) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder = folder.expect("a temporary folder");
         for (path, text) in &self.0 {
             let path = folder.path().join(path);
             fs::create_dir_all(path.parent().expect("below the folder")).expect("a folder");
@@ -37,14 +41,10 @@ impl Files {
         folder
     }
 
-    /// The same without what lies at `path` or below it.
-    pub(super) fn without(&self, path: &Path) -> Self {
-        Self(self.0.iter().filter(|(own, _)| !own.starts_with(path)).map(|(own, text)| (own.clone(), text.clone())).collect())
-    }
-
-    /// What can be dropped one at a time: every file, a captured root as one, without the manifest and the truth.
+    /// What can be dropped one at a time: every file of a small case, every kind of a recording. The manifest and the truth stay.
     pub(super) fn droppable(&self) -> Vec<PathBuf> {
-        let mut paths: Vec<PathBuf> = self.0.keys().map(|path| unit(path)).collect();
+        let is_recording = self.0.len() > MAX_SINGLY;
+        let mut paths: Vec<PathBuf> = self.0.keys().map(|path| unit(path, is_recording)).collect();
         paths.dedup();
         paths.retain(|path| !["case.yaml", "truth.yaml", "watch.jsonl"].iter().any(|name| path == Path::new(name)));
         paths
@@ -53,7 +53,8 @@ impl Files {
     /// Another incident of the same kind.
     pub(super) fn renamed(&self) -> Self {
         let names = self.names();
-        let change = |text: &str| shift_dates(&other_numbers(&replace_words(text, &names)));
+        let at = self.asked_at().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let change = |text: &str| shift_dates(&other_numbers(&replace_words(text, &names)), at);
         let path = |path: &PathBuf| {
             let text = path.to_string_lossy();
             PathBuf::from(other_numbers(&replace_words(&text, &names)))
@@ -61,10 +62,18 @@ impl Files {
         Self(self.0.iter().map(|(own, text)| (path(own), change(text))).collect())
     }
 
+    fn manifest(&self) -> Manifest {
+        let text = self.0.get(Path::new("case.yaml")).expect("a manifest");
+        manifest::read(text, Path::new("case.yaml")).expect("a manifest that reads")
+    }
+
+    fn asked_at(&self) -> Timestamp {
+        Timestamp::from_microsecond(self.manifest().at_usec).expect("a time")
+    }
+
     /// Names of the VM, its namespace and its nodes, each with another.
     fn names(&self) -> Vec<(String, String)> {
-        let text = self.0.get(Path::new("case.yaml")).expect("a manifest");
-        let manifest = manifest::read(text, Path::new("case.yaml")).expect("a manifest that reads");
+        let manifest = self.manifest();
         let mut names = Vec::new();
         if let Some(subject) = &manifest.subject {
             names.push((subject.name.clone(), "zz-ledger-7".to_owned()));
@@ -82,6 +91,10 @@ impl Files {
         for (at, node) in nodes.into_iter().enumerate() {
             names.push((node, format!("zz-host-{at}")));
         }
+        // As systemd escapes them in the names of units.
+        let escaped = |name: &str| name.replace('-', "\\x2d");
+        let as_units: Vec<_> = names.iter().map(|(name, other)| (escaped(name), escaped(other))).collect();
+        names.extend(as_units.into_iter().filter(|(name, _)| name.contains('\\')));
         // A name that is a word of the field too would change what texts say.
         names.retain(|(name, _)| name.len() > 1 && !["vm", "node", "worker", "test", "prod_"].contains(&name.as_str()));
         names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
@@ -91,12 +104,16 @@ impl Files {
     /// With healthy noise, and the faults of another VM on the same nodes.
     pub(super) fn with_noise(&self) -> Self {
         let mut files = self.clone();
-        let nodes: Vec<PathBuf> = self.droppable().iter().filter_map(|path| {
-            let mut parts = path.components();
-            (parts.next()?.as_os_str() == "nodes").then(|| PathBuf::from("nodes").join(parts.next().expect("a node")))
-        }).collect();
-        let manifest = manifest::read(&self.0[Path::new("case.yaml")], Path::new("case.yaml")).expect("reads");
-        let at = jiff::Timestamp::from_microsecond(manifest.at_usec).expect("a time") - Span::new().seconds(90);
+        let nodes: Vec<PathBuf> = self
+            .droppable()
+            .iter()
+            .filter_map(|path| {
+                let mut parts = path.components();
+                (parts.next()?.as_os_str() == "nodes")
+                    .then(|| PathBuf::from("nodes").join(parts.next().expect("a node")))
+            })
+            .collect();
+        let at = self.asked_at() - Span::new().seconds(90);
         let iso = at.strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
         let syslog = at.strftime("%b %d %H:%M:%S").to_string();
         for node in nodes {
@@ -121,11 +138,12 @@ impl Files {
     }
 }
 
-/// What is dropped together: a captured root is one thing, and so are a node's commands of one kind.
-fn unit(path: &Path) -> PathBuf {
+/// What is dropped together: a captured root is one thing; of a recording so are a node's logs, its commands and so on.
+fn unit(path: &Path, is_recording: bool) -> PathBuf {
     let parts: Vec<_> = path.components().collect();
-    let is_root = parts.len() > 3 && parts[0].as_os_str() == "nodes" && parts[2].as_os_str() == "root";
-    if is_root { parts[..3].iter().collect() } else { path.to_owned() }
+    let is_of_node = parts.len() > 3 && parts[0].as_os_str() == "nodes";
+    let is_one = is_of_node && (is_recording || parts[2].as_os_str() == "root");
+    if is_one { parts[..3].iter().collect() } else { path.to_owned() }
 }
 
 /// Replaces whole words only: a name inside another word is another word.
@@ -153,32 +171,38 @@ fn replace_words(text: &str, names: &[(String, String)]) -> String {
 /// Other UIDs and addresses: each digit of a UID becomes another, an address of a private net another of it.
 fn other_numbers(text: &str) -> String {
     static UID: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"\b[0-9a-f]{8}([-_])[0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}\b").expect("a pattern")
+        // After `pod` of a cgroup, after `_` of a log's folder: no word begins there.
+        Regex::new(r"(^|[^0-9a-f]|pod)([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
+            .expect("a pattern")
     });
     static ADDRESS: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"\b10\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\b").expect("a pattern"));
     let rotate = |groups: &Captures<'_>| {
-        let digit = |c: char| c.to_digit(16).map_or(c, |value| char::from_digit((value + 5) % 16, 16).expect("a digit"));
-        groups[0].chars().map(digit).collect::<String>()
+        let digit =
+            |c: char| c.to_digit(16).map_or(c, |value| char::from_digit((value + 5) % 16, 16).expect("a digit"));
+        format!("{}{}", &groups[1], groups[2].chars().map(digit).collect::<String>())
     };
     let text = UID.replace_all(text, rotate);
     ADDRESS.replace_all(&text, "10.$2.$1.$3").into_owned()
 }
 
-/// Moves every date that a log or object writes, in whatever form.
-fn shift_dates(text: &str) -> String {
-    static ISO: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b(20\d\d)-(\d\d)-(\d\d)\b").expect("a pattern"));
+/// Moves every date that a log or object writes, in whatever form; one without a year is of the year before `at`, as readers take it.
+fn shift_dates(text: &str, at: Date) -> String {
+    static ISO: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b(20\d\d)-(\d\d)-(\d\d)(T|\b)").expect("a pattern"));
     static WITH_YEAR: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) ([ \d]\d) (\d\d:\d\d:\d\d) (20\d\d)\b").expect("a pattern")
     });
     static SYSLOG: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?m)(^|\]: |kernel: )(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) ([ \d]\d) (\d\d:\d\d:\d\d)").expect("a pattern")
+        Regex::new(r"(?m)(^|\]: |kernel: )(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) ([ \d]\d) (\d\d:\d\d:\d\d)")
+            .expect("a pattern")
     });
-    static KLOG: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b([IWEF])(\d\d)(\d\d) (\d\d:\d\d:\d\d\.\d+)").expect("a pattern"));
-    static EPOCH: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b(1[5-9]\d{8})([.:]\d+|\d{6})?\b").expect("a pattern"));
+    static KLOG: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\b([IWEF])(\d\d)(\d\d) (\d\d:\d\d:\d\d\.\d+)").expect("a pattern"));
+    static EPOCH: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\b(1[5-9]\d{8})([.:]\d+|\d{6})?\b").expect("a pattern"));
     let text = ISO.replace_all(text, |groups: &Captures<'_>| {
         moved(groups[1].parse().ok(), groups[2].parse().ok(), groups[3].parse().ok())
-            .map_or_else(|| groups[0].to_owned(), |date| date.strftime("%Y-%m-%d").to_string())
+            .map_or_else(|| groups[0].to_owned(), |date| format!("{}{}", date.strftime("%Y-%m-%d"), &groups[4]))
     });
     let text = WITH_YEAR.replace_all(&text, |groups: &Captures<'_>| {
         moved(groups[4].parse().ok(), month(&groups[1]), groups[2].trim().parse().ok()).map_or_else(
@@ -186,15 +210,14 @@ fn shift_dates(text: &str) -> String {
             |date| format!("{} {} {}", date.strftime("%a %b %e"), &groups[3], date.year()),
         )
     });
-    // Forms without a year: the year matters only for a 29 February, which no case has.
     let text = SYSLOG.replace_all(&text, |groups: &Captures<'_>| {
-        moved(Some(2023), month(&groups[2]), groups[3].trim().parse().ok()).map_or_else(
+        moved_without_year(at, month(&groups[2]), groups[3].trim().parse().ok()).map_or_else(
             || groups[0].to_owned(),
             |date| format!("{}{} {}", &groups[1], date.strftime("%b %e"), &groups[4]),
         )
     });
     let text = KLOG.replace_all(&text, |groups: &Captures<'_>| {
-        moved(Some(2023), groups[2].parse().ok(), groups[3].parse().ok()).map_or_else(
+        moved_without_year(at, groups[2].parse().ok(), groups[3].parse().ok()).map_or_else(
             || groups[0].to_owned(),
             |date| format!("{}{} {}", &groups[1], date.strftime("%m%d"), &groups[4]),
         )
@@ -216,6 +239,13 @@ fn moved(year: Option<i16>, month: Option<i8>, day: Option<i8>) -> Option<Date> 
     Date::new(year?, month?, day?).ok()?.checked_add(Span::new().days(DAYS)).ok()
 }
 
+fn moved_without_year(at: Date, month: Option<i8>, day: Option<i8>) -> Option<Date> {
+    let of = |year| Date::new(year, month?, day?).ok();
+    let own = of(at.year()).filter(|date| *date <= at.saturating_add(Span::new().days(1)));
+    let date = own.or_else(|| of(at.year() - 1)).or_else(|| of(at.year()))?;
+    moved(Some(date.year()), month, day)
+}
+
 #[test]
 fn dates_of_every_form_move_together() {
     for (text, want) in [
@@ -227,7 +257,16 @@ fn dates_of_every_form_move_together() {
         ("btime 1772360100", "btime 1775556900"),
         ("12345 67890", "12345 67890"),
     ] {
-        assert_eq!(shift_dates(text), want);
+        assert_eq!(shift_dates(text, Date::constant(2026, 8, 1)), want);
+    }
+}
+
+#[test]
+fn uids_are_replaced_wherever_they_stand() {
+    const UID: &str = "6992a243-a0c3-4730-b40a-1f0e196f2469";
+    const OTHER: &str = "bee7f798-f518-9c85-095f-64536eb479be";
+    for form in ["uid: {}", "/kubepods/burstable/pod{}/x", "prod_virt-launcher-db-0_{}/compute", "{}"] {
+        assert_eq!(other_numbers(&form.replace("{}", UID)), form.replace("{}", OTHER), "{form}");
     }
 }
 
