@@ -166,6 +166,9 @@ impl<'a> Identity<'a> {
         if self.pods.iter().any(is_own) {
             return Mention::Named;
         }
+        if is_namespace && filled_by(pod_name).any(|claim| self.volumes.iter().any(|own| own == claim)) {
+            return Mention::Named;
+        }
         let (Some(vm), Some(launched)) = (self.name, launched_by(pod_name)) else { return Mention::Nothing };
         if is_namespace && launched == vm { Mention::Named } else { Mention::NotNamed }
     }
@@ -185,6 +188,13 @@ fn is_part(text: &str, name: &str) -> bool {
     text.match_indices(name).any(|(start, _)| {
         !text[..start].ends_with(is_of_a_name) && !text[start + name.len()..].starts_with(is_of_a_name)
     })
+}
+
+/// The claims that a pod of this name may fill. Source: CDI `pkg/controller/common`: `importer-<claim>`, `cdi-upload-<claim>`.
+fn filled_by(pod: &str) -> impl Iterator<Item = &str> {
+    ["importer-", "importer-prime-", "cdi-upload-", "cdi-upload-prime-"]
+        .into_iter()
+        .filter_map(|head| pod.strip_prefix(head))
 }
 
 /// The VM whose launcher has this name: KubeVirt generates `virt-launcher-<name>-` and the API server adds five characters.
@@ -239,6 +249,14 @@ mod tests {
         {
             check(key, value, Mention::Nothing);
         }
+    }
+
+    #[test]
+    fn a_pod_that_fills_a_claim_of_the_vm_is_its_own() {
+        check(POD, "prod/importer-db-0-rootdisk", Mention::Named);
+        check(POD, "prod/cdi-upload-db-0-rootdisk", Mention::Named);
+        check(POD, "prod/importer-db-1-rootdisk", Mention::Nothing);
+        check(POD, "test/importer-db-0-rootdisk", Mention::Nothing);
     }
 
     #[test]

@@ -70,8 +70,9 @@ const PARTS: [&str; 60] = [
 ];
 
 /// What rows say without any of the parts.
-const RARE: [&str; 52] = [
+const RARE: [&str; 53] = [
     "nknown ",
+    "arger than",
     "erminating",
     "alformed",
     "nsafe",

@@ -9,8 +9,8 @@ use super::rules::{
     Rule, rows,
 };
 use FindingCode::{
-    BlockDeviceGone, BlockDeviceHeld, BlockDeviceStalled, BlockIoError, FilesystemRemountedReadOnly, StorageConnectionBack,
-    StorageConnectionLost, ThinPoolFull,
+    BlockDeviceGone, BlockDeviceHeld, BlockDeviceStalled, BlockIoError, FilesystemRemountedReadOnly,
+    StorageConnectionBack, StorageConnectionLost, ThinPoolFull,
 };
 
 const NFS: (&str, &str) = (attribute::BACKEND, "nfs");

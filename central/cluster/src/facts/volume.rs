@@ -138,7 +138,9 @@ fn data_volume(parts: &Parts<'_>, claim: &VmClaim<'_>, out: &mut Out<'_>) {
     };
     let is_moving =
         phase.ends_with("InProgress") || matches!(phase, "ImportScheduled" | "CloneScheduled" | "UploadReady");
-    if trouble.is_some() || phase == "Succeeded" || is_moving {
+    // One that is at work and tells no progress may be failing again and again: only its importer knows.
+    let is_filling = is_moving && object.progress.as_deref().is_some_and(|progress| progress.ends_with('%'));
+    if trouble.is_some() || phase == "Succeeded" || is_filling {
         let running = object.conditions.get("Running");
         let since = running.and_then(|condition| condition.since_usec).or(object.meta.created_usec);
         let fact = Fact::when(trouble.is_some(), FindingCode::DataVolumeFailing, "datavolume", text.clone());

@@ -6,7 +6,7 @@
 
 use kulprit_model::{
     FindingCode::{ImagePresentElsewhere, PodImageWaiting},
-    attribute::{CLASS, OPERATION, REASON},
+    attribute::{CLASS, CONTAINER, OPERATION, REASON},
     said::{class, operation},
 };
 
@@ -43,6 +43,45 @@ credentials.",
                 Fact::OneOf(CLASS, &[class::DENIED, class::UNSUPPORTED]),
             ]),
             text: "the registry denies the image",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: Look::Present(
+                PodImageWaiting,
+                &[
+                    Fact::OneOf(REASON, &["ErrImagePull", "ImagePullBackOff"]),
+                    Fact::NoneOf(CONTAINER, &["compute", "guest-console-log"]),
+                ],
+            ),
+            text: "it is the VM's own image that is not pulled, while KubeVirt's is there",
+        },
+        Clue {
+            group: "reach",
+            strength: Strength::StronglyAgainst,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::PULL, operation::UNPACK]),
+                Fact::OneOf(
+                    CLASS,
+                    &[
+                        class::TIMEOUT,
+                        class::REFUSED,
+                        class::UNREACHABLE,
+                        class::NAME,
+                        class::RESET,
+                        class::UNAVAILABLE,
+                        class::UNTRUSTED,
+                        class::EXPIRED,
+                        class::RATE_LIMITED,
+                        class::NO_SPACE,
+                        class::CORRUPT,
+                        class::IO_ERROR,
+                        class::LIMIT,
+                        class::READ_ONLY,
+                    ],
+                ),
+            ]),
+            text: "the pull fails before the registry could tell whether there is such an image",
         },
         Clue {
             group: "text",

@@ -80,15 +80,18 @@ far as seen.",
         },
         Clue {
             group: "text",
-            strength: Strength::Some,
+            strength: Strength::Hint,
             look: said(&[Fact::OneOf(OPERATION, &[operation::PULL])]),
             text: "pulling an image fails",
         },
         Clue {
             group: "wait",
             strength: Strength::Hint,
-            look: Look::Present(PodImageWaiting, &[]),
-            text: "a container of the pod waits for its image",
+            look: Look::All(&[
+                Look::Present(PodImageWaiting, &[]),
+                said(&[Fact::OneOf(OPERATION, &[operation::PULL]), Fact::NoneOf(CLASS, &[class::OTHER])]),
+            ]),
+            text: "a container of the pod waits for its image, and a text tells why",
         },
         Clue {
             group: "wait",

@@ -99,6 +99,16 @@ pub const NODE_DISK_FULL: Cause = Cause {
         },
         Clue {
             group: "text",
+            strength: Strength::Strong,
+            look: said(&[
+                Fact::OneOf(ACTOR, &[actor::KUBELET]),
+                Fact::OneOf(OPERATION, &[operation::MOUNT]),
+                Fact::OneOf(CLASS, &[class::NO_SPACE]),
+            ]),
+            text: "the kubelet had no space left for a pod's own files",
+        },
+        Clue {
+            group: "text",
             strength: Strength::Good,
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::LAUNCHER, actor::HANDLER, actor::LIBVIRT, actor::CNI, actor::SYSTEMD]),
@@ -152,6 +162,7 @@ pub const NODE_DISK_FULL: Cause = Cause {
         "ContainerRuntimeDown",
         "KubeletDegraded",
         "LauncherContainerFailed",
+        "VolumeMountFailed",
         "MigrationTargetPodFailed",
     ],
     advice: Advice {

@@ -77,7 +77,13 @@ pub const NODE_FILESYSTEM_READ_ONLY: Cause = Cause {
             text: "the node's file systems are writable",
         },
     ],
-    explains: &["KubeletDegraded", "ContainerRuntimeDown", "ImageCacheCorrupted", "MigrationTargetPodFailed"],
+    explains: &[
+        "KubeletDegraded",
+        "ContainerRuntimeDown",
+        "ImageCacheCorrupted",
+        "VolumeMountFailed",
+        "MigrationTargetPodFailed",
+    ],
     advice: Advice {
         now: &[
             Step::Any("grep -E ' ro[ ,]' /proc/mounts   # which one"),

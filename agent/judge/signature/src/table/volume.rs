@@ -45,7 +45,7 @@ pub(super) const ROWS: &[Row] = rows! {
         "kubernetes.io/csi: attacher.MountDevice failed to create newCsiDriverClient: driver name driver.longhorn.io not found in the list of registered CSI drivers";
     "driver-not-on-node", "does not contain driver", r"csinode \S+ does not contain driver", KUBELET, REGISTER_PLUGIN, NOT_FOUND, None, "kubernetes pkg/volume/csi/csi_attacher.go",
         "AttachVolume.Attach failed for volume \"pvc-1c2c\" : CSINode n1 does not contain driver rbd.csi.ceph.com";
-    "csi-socket-dead", "csi.sock", r"csi\.sock.*(?:refused|no such file|deadline|timeout|connection error)", CSI, REGISTER_PLUGIN, UNAVAILABLE, None, "general: the driver's pod on the node does not run",
+    "csi-socket-dead", "csi.sock", r"csi\.sock.*(?:refused|no such file|deadline|timeout|connection error)|lost connection to unix:\S*csi\.sock", CSI, REGISTER_PLUGIN, UNAVAILABLE, None, "general: the driver's pod on the node does not run",
         "connection error: desc = \"transport: Error while dialing dial unix /var/lib/kubelet/plugins/x/csi.sock: connect: connection refused\"";
     "volumes-wait-timeout", "unable to attach or mount volumes", "", KUBELET, MOUNT, TIMEOUT, None, "kubernetes pkg/kubelet/volumemanager: says only that it waits",
         "Unable to attach or mount volumes: unmounted volumes=[root], unattached volumes=[root]: timed out waiting for the condition";
@@ -75,6 +75,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "mount: /mnt: bad option; for several filesystems (e.g. nfs, cifs) you might need a /sbin/mount.<type> helper program.";
     "mount-helper-missing", "helper program", r"need a /sbin/mount\.", KUBELET, MOUNT, UNSUPPORTED, None, "util-linux",
         "you might need a /sbin/mount.nfs helper program";
+    "ceph-no-mds", "no mds", r"no mds (?:server|\(metadata server\)) is up|no mds .*laggy", CSI, MOUNT, UNREACHABLE, None, "ceph src/mount/mount.ceph.c",
+        "mount error: no mds (Metadata Server) is up. The cluster might be laggy, or you may not be authorized";
     "nfs-server-silent", "mount.nfs", r"mount\.nfs4?: (?:connection|mount\(2\)).*timed out|mount\.nfs4?: connection timed out", CSI, MOUNT, TIMEOUT, None, "nfs-utils utils/mount/error.c",
         "mount.nfs: Connection timed out";
     "nfs-access-denied", "access denied by server", "", CSI, MOUNT, DENIED, None, "nfs-utils utils/mount/error.c: the export does not allow the node",
