@@ -45,6 +45,9 @@ pub fn judge_unit(at: Moment, unit: &UnitObservation) -> Vec<Verdict> {
     if is_kubelet_unit(&unit.name) {
         let expectation = Expectation { was_active: false, has_state_on_disk: true };
         let mut verdicts = kubelet::judge_unit(at, unit, expectation, &mut RestartHistory::default());
+        if unit.sub_state.as_deref() == Some("auto-restart") {
+            verdicts = crashing(at, unit);
+        }
         if let Some(started) = changed.filter(|_| is_active && unit.sub_state.as_deref() == Some("running"))
             && at.wall_usec - started.wall_usec < DAY_USEC
         {
@@ -83,6 +86,22 @@ pub fn judge_unit(at: Moment, unit: &UnitObservation) -> Vec<Verdict> {
         Some(changed) => present_since(code, subject, changed, "systemd", facts, text),
         None => present(code, subject, at, "systemd", facts, text),
     }]
+}
+
+/// A kubelet that ended and waits to be started anew. The wait is of seconds: one look that meets it has met a loop.
+fn crashing(at: Moment, unit: &UnitObservation) -> Vec<Verdict> {
+    let subject = || Subject::unit(unit.name.as_str());
+    let text = match unit.main_exit {
+        Some(exit) => format!("{} ended with status {} and waits to be started anew", unit.name, exit.status),
+        None => format!("{} ended and waits to be started anew", unit.name),
+    };
+    let facts = Attributes::new()
+        .with_some(attribute::RESULT, unit.result.as_deref())
+        .with_some(attribute::N_RESTARTS, unit.n_restarts);
+    vec![
+        unknown(FindingCode::KubeletInactive, subject(), "systemd is about to start it anew"),
+        present(FindingCode::KubeletRestartLoop, subject(), at, "systemd", facts, text),
+    ]
 }
 
 /// A call of `crictl`: whether the runtime answers.

@@ -305,6 +305,10 @@ fn libvirt(at: Moment, group: &Group<'_>, groups: &BTreeMap<u32, Group<'_>>, out
         .map_or_else(|| "qemu:///system".to_owned(), |launcher| format!("launcher/{}", launcher.vmi_uid));
     let vmi = launcher_above(groups, group.leader).map(|launcher| launcher.vmi_uid);
     let subject = Subject::Libvirt { uri };
+    // Systemd reaps the host's own daemon: a dead one that stays is of a pod nobody knows, which may be gone.
+    if vmi.is_none() && is_dead(group.leader) {
+        return;
+    }
     let Some(words) = defunct_words(group.leader) else {
         if group.leader.state.is_some() && !is_blocked(group.leader) {
             out.push(absent(FindingCode::LibvirtUnreachable, subject));

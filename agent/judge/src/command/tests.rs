@@ -292,6 +292,27 @@ fn limits_clocks_modules_and_the_device() {
 }
 
 #[test]
+fn a_kubelet_that_waits_to_be_started_anew_is_in_a_loop() {
+    let status = |active: &str| {
+        let text = format!("● kubelet.service - kubelet\n   Loaded: loaded (x; enabled)\n   Active: {active}\n");
+        node::judge_unit(at(), &kulprit_host::command::units::parse_units("kubelet.service", &text, 0)[0])
+    };
+    let unit = "unit/kubelet.service";
+    let crashing = status("activating (auto-restart) (Result: exit-code)");
+    check(&crashing, FindingCode::KubeletRestartLoop, unit, Some(Present));
+    check(&crashing, FindingCode::KubeletInactive, unit, Some(Unknown));
+    check(&status("activating (start)"), FindingCode::KubeletRestartLoop, unit, Some(Absent));
+}
+
+#[test]
+fn a_kubelets_command_line_tells_of_a_setup_that_kubevirt_cannot_use_and_proves_no_other() {
+    let setup = |args: &str| tasks::kubelet_setup(at(), "kubelet.service", args).into_iter().collect::<Vec<_>>();
+    let code = FindingCode::KubeletMisconfigured;
+    check(&setup("/usr/bin/kubelet --root-dir=/data/kubelet"), code, "unit/kubelet.service", Some(Present));
+    assert_eq!(setup("/usr/bin/kubelet --config=/etc/kubernetes/kubelet.yaml"), []);
+}
+
+#[test]
 fn units_and_the_runtimes_answers() {
     let unit = |name: &str, active: &str| {
         let text = format!("Id={name}\nLoadState=loaded\nActiveState={active}\nUnitFileState=enabled\n");

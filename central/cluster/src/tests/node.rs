@@ -90,6 +90,8 @@ fn kvm_that_is_not_offered_is_told_only_of_nodes_for_vms() {
     }
     check_node(&[node("n1")], FindingCode::KvmNotAllocatable, Some(Status::Absent));
     check_node(&[node("n1")], FindingCode::DevicesNotAllocatable, Some(Status::Absent));
+    let cut_down = offers(json!({"hugepages-1Gi": "20Gi"}), json!({"hugepages-1Gi": "20Gi"}));
+    check_node(&[cut_down], FindingCode::KvmNotAllocatable, None);
     let control_plane = json!({"kind": "Node", "metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "8"}}});
     check_node(&[control_plane], FindingCode::KvmNotAllocatable, None);
     check_node(

@@ -66,6 +66,7 @@ pub const CONTAINER_RUNTIME_DOWN: Cause = Cause {
                 Fact::OneOf(ACTOR, &[actor::KUBELET, actor::RUNTIME]),
                 Fact::OneOf(OPERATION, &[operation::LIST_PODS, operation::REPORT_STATUS]),
                 Fact::OneOf(CLASS, &[class::NOT_FOUND, class::UNREACHABLE]),
+                Fact::Not(SIGNATURE, &["kubelet-exited", "kubelet-config-invalid", "kubelet-certificate-expired"]),
                 Fact::Not(SIGNATURE, &["api-server-unreachable", "node-lease-not-sent", "node-status-not-sent"]),
             ]),
             text: "the runtime's socket is not there",

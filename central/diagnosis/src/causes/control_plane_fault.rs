@@ -146,6 +146,12 @@ API server or a webhook.",
         },
         Clue {
             group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["handler-record-lost"])]),
+            text: "virt-handler cannot clean up what it never made",
+        },
+        Clue {
+            group: "text",
             strength: Strength::Some,
             look: said(&[Fact::OneOf(SIGNATURE, &["migration-state-cleared"])]),
             text: "KubeVirt lost the migration's state",

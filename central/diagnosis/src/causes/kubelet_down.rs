@@ -6,7 +6,7 @@
 //! (`NodeDown`).
 
 use kulprit_model::{
-    FindingCode::{KubeletInactive, KubeletNotInstalled, NodeNotReady, VirtHandlerHeartbeatStale},
+    FindingCode::{KubeletInactive, KubeletNotInstalled, KubeletRestartLoop, NodeNotReady, VirtHandlerHeartbeatStale},
     attribute::{ACTOR, SIGNATURE, WHAT},
     said::actor,
 };
@@ -43,6 +43,12 @@ pub const KUBELET_DOWN: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Absent(KubeletInactive),
             text: "the kubelet's unit is active",
+        },
+        Clue {
+            group: "restarts",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(KubeletRestartLoop, &[]),
+            text: "systemd starts it again and again",
         },
         Clue {
             group: "unit",

@@ -53,7 +53,7 @@ pub const KUBELET_MISCONFIGURED: Cause = Cause {
         },
         Clue {
             group: "text",
-            strength: Strength::Strong,
+            strength: Strength::Proof,
             look: said(&[Fact::OneOf(
                 SIGNATURE,
                 &["cpu-manager-state", "kubelet-config-invalid", "topology-not-aligned"],

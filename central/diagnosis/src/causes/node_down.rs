@@ -25,6 +25,7 @@ pub const NODE_DOWN: Cause = Cause {
     usual: &[
         SymptomId::StuckTerminating,
         SymptomId::StuckStopping,
+        SymptomId::InError,
         SymptomId::Unresponsive,
         SymptomId::MigrationFailed,
         SymptomId::ExcessiveMigrations,
@@ -33,7 +34,6 @@ pub const NODE_DOWN: Cause = Cause {
     possible: &[
         SymptomId::StuckStarting,
         SymptomId::StuckMigrating,
-        SymptomId::InError,
         SymptomId::EvacuationBlocked,
         SymptomId::Unspecified,
     ],

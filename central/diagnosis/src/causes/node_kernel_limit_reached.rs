@@ -1,6 +1,7 @@
 //! `NodeKernelLimitReached`: a kernel-wide limit is used up: inotify instances or watches, open files, aio requests,
 //! neighbours. Watch errors say `no space left on device` or `too many open files` and mean neither disk nor process. A
-//! full conntrack table drops packets: `NodeNetworkDegraded`.
+//! full conntrack table drops packets: `NodeNetworkDegraded`. A kernel that leaks memory cgroups runs out of their 65535 ids,
+//! and says that no space is left too.
 
 use kulprit_model::{
     FindingCode::{KernelLimitHit, KernelLimitReached, LauncherLimitReached},
@@ -52,6 +53,12 @@ pub const NODE_KERNEL_LIMIT_REACHED: Cause = Cause {
             strength: Strength::Strong,
             look: said(&[Fact::OneOf(SIGNATURE, &["aio-limit"])]),
             text: "no more aio requests are to be had (fs.aio-max-nr)",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["cgroup-limit"])]),
+            text: "the kernel makes no more cgroups: their ids are used up",
         },
         Clue {
             group: "text",

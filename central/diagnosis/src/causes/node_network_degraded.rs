@@ -4,8 +4,8 @@
 
 use kulprit_model::{
     FindingCode::{
-        KernelLimitHit, KernelLimitReached, LinkDown, NetworkLinkDown, NetworkUnreachable, NodeNetworkReportedDown,
-        NodeNotReady,
+        KernelLimitHit, KernelLimitReached, LinkDown, NetworkLinkDown, NetworkUnreachable, NodeBooted,
+        NodeNetworkReportedDown, NodeNotReady,
     },
     attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
@@ -73,6 +73,12 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
             strength: Strength::Some,
             look: Look::Present(NetworkUnreachable, &[]),
             text: "the node does not reach a peer",
+        },
+        Clue {
+            group: "boot",
+            strength: Strength::StronglyAgainst,
+            look: Look::Happened(NodeBooted, &[]),
+            text: "the node booted, and links come up and go down then",
         },
         Clue {
             group: "link",
@@ -209,6 +215,7 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
         },
     ],
     explains: &[
+        "NodeDown",
         "StorageBackendUnreachable",
         "ImagePullFailedOnNode",
         "MigrationPathUnreachable",

@@ -3,7 +3,10 @@
 //! it to.
 
 use kulprit_model::{
-    FindingCode::{EvictionPending, MigrationsMany, NodeCordoned, PodUnschedulable},
+    FindingCode::{
+        EvictionPending, MigrationTargetFailed, MigrationTargetPending, MigrationsMany, NodeCordoned, PodUnschedulable,
+        VmiNotMigratable,
+    },
     attribute::{ACTOR, CLASS, INITIATOR, OBJECT, OPERATION, REASON, SIGNATURE},
     said::{actor, class, operation},
 };
@@ -91,6 +94,24 @@ pub const NODE_UNDER_MAINTENANCE: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Present(MigrationsMany, &[Fact::Not(INITIATOR, &["evacuation"])]),
             text: "it was not evacuations that asked for its migrations",
+        },
+        Clue {
+            group: "migration",
+            strength: Strength::Against,
+            look: Look::Present(MigrationTargetPending, &[]),
+            text: "a migration away was made, and its target pod does not get ready",
+        },
+        Clue {
+            group: "migration",
+            strength: Strength::Against,
+            look: Look::Present(MigrationTargetFailed, &[]),
+            text: "a migration away was made, and its target pod failed",
+        },
+        Clue {
+            group: "migration",
+            strength: Strength::Against,
+            look: Look::Present(VmiNotMigratable, &[]),
+            text: "the VM cannot be migrated: that keeps it",
         },
         Clue {
             group: "kubernetes",

@@ -38,6 +38,15 @@ pub const POD_NETWORK_SETUP_FAILED: Cause = Cause {
         },
         Clue {
             group: "text",
+            strength: Strength::Proof,
+            look: Look::All(&[
+                said(&[Fact::OneOf(ACTOR, &[actor::CNI]), Fact::OneOf(OPERATION, &[operation::SETUP_NETWORK])]),
+                Look::Present(NodeNotReady, &[Fact::OneOf(WHAT, &["False"])]),
+            ]),
+            text: "the pod network is not set up, and its node is not ready",
+        },
+        Clue {
+            group: "text",
             strength: Strength::Strong,
             look: said(&[Fact::OneOf(ACTOR, &[actor::CNI]), Fact::Not(SIGNATURE, &["network-attachment-missing"])]),
             text: "a CNI plugin failed",
