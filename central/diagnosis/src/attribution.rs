@@ -45,7 +45,7 @@ pub struct Candidate {
     pub probability: f64,
     /// Score before normalisation, decibans.
     pub score_db: f64,
-    /// `hosting`, `source`, `target`, `path`, `shared` or `cluster`.
+    /// `hosting`, `source`, `target`, `path`, `shared` or `cluster`; empty for `Unexplained`, which sits nowhere.
     pub role: &'static str,
     /// The node that is blamed.
     pub node: Option<String>,

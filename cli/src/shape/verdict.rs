@@ -70,6 +70,8 @@ pub(crate) struct Cause {
     pub(crate) id: String,
     #[serde(serialize_with = "four_decimals")]
     pub(crate) probability: f64,
+    /// Empty for `Unexplained`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) role: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) node: String,

@@ -131,7 +131,7 @@ fn candidate(
         id: cause.id,
         probability,
         score_db,
-        role: chain.map_or(Side::Hosting, |chain| chain.root().role).as_str(),
+        role: chain.map_or("", |chain| chain.root().role.as_str()),
         node: chain.and_then(|chain| chain.root().node.clone()),
         place: place(scene, cause, chain),
         chain: chain
