@@ -78,8 +78,11 @@ pub fn parse_device_number(text: &str) -> Option<(u32, u32)> {
 mod tests {
     use super::*;
 
+    /// Process, number, owner, path, whether it is gone.
+    type Row<'a> = (Option<u32>, Option<u32>, Option<&'a str>, &'a str, bool);
+
     #[track_caller]
-    fn check(line: &str, want: Option<(Option<u32>, Option<u32>, Option<&str>, &str, bool)>) {
+    fn check(line: &str, want: Option<Row<'_>>) {
         let rows = parse_open_files(line);
         let got = rows.first().map(|row| (row.pid, row.fd, row.owner.as_deref(), row.path.as_str(), row.is_deleted));
         assert_eq!(got, want, "{line}");

@@ -302,3 +302,25 @@ proptest::proptest! {
         READERS.with_borrow_mut(|readers| read_command(&name, &text, asked, readers, &mut Gathered::default()));
     }
 }
+
+#[test]
+fn a_device_that_qemu_holds_and_that_is_gone_or_another_is_stale() {
+    let deleted = "lrwx------ 1 107 107 64 May 12 09:52 /proc/318/fd/23 -> '/dev/disk-0 (deleted)'\n";
+    let stat = |held: &str, today: &str| {
+        format!("# stat -Lc %t:%T /proc/318/fd/23\n{held}\n# stat -Lc %t:%T /dev/longhorn/pvc-1\n{today}\n")
+    };
+    for (text, want) in [
+        (deleted.to_owned(), Some(Status::Present)),
+        ("23 -> '/dev/shm/x (deleted)'\n".to_owned(), None),
+        ("lrwx------ 1 107 107 64 May 12 09:52 /proc/318/fd/23 -> /dev/disk-0\n".to_owned(), None),
+        (stat("8:20", "8:40"), Some(Status::Present)),
+        (stat("8:20", "8:20"), Some(Status::Absent)),
+        ("# stat -Lc %t:%T /dev/longhorn/pvc-1\n8:20\n".to_owned(), None),
+    ] {
+        let found = read_text("qemu-fds", &text).verdicts.into_iter().find_map(|verdict| match verdict {
+            Verdict::State(state) if state.code == FindingCode::StaleDevice => Some(state.status),
+            Verdict::State(_) | Verdict::Occurrence(_) => None,
+        });
+        assert_eq!(found, want, "{text}");
+    }
+}
