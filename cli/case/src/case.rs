@@ -8,9 +8,7 @@ use std::{
 };
 
 use kulprit_cluster::{Asked, Cluster, ClusterVm};
-use kulprit_diagnosis::{
-    Attribution, Settings, Snapshot, Symptom, SymptomSubject, attribute, symptom_of, symptoms,
-};
+use kulprit_diagnosis::{Attribution, Settings, Snapshot, Symptom, SymptomSubject, attribute, symptom_of, symptoms};
 use kulprit_host::{HostRoot, log::Clock};
 use kulprit_model::{Evidence, Moment};
 use kulprit_signature::Speaker;
@@ -59,11 +57,7 @@ impl Case {
     ///
     /// # Errors
     /// [`CaseError`] if nothing of it can be used; what is partly unusable is in [`Case::problems`].
-    pub fn open(
-        path: &Path,
-        options: &Options,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Self, CaseError> {
+    pub fn open(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, CaseError> {
         let folder = Folder::open(path)?;
         let listing = folder.list();
         if listing.files.is_empty() {
@@ -193,9 +187,16 @@ impl Reading<'_> {
     ) {
         let mut booted: BTreeMap<String, Option<i64>> = BTreeMap::new();
         for (node, root) in self.roots(layout, parts) {
+            let in_case = root.strip_prefix(self.folder.path()).unwrap_or(&root).to_owned();
             let root = HostRoot::new(root);
             booted.insert(node.clone(), boot_time_usec(&root));
-            tree::read_tree(&root, self.at, self.nodes.entry(node).or_default());
+            let out = self.nodes.entry(node).or_default();
+            let n_before = out.problems.len();
+            tree::read_tree(&root, self.at, out);
+            // A tree knows its files from its own root on; a person looks for them in the case.
+            for problem in &mut out.problems[n_before..] {
+                problem.file = in_case.join(problem.file.strip_prefix("root").unwrap_or(&problem.file));
+            }
         }
         let size = |file: &Path| std::fs::symlink_metadata(self.folder.path().join(file)).map_or(0, |data| data.len());
         let all_bytes: u64 = parts.iter().filter(|(_, part)| is_read_as_text(part)).map(|(file, _)| size(file)).sum();
@@ -230,13 +231,7 @@ impl Reading<'_> {
         }
     }
 
-    fn text(
-        &mut self,
-        file: &Path,
-        part: &Part,
-        manifest: &Manifest,
-        booted: &BTreeMap<String, Option<i64>>,
-    ) {
+    fn text(&mut self, file: &Path, part: &Part, manifest: &Manifest, booted: &BTreeMap<String, Option<i64>>) {
         let (node, source) = match part {
             Part::Kernel { node } => (Some(node.clone()), LogSource::Kernel),
             Part::Journal { node, unit } => (Some(node.clone()), LogSource::Unit(unit.clone())),
@@ -421,7 +416,11 @@ fn date_usec(text: &str) -> Option<i64> {
 fn speaker_of_pod(pod: &str, container: &str) -> Speaker {
     let has = |words: &[&str]| words.iter().any(|word| pod.contains(word) || container.contains(word));
     if pod.starts_with("virt-launcher-") {
-        return if container.is_empty() || container == "compute" { Speaker::Launcher } else { Speaker::LauncherSidecar };
+        return if container.is_empty() || container == "compute" {
+            Speaker::Launcher
+        } else {
+            Speaker::LauncherSidecar
+        };
     }
     if pod.starts_with("hp-volume-") {
         return Speaker::LauncherSidecar;
@@ -440,7 +439,23 @@ fn speaker_of_pod(pod: &str, container: &str) -> Speaker {
         Speaker::ApiServer
     } else if has(&["calico", "cilium", "multus", "ovn", "flannel", "weave", "cni", "canal"]) {
         Speaker::Cni
-    } else if has(&["csi", "longhorn", "ceph", "rook", "linstor", "piraeus", "drbd", "nfs", "iscsi", "nvme", "openebs", "trident", "instance-manager", "provisioner", "storage"]) {
+    } else if has(&[
+        "csi",
+        "longhorn",
+        "ceph",
+        "rook",
+        "linstor",
+        "piraeus",
+        "drbd",
+        "nfs",
+        "iscsi",
+        "nvme",
+        "openebs",
+        "trident",
+        "instance-manager",
+        "provisioner",
+        "storage",
+    ]) {
         Speaker::Csi
     } else {
         Speaker::Other

@@ -74,6 +74,8 @@ pub struct Readers {
     wanted: Wanted,
     /// Samples of migrations by VM.
     samples: BTreeMap<String, Vec<Sample>>,
+    /// Different statements of logs that were kept so far.
+    n_said: usize,
     /// Names that a line must mention to be kept although no rule knows it: the subject's.
     mentions: Vec<String>,
 }
@@ -95,7 +97,7 @@ impl Readers {
     #[must_use]
     pub fn mentioning(mentions: Vec<String>) -> Self {
         let wanted = Wanted::new(&mentions);
-        Self { signatures: Signatures::new(), wanted, samples: BTreeMap::new(), mentions }
+        Self { signatures: Signatures::new(), wanted, samples: BTreeMap::new(), n_said: 0, mentions }
     }
 
     /// The table of signatures.
@@ -145,7 +147,6 @@ struct Reading<'a> {
     kernel: Option<KernelLog>,
     owners: BTreeMap<u32, TaskOwner>,
     said: Said,
-    occurrences: Vec<OccurrenceVerdict>,
     samples: Vec<(Option<String>, Moment, JobInfo)>,
     kept: Vec<Evidence>,
     /// The VM that a launcher's log names.
@@ -172,8 +173,7 @@ pub fn read_log(
         mentions: &readers.mentions,
         kernel: None,
         owners: owners.collect(),
-        said: Said::default(),
-        occurrences: Vec::new(),
+        said: Said::new(said::MAX_OF_CASE.saturating_sub(readers.n_said)),
         samples: Vec::new(),
         kept: Vec::new(),
         vm: None,
@@ -199,17 +199,19 @@ pub fn read_log(
         );
         out.problems.push(problem(None, why));
     }
-    let Reading { kernel, mut occurrences, said, samples, kept, vm, .. } = reading;
+    let Reading { kernel, mut said, samples, kept, vm, .. } = reading;
     let vm = vm.or_else(|| vm_of_source(source));
     if let Some(mut kernel) = kernel {
-        kernel.flush(&mut occurrences);
+        let mut rest = Vec::new();
+        kernel.flush(&mut rest);
+        rest.into_iter().for_each(|verdict| said.add(verdict));
     }
     let probe = if *source == LogSource::Kernel { "kernel-log" } else { "text" };
     out.looked.insert(probe);
     if let (Some(from_usec), Some(until_usec)) = (span.first_usec, span.last_usec) {
         out.spans.push(Span { probe, file: file.to_owned(), from_usec, until_usec });
     }
-    out.verdicts.extend(occurrences.into_iter().map(Verdict::Occurrence));
+    readers.n_said += said.len();
     out.verdicts.extend(said.into_verdicts(|attributes| with_vm(attributes, vm.as_deref())).map(Verdict::Occurrence));
     out.kept.extend(kept.into_iter().take(MAX_KEPT.saturating_sub(out.kept.len())));
     let mut sampled = Vec::new();
@@ -262,7 +264,9 @@ impl Reading<'_> {
         }
         self.learn_vm(line);
         if let Some(job) = parse_migration_info(&line.text) {
-            self.samples.push((vm_of(line), at, job));
+            if self.samples.len() < MAX_SAMPLES {
+                self.samples.push((vm_of(line), at, job));
+            }
             return;
         }
         self.take_start(at, line);
@@ -280,7 +284,9 @@ impl Reading<'_> {
             Peeled::Said(attributes) => {
                 let attributes = self.place(attributes, line);
                 let attributes = if is_dated { attributes } else { attributes.with(attribute::UNDATED, true) };
-                self.said.add(attributes, at, Evidence::new(&self.source_name(line), at, line.text.trim()));
+                let evidence = vec![Evidence::new(&self.source_name(line), at, line.text.trim())];
+                let (code, subject) = (FindingCode::ErrorSaid, Subject::Node);
+                self.said.add(OccurrenceVerdict { code, subject, at, count: 1, attributes, evidence });
             }
         }
     }
@@ -321,7 +327,7 @@ impl Reading<'_> {
                 verdict.attributes = verdict.attributes.with(attribute::UNDATED, true);
             }
             if is_in_window || is_lasting(verdict.code) {
-                self.occurrences.push(verdict);
+                self.said.add(verdict);
             }
         }
     }
@@ -346,7 +352,7 @@ impl Reading<'_> {
             return;
         }
         self.last_start_usec = Some(at.wall_usec);
-        self.occurrences.push(OccurrenceVerdict {
+        self.said.add(OccurrenceVerdict {
             code: FindingCode::KubeletRestarted,
             subject: Subject::unit(format!("{unit}.service")),
             at,

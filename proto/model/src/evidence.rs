@@ -26,6 +26,8 @@ impl Evidence {
         }
         if text.len() > Self::MAX_TEXT_BYTES {
             text.truncate(text.floor_char_boundary(Self::MAX_TEXT_BYTES));
+            // Thousands are kept, and a line may have had 64 KiB.
+            text.shrink_to_fit();
         }
         Self { source: source.to_owned(), at, text }
     }

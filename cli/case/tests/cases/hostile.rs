@@ -149,3 +149,38 @@ fn two_vms_of_one_name_are_asked_back() {
     let error = open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("two VMs named `db-0`") && error.contains("NAMESPACE/db-0"), "{error}");
 }
+
+#[test]
+fn a_damaged_file_of_a_captured_tree_is_named_from_the_cases_root() {
+    check("nodes/n1/root/proc/meminfo", b"MemTotal: lots kB\nMemFree: 1 kB\n", Some(""));
+    let folder = mk_case(&[
+        ("sosreport-n1-2026-03-01-abc/sos_commands/kernel/dmesg", b"[    1.000000] x\n"),
+        ("sosreport-n1-2026-03-01-abc/date", b"Sun Mar  1 10:15:00 UTC 2026\n"),
+        ("sosreport-n1-2026-03-01-abc/proc/meminfo", b"MemTotal: lots kB\n"),
+    ]);
+    let case = open(folder.path()).unwrap();
+    let problems: Vec<String> = case.problems.iter().map(ToString::to_string).collect();
+    assert!(problems.iter().any(|line| line.starts_with("sosreport-n1-2026-03-01-abc/proc/meminfo")), "{problems:?}");
+}
+
+#[test]
+fn hundreds_of_thousands_of_lines_of_trouble_stay_bounded() {
+    let mut text = String::new();
+    for n in 0..60_000 {
+        let (minute, second) = (n / 60 % 60, n % 60);
+        let _ = writeln!(
+            text,
+            "Mar  1 09:{minute:02}:{second:02} n1 kernel: I/O error, dev sd{n}, sector {n} op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2"
+        );
+        let _ = writeln!(
+            text,
+            "Mar  1 09:{minute:02}:{second:02} n1 kubelet[7]: W0301 09:{minute:02}:{second:02}.000000       7 x.go:1] db-0 is odd {n}"
+        );
+    }
+    let folder = mk_case(&[("case.yaml", MANIFEST.as_bytes()), ("nodes/n1/journal/all.log", text.as_bytes())]);
+    let case = open(folder.path()).unwrap();
+    let n_occurrences: usize = case.snapshot.nodes.iter().map(|node| node.occurrences.len()).sum();
+    assert!((1..=12_000).contains(&n_occurrences), "{n_occurrences}");
+    let symptoms = case.symptoms();
+    assert!((1..=20).contains(&case.mentions(&symptoms[0]).count()));
+}

@@ -1,10 +1,11 @@
 //! The verdicts on every case of the project: figures that must not get worse, and verdicts that must not turn wrong.
 //!
 //! `figures`: top-1, top-3, host blamed, abstentions and Brier score for the training and the check set, with three baselines.
-//! `perturbed`: the same incident with other names, dates and addresses, with a file missing, with noise. `hostile`: input that
-//! nobody should get through.
+//! `perturbed`: the same incident with other names, dates and addresses, with a file missing, with noise. `forms`: one incident as a
+//! case, an archive, a must-gather, a sosreport. `hostile`: input that nobody should get through.
 
 mod figures;
+mod forms;
 mod hostile;
 mod perturb;
 mod perturbed;
