@@ -101,7 +101,7 @@ fn a_pod_that_no_node_fits_is_told_with_the_resource() {
         "message": "0/2 nodes are available: 2 Insufficient devices.kubevirt.io/kvm."});
     let pending = with(
         launcher(),
-        &json!({"spec": {"nodeName": null}, "status": {"phase": "Pending", "conditions": [condition.clone()], "containerStatuses": []}}),
+        &json!({"spec": {"nodeName": null}, "status": {"phase": "Pending", "conditions": [condition], "containerStatuses": []}}),
     );
     let vmi_pending = with(vmi(), &json!({"status": {"phase": "Scheduling", "nodeName": null}}));
     let of = check(&[vmi_pending.clone(), pending], FindingCode::PodUnschedulable, Some(Status::Present));
@@ -113,7 +113,7 @@ fn a_pod_that_no_node_fits_is_told_with_the_resource() {
     // The node that lacks KVM is the place; an active pod without a node names none.
     let lacking = |name: &str, kvm: &str| json!({"kind": "Node", "metadata": {"name": name}, "status": {"allocatable": {"cpu": "8", "devices.kubevirt.io/kvm": kvm}}});
     let waiting =
-        with(vmi_pending.clone(), &json!({"status": {"activePods": {"1c2c": ""}, "conditions": [condition.clone()]}}));
+        with(vmi_pending.clone(), &json!({"status": {"activePods": {"1c2c": ""}, "conditions": [condition]}}));
     let vm = vm_of(&[waiting, lacking("n7", "0"), lacking("n8", "1k")]);
     let places: Vec<_> =
         found(&vm.findings, FindingCode::KvmNotAllocatable).iter().map(|of| of.node.as_deref()).collect();

@@ -45,7 +45,7 @@ pub const KUBELET_DOWN: Cause = Cause {
             text: "the kubelet's unit is active",
         },
         Clue {
-            group: "restarts",
+            group: "unit",
             strength: Strength::StronglyAgainst,
             look: Look::Present(KubeletRestartLoop, &[]),
             text: "systemd starts it again and again",

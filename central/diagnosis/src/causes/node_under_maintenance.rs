@@ -22,8 +22,8 @@ pub const NODE_UNDER_MAINTENANCE: Cause = Cause {
     meaning: "The node is cordoned, drained or evacuated on purpose.",
     roles: &[Role::Hosting, Role::Source],
     scope: Scope::Node,
-    usual: &[SymptomId::ExcessiveMigrations],
-    possible: &[SymptomId::EvacuationBlocked, SymptomId::StuckStarting, SymptomId::Unspecified],
+    usual: &[SymptomId::ExcessiveMigrations, SymptomId::EvacuationBlocked],
+    possible: &[SymptomId::StuckStarting, SymptomId::Unspecified],
     // Why a VM is to move is not why its migration fails or stands still.
     rare: &[
         SymptomId::StuckMigrating,
@@ -56,7 +56,7 @@ pub const NODE_UNDER_MAINTENANCE: Cause = Cause {
             text: "the node is cordoned, and the VM is to leave it",
         },
         Clue {
-            group: "evacuation",
+            group: "cordon",
             strength: Strength::Some,
             look: Look::Present(EvictionPending, &[]),
             text: "the VM is to leave its node",
