@@ -220,7 +220,12 @@ impl Peeler {
     fn class_of_number(&self, text: &str) -> Option<&'static str> {
         let numbers = self.errno.captures_iter(text.as_bytes());
         let classes = numbers.filter_map(|groups| {
-            let digits = std::str::from_utf8(groups.get(1)?.as_bytes()).ok()?;
+            let whole = groups.get(1)?;
+            let digits = std::str::from_utf8(whole.as_bytes()).ok()?;
+            // `LibvirtError(Code=1, Domain=10, …)`: libvirt counts its errors by itself.
+            if text.as_bytes()[whole.end()..].starts_with(b", Domain=") {
+                return class_of_libvirt(digits.parse().ok()?);
+            }
             let is_named = groups[0].starts_with(b"(") || groups[0].starts_with(b": ");
             // A bare number counts as an errno only with its sign: `(108)` is one in rbd's texts, `(5)` a count elsewhere.
             if is_named && !groups[0].contains(&b'-') && !text.contains("rbd") {
@@ -230,6 +235,24 @@ impl Peeler {
         });
         classes.last()
     }
+}
+
+/// The classes of libvirt's error numbers, as far as they say one. Source: libvirt `include/libvirt/virterror.h`.
+const fn class_of_libvirt(code: u32) -> Option<&'static str> {
+    Some(match code {
+        2 => class::OUT_OF_MEMORY,
+        3 | 74 | 84 => class::UNSUPPORTED,
+        8 | 27 | 32 | 33 | 35 | 67 | 92 => class::INVALID,
+        28 => class::EXISTS,
+        29 | 88 => class::DENIED,
+        42 | 43 | 49 | 50 | 53 | 99 => class::NOT_FOUND,
+        68 => class::TIMEOUT,
+        78 => class::CANCELLED,
+        86 => class::UNAVAILABLE,
+        87 => class::BUSY,
+        91 => class::INCOMPATIBLE,
+        _ => return None,
+    })
 }
 
 /// The classes of errno values, Linux on all our architectures.
@@ -362,8 +385,21 @@ fn is_command(word: &str) -> bool {
 }
 
 fn side_of(word: &str, text: &str, inner: usize) -> Option<Side> {
-    let is_target =
-        inner > 0 || word == operation::MIGRATE_PREPARE || word == operation::LOAD_STATE || text.contains("-incoming");
+    // Of the two QEMUs of a migration only the target's is started, and opens its disks and devices.
+    let is_of_a_start = [
+        operation::START_DOMAIN,
+        operation::DEFINE_DOMAIN,
+        operation::OPEN_IMAGE,
+        operation::LOCK_IMAGE,
+        operation::ACCESS_KVM,
+        operation::ALLOCATE_DEVICE,
+    ]
+    .contains(&word);
+    let is_target = inner > 0
+        || word == operation::MIGRATE_PREPARE
+        || word == operation::LOAD_STATE
+        || text.contains("-incoming")
+        || is_of_a_start && text.contains("MigrateToURI");
     is_target.then_some(Side::Target)
 }
 

@@ -9,7 +9,7 @@ use crate::{
     fact::{Fact, Out, Spot, Told},
     life,
     objects::Pod,
-    parts::Parts,
+    parts::{Part, Parts},
     question::InQuestion,
     value,
 };
@@ -109,7 +109,16 @@ fn grace(parts: &Parts<'_>, out: &mut Out<'_>) {
     let text = format!("asked to stop, grace period of {secs} s");
     let fact = Fact::when(parts.at_usec < ends, FindingCode::StopGraceRunning, "vmi", text).since(Some(asked));
     let measured = parts.at_usec.saturating_sub(asked).max(0) / 1_000_000;
-    out.push(fact.with(MEASURED, measured).with(LIMIT, secs));
+    let mut events =
+        parts.cluster.index().events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name());
+    // virt-handler says so once libvirt has taken the request: KubeVirt pkg/virt-handler/vm.go, event ShuttingDown.
+    let signaled = events.find(|event| {
+        event.is_reason("ShuttingDown")
+            && event.message.contains("Graceful")
+            && event.last_usec.or(event.first_usec).is_none_or(|last| last >= asked)
+    });
+    let reason = signaled.and_then(|event| event.reason.clone());
+    out.push(fact.with(MEASURED, measured).with(LIMIT, secs).with_some(REASON, reason));
 }
 
 fn launcher_gone(parts: &Parts<'_>, out: &mut Out<'_>) {
@@ -129,11 +138,18 @@ fn launcher_gone(parts: &Parts<'_>, out: &mut Out<'_>) {
         // The objects go one after the other.
     } else if parts.cluster.is_listed("Pod", parts.namespace())
         && parts.cluster.index().told_pods(&parts.key).next().is_none()
+        && !is_targets_alone(parts)
     {
         let ended = pods.iter().filter_map(|pod| pod.ended_usec()).max();
         let text = "the VMI is Running and none of its launcher pods is".to_owned();
         out.push(Fact::present(FindingCode::LauncherGone, "pod", text).since(ended).at(&spot));
     }
+}
+
+/// Whether of its pods only migrations' targets are known: somebody collected those, and says nothing of where it runs.
+fn is_targets_alone(parts: &Parts<'_>) -> bool {
+    let mut launchers = parts.pods.iter().filter(|of| of.pod.meta.name.starts_with("virt-launcher-")).peekable();
+    launchers.peek().is_some() && launchers.all(|of| of.part == Part::Target)
 }
 
 /// Whether the last of the pods ended a minute ago, or none is there to tell.

@@ -4,7 +4,7 @@
 //! nobody asks QEMU anything, so `ok` is weak; a QEMU that is stopped by a signal cannot answer, and is seen in procfs at once.
 
 use kulprit_model::{
-    FindingCode::{DomainControlError, DomainControlOccupied, LibvirtUnresponsive, QemuStopped},
+    FindingCode::{DomainControlError, DomainControlOccupied, LibvirtUnresponsive, MigrationProgressing, QemuStopped},
     attribute::{ACTOR, CLASS, OPERATION},
     said::{actor, class, operation},
 };
@@ -82,11 +82,17 @@ pub const QEMU_MONITOR_HUNG: Cause = Cause {
                 Fact::OneOf(ACTOR, &[actor::HANDLER, actor::LAUNCHER]),
                 Fact::OneOf(
                     OPERATION,
-                    &[operation::SYNC_VMI, operation::SHUTDOWN_DOMAIN, operation::CONNECT_LAUNCHER, operation::MONITOR],
+                    &[operation::SYNC_VMI, operation::SHUTDOWN_DOMAIN, operation::MONITOR],
                 ),
                 Fact::OneOf(CLASS, &[class::TIMEOUT]),
             ]),
             text: "the launcher does not answer virt-handler in time",
+        },
+        Clue {
+            group: "migration",
+            strength: Strength::Against,
+            look: Look::Present(MigrationProgressing, &[]),
+            text: "its migration gets nearer to its end: QEMU answers, and the job is the migration's",
         },
         Clue {
             group: "daemon",
