@@ -362,13 +362,21 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Whether nothing of the host was looked at but texts.
+    /// Whether a log of the host goes on after the onset: whoever writes it lives.
+    fn is_log_going_on(&self) -> bool {
+        ["text", "kernel-log"].into_iter().filter_map(|probe| self.blindness(probe)).any(|sighting| {
+            let until = sighting.of.attributes.number(READ_UNTIL_USEC);
+            sighting.status() == Status::Absent && until.is_some_and(|until| until > self.onset_usec)
+        })
+    }
+
+    /// Whether nothing of the host was looked at but texts that end before the onset.
     pub(crate) fn is_host_unseen(&self) -> bool {
         let is_a_look = |state: &State| {
             let probe = state.code.spec().probe;
             state.status != Status::Unknown && !matches!(probe, "text" | "agent" | "cluster")
         };
-        self.node.is_none_or(|node| !node.is_reporting || !node.states.iter().any(is_a_look))
+        self.node.is_none_or(|node| !node.is_reporting || !node.states.iter().any(is_a_look)) && !self.is_log_going_on()
     }
 
     /// Whether the onset is one thing's. Where no symptom was derived, faults stand beside each other, each with its own.

@@ -105,6 +105,9 @@ fn layer(text: &str, at_usec: i64, meta: &mut Meta) -> Option<Rest> {
     if let Some(rest) = dmesg_decoded(text, meta) {
         return Some(rest);
     }
+    if let Some(rest) = dmesg_delta(text) {
+        return Some(rest);
+    }
     stamped(text, at_usec, meta)
 }
 
@@ -170,6 +173,17 @@ fn dmesg_decoded(text: &str, meta: &mut Meta) -> Option<Rest> {
     meta.priority?;
     meta.is_kernel = Some(facility == "kern");
     Some(Rest::From(colon + 1 + second + 1 + usize::from(after.as_bytes().get(second + 1) == Some(&b' '))))
+}
+
+/// `[  +0.010370] text` of `dmesg -H`: the time since the line before, which is not known here.
+fn dmesg_delta(text: &str) -> Option<Rest> {
+    let rest = text.strip_prefix('[')?;
+    let close = rest.bytes().take(24).position(|byte| byte == b']')?;
+    let (secs, fraction) = rest.get(..close)?.trim_start().strip_prefix('+')?.split_once('.')?;
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number(secs) && is_number(fraction)).then_some(())?;
+    let from = 1 + close + 1;
+    Some(Rest::From(from + usize::from(text.as_bytes().get(from) == Some(&b' '))))
 }
 
 /// The syslog level of a word of any of the log libraries.
@@ -354,7 +368,7 @@ fn libvirt(after: &str, meta: &mut Meta) -> Option<usize> {
 
 /// `[  T123] text` after dmesg's stamp on kernels that print the caller.
 fn caller(after: &str) -> Option<usize> {
-    let rest = after.strip_prefix('[')?;
+    let rest = after.strip_prefix(' ').unwrap_or(after).strip_prefix('[')?;
     let close = rest.bytes().take(12).position(|byte| byte == b']')?;
     let number = rest.get(..close)?.trim().strip_prefix(['T', 'C'])?;
     number.parse::<u32>().ok()?;

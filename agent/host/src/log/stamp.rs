@@ -335,8 +335,23 @@ fn bracketed(text: &str, at_usec: i64) -> Option<Stamp> {
     if let Some(stamp) = boot_secs(trimmed) {
         return Some(Stamp { len: close + 1, ..stamp });
     }
-    let stamp = ctime(trimmed).or_else(|| iso(trimmed)).or_else(|| syslog(trimmed, at_usec))?;
+    let forms = || ctime(trimmed).or_else(|| iso(trimmed)).or_else(|| syslog(trimmed, at_usec));
+    let stamp = forms().or_else(|| minute(trimmed, at_usec))?;
     trimmed.get(stamp.len..)?.trim().is_empty().then_some(Stamp { len: close + 1, ..stamp })
+}
+
+/// `Nov21 06:42` of `dmesg -H`: the first line of a minute.
+fn minute(text: &str, at_usec: i64) -> Option<Stamp> {
+    let mut scan = Scan::new(text);
+    let month = scan.month()?;
+    scan.spaces();
+    let day = scan.number(1, 2)?;
+    scan.eat(b' ')?;
+    let hours = scan.number(2, 2).filter(|hours| *hours < 24)?;
+    scan.eat(b':')?;
+    let minutes = scan.number(2, 2).filter(|minutes| *minutes < 60)?;
+    let usec = without_year(month, day, (hours * 3600 + minutes * 60) * SEC, at_usec)?;
+    Some(Stamp { when: When::Wall(usec), quality: Quality::NoYear, len: scan.at, is_zulu: false })
 }
 
 fn boot_secs(text: &str) -> Option<Stamp> {

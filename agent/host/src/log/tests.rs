@@ -50,6 +50,12 @@ fn dmesg_in_each_of_its_forms() {
     check("kern  :warn  : [  123.456789] nfs: x", None, None, Some(4), "nfs: x");
     check("kern  :err   : [Sat Nov 21 06:42:30 2026] nfs: x", Some(0), None, Some(3), "nfs: x");
     check("[  123.456789][ T1234] nfs: x", None, None, None, "nfs: x");
+    check("[  123.456789] [ T1234] nfs: x", None, None, None, "nfs: x");
+    check("[Nov21 06:42] nfs: x", Some(-30 * SEC), None, None, "nfs: x");
+    check("[Nov 1 06:42] nfs: x", Some(-20 * 86_400 * SEC - 30 * SEC), None, None, "nfs: x");
+    check("[  +0.010370] nfs: x", None, None, None, "nfs: x");
+    check("kern  :info  : [  +0.01] [Sat Nov 21 06:42:30 2026] [  T129]  x", Some(0), None, Some(6), "x");
+    check("[ +x.1] nfs: x", None, None, None, "[ +x.1] nfs: x");
     check("<3>[  123.456789] nfs: x", None, None, Some(3), "nfs: x");
     check("[  12.345678] kvm [1234]: vcpu0 x", None, None, None, "kvm [1234]: vcpu0 x");
     check("[  12.345678] usb usb1: x", None, None, None, "usb usb1: x");

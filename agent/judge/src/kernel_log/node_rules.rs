@@ -79,8 +79,8 @@ pub(super) const ROWS: &[Rule] = rows! {
         "arch/arm64/mm/fault.c",
         "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000010";
     Finding(KernelStalled), "soft lockup",
-        r"^(?:watchdog: )?BUG: soft lockup - CPU#\d+ stuck for \d+s! \[(?P<comm>.*):(?P<tid>\d+)\]", [],
-        "kernel/watchdog.c",
+        r"^(?:(?:NMI )?watchdog: )?BUG: soft lockup - CPU#\d+ stuck for \d+s! \[(?P<comm>.*):(?P<tid>\d+)\]", [],
+        "kernel/watchdog.c; with `NMI` until v4.12",
         "watchdog: BUG: soft lockup - CPU#3 stuck for 23s! [CPU 0/KVM:3893]";
     Finding(KernelStalled), "hard LOCKUP",
         r"^(?:NMI )?(?:watchdog: )?(?:Watchdog detected )?(?:BUG: )?hard LOCKUP on cpu \d+|^NMI watchdog: Watchdog detected hard LOCKUP|^watchdog: Watchdog detected hard LOCKUP", [],

@@ -369,6 +369,10 @@ fn faults_of_the_node_are_the_nodes_or_the_vms() {
         &[(FindingCode::KernelStalled, "node", &[("comm", "CPU 0/KVM"), ("tid", "3893")])],
     );
     check(
+        &["NMI watchdog: BUG: soft lockup - CPU#6 stuck for 22s! [kubelet:1663]"],
+        &[(FindingCode::KernelStalled, "node", &[("comm", "kubelet"), ("tid", "1663")])],
+    );
+    check(
         &["kvm [13094]: vcpu0 VM-entry failed: 0x80000021", "kvm [5]: vcpu0 VM-entry failed: 0x80000021"],
         &[
             (FindingCode::KvmGuestFault, &format!("vm/{VM}"), &[("pid", "13094")]),

@@ -48,6 +48,8 @@ pub(super) const ROWS: &[Row] = rows! {
     // The local store.
     "image-digest-missing", "content digest", r"content digest \S+: not found", RUNTIME, UNPACK, CORRUPT, None, "containerd content store: metadata without its blob",
         "failed to get reader from content store: content digest sha256:1c2c: not found";
+    "image-digest-missing", "failed to get reader from content store", "", RUNTIME, UNPACK, CORRUPT, None, "containerd pkg/unpack: metadata without its blob",
+        "failed to get reader from content store: blob sha256:1c2c expected at /var/lib/containerd/blobs/sha256/1c2c: blob not found: not found";
     "image-layer-damaged", "unexpected commit digest", "", RUNTIME, UNPACK, CORRUPT, None, "containerd content/local/writer.go",
         "failed commit on ref \"layer-sha256:1c\": unexpected commit digest sha256:2d, expected sha256:1c: failed precondition";
     "image-layer-damaged", "unexpected content size", "", RUNTIME, UNPACK, CORRUPT, None, "containerd content/helpers.go; containers/image",
@@ -64,6 +66,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "exec /usr/bin/virt-launcher-monitor: exec format error";
     "snapshot-missing", "snapshot", r"(?:parent )?snapshot \S+ (?:does not exist|not found)|missing parent .* bucket", RUNTIME, UNPACK, CORRUPT, None, "containerd snapshots/storage",
         "failed to create containerd container: failed to create snapshot: parent snapshot sha256:1c does not exist: not found";
+    "snapshot-missing", "snapshotter", r"snapshotter\.v1\.\S+/snapshots/\d+(?:/\w+)?: no such file", RUNTIME, UNPACK, CORRUPT, None, "containerd plugins/snapshots: metadata without its directory",
+        "failed to prepare extraction snapshot \"extract-1 sha256:1c\": failed to stat parent: stat /var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/7/fs: no such file or directory";
 
     // Containers.
     "container-name-reserved", "failed to reserve container name", "", RUNTIME, CREATE_CONTAINER, EXISTS, None, "containerd internal/cri/store: an earlier create still hangs",
@@ -82,10 +86,14 @@ pub(super) const ROWS: &[Row] = rows! {
         "container init was OOM-killed (memory limit too low?)";
     "container-memory-too-low", "oom-killed", "container init.*oom-killed", RUNTIME, CREATE_CONTAINER, OUT_OF_MEMORY, None, "runc process_linux.go",
         "process_linux.go:545: container init was OOM-killed";
+    "device-cgroup-denied", "setting cgroup config", r#"setting cgroup config.*(?:/devices\.(?:allow|deny)|failed to write \\?"\\?"?[abc] [\d*]+:[\d*]+ )"#, RUNTIME, ALLOCATE_DEVICE, NOT_PERMITTED, None, "runc libcontainer/cgroups/fs/devices.go: the parent's device cgroup no longer allows it",
+        "error setting cgroup config for procHooks process: failed to write \"c 10:200 rwm\": write /sys/fs/cgroup/devices/kubepods/pod1c/devices.allow: operation not permitted";
     "container-cgroup-failed", "unable to apply cgroup configuration", "", RUNTIME, CREATE_CONTAINER, ANY, None, "runc libcontainer/process_linux.go",
         "unable to apply cgroup configuration: failed to write 94: write /sys/fs/cgroup/cgroup.procs: invalid argument";
     "container-cgroup-failed", "unable to start unit", "", SYSTEMD, CREATE_CONTAINER, ANY, None, "runc systemd cgroup driver",
         "unable to start unit \"cri-containerd-1c.scope\" (properties [...]): Connection timed out";
+    "cgroup-limit", "/sys/fs/cgroup/", r"mkdir /sys/fs/cgroup/\S+: (?:no space left|cannot allocate memory)", KERNEL, CREATE_CONTAINER, LIMIT, None, "kernel/cgroup/cgroup.c, mm/memcontrol.c: ids of cgroups are used up; cgroupfs is no disk",
+        "unable to ensure pod container exists: failed to create container for [kubepods pod1c]: mkdir /sys/fs/cgroup/memory/kubepods/pod1c: no space left on device";
     "container-pids-limit", "failed to create new os thread", "", RUNTIME, FORK, LIMIT, None, "Go runtime: pids cgroup or ulimit",
         "runtime: failed to create new OS thread (have 9 already; errno=11)";
     "container-create-refused", "oci runtime", r"oci runtime (?:create failed|error)|runc create failed", RUNTIME, CREATE_CONTAINER, ANY, None, "runc, crun",
