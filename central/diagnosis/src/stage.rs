@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How much a finding of a node counts that is one of several on which the VM could be.
-const POSSIBLE: f64 = 0.6;
+pub(crate) const POSSIBLE: f64 = 0.6;
 
 /// Of the nodes on which a VM could be, so many are looked at.
 const MAX_POSSIBLE: usize = 32;
