@@ -166,21 +166,44 @@ fn is_never_looked_at(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<F
 pub(crate) fn looked_at(stage: &Stage<'_>) -> Vec<String> {
     let mut sentences = Vec::new();
     for scene in stage.hosts().into_iter().take(MAX_HOSTS).filter(|scene| scene.is_reporting()) {
+        let mut well: BTreeMap<Well, Vec<&str>> = BTreeMap::new();
+        let mut others = Vec::new();
         for (probe, codes) in relevant_codes(scene) {
+            let what = words::probe_subject(probe);
             let has_states = codes.iter().any(|code| code.spec().kind == Kind::State);
-            sentences.extend(match probe {
-                "qemu" if scene.is_qemu_gone() => Some(format!(
-                    "{}: {} looked at, and this VM has none",
-                    scene.node_name,
-                    words::probe_subject(probe)
-                )),
-                "kernel-log" | "text" => well_by_log(scene, probe, &codes),
-                _ if has_states => well_by_states(scene, probe, &codes),
-                _ => None,
-            });
+            match probe {
+                "qemu" if scene.is_qemu_gone() => {
+                    others.push(format!("{}: {what} looked at, and this VM has none", scene.node_name));
+                }
+                "kernel-log" | "text" => others.extend(well_by_log(scene, probe, &codes)),
+                _ if has_states => {
+                    if let Some(seen) = well_by_states(scene, &codes) {
+                        well.entry(seen).or_default().push(what);
+                    }
+                }
+                _ => {}
+            }
         }
+        sentences.extend(well.iter().map(|(seen, what)| seen.sentence(scene.node_name, what)));
+        sentences.append(&mut others);
     }
     sentences
+}
+
+/// When something was looked at, and since when it is well. What agrees in this is said in one sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Well {
+    since_wall_usec: i64,
+    looked_wall_usec: i64,
+    is_partly_unknown: bool,
+}
+
+impl Well {
+    fn sentence(&self, node: &str, what: &[&str]) -> String {
+        let all = if self.is_partly_unknown { "what could be seen is" } else { "all" };
+        let (what, looked) = (what.join(", "), words::time(self.looked_wall_usec));
+        format!("{node}: {what} looked at {looked}, {all} well since {}", words::time(self.since_wall_usec))
+    }
 }
 
 /// The findings that the causes of this symptom read, by probe: those that a host can show. A kubelet has no say in a VM that libvirt
@@ -295,9 +318,7 @@ fn not_known(states: &[Sighting<'_, State>], is_blind: bool) -> Option<(usize, S
     (n_states > 0).then(|| (n_states, reasons.join("; ")))
 }
 
-fn well_by_states(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingCode>) -> Option<String> {
-    let (name, what) = (scene.node_name, words::probe_subject(probe));
-
+fn well_by_states(scene: &Scene<'_>, codes: &BTreeSet<FindingCode>) -> Option<Well> {
     let states = near_states(scene, codes);
     let is_fault = |state: &Sighting<'_, State>| state.of.code.spec().severity == Severity::Fault;
     let is_ill = states.iter().any(|state| state.status() == Status::Present && is_fault(state));
@@ -305,11 +326,11 @@ fn well_by_states(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<Findi
     if is_ill {
         return None;
     }
-    let since = well.iter().map(|state| state.of.since.wall_usec).max()?;
-    let looked = well.iter().map(|state| state.of.looked.wall_usec).max()?;
-    let is_partly_unknown = states.iter().any(|state| state.status() == Status::Unknown);
-    let all = if is_partly_unknown { "what could be seen is" } else { "all" };
-    Some(format!("{name}: {what} looked at {}, {all} well since {}", words::time(looked), words::time(since)))
+    Some(Well {
+        since_wall_usec: well.iter().map(|state| state.of.since.wall_usec).max()?,
+        looked_wall_usec: well.iter().map(|state| state.of.looked.wall_usec).max()?,
+        is_partly_unknown: states.iter().any(|state| state.status() == Status::Unknown),
+    })
 }
 
 fn well_by_log(scene: &Scene<'_>, probe: &'static str, codes: &BTreeSet<FindingCode>) -> Option<String> {
