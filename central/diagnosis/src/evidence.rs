@@ -162,11 +162,11 @@ fn happened(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
     hits
 }
 
-/// Fulfilled if nothing of that code happened around the onset that is, or may be, the VM's, and whoever would know was looking.
+/// Fulfilled if nothing near of that code happened around the onset, and whoever would know was looking.
 fn not_happened(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
     let probe = code.spec().probe;
     let was_seen = scene.occurrences().any(|sighting| {
-        sighting.of.code == code && sighting.nearness != Nearness::Foreign && freshness(scene, sighting.of) > 0.5
+        sighting.of.code == code && sighting.nearness == Nearness::Own && freshness(scene, sighting.of) > 0.5
     });
     let is_known = scene.vm.is_some() || scene.cluster_vm.is_some();
     if was_seen || !is_known || !scene.was_watched_at_onset(probe) {

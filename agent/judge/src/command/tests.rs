@@ -90,6 +90,15 @@ fn a_zombie_whose_threads_are_not_listed_is_unknown() {
     check(&seen.verdicts, FindingCode::QemuZombie, "process/90@0", Some(Unknown));
 }
 
+/// Systemd reaps the host's own daemon.
+#[test]
+fn a_dead_libvirtd_of_no_known_launcher_is_no_daemon_that_is_down() {
+    let text =
+        "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND\nqemu 90 0 0 0 0 ? Zl 1 0 [libvirtd] <defunct>\n";
+    let seen = tasks::judge(at(), &ps::parse_ps(text).unwrap());
+    check(&seen.verdicts, FindingCode::LibvirtUnreachable, "libvirt/qemu:///system", None);
+}
+
 #[test]
 fn launcher_and_libvirt_are_stopped_or_missing() {
     use FindingCode::{LauncherDefunct, LibvirtUnreachable, LibvirtUnresponsive};

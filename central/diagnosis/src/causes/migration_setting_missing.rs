@@ -48,7 +48,7 @@ post-copy.",
             strength: Strength::Good,
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::MIGRATE, operation::MIGRATE_PREPARE]),
-                Fact::OneOf(CLASS, &[class::UNSUPPORTED, class::NOT_PERMITTED]),
+                Fact::OneOf(CLASS, &[class::NOT_PERMITTED]),
                 Fact::Not(
                     SIGNATURE,
                     &[
@@ -59,7 +59,26 @@ post-copy.",
                     ],
                 ),
             ]),
-            text: "the node does not support this kind of migration",
+            text: "the node does not permit this kind of migration",
+        },
+        // libvirt on the source says the same of a VM that cannot be migrated at all.
+        Clue {
+            group: "setting",
+            strength: Strength::Some,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::MIGRATE, operation::MIGRATE_PREPARE]),
+                Fact::OneOf(CLASS, &[class::UNSUPPORTED]),
+                Fact::Not(
+                    SIGNATURE,
+                    &[
+                        "migration-blocked-device",
+                        "migration-unsafe",
+                        "migration-not-possible",
+                        "migration-not-migratable",
+                    ],
+                ),
+            ]),
+            text: "this kind of migration is not supported",
         },
         Clue {
             group: "setting",

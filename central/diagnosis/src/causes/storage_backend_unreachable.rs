@@ -8,11 +8,11 @@
 use kulprit_model::{
     FindingCode::{
         BackendUnreachable, BlockDeviceGone, BlockDeviceStalled, PathsFailed, ReplicationSuspended, StaleDevice,
-        StorageConnectionLost, VmDiskStalled,
+        StorageConnectionLost, VmDiskStalled, VmiPausedBy,
     },
     attribute::{
-        ACTOR, BACKEND, CLASS, OPERATION, SERVER, SIGNATURE, WAIT, WAIT_LOCAL_STORAGE, WAIT_NETWORK_STORAGE, WCHAN,
-        WHAT,
+        ACTOR, BACKEND, CLASS, OPERATION, REASON, SERVER, SIGNATURE, WAIT, WAIT_LOCAL_STORAGE, WAIT_NETWORK_STORAGE,
+        WCHAN, WHAT,
     },
     said::{actor, class, operation},
 };
@@ -129,6 +129,15 @@ are lost.",
             strength: Strength::Against,
             look: Look::Absent(VmDiskStalled),
             text: "no I/O of this VM waits in the kernel's storage code",
+        },
+        Clue {
+            group: "paused",
+            strength: Strength::Good,
+            look: Look::All(&[
+                Look::Present(VmiPausedBy, &[Fact::OneOf(REASON, &["PausedIOError"])]),
+                Look::Happened(StorageConnectionLost, &[]),
+            ]),
+            text: "the guest is paused because of a disk error, and its node lost a storage backend",
         },
         Clue {
             group: "kernel",

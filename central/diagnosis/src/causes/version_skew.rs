@@ -94,6 +94,12 @@ together; the nodes are well.",
             text: "two versions do not fit together",
         },
         Clue {
+            group: "state",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["libvirt-parameter-unknown"])]),
+            text: "KubeVirt asks libvirt for something that this version of it does not know",
+        },
+        Clue {
             group: "version",
             strength: Strength::Some,
             look: Look::Present(LauncherVersionsDiffer, &[]),
