@@ -59,7 +59,7 @@ pub(crate) const HEALTHY: &[Harmless] = harmless! {
     "break reap loop", "", "Break reap loop: no child processes";
     "cannot compute checksums as containerdisk", "", "cannot compute checksums as containerdisk/kernelboot containers seem to have been terminated";
     "bytes read from oubound connection", "", "692 bytes read from oubound connection";
-    "-container-disks", "unmountvolume\\.teardown failed", "Error: UnmountVolume.TearDown failed for volume \"kubernetes.io/empty-dir/1c-container-disks\" : device or resource busy";
+    "-container-disks", "(?:^|durationbeforeretry [\\d.]+m?s\\)\\. )(?:error: ?)?\"?unmountvolume\\.teardown failed", "Error: UnmountVolume.TearDown failed for volume \"kubernetes.io/empty-dir/1c-container-disks\" : device or resource busy";
     ".sock does not exist anymore", "container-disk", "error: socket /var/run/kubevirt-ephemeral-disks/container-disk-data/1c/disk_0.sock does not exist anymore";
     "unable to migrate vmi because vmi is shutdown", "", "Unable to migrate vmi because vmi is shutdown.";
 

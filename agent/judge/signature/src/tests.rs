@@ -67,6 +67,26 @@ fn harmless_texts_weigh_nothing() {
     }
 }
 
+/// Once after a normal end it is noise; at the longest back-off kubelet has tried for minutes.
+#[test]
+fn a_container_disk_that_never_unmounts_is_no_noise() {
+    let line = |back_off: &str| {
+        format!(
+            "Operation for \"{{volumeName:kubernetes.io/empty-dir/1c-container-disks podName:1c nodeName:}}\" failed. No retries \
+             permitted until 2026-01-01 00:00:00 (durationBeforeRetry {back_off}). Error: \"UnmountVolume.TearDown failed for \
+             volume \\\"container-disks\\\" : unlinkat /var/lib/kubelet/pods/1c: device or resource busy\""
+        )
+    };
+    for back_off in ["500ms", "1s", "16s"] {
+        assert_eq!(said(Speaker::Kubelet, None, &line(back_off)), Peeled::Healthy, "{back_off}");
+    }
+    for back_off in ["1m4s", "2m2s"] {
+        let Peeled::Said(found) = said(Speaker::Kubelet, None, &line(back_off)) else { panic!("{back_off}") };
+        assert_eq!(found.get(kulprit_model::attribute::OPERATION), Some(operation::UNMOUNT), "{back_off}");
+        assert_eq!(found.get(kulprit_model::attribute::CLASS), Some(class::BUSY), "{back_off}");
+    }
+}
+
 #[test]
 fn texts_that_tell_of_no_failure_say_nothing() {
     for text in [
@@ -108,6 +128,15 @@ fn a_socket_that_ends_is_no_disk_error() {
         "qemu-kvm: load of migration failed: Input/output error",
         &[("class", "reset"), ("side", "target")],
     );
+}
+
+#[test]
+fn a_qemu_that_does_not_start_in_a_migration_is_the_targets() {
+    let text = r#"error encountered during MigrateToURI3 libvirt api call: virError(Code=1, Domain=10, Message='internal error: QEMU unexpectedly closed the monitor (vm='prod_db-0'): qemu-kvm: -blockdev {}: Failed to get "write" lock')"#;
+    check(Speaker::Launcher, None, text, &[("operation", "lock-image"), ("side", "target")]);
+    let own = r#"internal error: QEMU unexpectedly closed the monitor (vm='prod_db-0'): qemu-kvm: -blockdev {}: Failed to get "write" lock"#;
+    let Peeled::Said(attributes) = said(Speaker::Launcher, None, own) else { panic!("nothing is said") };
+    assert_eq!(attributes.get("side"), None);
 }
 
 #[test]

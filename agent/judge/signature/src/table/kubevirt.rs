@@ -12,6 +12,9 @@ const SOURCE: Option<Side> = Some(Side::Source);
 const PATH: Option<Side> = Some(Side::Path);
 
 pub(super) const ROWS: &[Row] = rows! {
+    // Bookkeeping of virt-handler.
+    "handler-record-lost", "record wasn't found", r"(?:artifacts|disks?|mount|target) record wasn't found", HANDLER, SYNC_VMI, NOT_FOUND, None, "KubeVirt pkg/virt-handler/container-disk/mount.go: it cleans up what it never mounted",
+        "error unmounting kernel artifacts: kernel artifacts record wasn't found";
     // The migration, as the launcher and the controllers tell it.
     "migration-completion-timeout", "live migration is not completed after", "", LAUNCHER, MIGRATE, TIMEOUT, SOURCE, "KubeVirt live-migration-source.go: completionTimeoutPerGiB",
         "Live migration is not completed after 150 seconds and has been aborted";
@@ -181,6 +184,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "Unable to connect to http data source: expected status code 200, got 404. Status: 404 Not Found";
     "import-pvc-spec-incomplete", "pvc spec is missing", r"pvc spec is missing|no default storage ?class|no storageclass", CDI, PROVISION, INVALID, None, "CDI pkg/controller/datavolume ErrClaimNotValid",
         "PVC spec is missing accessMode and no storageClass to choose profile";
+    "clone-source-in-use", "using persistentvolumeclaim", r"^pod \S+ using persistentvolumeclaim", CDI, IMPORT, BUSY, None, "CDI pkg/controller/common: the clone waits for whoever has its source",
+        "pod prod/virt-launcher-db-0-x using PersistentVolumeClaim golden";
     "import-pod-failed", "importer is not running", "", CDI, IMPORT, ANY, None, "CDI pkg/controller",
         "DataVolume db-0 importer is not running due to an error: boom";
 };

@@ -56,6 +56,8 @@ pub(super) const ROWS: &[Row] = rows! {
     // The daemon.
     "libvirt-socket-missing", "failed to connect socket to", r"failed to connect socket to '[^']*libvirt", LIBVIRT, CONNECT_LIBVIRT, ANY, None, "libvirt src/rpc/virnetsocket.c; normal in a launcher's first second",
         "Failed to connect socket to '/var/run/libvirt/virtqemud-sock': Connection refused";
+    "libvirt-daemon-crashed", "virtqemud exited, restarting", r"restarting.{0,20}(?:signal: (?:segmentation|abort|bus|illegal|floating|trace)|core dumped|exit status [1-9])", LIBVIRT, CONNECT_LIBVIRT, CRASHED, None, "KubeVirt pkg/virt-launcher/virtwrap/util/libvirt_helper.go with os/exec's ExitError: it ended by itself",
+        "virtqemud exited, restarting: signal: segmentation fault (core dumped)";
     "libvirt-daemon-restarting", "virtqemud exited, restarting", "", LIBVIRT, CONNECT_LIBVIRT, CRASHED, None, "KubeVirt pkg/virt-launcher/virtwrap/util/libvirt_helper.go; also while a launcher ends",
         "virtqemud exited, restarting";
     "libvirt-daemon-restarting", "virtlogd exited, restarting", "", LIBVIRT, CONNECT_LIBVIRT, CRASHED, None, "KubeVirt pkg/virt-launcher/virtwrap/util/libvirt_helper.go",
@@ -98,6 +100,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "malformed <sysinfo> uuid element";
     "domain-xml-invalid", "xml error", "", LIBVIRT, DEFINE_DOMAIN, INVALID, None, "libvirt src/conf/domain_conf.c VIR_ERR_XML_ERROR",
         "XML error: Attempted double use of PCI Address 0000:04:00.0";
+    "pci-slots-exhausted", "no more available pci", "", LIBVIRT, DEFINE_DOMAIN, INVALID, None, "libvirt src/conf/domain_addr.c virDomainPCIAddressGetNextAddr",
+        "internal error: No more available PCI slots";
     "domain-config-unsupported", "unsupported configuration", "", LIBVIRT, DEFINE_DOMAIN, INVALID, None, "libvirt VIR_ERR_CONFIG_UNSUPPORTED",
         "unsupported configuration: pci backend driver type 'default' is not supported";
     "domain-not-found", "domain not found", r"domain not found: no domain with matching", LIBVIRT, ANY, NOT_FOUND, None, "libvirt src/qemu/qemu_domain.c; normal after an end",
@@ -126,6 +130,10 @@ pub(super) const ROWS: &[Row] = rows! {
         "Unsafe migration: Migration without shared storage is unsafe";
     "migration-not-possible", "cannot migrate domain", "", LIBVIRT, MIGRATE, UNSUPPORTED, SOURCE, "libvirt src/qemu/qemu_migration.c",
         "Requested operation is not valid: cannot migrate domain with assigned host devices";
+    "migration-not-possible", "cannot migrate empty or read-only disk", "", LIBVIRT, MIGRATE, UNSUPPORTED, SOURCE, "libvirt src/qemu/qemu_migration.c qemuMigrationSrcNBDStorageCopy: asked to copy a disk that cannot be written",
+        "Operation not supported: Cannot migrate empty or read-only disk vdb";
+    "libvirt-parameter-unknown", "argument unsupported: parameter", "", LIBVIRT, ANY, INCOMPATIBLE, None, "libvirt src/util/virtypedparam.c virTypedParamsValidate: who calls it is of another version",
+        "argument unsupported: parameter 'parallel.bandwidth' not supported";
     "nbd-export-failed", "nbd-server", r"nbd-server-(?:start|add)|nbd server", QEMU, MIGRATE_PREPARE, ANY, TARGET, "libvirt src/qemu/qemu_migration.c qemuMigrationDstStartNBDServer",
         "internal error: unable to execute QEMU command 'nbd-server-add': Cannot find device 'drive-ua-root'";
     "block-migration-failed", "blockjob", r"block ?job|drive-mirror|blockdev-mirror", QEMU, MIGRATE, ANY, None, "libvirt src/qemu/qemu_migration.c qemuMigrationSrcNBDStorageCopy",
