@@ -135,10 +135,12 @@ fn a_target_pod_is_pending_until_its_containers_are_ready() {
     let pending =
         with(target(), &json!({"status": {"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}]}}));
     check(
-        &[vmi(), launcher(), pending, vmim("Scheduling")],
+        &[vmi(), launcher(), pending.clone(), vmim("Scheduling")],
         FindingCode::MigrationTargetPending,
         Some(Status::Present),
     );
+    // Further on it was ready: its readiness gate is closed while the guest is paused.
+    check(&[vmi(), launcher(), pending, vmim("Running")], FindingCode::MigrationTargetPending, Some(Status::Absent));
     check(
         &[vmi(), launcher(), target(), vmim("Scheduling")],
         FindingCode::MigrationTargetPending,

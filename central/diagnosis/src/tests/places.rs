@@ -296,3 +296,48 @@ fn another_vm_of_the_cluster_changes_nothing() {
     let world = world.node_said("n1", 100, theirs);
     assert_eq!(world.why(), before);
 }
+
+/// Each node for itself has one QEMU, and is well.
+#[test]
+fn qemus_on_two_nodes_are_left_over_once_no_migration_runs_and_it_is_cleared_away() {
+    let world = |phase: &str, secs: i64| {
+        let mut world = World::well().in_kubernetes().migrating(phase, secs);
+        let second = world.vm().clone();
+        world.snapshot.nodes[1].vms.push(second);
+        world
+    };
+    let answer = world("Failed", 600).why();
+    assert_eq!((answer.symptom.id, answer.causes[0].id), (SymptomId::Unresponsive, "MigrationLeftover"));
+    for (phase, secs) in [("Failed", 30), ("Running", 600)] {
+        let answer = world(phase, secs).why_named(None);
+        assert!(answer.causes.iter().all(|cause| cause.id != "MigrationLeftover"), "{}", table(&answer));
+    }
+}
+
+/// Lines of virt-handler's proxies name no VM.
+#[test]
+fn what_the_proxies_say_is_the_only_migrations_own() {
+    let refused = || said(actor::HANDLER, operation::CONNECT_PEER, class::UNREACHABLE);
+    let score = |world: World| {
+        let answer = world.node_said("n1", 65, refused()).why();
+        answer.causes.iter().find(|cause| cause.id == "MigrationPathUnreachable").map_or(0.0, |cause| cause.score_db)
+    };
+    let with_other = |secs: i64| {
+        let mut world = failed();
+        let mut other = mk_cluster_vm();
+        other.name = "web-1".to_owned();
+        other.uid = OTHER_UID.to_owned();
+        other.uids = vec![OTHER_UID.to_owned()];
+        other.life.migration = Some(kulprit_cluster::MigrationLife {
+            name: "web-1-mig".to_owned(),
+            created_usec: Some(ago(secs + 20).wall_usec),
+            ended_usec: Some(ago(secs).wall_usec),
+            outcome: Some(true),
+            ..kulprit_cluster::MigrationLife::default()
+        });
+        world.snapshot.cluster_vms.push(other);
+        world
+    };
+    assert!(score(with_other(80)) < score(failed()));
+    assert!((score(with_other(4_000)) - score(failed())).abs() < f64::EPSILON);
+}
