@@ -70,7 +70,8 @@ const PARTS: [&str; 60] = [
 ];
 
 /// What rows say without any of the parts.
-const RARE: [&str; 53] = [
+const RARE: [&str; 54] = [
+    "sing PersistentVolumeClaim",
     "nknown ",
     "arger than",
     "erminating",

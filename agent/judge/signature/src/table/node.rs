@@ -96,6 +96,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "fork/exec /usr/bin/runc: resource temporarily unavailable";
 
     // The control plane.
+    "priority-class-missing", "no priorityclass with name", "", API_SERVER, CREATE_POD, INVALID, None, "kubernetes plugin/pkg/admission/priority: the pod names a class that does not exist",
+        "pods \"virt-launcher-db-0-x\" is forbidden: no PriorityClass with name high was found";
     "quota-exceeded", "exceeded quota", "", API_SERVER, CREATE_POD, QUOTA, None, "kubernetes resourcequota admission",
         "pods \"virt-launcher-db-0\" is forbidden: exceeded quota: prod, requested: requests.memory=2Gi, used: requests.memory=7Gi, limited: requests.memory=8Gi";
     "limit-range", "is forbidden", r"is forbidden: (?:\[?(?:maximum|minimum) \w+ usage per|.*limit to request ratio)", API_SERVER, CREATE_POD, QUOTA, None, "kubernetes limitranger admission",
@@ -106,6 +108,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "pods \"virt-handler-\" is forbidden: unable to validate against any security context constraint: []";
     "webhook-unreachable", "failed calling webhook", "", API_SERVER, CALL_API, ANY, None, "kubernetes apiserver admission/plugin/webhook",
         "Internal error occurred: failed calling webhook \"virt-api.kubevirt.io\": failed to call webhook: Post \"https://virt-api.kubevirt.svc:443/x\": no endpoints available for service \"virt-api\"";
+    "vm-spec-refused", "denied the request", r"admission webhook .?virtualmachine\S*validator\.kubevirt\.io.* denied the request", API_SERVER, CALL_API, INVALID, None, "KubeVirt pkg/virt-api/webhooks/validating-webhook: its own validators of VMs and VMIs",
+        "admission webhook \"virtualmachine-validator.kubevirt.io\" denied the request: spec.template.spec.domain.devices.disks[0].name must not be empty";
     "webhook-denied", "denied the request", r"admission webhook .* denied the request", API_SERVER, CALL_API, DENIED, None, "kubernetes apiserver",
         "admission webhook \"x.example\" denied the request: not allowed";
     "etcd-slow", "etcdserver", r"etcdserver: (?:request timed out|leader changed|no leader|mvcc: database space exceeded|too many requests)", API_SERVER, CALL_API, ANY, None, "etcd api/v3rpc/rpctypes",
