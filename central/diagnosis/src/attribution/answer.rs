@@ -20,7 +20,8 @@ use crate::{
     symptom::{Symptom, SymptomSubject},
 };
 
-/// Spreads or sharpens probabilities: 10^(score / 10 / T). 1 takes a deciban at its word; to be fitted on cases.
+/// Spreads or sharpens probabilities: 10^(score / 10 / T). 1 takes a deciban at its word. On the training cases the Brier score is flat
+/// from 0.6 (0.076) to 1 (0.084) and worse above; 1 stays, because what was not seen before is less sure than what rules were made for.
 const TEMPERATURE: f64 = 1.0;
 
 /// From here on the first cause is a verdict, and another fault would have been enough by itself.
