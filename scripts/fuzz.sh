@@ -29,21 +29,24 @@ build() {
 # Recorded inputs of a target. libFuzzer reads folders with all below them.
 fixtures() {
     case $1 in
-        process | cgroup | mount | block | machine | qemu | kernel_log | http) echo agent/host/fixtures agent/judge/fixtures ;;
+        process | cgroup | mount | block | machine | qemu | kernel_log | http | tree) echo agent/host/fixtures agent/judge/fixtures ;;
         report) echo proto/fixtures ;;
         domain_xml) echo agent/libvirt/tests/fixtures ;;
-        config | subject | spool | worker_frame | cluster) ;;
+        config | subject | spool | worker_frame | cluster | case | command | log | signature) ;;
         *) fail "no fixtures are named for the target $1 in scripts/fuzz.sh" ;;
     esac
 }
 
 # New inputs go to the first folder, so a brief run is given one that is thrown away.
 run() { # TARGET
-    local name=$1 log=$here/artifacts/$1.log recorded dirs=() dir
+    local name=$1 log=$here/artifacts/$1.log recorded dirs=() dir scratch
+    scratch=$(mktemp -d)
+    # shellcheck disable=SC2064 # the folder of this run
+    trap "rm -rf '$scratch'" EXIT
     recorded=$(fixtures "$name")
     mkdir -p "$corpus/$name" "$here/artifacts/$name"
     for dir in "$corpus/$name" "$here/seeds/$name" $recorded; do [ ! -d "$dir" ] || dirs+=("$dir"); done
-    if "$here/target/$target/release/$name" "${dirs[@]}" -max_total_time="$seconds" -timeout=5 \
+    if TMPDIR=$scratch "$here/target/$target/release/$name" "${dirs[@]}" -max_total_time="$seconds" -timeout=5 \
         -rss_limit_mb=512 -max_len=16384 -print_final_stats=1 -artifact_prefix="$here/artifacts/$name/" >"$log" 2>&1; then
         awk -v name="$name" '
             /cov: / { for (i = 1; i < NF; i++) if ($i == "cov:") cov = $(i + 1) }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
@@ -208,7 +208,9 @@ impl Reading<'_> {
         for (file, part) in commands.into_iter().chain(logs) {
             progress(read_bytes, all_bytes);
             let n_bytes = size(file);
-            self.text(file, part, manifest, &booted);
+            self.text(file, part, manifest, &booted, &mut |n_read| {
+                progress(read_bytes + n_read.min(n_bytes), all_bytes);
+            });
             read_bytes += n_bytes;
         }
         progress(all_bytes, all_bytes);
@@ -231,7 +233,14 @@ impl Reading<'_> {
         }
     }
 
-    fn text(&mut self, file: &Path, part: &Part, manifest: &Manifest, booted: &BTreeMap<String, Option<i64>>) {
+    fn text(
+        &mut self,
+        file: &Path,
+        part: &Part,
+        manifest: &Manifest,
+        booted: &BTreeMap<String, Option<i64>>,
+        progress: &mut dyn FnMut(u64),
+    ) {
         let (node, source) = match part {
             Part::Kernel { node } => (Some(node.clone()), LogSource::Kernel),
             Part::Journal { node, unit } => (Some(node.clone()), LogSource::Unit(unit.clone())),
@@ -256,7 +265,7 @@ impl Reading<'_> {
             Part::Objects | Part::Tree { .. } | Part::Other => return,
         };
         let btime_usec = node.as_ref().and_then(|node| booted.get(node).copied().flatten());
-        let input = match open_log(self.folder, file) {
+        let input = match open_log(self.folder, file, progress) {
             Ok(input) => input,
             Err(error) => {
                 let why = objects::unreadable(&error);
@@ -353,9 +362,15 @@ impl Reading<'_> {
             (uid, subject.migration)
         });
         let cluster_nodes = cluster.describe_nodes(at.wall_usec, signatures);
+        let views = nodes.into_iter().map(|(name, gathered)| {
+            let mut view = assemble::node_view(name, gathered, &names, at);
+            assemble::adopt_stray(&mut view, &cluster_vms);
+            view
+        });
+        let nodes: Vec<_> = views.collect();
         let snapshot = Snapshot {
             reference_wall_usec: at.wall_usec,
-            nodes: nodes.into_iter().map(|(name, gathered)| assemble::node_view(name, gathered, &names, at)).collect(),
+            nodes,
             cluster_vms,
             cluster_nodes,
             settings: Settings::default(),
@@ -466,10 +481,26 @@ fn is_read_as_text(part: &Part) -> bool {
     !matches!(part, Part::Objects | Part::Tree { .. } | Part::Other)
 }
 
+/// A file that tells how much of it was read: one log may be all there is of gigabytes.
+struct Told<'p> {
+    file: File,
+    n_read: u64,
+    progress: &'p mut dyn FnMut(u64),
+}
+
+impl Read for Told<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n_bytes = self.file.read(buffer)?;
+        self.n_read += n_bytes as u64;
+        (self.progress)(self.n_read);
+        Ok(n_bytes)
+    }
+}
+
 /// A log, unpacked while it is read where it is a `.gz`.
-fn open_log(folder: &Folder, path: &Path) -> io::Result<Box<dyn BufRead>> {
+fn open_log<'p>(folder: &Folder, path: &Path, progress: &'p mut dyn FnMut(u64)) -> io::Result<Box<dyn BufRead + 'p>> {
     const BUFFER_BYTES: usize = 1 << 20;
-    let file: File = folder.open_file(path)?;
+    let file = Told { file: folder.open_file(path)?, n_read: 0, progress };
     if path.extension().is_some_and(|ending| ending == "gz") {
         return Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, flate2::read::MultiGzDecoder::new(file))));
     }

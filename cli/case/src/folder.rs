@@ -241,7 +241,6 @@ mod tests {
         add("good/a", tar::EntryType::Regular);
         add("../evil", tar::EntryType::Regular);
         add("good/link", tar::EntryType::Symlink);
-        drop(add);
         builder.finish().unwrap();
         drop(builder);
         let folder = Folder::open(target.path()).unwrap();

@@ -14,7 +14,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use kulprit_tests::{programs::binary, wait::Stopwatch};
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::{TimeVal, TimeValLike},
+};
 
 /// What a must-gather of a few days has.
 const LARGE_BYTES: u64 = 200 << 20;
@@ -28,15 +31,33 @@ fn main() -> Result<()> {
     typical(&kulprit, root)?;
     let folder = tempfile::tempdir()?;
     let small = mk_case(&folder.path().join("large"), LARGE_BYTES)?;
+    let cpu_before = cpu_secs()?;
     let took = diagnose(&kulprit, &small)?;
+    let cpu_secs = cpu_secs()? - cpu_before;
     let peak = peak_mib()?;
-    row(&format!("`diagnose`, {} MiB of logs", LARGE_BYTES >> 20), &format!("{:.2} s, peak {peak:.0} MiB", took.as_secs_f64()), "≤ 256 MiB", peak <= MAX_RSS_MIB);
-    let mib_per_sec = mib(LARGE_BYTES) / took.as_secs_f64();
-    row("log through the signatures, one core", &format!("{mib_per_sec:.0} MiB/s"), "≥ 300 MB/s", mib_per_sec * 1.048_576 >= 300.0);
+    row(
+        &format!("`diagnose`, {} MiB of logs", LARGE_BYTES >> 20),
+        &format!("{:.2} s, peak {peak:.0} MiB", took.as_secs_f64()),
+        "≤ 256 MiB",
+        peak <= MAX_RSS_MIB,
+    );
+    // It has one thread: its processor time is one core's, whatever else this machine does.
+    let mib_per_sec = mib(LARGE_BYTES) / cpu_secs;
+    row(
+        "log through the signatures, one core (processor time)",
+        &format!("{mib_per_sec:.0} MiB/s"),
+        "≥ 300 MB/s",
+        mib_per_sec * 1.048_576 >= 300.0,
+    );
     let huge = mk_case(&folder.path().join("huge"), HUGE_BYTES)?;
     let took = diagnose(&kulprit, &huge)?;
     let peak = peak_mib()?;
-    row(&format!("`diagnose`, {} GiB of logs", HUGE_BYTES >> 30), &format!("{:.1} s, peak {peak:.0} MiB", took.as_secs_f64()), "≤ 256 MiB", peak <= MAX_RSS_MIB);
+    row(
+        &format!("`diagnose`, {} GiB of logs", HUGE_BYTES >> 30),
+        &format!("{:.1} s, peak {peak:.0} MiB", took.as_secs_f64()),
+        "≤ 256 MiB",
+        peak <= MAX_RSS_MIB,
+    );
     Ok(())
 }
 
@@ -51,13 +72,23 @@ fn typical(kulprit: &Path, root: &Path) -> Result<()> {
     ensure!(!times.is_empty(), "no cases in {}", cases.display());
     let p50 = times[times.len() / 2].as_secs_f64() * 1e3;
     let p99 = times[times.len() * 99 / 100].as_secs_f64() * 1e3;
-    row("`diagnose`, a typical case", &format!("p50 {p50:.0} ms, p99 {p99:.0} ms of {}", times.len()), "≤ 200 ms", p99 <= 200.0);
+    row(
+        "`diagnose`, a typical case",
+        &format!("p50 {p50:.0} ms, p99 {p99:.0} ms of {}", times.len()),
+        "≤ 200 ms",
+        p99 <= 200.0,
+    );
     let watch = Stopwatch::start();
     let status = Command::new(kulprit).arg("eval").arg(root.join("central/diagnosis/fixtures")).output()?.status;
     ensure!(status.success(), "kulprit eval: {status}");
     let secs = watch.elapsed().as_secs_f64();
     let n_cases = times.len() + fs::read_dir(root.join("central/diagnosis/fixtures/recordings"))?.count();
-    row("`eval`, three baselines included", &format!("{:.0} cases/s", n_cases as f64 / secs), "(none of its own)", true);
+    row(
+        "`eval`, three baselines included",
+        &format!("{:.0} cases/s", n_cases as f64 / secs),
+        "(none of its own)",
+        true,
+    );
     Ok(())
 }
 
@@ -75,6 +106,14 @@ fn peak_mib() -> Result<f64> {
     #[expect(clippy::cast_precision_loss, reason = "kibibytes")]
     let kib = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() as f64;
     Ok(kib / 1024.0)
+}
+
+/// Processor time of all children so far, user and system, seconds.
+fn cpu_secs() -> Result<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "minutes in microseconds")]
+    let secs = |time: TimeVal| time.num_microseconds() as f64 / 1e6;
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    Ok(secs(usage.user_time()) + secs(usage.system_time()))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a size for a person")]
@@ -134,7 +173,7 @@ fn kubelet_line(n: u64, out: &mut Vec<u8>) {
     let klog = format!("{level}0301 {hour:02}:{minute:02}:{second:02}.{micro:06}   21574 ");
     let body = match n % 2_000 {
         77 => "pod_workers.go:1324] \"Error syncing pod, skipping\" err=\"failed to \\\"StartContainer\\\" for \\\"app\\\" with CrashLoopBackOff: \\\"back-off 5m0s restarting failed container\\\"\" pod=\"shop/web-7d9c\"".to_owned(),
-        _ if n % 3 == 0 => format!("reconciler_common.go:251] \"operationExecutor.VerifyControllerAttachedVolume started for volume \\\"public\\\" (UniqueName: \\\"kubernetes.io/empty-dir/d26c87cd-3191-4ef0-810b-8e1f6044c767-public\\\") pod \\\"virt-launcher-db-{n}-kbtkz\\\" (UID: \\\"d26c87cd-3191-4ef0-810b-8e1f6044c767\\\") \" pod=\"prod/virt-launcher-db-{n}-kbtkz\""),
+        _ if n.is_multiple_of(3) => format!("reconciler_common.go:251] \"operationExecutor.VerifyControllerAttachedVolume started for volume \\\"public\\\" (UniqueName: \\\"kubernetes.io/empty-dir/d26c87cd-3191-4ef0-810b-8e1f6044c767-public\\\") pod \\\"virt-launcher-db-{n}-kbtkz\\\" (UID: \\\"d26c87cd-3191-4ef0-810b-8e1f6044c767\\\") \" pod=\"prod/virt-launcher-db-{n}-kbtkz\""),
         _ => format!("pod_startup_latency_tracker.go:148] \"Observed pod startup duration\" pod=\"prod/web-{n}\" podStartSLOduration=2.781007357 podStartE2EDuration=\"2.781007357s\" totalImagesPullingTime=\"0s\" isStatefulPod=false"),
     };
     out.extend(format!("{head}{klog}{body}\n").bytes());
@@ -142,9 +181,17 @@ fn kubelet_line(n: u64, out: &mut Vec<u8>) {
 
 fn kernel_line(n: u64, out: &mut Vec<u8>) {
     let line = match n % 4 {
-        0 => format!("[{:>8}.{:06}] IPv6: ADDRCONF(NETDEV_CHANGE): veth1a2b3c4d: link becomes ready\n", n / 50, n % 1_000_000),
+        0 => format!(
+            "[{:>8}.{:06}] IPv6: ADDRCONF(NETDEV_CHANGE): veth1a2b3c4d: link becomes ready\n",
+            n / 50,
+            n % 1_000_000
+        ),
         1 => format!("[{:>8}.{:06}] cni0: port 3(veth1a2b3c4d) entered forwarding state\n", n / 50, n % 1_000_000),
-        2 => format!("[{:>8}.{:06}] audit: type=1400 audit(1763712000.123:456): apparmor=\"STATUS\" operation=\"profile_replace\" profile=\"unconfined\" name=\"docker-default\" pid=4711\n", n / 50, n % 1_000_000),
+        2 => format!(
+            "[{:>8}.{:06}] audit: type=1400 audit(1763712000.123:456): apparmor=\"STATUS\" operation=\"profile_replace\" profile=\"unconfined\" name=\"docker-default\" pid=4711\n",
+            n / 50,
+            n % 1_000_000
+        ),
         _ => format!("[{:>8}.{:06}] kvm [4711]: ignored rdmsr: 0x140 data 0x0\n", n / 50, n % 1_000_000),
     };
     out.extend(line.bytes());

@@ -30,7 +30,7 @@ fn check(file: &str, bytes: &[u8], problem: Option<&str>) {
     let problems: Vec<String> = case.problems.iter().map(ToString::to_string).collect();
     match problem {
         Some(want) => {
-            assert!(problems.iter().any(|line| line.starts_with(file) && line.contains(want)), "{problems:?}")
+            assert!(problems.iter().any(|line| line.starts_with(file) && line.contains(want)), "{problems:?}");
         }
         None => assert!(problems.iter().all(|line| !line.starts_with(file)), "{problems:?}"),
     }
@@ -132,6 +132,18 @@ fn a_link_out_of_the_case_is_not_followed() {
     let case = open(folder.path()).unwrap();
     assert!(case.problems.iter().any(|problem| problem.why.contains("symbolic links were not followed")));
     assert!(case.snapshot.nodes.iter().all(|node| node.occurrences.is_empty()));
+}
+
+#[test]
+fn progress_is_told_within_one_log_and_ends_at_the_end() {
+    let text = "Mar  1 09:00:00 n1 kubelet[7]: I0301 09:00:00.000000       7 x.go:1] fine\n".repeat(50_000);
+    let folder = mk_case(&[("case.yaml", MANIFEST.as_bytes()), ("nodes/n1/journal/kubelet.log", text.as_bytes())]);
+    let mut seen = Vec::new();
+    Case::open(folder.path(), &Options::default(), &mut |read, all| seen.push((read, all))).unwrap();
+    let all = text.len() as u64;
+    assert!(seen.iter().all(|(read, of)| read <= of && *of == all), "{seen:?}");
+    assert!(seen.is_sorted() && seen.iter().filter(|(read, _)| (1..all).contains(read)).count() >= 2, "{seen:?}");
+    assert_eq!(seen.last(), Some(&(all, all)));
 }
 
 #[test]
