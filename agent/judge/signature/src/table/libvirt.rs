@@ -42,6 +42,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "internal error: End of file from qemu monitor";
     "domain-crash-assumed", "assuming the domain crashed", "", QEMU, RUN_GUEST, CRASHED, None, "libvirt src/qemu/qemu_process.c",
         "internal error: Monitor connection to 'prod_db-0' closed without SHUTDOWN event; assuming the domain crashed";
+    "process-limit-not-raised", "cannot limit ", r"cannot limit (?:locked memory|number of (?:processes|open files|subprocesses)|core file size|max\w*)", LIBVIRT, START_DOMAIN, LIMIT, None, "libvirt src/util/virprocess.c virProcessSetMaxMemLock: the launcher may not raise its limit, and has not enough",
+        "cannot limit locked memory of process 7 to 18253611008: Operation not permitted";
     "monitor-not-connected", "monitor path", r"monitor (?:socket|path).*did not show up|failed to connect to monitor socket", QEMU, START_DOMAIN, TIMEOUT, None, "libvirt src/qemu/qemu_monitor.c",
         "internal error: monitor socket did not show up: monitor path /var/run/libvirt/qemu/monitor.sock";
     "qemu-closed-monitor", "unexpectedly closed the monitor", "", QEMU, START_DOMAIN, ANY, None, "libvirt src/qemu/qemu_process.c qemuProcessReportLogError",
@@ -76,6 +78,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "Cannot write data: Broken pipe";
 
     // Cgroups, security, files.
+    "locked-memory-limit", "cannot limit locked memory", "", LIBVIRT, START_DOMAIN, LIMIT, None, "libvirt src/util/virprocess.c: it may not raise the limit itself",
+        "internal error: Process exited prior to exec: libvirt: error : cannot limit locked memory of process 95 to 8589934592: Operation not permitted";
     "device-cgroup-denied", "cannot access storage file", r"cannot access storage file '[^']*'.*operation not permitted", LIBVIRT, OPEN_IMAGE, NOT_PERMITTED, None, "libvirt src/storage_file: EPERM on a device node is the device cgroup",
         "Cannot access storage file '/dev/disk-1': Operation not permitted";
     "storage-file-inaccessible", "cannot access storage file", "", LIBVIRT, OPEN_IMAGE, ANY, None, "libvirt src/storage_file/storage_source.c virStorageSourceReportBrokenChain",
@@ -100,7 +104,7 @@ pub(super) const ROWS: &[Row] = rows! {
         "malformed <sysinfo> uuid element";
     "domain-xml-invalid", "xml error", "", LIBVIRT, DEFINE_DOMAIN, INVALID, None, "libvirt src/conf/domain_conf.c VIR_ERR_XML_ERROR",
         "XML error: Attempted double use of PCI Address 0000:04:00.0";
-    "pci-slots-exhausted", "no more available pci", "", LIBVIRT, DEFINE_DOMAIN, INVALID, None, "libvirt src/conf/domain_addr.c virDomainPCIAddressGetNextAddr",
+    "pci-slots-exhausted", "no more available pci", "", LIBVIRT, ANY, INVALID, None, "libvirt src/conf/domain_addr.c virDomainPCIAddressGetNextAddr",
         "internal error: No more available PCI slots";
     "domain-config-unsupported", "unsupported configuration", "", LIBVIRT, DEFINE_DOMAIN, INVALID, None, "libvirt VIR_ERR_CONFIG_UNSUPPORTED",
         "unsupported configuration: pci backend driver type 'default' is not supported";
