@@ -38,6 +38,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "migration abort timed out waiting for libvirt";
     "migration-other-running", "another migration job", r"another migration job is (?:in progress|running)|taken over by another migration", CONTROLLER, MIGRATE, BUSY, None, "KubeVirt migration.go",
         "VMI is not eligible for migration because another migration job is in progress.";
+    "migration-target-pod-unschedulable", "unschedulable target pod", "", SCHEDULER, SCHEDULE, INSUFFICIENT, TARGET, "KubeVirt migration.go, main of 2026: 300 s",
+        "unschedulable target pod \"virt-launcher-db-0-x\" was deleted due to timeout period expiration";
     "migration-target-pod-gone", "target pod", r"target (?:attachment )?pod (?:shutdown|is down|was removed)|target pod .*(?:deleted|terminated)", CONTROLLER, MIGRATE_PREPARE, UNAVAILABLE, TARGET, "KubeVirt migration.go",
         "Migration failed because target pod shutdown during migration";
     "migration-target-pod-timeout", "timeout period exceeded", r"pending pod .*timeout period exceeded", CONTROLLER, MIGRATE_PREPARE, TIMEOUT, TARGET, "KubeVirt migration.go: 900 s",
@@ -164,6 +166,8 @@ pub(super) const ROWS: &[Row] = rows! {
         "VMI was paused, low-level IO error detected";
 
     // Controllers.
+    "webhook-unreachable", "failed calling webhook", "", API_SERVER, CALL_API, ANY, None, "kubernetes apiserver admission/plugin/webhook",
+        "Internal error occurred: failed calling webhook \"virt-api.kubevirt.io\": failed to call webhook: Post \"https://virt-api.kubevirt.svc:443/x\": no endpoints available for service \"virt-api\"";
     "node-virt-handler-silent", "virt-handler", r"virt-handler (?:on node \S+ )?is not (?:responsive|present)", HANDLER, REPORT_STATUS, TIMEOUT, None, "KubeVirt pkg/virt-controller/watch/node: no heartbeat in 5 min",
         "virt-handler on node n1 is not responsive, marking VMI as failed";
     "volume-claim-missing", "missing pvc", "", CONTROLLER, PROVISION, NOT_FOUND, None, "KubeVirt pkg/virt-controller/watch FailedPvcNotFound",

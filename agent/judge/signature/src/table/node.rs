@@ -106,8 +106,6 @@ pub(super) const ROWS: &[Row] = rows! {
         "pods \"virt-launcher-db-0\" is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false";
     "pod-security-refused", "unable to validate against any", "", API_SERVER, CREATE_POD, QUOTA, None, "PodSecurityPolicy, OpenShift SCC",
         "pods \"virt-handler-\" is forbidden: unable to validate against any security context constraint: []";
-    "webhook-unreachable", "failed calling webhook", "", API_SERVER, CALL_API, ANY, None, "kubernetes apiserver admission/plugin/webhook",
-        "Internal error occurred: failed calling webhook \"virt-api.kubevirt.io\": failed to call webhook: Post \"https://virt-api.kubevirt.svc:443/x\": no endpoints available for service \"virt-api\"";
     "vm-spec-refused", "denied the request", r"admission webhook .?virtualmachine\S*validator\.kubevirt\.io.* denied the request", API_SERVER, CALL_API, INVALID, None, "KubeVirt pkg/virt-api/webhooks/validating-webhook: its own validators of VMs and VMIs",
         "admission webhook \"virtualmachine-validator.kubevirt.io\" denied the request: spec.template.spec.domain.devices.disks[0].name must not be empty";
     "webhook-denied", "denied the request", r"admission webhook .* denied the request", API_SERVER, CALL_API, DENIED, None, "kubernetes apiserver",

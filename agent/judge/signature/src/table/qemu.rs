@@ -58,7 +58,7 @@ pub(super) const ROWS: &[Row] = rows! {
         "KVM: entry failed, hardware error 0x80000021";
     "kvm-run-failed", "kvm run failed", "", QEMU, RUN_GUEST, CRASHED, None, "QEMU accel/kvm/kvm-all.c kvm_cpu_exec",
         "error: kvm run failed Bad address";
-    "kvm-registers-refused", "failed to set", r"kvm: failed to set (?:special registers|xcrs?|msr|.* registers)|failed to set msr 0x|kvm_(?:put|buf_set)_msrs", QEMU, LOAD_STATE, INCOMPATIBLE, None, "QEMU target/i386/kvm/kvm.c kvm_arch_put_registers",
+    "kvm-registers-refused", "failed to set", r"kvm: failed to set (?:special registers|xcrs?|msr|.* registers)|failed to set msr 0x|kvm_(?:put|buf_set)_msrs", QEMU, ANY, INCOMPATIBLE, None, "QEMU target/i386/kvm/kvm.c kvm_arch_put_registers: at the start as well as with an incoming state",
         "qemu-kvm: error: failed to set MSR 0x48e to 0xfff9fffe04006172";
     "kvm-registers-refused", "failed to put registers", "", QEMU, LOAD_STATE, INCOMPATIBLE, None, "QEMU accel/kvm/kvm-all.c, >= 9.2",
         "qemu-kvm: Failed to put registers after init: Invalid argument";
@@ -158,6 +158,12 @@ pub(super) const ROWS: &[Row] = rows! {
     // What ends QEMU.
     "guest-panicked", "guest panicked", "", GUEST, RUN_GUEST, CRASHED, None, "QEMU qapi GUEST_PANICKED; libvirt; KubeVirt event GuestPanicked",
         "Guest panicked: type=unspecified";
+    "guest-panicked", "panicked", r#"detail="?panicked|crashed\(\d\): ?panicked|crashed \(panicked\)"#, GUEST, RUN_GUEST, CRASHED, None, "libvirt VIR_DOMAIN_EVENT_CRASHED_PANICKED as KubeVirt's launcher and virsh print it",
+        "DomainLifecycle event Domain event=\"crashed\" detail=\"panicked\" with event id 8 reason 0 received";
+    "guest-panicked", "kernel panic - not syncing", "", GUEST, RUN_GUEST, CRASHED, None, "Linux kernel/panic.c on a guest's console; the host's own is in the kernel log",
+        "[    2.117002] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)";
+    "guest-boot-failed", "bootable", r"no bootable (?:device|option)|not a bootable disk", GUEST, RUN_GUEST, NOT_FOUND, None, "SeaBIOS src/boot.c, EDK2 BdsDxe on a guest's console",
+        "BdsDxe: No bootable option or device was found.";
     "qemu-terminated-by-signal", "terminating on signal", r"terminating on signal \d+", QEMU, RUN_GUEST, KILLED, None, "QEMU system/runstate.c qemu_kill_report; SIGTERM of a normal stop too",
         "qemu-kvm: terminating on signal 15 from pid 1 (/usr/bin/virt-launcher-monitor)";
     "qemu-assertion", "assertion", r"assertion [`'\w].*failed|assertion failed", QEMU, RUN_GUEST, CRASHED, None, "general: assert(3), g_assert",

@@ -255,7 +255,7 @@ const LINES: &[Line] = &[
     (
         Speaker::Launcher,
         None,
-        "unable to attach device sound1: internal error: No more available PCI slots",
+        "unable to attach device sound1: internal error: No free USB ports",
         [LIBVIRT, HOTPLUG, OTHER],
     ),
     (
