@@ -38,7 +38,7 @@ pub struct ClusterVm {
 pub struct PodRef {
     /// Namespace.
     pub namespace: String,
-    /// Name.
+    /// Name; empty where only its UID is known.
     pub name: String,
     /// UID, if known.
     pub uid: Option<String>,
@@ -65,6 +65,8 @@ pub struct Life {
     pub phase: Option<String>,
     /// Since when (`phaseTransitionTimestamps`).
     pub phase_since_usec: Option<i64>,
+    /// Whether the VMI was ever Running, where its phases are told.
+    pub has_run: Option<bool>,
     /// When the VMI, else the VM, was created.
     pub created_usec: Option<i64>,
     /// When the VM was asked to be deleted.

@@ -51,7 +51,9 @@ impl Meta {
     pub(crate) fn read(object: &Value) -> Option<Self> {
         let meta = value::at(object, &["metadata"]);
         let deletion_grace_secs = value::integer(meta, &["deletionGracePeriodSeconds"]).filter(|secs| *secs >= 0);
-        let grace_usec = deletion_grace_secs.unwrap_or(0).saturating_mul(1_000_000);
+        // KubeVirt's own kinds end at once and by finalizers: there it is the moment of asking, whatever stands beside it.
+        let is_custom = value::text(object, &["kind"]).is_some_and(|kind| kind.starts_with("VirtualMachine"));
+        let grace_usec = deletion_grace_secs.filter(|_| !is_custom).unwrap_or(0).saturating_mul(1_000_000);
         let owners = value::list(meta, &["ownerReferences"]).iter().filter_map(|owner| {
             Some(Owner { kind: value::text(owner, &["kind"])?, name: value::text(owner, &["name"])? })
         });
@@ -201,6 +203,13 @@ mod tests {
     fn a_pods_deletion_was_asked_for_before_its_grace_period() {
         let pod = json!({"metadata": {"name": "p", "deletionTimestamp": "2026-03-01T10:15:30Z", "deletionGracePeriodSeconds": 30}});
         assert_eq!(Meta::read(&pod).unwrap().deleted_usec, value::parse_time("2026-03-01T10:15:00Z"));
+    }
+
+    #[test]
+    fn a_vmis_deletion_was_asked_for_when_it_says() {
+        let vmi = json!({"kind": "VirtualMachineInstance", "metadata": {"name": "v",
+            "deletionTimestamp": "2026-03-01T10:15:30Z", "deletionGracePeriodSeconds": 3600}});
+        assert_eq!(Meta::read(&vmi).unwrap().deleted_usec, value::parse_time("2026-03-01T10:15:30Z"));
     }
 
     #[test]

@@ -159,7 +159,23 @@ impl<'c> Parts<'c> {
             node: self.node_told_of(name),
             side: self.side_of_told(name),
         });
-        known.chain(told).collect()
+        // The VMI knows the UIDs of its pods, whose objects may not be there.
+        let active = self.vmi.into_iter().flat_map(|vmi| &vmi.active_pods);
+        let is_known = |uid: &str| self.pods.iter().any(|of| of.pod.meta.uid.as_deref() == Some(uid));
+        let active = active.filter(|(uid, _)| !is_known(uid)).map(|(uid, node)| PodRef {
+            namespace: self.key.0.clone(),
+            name: String::new(),
+            uid: Some(uid.clone()),
+            node: Some(node.clone()).filter(|node| !node.is_empty()),
+            side: if self.target.as_ref() == Some(node) && self.source.as_ref() != Some(node) {
+                Side::Target
+            } else if self.target.is_some() {
+                Side::Source
+            } else {
+                Side::Hosting
+            },
+        });
+        known.chain(told).chain(active).collect()
     }
 
     fn find_pods(&self, asked: &Asked) -> Vec<VmPod<'c>> {

@@ -203,6 +203,11 @@ impl Vmi {
     pub(crate) fn phase_since_usec(&self) -> Option<i64> {
         since(self.phase.as_deref(), &self.phase_times)
     }
+
+    /// Whether it was ever Running; `None` where its phases are not told.
+    pub(crate) fn has_run(&self) -> Option<bool> {
+        (!self.phase_times.is_empty()).then(|| self.phase_times.iter().any(|(name, _)| name == "Running"))
+    }
 }
 
 /// When a phase began, the last time that it did.
