@@ -35,12 +35,9 @@ impl Names {
             for uid in &vm.uids {
                 names.canonical.insert(uid.clone(), vm.uid.clone());
             }
-            for pod in vm.pods.iter().flat_map(|pod| pod.uid.iter().chain([&pod.name])) {
+            for pod in vm.pods.iter().flat_map(|pod| pod.uid.iter().chain([&pod.name])).filter(|name| !name.is_empty())
+            {
                 names.canonical.insert(format!("pod/{pod}"), vm.uid.clone());
-            }
-            // A cgroup tells the pod only.
-            for uid in vm.pods.iter().filter_map(|pod| pod.uid.as_ref()) {
-                names.canonical.entry(uid.clone()).or_insert_with(|| vm.uid.clone());
             }
         }
         for LauncherSeen { namespace, name, vmi_uid, pod_uid, .. } in gathered.clone().flat_map(|one| &one.launchers) {
@@ -134,6 +131,35 @@ pub(crate) fn node_view(name: String, gathered: Gathered, names: &Names, at: Mom
     }
 }
 
+/// A killed QEMU has lost its arguments, and a few lines of `ps` have no parents: the only living QEMU of a node that is nobody's is
+/// the VM's that is the only one there.
+pub(crate) fn adopt_stray(view: &mut NodeView, vms: &[ClusterVm]) {
+    let is_stray = |vm: &VmView| vm.qemu.is_some() && vm.name.is_empty() && vm.domain.is_none();
+    let is_here = |vm: &&ClusterVm| {
+        let told = [&vm.hosting, &vm.source, &vm.target].into_iter().flatten();
+        told.chain(vm.pods.iter().filter_map(|pod| pod.node.as_ref())).any(|node| *node == view.name)
+    };
+    let mut here = vms.iter().filter(is_here);
+    let (Some(owner), None) = (here.next(), here.next()) else { return };
+    let is_known = view.vms.iter().any(|vm| vm.qemu.is_some() && !is_stray(vm));
+    if is_known || view.vms.iter().filter(|vm| is_stray(vm)).count() != 1 {
+        return;
+    }
+    let Some(index) = view.vms.iter().position(is_stray) else { return };
+    let stray = view.vms.remove(index);
+    let qemu = stray.qemu.map(|qemu| Qemu { uid: owner.uid.clone(), ..qemu });
+    match view.vms.iter_mut().find(|vm| vm.uid == owner.uid) {
+        Some(known) => known.qemu = qemu,
+        None => view.vms.push(VmView {
+            uid: owner.uid.clone(),
+            namespace: Some(owner.namespace.clone()),
+            name: owner.name.clone(),
+            qemu,
+            ..VmView::default()
+        }),
+    }
+}
+
 /// What pods say of whom nobody knows the node: it goes to each VM that the text names, and to the only VM there is. A state (a
 /// migration's job) is its VM's wherever it was seen.
 pub(crate) fn add_unplaced(vms: &mut [ClusterVm], verdicts: Vec<Verdict>, names: &Names, at: Moment) {
@@ -216,6 +242,9 @@ fn sighted(probe: &str, spans: &[Span], at: Moment) -> State {
     let from = own().map(|span| span.from_usec).min();
     let until = own().map(|span| span.until_usec).max();
     let since = from.map_or(at, |from| Moment { wall_usec: from, ..at });
+    // A log none of whose lines has a time may end before the onset: it proves nothing, as one read only now.
+    let is_log = matches!(probe, "kernel-log" | "text");
+    let read_from = from.or(is_log.then_some(at.wall_usec));
     State {
         code: FindingCode::ProbeBlind,
         subject: Subject::Probe { name: probe.to_owned() },
@@ -223,7 +252,7 @@ fn sighted(probe: &str, spans: &[Span], at: Moment) -> State {
         since,
         looked: at,
         unknown_because: None,
-        attributes: Attributes::new().with_some(READ_FROM_USEC, from).with_some(READ_UNTIL_USEC, until),
+        attributes: Attributes::new().with_some(READ_FROM_USEC, read_from).with_some(READ_UNTIL_USEC, until),
         evidence: Vec::new(),
     }
 }
@@ -425,5 +454,13 @@ mod tests {
         let view = node_view("n1".to_owned(), gathered, &Names::default(), at(9));
         let attributes = &view.states[0].attributes;
         assert_eq!((attributes.number(READ_FROM_USEC), attributes.number(READ_UNTIL_USEC)), (Some(2), Some(8)));
+    }
+
+    #[test]
+    fn a_log_without_a_time_was_read_only_now() {
+        for (probe, from) in [("kernel-log", Some(at(9).wall_usec)), ("text", Some(at(9).wall_usec)), ("block", None)] {
+            let attributes = sighted(probe, &[], at(9)).attributes;
+            assert_eq!((attributes.number(READ_FROM_USEC), attributes.number(READ_UNTIL_USEC)), (from, None), "{probe}");
+        }
     }
 }

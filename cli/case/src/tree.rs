@@ -5,6 +5,7 @@
 //! read and kept has an upper bound, whatever the tree holds. Files in [`Problem`]s are named from `root/` on.
 
 mod family;
+mod groups;
 mod machine;
 mod vm;
 
@@ -35,6 +36,8 @@ pub fn read_tree(root: &HostRoot, at: Moment, out: &mut Gathered) {
     let processes = family::read_processes(&mut tree);
     machine::read(&mut tree, &processes);
     vm::read(&mut tree, &processes);
+    let known = processes.families.values().filter_map(|family| family.pod_uid.as_deref()).collect();
+    groups::read(&mut tree, &known);
     out.extend(tree.finish());
 }
 

@@ -263,6 +263,6 @@ fn process_use(tree: &Tree<'_>, process: &CapturedProcess) -> Option<ProcessUse>
 }
 
 /// A cgroup as it is called in findings: from below the mount on.
-fn shown(place: &Path) -> String {
+pub(super) fn shown(place: &Path) -> String {
     place.strip_prefix("sys/fs/cgroup").unwrap_or(place).display().to_string()
 }
