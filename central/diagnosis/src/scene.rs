@@ -352,6 +352,11 @@ impl<'a> Scene<'a> {
         if !is_known || self.vm.is_some_and(|vm| vm.qemu.is_some()) || !self.is_reporting() {
             return false;
         }
+        // A QEMU of which nobody knows whose it is may be its.
+        let is_nobodys = |view: &VmView| view.qemu.is_some() && view.name.is_empty() && view.domain.is_none();
+        if self.node.is_some_and(|node| node.vms.iter().any(is_nobodys)) {
+            return false;
+        }
         match self.blindness("qemu") {
             Some(blindness) => blindness.status() == Status::Absent,
             None => self.occurrences().any(|sighting| {

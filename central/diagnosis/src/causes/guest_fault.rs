@@ -53,6 +53,12 @@ pub const GUEST_FAULT: Cause = Cause {
         },
         Clue {
             group: "guest",
+            strength: Strength::Good,
+            look: Look::All(&[Look::Present(GuestAgentLost, &[]), Look::Absent(DomainControlOccupied)]),
+            text: "the guest agent is gone while QEMU answers its monitor",
+        },
+        Clue {
+            group: "guest",
             strength: Strength::Some,
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::RUN_GUEST_AGENT]),

@@ -8,7 +8,7 @@ use kulprit_model::{
         DomainControlError, DomainControlOccupied, DomainIoError, GuestShutdownRequested, LauncherDefunct,
         LibvirtUnresponsive, QemuStopped, QemuTerminationPending, QemuThreadBlocked, StopGraceRunning, VmDiskStalled,
     },
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
+    attribute::{ACTOR, CLASS, OPERATION, REASON, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -87,6 +87,29 @@ pub const GUEST_IGNORES_SHUTDOWN: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Present(QemuTerminationPending, &[]),
             text: "its QEMU was killed and cannot end: the guest has no say any more",
+        },
+        Clue {
+            group: "request",
+            strength: Strength::Strong,
+            look: Look::All(&[
+                Look::Present(StopGraceRunning, &[]),
+                Look::Absent(QemuThreadBlocked),
+                Look::Absent(QemuStopped),
+                Look::Vm(VmFact::QemuLives),
+            ]),
+            text: "the guest was asked to stop, its grace period is not over, and its QEMU runs well",
+        },
+        Clue {
+            group: "request",
+            strength: Strength::Strong,
+            look: Look::All(&[Look::Present(StopGraceRunning, &[]), Look::Absent(DomainControlOccupied)]),
+            text: "the guest was asked to stop, its grace period is not over, and its QEMU answers its monitor",
+        },
+        Clue {
+            group: "request",
+            strength: Strength::Strong,
+            look: Look::Present(StopGraceRunning, &[Fact::OneOf(REASON, &["ShuttingDown"])]),
+            text: "the request to shut down reached the guest, and its grace period is not over",
         },
         Clue {
             group: "request",

@@ -100,6 +100,12 @@ run.",
             text: "the launcher does not answer virt-handler in time",
         },
         Clue {
+            group: "served",
+            strength: Strength::Against,
+            look: said(&[Fact::OneOf(SIGNATURE, &["launcher-shutdown-cancelled"])]),
+            text: "the launcher's server lives: it ended a request at its deadline",
+        },
+        Clue {
             group: "libvirt",
             strength: Strength::Against,
             look: Look::Present(LibvirtUnresponsive, &[]),

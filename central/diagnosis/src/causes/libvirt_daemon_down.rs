@@ -24,14 +24,10 @@ pub const LIBVIRT_DAEMON_DOWN: Cause = Cause {
         SymptomId::StuckStarting,
         SymptomId::StuckStopping,
         SymptomId::MigrationFailed,
+        SymptomId::InError,
         SymptomId::Unspecified,
     ],
-    possible: &[
-        SymptomId::StuckMigrating,
-        SymptomId::InError,
-        SymptomId::StuckTerminating,
-        SymptomId::EvacuationBlocked,
-    ],
+    possible: &[SymptomId::StuckMigrating, SymptomId::StuckTerminating, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::StoppedUnexpectedly, SymptomId::ExcessiveMigrations],
     clues: &[
         Clue {
@@ -83,8 +79,23 @@ pub const LIBVIRT_DAEMON_DOWN: Cause = Cause {
         },
         Clue {
             group: "text",
+            strength: Strength::Strong,
+            look: Look::All(&[
+                said(&[Fact::OneOf(SIGNATURE, &["libvirt-daemon-crashed"])]),
+                said(&[Fact::OneOf(SIGNATURE, &["libvirt-daemon-unreachable", "libvirt-connection-lost"])]),
+            ]),
+            text: "libvirt's daemon ends by itself, and the launcher has lost it",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["libvirt-daemon-crashed", "libvirt-daemon-unreachable"])]),
+            text: "libvirt's daemon does not stay up",
+        },
+        Clue {
+            group: "text",
             strength: Strength::Some,
-            look: said(&[Fact::OneOf(SIGNATURE, &["libvirt-daemon-restarting", "libvirt-daemon-unreachable"])]),
+            look: said(&[Fact::OneOf(SIGNATURE, &["libvirt-daemon-restarting"])]),
             text: "libvirt's daemon ended and was started again",
         },
         Clue {

@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::{LibvirtNotInstalled, LibvirtUnreachable, LibvirtUnresponsive},
-    attribute::{ACTOR, CLASS, OPERATION},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -20,14 +20,14 @@ pub const LIBVIRT_DAEMON_HUNG: Cause = Cause {
     meaning: "The libvirt daemon accepts connections and does not answer.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
-    usual: &[SymptomId::StuckStopping, SymptomId::StuckMigrating, SymptomId::Unresponsive, SymptomId::Unspecified],
-    possible: &[
+    usual: &[
+        SymptomId::StuckStopping,
         SymptomId::StuckTerminating,
-        SymptomId::StuckStarting,
-        SymptomId::MigrationFailed,
-        SymptomId::InError,
-        SymptomId::EvacuationBlocked,
+        SymptomId::StuckMigrating,
+        SymptomId::Unresponsive,
+        SymptomId::Unspecified,
     ],
+    possible: &[SymptomId::StuckStarting, SymptomId::MigrationFailed, SymptomId::InError, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::StoppedUnexpectedly, SymptomId::ExcessiveMigrations],
     clues: &[
         Clue {
@@ -60,8 +60,15 @@ pub const LIBVIRT_DAEMON_HUNG: Cause = Cause {
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::CONNECT_LIBVIRT]),
                 Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK]),
+                Fact::Not(SIGNATURE, &["libvirt-daemon-unreachable"]),
             ]),
             text: "libvirt's daemon does not answer the launcher",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: said(&[Fact::OneOf(SIGNATURE, &["launcher-shutdown-cancelled"])]),
+            text: "the launcher serves requests, and what it asks of libvirt has no end",
         },
         Clue {
             group: "text",

@@ -30,13 +30,9 @@ pub const QEMU_CRASHED: Cause = Cause {
         SymptomId::StuckStarting,
         SymptomId::ExcessiveMigrations,
         SymptomId::StuckTerminating,
-    ],
-    rare: &[
         SymptomId::PausedUnexpectedly,
-        SymptomId::Unspecified,
-        SymptomId::StuckStopping,
-        SymptomId::EvacuationBlocked,
     ],
+    rare: &[SymptomId::Unspecified, SymptomId::StuckStopping, SymptomId::EvacuationBlocked],
     clues: &[
         Clue {
             group: "death",
@@ -102,6 +98,12 @@ pub const QEMU_CRASHED: Cause = Cause {
                 Fact::Not(SIGNATURE, &["domain-crash-assumed", "vmi-crashed"]),
             ]),
             text: "QEMU's own last words tell of a fault",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["kvm-registers-refused"])]),
+            text: "KVM refuses the vCPU's registers, and QEMU aborts",
         },
         Clue {
             group: "text",

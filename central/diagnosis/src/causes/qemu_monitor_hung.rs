@@ -80,10 +80,7 @@ pub const QEMU_MONITOR_HUNG: Cause = Cause {
             strength: Strength::Some,
             look: said(&[
                 Fact::OneOf(ACTOR, &[actor::HANDLER, actor::LAUNCHER]),
-                Fact::OneOf(
-                    OPERATION,
-                    &[operation::SYNC_VMI, operation::SHUTDOWN_DOMAIN, operation::MONITOR],
-                ),
+                Fact::OneOf(OPERATION, &[operation::SYNC_VMI, operation::SHUTDOWN_DOMAIN, operation::MONITOR]),
                 Fact::OneOf(CLASS, &[class::TIMEOUT]),
             ]),
             text: "the launcher does not answer virt-handler in time",

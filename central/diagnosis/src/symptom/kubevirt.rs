@@ -6,10 +6,15 @@
 //! Source: `printableStatus` and phases of KubeVirt's `pkg/virt-controller/watch`.
 
 use kulprit_cluster::{ClusterVm, Life};
-use kulprit_model::{Finding, FindingCode, Status, attribute::REASON};
+use kulprit_model::{
+    Finding, FindingCode, Occurrence, Side, Status,
+    attribute::{OPERATION, REASON, SIDE, SIGNATURE},
+    said::operation,
+};
 
 use super::SymptomId;
 use crate::{
+    identity::{Identity, Mention},
     snapshot::{Settings, Snapshot},
     words,
 };
@@ -53,6 +58,29 @@ const POD_ERRORS: &[&str] = &[
     "OutOfmemory",
     "NodeAffinity",
     "ContainerStatusUnknown",
+];
+
+/// So many deadlines of one command are no hiccup: virt-handler repeats it every 20 s.
+const MANY_UNANSWERED: u64 = 3;
+
+/// What virt-handler says of a launcher whose command socket nobody serves. Source: KubeVirt `domain-watcher.go`, `cache.go`.
+const DEAD_SOCKET: [&str; 2] = ["launcher-socket-unresponsive", "launcher-mark-failed"];
+
+/// What is done to a VM when it starts, and hardly later.
+const STEPS_OF_A_START: [&str; 13] = [
+    operation::SCHEDULE,
+    operation::CREATE_POD,
+    operation::CREATE_SANDBOX,
+    operation::CREATE_CONTAINER,
+    operation::PULL,
+    operation::MOUNT,
+    operation::MAP,
+    operation::ATTACH,
+    operation::PROVISION,
+    operation::SETUP_NETWORK,
+    operation::DEFINE_DOMAIN,
+    operation::START_DOMAIN,
+    operation::SYNC_VMI,
 ];
 
 /// A symptom before it has its subject.
@@ -161,8 +189,10 @@ impl<'a> Clocks<'a> {
                 return starting(since, limit, format!("the VMI is {shown}"));
             }
         }
+        // A VMI that ran and is over is what happened; that the VM is started again comes after it.
+        let is_after_its_end = self.is_phase(&["Succeeded", "Failed"]) && life.has_run == Some(true);
         if let Some(status @ ("Starting" | "Provisioning" | "WaitingForVolumeBinding")) =
-            life.printable_status.as_deref()
+            life.printable_status.as_deref().filter(|_| !is_after_its_end)
         {
             let since = life.printable_since_usec.or(life.phase_since_usec).or_else(|| self.begin_of_start());
             let limit = if status == "Starting" { self.settings.scheduling_usec } else { self.settings.pending_usec };
@@ -198,6 +228,9 @@ impl<'a> Clocks<'a> {
         };
         is_over.then(|| {
             let phase = life.phase.as_deref().unwrap_or_default();
+            if phase == "Failed" && life.has_run == Some(false) {
+                return found(SymptomId::InError, self.begin_of_start(), "the VMI failed before it ran".to_owned());
+            }
             found(SymptomId::StoppedUnexpectedly, life.phase_since_usec, format!("the VMI is {phase}"))
         })
     }
@@ -236,6 +269,12 @@ impl<'a> Clocks<'a> {
                 return unresponsive(since, text);
             }
         }
+        if let Some(since) = self.socket_dead_since() {
+            return unresponsive(Some(since), "virt-handler finds its launcher's command socket dead".to_owned());
+        }
+        if let Some(since) = self.unanswered_since() {
+            return unresponsive(Some(since), "its launcher answers no command of virt-handler".to_owned());
+        }
         if let Some(since) = self.node_lost_since() {
             let node = self.vm.hosting.as_deref().unwrap_or_default();
             return unresponsive(Some(since), format!("it is shown Running, and its node {node} is not ready"));
@@ -247,6 +286,70 @@ impl<'a> Clocks<'a> {
         }
         let agent_lost = self.present_since(FindingCode::GuestAgentLost).filter(|_| self.is_named);
         agent_lost.and_then(|since| unresponsive(since, "its guest agent does not answer any more".to_owned()))
+    }
+
+    /// A VM of which nothing but texts is known, and they tell lately of a start that fails: excerpts are often all there is.
+    pub(super) fn start_by_texts(&self) -> Option<Found> {
+        let life = self.life;
+        let is_unknown = !life.has_vm && !life.has_vmi && life.launcher_phase.is_none() && life.migration.is_none();
+        if !self.is_named || !is_unknown {
+            return None;
+        }
+        let is_of_start = |occurrence: &&Occurrence| {
+            let attributes = &occurrence.attributes;
+            occurrence.code == FindingCode::ErrorSaid
+                && attributes.get(OPERATION).is_some_and(|name| STEPS_OF_A_START.contains(&name))
+                && !matches!(attributes.get(SIDE), Some("source" | "target"))
+                && self.now_usec.saturating_sub(occurrence.last.wall_usec) <= self.settings.occurrence_fresh_usec
+        };
+        let told = self.vm.findings.iter().filter(|of| !matches!(of.side, Some(Side::Source | Side::Target)));
+        let of_objects = told.filter_map(|of| match &of.finding {
+            Finding::Occurrence(occurrence) => Some(occurrence),
+            Finding::State(_) => None,
+        });
+        let since = of_objects.filter(is_of_start).map(|occurrence| occurrence.first.wall_usec).min()?;
+        let text = "its status is not known, and what is told of it is of a start that fails".to_owned();
+        Some(found(SymptomId::StuckStarting, Some(since), text))
+    }
+
+    /// Since when virt-handler says, and said lately, that nobody serves the launcher's socket. It dials every 11 s.
+    fn socket_dead_since(&self) -> Option<i64> {
+        let me = Identity::of_cluster_vm(self.vm);
+        let of_objects = self.vm.findings.iter().filter_map(|of| match &of.finding {
+            Finding::Occurrence(occurrence) => Some(occurrence),
+            Finding::State(_) => None,
+        });
+        let of_nodes = self.snapshot.nodes.iter().flat_map(|node| &node.occurrences);
+        let is_said = |occurrence: &&Occurrence| {
+            occurrence.code == FindingCode::ErrorSaid
+                && occurrence.attributes.get(SIGNATURE).is_some_and(|name| DEAD_SOCKET.contains(&name))
+                && me.mention(&occurrence.attributes) == Mention::Named
+                && self.now_usec.saturating_sub(occurrence.last.wall_usec) <= self.settings.occurrence_fresh_usec
+        };
+        of_objects.chain(of_nodes).filter(is_said).map(|occurrence| occurrence.first.wall_usec).min()
+    }
+
+    /// Since when virt-handler's commands to the launcher run into their deadline, again and again and lately.
+    fn unanswered_since(&self) -> Option<i64> {
+        let me = Identity::of_cluster_vm(self.vm);
+        let of_objects = self.vm.findings.iter().filter_map(|of| match &of.finding {
+            Finding::Occurrence(occurrence) => Some(occurrence),
+            Finding::State(_) => None,
+        });
+        let of_nodes = self
+            .snapshot
+            .nodes
+            .iter()
+            .flat_map(|node| &node.occurrences)
+            .filter(|occurrence| me.mention(&occurrence.attributes) == Mention::Named);
+        let is_said = |occurrence: &&Occurrence| {
+            let age_usec = self.now_usec.saturating_sub(occurrence.last.wall_usec);
+            occurrence.code == FindingCode::ErrorSaid
+                && occurrence.attributes.get(SIGNATURE) == Some("launcher-command-timeout")
+                && occurrence.count >= MANY_UNANSWERED
+                && age_usec <= self.settings.occurrence_fresh_usec
+        };
+        of_objects.chain(of_nodes).filter(is_said).map(|occurrence| occurrence.first.wall_usec).min()
     }
 
     fn node_lost_since(&self) -> Option<i64> {

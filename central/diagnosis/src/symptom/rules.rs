@@ -141,6 +141,7 @@ fn of_cluster_vm(snapshot: &Snapshot, vm: &ClusterVm, migration: Option<&str>, i
         .or_else(|| if is_up { hung().or_else(left_over) } else { None })
         .or_else(|| clocks.of_past_migrations())
         .or_else(|| clocks.unresponsive())
+        .or_else(|| clocks.start_by_texts())
         .map(symptom)
 }
 
