@@ -102,7 +102,10 @@ pub const QEMU_CRASHED: Cause = Cause {
         Clue {
             group: "text",
             strength: Strength::Strong,
-            look: said(&[Fact::OneOf(SIGNATURE, &["kvm-registers-refused"])]),
+            look: said(&[
+                Fact::OneOf(SIGNATURE, &["kvm-registers-refused"]),
+                Fact::OneOf(OPERATION, &[operation::START_DOMAIN, operation::SYNC_VMI]),
+            ]),
             text: "KVM refuses the vCPU's registers, and QEMU aborts",
         },
         Clue {

@@ -80,6 +80,12 @@ pub const UNSCHEDULABLE: Cause = Cause {
             text: "the scheduler says that no node fits",
         },
         Clue {
+            group: "state",
+            strength: Strength::Strong,
+            look: said(&[Fact::OneOf(SIGNATURE, &["migration-target-pod-unschedulable"])]),
+            text: "KubeVirt gave the target pod up because no node took it",
+        },
+        Clue {
             group: "device",
             strength: Strength::StronglyAgainst,
             look: said(&[Fact::OneOf(SIGNATURE, &["unschedulable-kvm"])]),

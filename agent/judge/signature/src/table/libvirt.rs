@@ -42,8 +42,6 @@ pub(super) const ROWS: &[Row] = rows! {
         "internal error: End of file from qemu monitor";
     "domain-crash-assumed", "assuming the domain crashed", "", QEMU, RUN_GUEST, CRASHED, None, "libvirt src/qemu/qemu_process.c",
         "internal error: Monitor connection to 'prod_db-0' closed without SHUTDOWN event; assuming the domain crashed";
-    "process-limit-not-raised", "cannot limit ", r"cannot limit (?:locked memory|number of (?:processes|open files|subprocesses)|core file size|max\w*)", LIBVIRT, START_DOMAIN, LIMIT, None, "libvirt src/util/virprocess.c virProcessSetMaxMemLock: the launcher may not raise its limit, and has not enough",
-        "cannot limit locked memory of process 7 to 18253611008: Operation not permitted";
     "monitor-not-connected", "monitor path", r"monitor (?:socket|path).*did not show up|failed to connect to monitor socket", QEMU, START_DOMAIN, TIMEOUT, None, "libvirt src/qemu/qemu_monitor.c",
         "internal error: monitor socket did not show up: monitor path /var/run/libvirt/qemu/monitor.sock";
     "qemu-closed-monitor", "unexpectedly closed the monitor", "", QEMU, START_DOMAIN, ANY, None, "libvirt src/qemu/qemu_process.c qemuProcessReportLogError",

@@ -60,7 +60,7 @@ pub(super) const ROWS: &[Row] = rows! {
         "error: kvm run failed Bad address";
     "kvm-registers-refused", "failed to set", r"kvm: failed to set (?:special registers|xcrs?|msr|.* registers)|failed to set msr 0x|kvm_(?:put|buf_set)_msrs", QEMU, ANY, INCOMPATIBLE, None, "QEMU target/i386/kvm/kvm.c kvm_arch_put_registers: at the start as well as with an incoming state",
         "qemu-kvm: error: failed to set MSR 0x48e to 0xfff9fffe04006172";
-    "kvm-registers-refused", "failed to put registers", "", QEMU, LOAD_STATE, INCOMPATIBLE, None, "QEMU accel/kvm/kvm-all.c, >= 9.2",
+    "kvm-registers-refused", "failed to put registers", "", QEMU, ANY, INCOMPATIBLE, None, "QEMU accel/kvm/kvm-all.c, >= 9.2",
         "qemu-kvm: Failed to put registers after init: Invalid argument";
     "cpu-model-unavailable", "host doesn't support requested feature", "", QEMU, START_DOMAIN, INCOMPATIBLE, None, "QEMU target/i386/cpu.c",
         "qemu-kvm: warning: host doesn't support requested feature: CPUID.07H:EBX.invpcid [bit 10]";
