@@ -10,7 +10,7 @@ use kulprit_diagnosis::{NodeView, VmView};
 use kulprit_judge::{OccurrenceVerdict, StateVerdict, Verdict};
 use kulprit_model::{
     Attributes, Domain, Evidence, Finding, FindingCode, Moment, Occurrence, Qemu, State, Status, Subject,
-    attribute::{POD, READ_FROM_USEC, READ_UNTIL_USEC, VMI, VOLUME},
+    attribute::{POD, POD_UID, READ_FROM_USEC, READ_UNTIL_USEC, VMI, VOLUME},
 };
 
 use crate::gathered::{Gathered, LauncherSeen, Span};
@@ -194,6 +194,7 @@ fn is_named(vm: &ClusterVm, occurrence: &Occurrence) -> bool {
     is_own_uid
         || named(VMI).is_some_and(|name| name == vm.name || vm.uids.contains(&name))
         || named(POD).is_some_and(|name| vm.pods.iter().any(|pod| pod.name == name))
+        || named(POD_UID).is_some_and(|uid| vm.pods.iter().any(|pod| pod.uid.as_ref() == Some(&uid)))
         || named(VOLUME).is_some_and(|name| vm.volumes.contains(&name))
 }
 
@@ -460,7 +461,38 @@ mod tests {
     fn a_log_without_a_time_was_read_only_now() {
         for (probe, from) in [("kernel-log", Some(at(9).wall_usec)), ("text", Some(at(9).wall_usec)), ("block", None)] {
             let attributes = sighted(probe, &[], at(9)).attributes;
-            assert_eq!((attributes.number(READ_FROM_USEC), attributes.number(READ_UNTIL_USEC)), (from, None), "{probe}");
+            assert_eq!(
+                (attributes.number(READ_FROM_USEC), attributes.number(READ_UNTIL_USEC)),
+                (from, None),
+                "{probe}"
+            );
         }
+    }
+
+    #[test]
+    fn a_qemu_without_a_name_is_the_only_vms_of_its_node() {
+        let stray = || VmView {
+            uid: "pid-7".to_owned(),
+            qemu: Some(Qemu {
+                uid: "pid-7".to_owned(),
+                name: None,
+                pid: 7,
+                start_ticks: 0,
+                since: at(0),
+                disks: Vec::new(),
+            }),
+            ..VmView::default()
+        };
+        let here = |name: &str| ClusterVm { hosting: Some("n1".to_owned()), name: name.to_owned(), ..mk_vm() };
+        let adopted = |strays: usize, vms: &[ClusterVm]| {
+            let mut view = node_view("n1".to_owned(), Gathered::default(), &Names::default(), at(0));
+            view.vms = (0..strays).map(|_| stray()).collect();
+            adopt_stray(&mut view, vms);
+            view.vms.iter().filter(|vm| vm.name == "db-0").count()
+        };
+        assert_eq!(adopted(1, &[here("db-0")]), 1);
+        assert_eq!(adopted(2, &[here("db-0")]), 0, "either may be its");
+        assert_eq!(adopted(1, &[here("db-0"), here("db-1")]), 0, "it may be the other's");
+        assert_eq!(adopted(1, &[mk_vm()]), 0, "it is not known to be there");
     }
 }

@@ -248,7 +248,7 @@ impl Reading<'_> {
     fn take(&mut self, line: &Line<'_>) {
         // libvirt dates the start of a QEMU; what QEMU writes below without a date of its own came any time after.
         let is_after_start = line.is_continuation && matches!(self.source, LogSource::Qemu { .. });
-        let stamp_usec = line.stamp_usec.filter(|_| !is_after_start);
+        let stamp_usec = line.stamp_usec.filter(|_| !is_after_start).or_else(|| audit_usec(&line.text));
         let is_dated = stamp_usec.is_some();
         let wall_usec = stamp_usec.unwrap_or(self.clock.at_usec);
         let at = moment(self.clock, wall_usec);
@@ -308,10 +308,12 @@ impl Reading<'_> {
     fn is_kernels(&self, line: &Line<'_>) -> bool {
         match self.source {
             LogSource::Kernel => line.is_kernel != Some(false),
-            LogSource::Unit(_) => line.is_kernel == Some(true),
+            LogSource::Unit(_) => line.is_kernel == Some(true) || audit_usec(&line.text).is_some(),
             // dmesg pasted into a file: the form tells, its stamp is since boot.
             LogSource::Command(name) => {
-                line.is_kernel == Some(true) || (line.is_kernel.is_none() && name.contains("dmesg"))
+                line.is_kernel == Some(true)
+                    || (line.is_kernel.is_none() && name.contains("dmesg"))
+                    || audit_usec(&line.text).is_some()
             }
             LogSource::Pod { .. } | LogSource::Libvirt { .. } | LogSource::Qemu { .. } => false,
         }
@@ -425,6 +427,15 @@ impl Reading<'_> {
     }
 }
 
+/// When the kernel wrote a record that auditd keeps, microseconds: `type=AVC msg=audit(1735079251.599:81009): …`. `None` for what is
+/// no such record. Source: linux-audit `auditd.conf(5)`, kernel `kernel/audit.c` audit_log_start.
+fn audit_usec(text: &str) -> Option<i64> {
+    let (_, rest) = text.strip_prefix("type=")?.split_once(" msg=audit(")?;
+    let (secs, rest) = rest.split_once('.')?;
+    let millis = rest.get(..3)?;
+    secs.parse::<i64>().ok()?.checked_mul(1_000_000)?.checked_add(millis.parse::<i64>().ok()?.checked_mul(1_000)?)
+}
+
 fn is_chatter(speaker: Speaker, line: &Line<'_>) -> bool {
     let is_kubevirt = matches!(speaker, Speaker::Launcher | Speaker::Handler | Speaker::Controller | Speaker::Libvirt);
     is_kubevirt && line.priority.is_some_and(|priority| priority >= 5)
@@ -433,8 +444,10 @@ fn is_chatter(speaker: Speaker, line: &Line<'_>) -> bool {
 /// `namespace/name` of the VMI that a line of KubeVirt is about.
 fn vm_of(line: &Line<'_>) -> Option<String> {
     let about = &line.about;
-    let is_vmi =
-        about.kind.as_deref().is_none_or(|kind| matches!(kind, "" | "VirtualMachineInstance" | "VirtualMachine" | "Domain"));
+    let is_vmi = about
+        .kind
+        .as_deref()
+        .is_none_or(|kind| matches!(kind, "" | "VirtualMachineInstance" | "VirtualMachine" | "Domain"));
     let (namespace, name) = about.namespace.as_deref().zip(about.name.as_deref())?;
     is_vmi.then(|| format!("{namespace}/{name}"))
 }

@@ -164,6 +164,10 @@ pub(super) const ROWS: &[Rule] = rows! {
         r#"^(?:audit: )?(?:type=(?:1400|AVC) )?(?:msg=)?audit\([\d.:]+\): apparmor="DENIED" operation="[^"]*"(?: info="[^"]*")?(?: error=-?\d+)?(?: class="[^"]*")?(?: namespace="[^"]*")? profile="[^"]*"(?: name="(?P<object>[^"]*)")? pid=(?P<pid>\d+) comm="(?P<comm>[^"]*)""#, [APPARMOR],
         "security/apparmor/audit.c; security/lsm_audit.c",
         "audit: type=1400 audit(1763712000.123:456): apparmor=\"DENIED\" operation=\"open\" class=\"file\" profile=\"cri-containerd.apparmor.d\" name=\"/dev/vfio/45\" pid=4711 comm=\"qemu-system-x86\" requested_mask=\"r\" denied_mask=\"r\" fsuid=107 ouid=0";
+    Finding(SecurityDenied), "type=SECCOMP",
+        r#"^type=SECCOMP msg=audit\([\d.:]+\): .*\bpid=(?P<pid>\d+) comm="(?P<comm>[^"]*)"(?: exe="(?P<object>[^"]*)")? sig=(?:31|9) "#, [SECCOMP],
+        "kernel/auditsc.c audit_seccomp, as auditd keeps it",
+        "type=SECCOMP msg=audit(1763712000.123:456): auid=4294967295 uid=107 gid=107 ses=4294967295 pid=4711 comm=\"qemu-kvm\" exe=\"/usr/libexec/qemu-kvm\" sig=31 arch=c000003e syscall=435 compat=0 ip=0x7f code=0x80000000";
     Finding(SecurityDenied), "type=1326",
         r#"^audit: type=1326 audit\([\d.:]+\): .*\bpid=(?P<pid>\d+) comm="(?P<comm>[^"]*)"(?: exe="(?P<object>[^"]*)")? sig=(?:31|9) "#, [SECCOMP],
         "kernel/auditsc.c audit_seccomp: the call ended the process; with sig=0 it was only logged",

@@ -142,3 +142,40 @@ proptest::proptest! {
         READERS.with_borrow_mut(|readers| read_log(bytes.as_slice(), Path::new("x"), &LogSource::Pod { speaker: Speaker::Other, namespace: String::new(), pod: String::new(), container: String::new() }, CLOCK, readers, &mut out));
     }
 }
+
+#[test]
+fn a_record_of_auditd_is_the_kernels_and_of_its_own_time() {
+    let record = |secs: i64| {
+        format!(
+            "type=AVC msg=audit({secs}.091:4411): avc:  denied  {{ read }} for  pid=7 comm=\"qemu-kvm\" name=\"root\" permissive=0\n"
+        )
+    };
+    let unit = LogSource::Unit(String::new());
+    let now = AT / 1_000_000;
+    let out = read(&unit, &record(now - 60));
+    let [denied] = occurrences(&out, FindingCode::SecurityDenied)[..] else { panic!("{:?}", out.verdicts) };
+    assert_eq!(denied.at.wall_usec, AT - 60_000_000 + 91_000);
+    assert!(
+        occurrences(&read(&unit, &record(now - 90_000)), FindingCode::SecurityDenied).is_empty(),
+        "before the window"
+    );
+}
+
+#[test]
+fn a_guests_console_tells_of_the_guest_only() {
+    let source = LogSource::Pod {
+        speaker: Speaker::Launcher,
+        namespace: "prod".to_owned(),
+        pod: "virt-launcher-db-0-x7k2p".to_owned(),
+        container: "guest-console-log".to_owned(),
+    };
+    let said = |text: &str| {
+        let out = read(&source, text);
+        occurrences(&out, FindingCode::ErrorSaid)
+            .iter()
+            .map(|said| said.attributes.get(attribute::ACTOR) == Some("guest"))
+            .collect::<Vec<_>>()
+    };
+    assert!(said("[ 1.0] nfs: mount failed: Connection refused\n[ 2.0] EXT4-fs error: I/O error\n").is_empty());
+    assert_eq!(said("[ 2.1] Kernel panic - not syncing: VFS: Unable to mount root fs\n"), [true]);
+}
