@@ -13,7 +13,7 @@ use crate::{
     scene::Scene,
     snapshot::Snapshot,
     stage::{POSSIBLE, Stage},
-    symptom::{Symptom, SymptomId, SymptomSubject},
+    symptom::{Symptom, SymptomId, SymptomSubject, kubevirt::is_shown_well},
 };
 
 /// Less evidence than this is what `Unexplained` stands for: a cause without it does not compete by itself.
@@ -26,6 +26,9 @@ const SHARED_RATIO: f64 = 0.8;
 /// Prior of every cause for a VM that is named and shows no symptom, be it that its objects show it well, be it that nothing is known
 /// of its life: somebody asks for a reason. A proof at its node makes a verdict, or strong evidence of its own; less does not.
 const PRIOR_OF_A_NAMED_VM_DB: f64 = -5.0;
+
+/// Prior of what is on no host, for a VM that is named and shown well.
+const PRIOR_OF_A_PROPERTY_DB: f64 = -15.0;
 
 /// How one cause came to its score.
 #[derive(Debug)]
@@ -164,6 +167,10 @@ fn node_of(scene: &Scene<'_>) -> Option<String> {
 pub(crate) fn prior_db(stage: &Stage<'_>, cause: &Cause) -> f64 {
     let symptom = stage.symptom.id;
     match stage.cluster_vm {
+        // What Kubernetes' objects say of a VM that they show well is a property of it, such as that it cannot be migrated.
+        Some(vm) if symptom == SymptomId::Unspecified && cause.scope == Scope::Cluster && is_shown_well(vm) => {
+            PRIOR_OF_A_PROPERTY_DB
+        }
         Some(_) if symptom == SymptomId::Unspecified && cause.id != causes::UNEXPLAINED.id => PRIOR_OF_A_NAMED_VM_DB,
         Some(_) | None => cause.prior_db(symptom),
     }
