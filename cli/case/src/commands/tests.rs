@@ -212,7 +212,7 @@ fn looks_at_the_machine_and_at_storage_find_their_reader() {
         ("registry-cert", expired.to_owned(), &[]),
         ("device-plugins", plugins.to_owned(), &["DevicePluginMissing node"]),
         ("notes", format!("# ls -l /var/lib/kubelet/device-plugins/\n{plugins}"), &["DevicePluginMissing node"]),
-        ("df", full.clone(), &["VmFilesystemFull vm/pod/aa52ac05-2e03-4a4e-868f-ecbf13d35a47"]),
+        ("df", full, &["VmFilesystemFull vm/pod/aa52ac05-2e03-4a4e-868f-ecbf13d35a47"]),
         ("df", format!("df: {volume}: Stale file handle\n"), &[&format!("BackendUnreachable mount/{volume}")]),
         ("notes", format!("$ ls {volume}\n^C\n"), &[&format!("BackendUnreachable mount/{volume}")]),
         (
