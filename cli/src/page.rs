@@ -62,7 +62,11 @@ impl Page<'_> {
         let since = match verdict.since_wall_usec {
             0 => String::new(),
             since => {
-                format!(" for {} (since {})", span(self.reference_wall_usec.saturating_sub(since)), date_time(since, self.zone))
+                format!(
+                    " for {} (since {})",
+                    span(self.reference_wall_usec.saturating_sub(since)),
+                    date_time(since, self.zone)
+                )
             }
         };
         let _ = writeln!(self.text, "{}: {symptom}{since}", self.terminal.bold(&whom));

@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn times_within_a_text_are_written_as_those_beside_it() {
         let reference = 1_772_359_822_000_000;
-        let at = |text: &str| time_of_day(text.parse::<Timestamp>().unwrap().as_microsecond(), reference, &TimeZone::UTC);
+        let at =
+            |text: &str| time_of_day(text.parse::<Timestamp>().unwrap().as_microsecond(), reference, &TimeZone::UTC);
         let text = "well (so since 2026-03-01T10:08:12Z), looked at 2026-02-28T10:00:00Z, dev Z 2026-03-01";
         let want = format!(
             "well (so since {}), looked at {}, dev Z 2026-03-01",

@@ -45,7 +45,9 @@ pub fn cases(folder: &Path) -> Result<Vec<PathBuf>, CaseError> {
 }
 
 fn is_archive(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(".tar.gz") || name.ends_with(".tgz"))
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.ends_with(".tar.gz") || name.ends_with(".tgz"))
 }
 
 /// The name of a case: its folder or archive without the ending.
@@ -80,8 +82,7 @@ pub fn evaluate(folder: &Path) -> Result<(Vec<Outcome>, Vec<String>), CaseError>
 pub fn outcome(path: &Path) -> Result<Outcome, CaseError> {
     let folder = Folder::open(path)?;
     let file = Path::new(TRUTH);
-    let text =
-        folder.read_text(file, 1 << 20).map_err(|source| CaseError::Open { path: path.join(file), source })?;
+    let text = folder.read_text(file, 1 << 20).map_err(|source| CaseError::Open { path: path.join(file), source })?;
     let truth = truth::read(&text, &path.join(file))?;
     let case = Case::open(folder.path(), &Options::default(), &mut |_, _| {})?;
     let symptoms = case.symptoms();

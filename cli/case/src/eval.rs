@@ -97,9 +97,9 @@ pub struct Figures {
 }
 
 fn is_check(id: &str) -> bool {
-    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     hash % 3 == 0
 }
 
@@ -253,7 +253,14 @@ mod tests {
     use super::*;
 
     fn mk_truth(expectation: Expectation, cause: &str) -> Truth {
-        Truth { expectation, cause: cause.to_owned(), accept: vec!["Twin".to_owned()], role: None, node: None, is_constructed: false }
+        Truth {
+            expectation,
+            cause: cause.to_owned(),
+            accept: vec!["Twin".to_owned()],
+            role: None,
+            node: None,
+            is_constructed: false,
+        }
     }
 
     fn mk_outcome(truth: Truth, ranked: &[(&str, f64, &str)]) -> Outcome {

@@ -44,8 +44,8 @@ pub(super) fn answer(format: Format, terminal: &mut Terminal, asked: &Asked) -> 
     let problems = case.problems.iter().map(ToString::to_string).collect();
     let shaped = shape::Diagnosis { case: asked.case.display().to_string(), verdicts, problems };
     output::print(terminal, format, &shaped, |terminal| human(terminal, &shaped, &case))?;
-    let is_unexplained =
-        !shaped.verdicts.is_empty() && shaped.verdicts.iter().all(|verdict| verdict.confidence == Confidence::Unexplained);
+    let is_unexplained = !shaped.verdicts.is_empty()
+        && shaped.verdicts.iter().all(|verdict| verdict.confidence == Confidence::Unexplained);
     Ok(if is_unexplained { ExitCode::from(ONLY_UNEXPLAINED) } else { ExitCode::SUCCESS })
 }
 

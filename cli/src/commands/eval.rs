@@ -71,7 +71,8 @@ fn rows(outcomes: &[Outcome], set: Set) -> Vec<Row> {
     if of_set().next().is_none() {
         return Vec::new();
     }
-    let names = std::iter::once((None, "kulprit")).chain(BASELINES.iter().enumerate().map(|(at, name)| (Some(at), *name)));
+    let names =
+        std::iter::once((None, "kulprit")).chain(BASELINES.iter().enumerate().map(|(at, name)| (Some(at), *name)));
     names.map(|(baseline, who)| Row::new(who, &Figures::of(of_set(), baseline))).collect()
 }
 

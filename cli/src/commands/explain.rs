@@ -64,12 +64,7 @@ struct Missing {
     would_change_the_verdict: bool,
 }
 
-pub(super) fn answer(
-    format: Format,
-    terminal: &mut Terminal,
-    case: &Case,
-    cause: &str,
-) -> Result<ExitCode, AskError> {
+pub(super) fn answer(format: Format, terminal: &mut Terminal, case: &Case, cause: &str) -> Result<ExitCode, AskError> {
     let known = catalogue::CAUSES.iter().find(|known| known.id.eq_ignore_ascii_case(cause));
     let id = known.ok_or_else(|| AskError::NoSuchCause(cause.to_owned()))?.id;
     let symptoms = case.symptoms();
@@ -125,7 +120,10 @@ impl From<ExplainedClue> for SeenClue {
             freshness: (freshness * 100.0).round() / 100.0,
             decibans: tenth(decibans),
             counted: is_counted,
-            evidence: evidence.into_iter().map(|seen| format!("{} {}: {}", seen.source, seen.node, seen.text)).collect(),
+            evidence: evidence
+                .into_iter()
+                .map(|seen| format!("{} {}: {}", seen.source, seen.node, seen.text))
+                .collect(),
         }
     }
 }

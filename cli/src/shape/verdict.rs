@@ -3,7 +3,9 @@
 //! It is made from what central answers, or from what the engine says of a recorded case; one page and one JSON for both. Fields
 //! that only the page shows are left out of JSON.
 
-use kulprit_diagnosis::{Attribution, Candidate, Confidence as Sure, Snapshot, SymptomSubject, WeighedEvidence, catalogue};
+use kulprit_diagnosis::{
+    Attribution, Candidate, Confidence as Sure, Snapshot, SymptomSubject, WeighedEvidence, catalogue,
+};
 use kulprit_proto::v1;
 use serde::{Serialize, Serializer};
 
@@ -200,10 +202,7 @@ impl Verdict {
             },
             causes: causes.iter().map(Cause::from).collect(),
             contributing: contributing.iter().map(Cause::from).collect(),
-            ruled_out: ruled_out
-                .iter()
-                .map(|out| RuledOut { id: out.id.to_owned(), why: out.why.clone() })
-                .collect(),
+            ruled_out: ruled_out.iter().map(|out| RuledOut { id: out.id.to_owned(), why: out.why.clone() }).collect(),
             unknown: unknown.clone(),
             looked_at: looked_at.clone(),
             mentions: Vec::new(),
