@@ -86,6 +86,9 @@ impl Page<'_> {
             Confidence::Suspected => {
                 format!("{}  suspected, {percent} sure", self.terminal.bold(&first.id))
             }
+            Confidence::Unexplained if verdict.symptom == "Unspecified" => {
+                self.terminal.green("No symptom, and nothing that was seen names a fault")
+            }
             Confidence::Unexplained => {
                 let claim = self.terminal.yellow("Unexplained");
                 format!("{claim}  nothing that was seen is enough to name a cause")

@@ -132,6 +132,17 @@ fn an_unexplained_verdict_names_no_cause() {
 }
 
 #[test]
+fn a_vm_that_is_well_is_not_called_unexplained() {
+    let mut verdict = mk_verdict();
+    verdict.causes.rotate_left(2);
+    verdict.confidence = v1::Confidence::Unexplained.into();
+    verdict.symptom = "Unspecified".to_owned();
+    let page = page_of(&verdict);
+    assert!(page.contains("No symptom, and nothing that was seen names a fault"), "{page}");
+    assert!(!page.contains("enough to name a cause"), "{page}");
+}
+
+#[test]
 fn nobody_is_a_hundred_percent_sure() {
     assert_eq!(percent(0.9999), "over 99 %");
     assert_eq!(percent(0.0001), "under 1 %");
