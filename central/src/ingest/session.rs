@@ -32,6 +32,8 @@ use crate::{
 
 /// How long a caller may take to say Hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// How long the reason of an end may wait for an agent to read what was sent before.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// How long a stream waits for room in the store before it goes on without; far below the silence limit.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
 /// Most messages taken in at once: bounds how long the lock is held.
@@ -68,8 +70,9 @@ pub(super) async fn run(context: Arc<Context>, mut inbound: Streaming<v1::AgentM
         }
         End::Told(reason, status) => {
             count_end(&context.metrics, reason);
-            // If the agent is gone there is nobody to tell.
-            let _ = answers.try_send(Err(status));
+            // Acks may fill the channel, and the reason is worth a wait. If the agent is gone there is nobody to tell, and one that
+            // reads nothing is not waited for.
+            let _ = timeout(TOLD_WITHIN, answers.send(Err(status))).await;
         }
     }
 }
