@@ -15,6 +15,15 @@ use crate::{
     symptom::SymptomId,
 };
 
+/// A pull to which the registry gave no answer.
+pub(super) const PULL_WITHOUT_ANSWER: Look = said(&[
+    Fact::OneOf(OPERATION, &[operation::PULL]),
+    Fact::OneOf(
+        CLASS,
+        &[class::TIMEOUT, class::REFUSED, class::UNREACHABLE, class::NAME, class::RESET, class::UNAVAILABLE],
+    ),
+]);
+
 /// This node cannot pull an image of the VM; the registry and other nodes are well as far as seen.
 pub const IMAGE_PULL_FAILED_ON_NODE: Cause = Cause {
     id: "ImagePullFailedOnNode",
@@ -117,71 +126,13 @@ far as seen.",
         Clue {
             group: "elsewhere",
             strength: Strength::Some,
-            look: Look::All(&[
-                said(&[
-                    Fact::OneOf(OPERATION, &[operation::PULL]),
-                    Fact::OneOf(
-                        CLASS,
-                        &[
-                            class::TIMEOUT,
-                            class::REFUSED,
-                            class::UNREACHABLE,
-                            class::NAME,
-                            class::RESET,
-                            class::UNAVAILABLE,
-                        ],
-                    ),
-                ]),
-                Look::WellElsewhere(&said(&[
-                    Fact::OneOf(OPERATION, &[operation::PULL]),
-                    Fact::OneOf(
-                        CLASS,
-                        &[
-                            class::TIMEOUT,
-                            class::REFUSED,
-                            class::UNREACHABLE,
-                            class::NAME,
-                            class::RESET,
-                            class::UNAVAILABLE,
-                        ],
-                    ),
-                ])),
-            ]),
+            look: Look::All(&[PULL_WITHOUT_ANSWER, Look::WellElsewhere(&PULL_WITHOUT_ANSWER)]),
             text: "another node pulled without such an error",
         },
         Clue {
             group: "elsewhere",
             strength: Strength::StronglyAgainst,
-            look: Look::All(&[
-                said(&[
-                    Fact::OneOf(OPERATION, &[operation::PULL]),
-                    Fact::OneOf(
-                        CLASS,
-                        &[
-                            class::TIMEOUT,
-                            class::REFUSED,
-                            class::UNREACHABLE,
-                            class::NAME,
-                            class::RESET,
-                            class::UNAVAILABLE,
-                        ],
-                    ),
-                ]),
-                Look::Elsewhere(&said(&[
-                    Fact::OneOf(OPERATION, &[operation::PULL]),
-                    Fact::OneOf(
-                        CLASS,
-                        &[
-                            class::TIMEOUT,
-                            class::REFUSED,
-                            class::UNREACHABLE,
-                            class::NAME,
-                            class::RESET,
-                            class::UNAVAILABLE,
-                        ],
-                    ),
-                ])),
-            ]),
+            look: Look::All(&[PULL_WITHOUT_ANSWER, Look::Elsewhere(&PULL_WITHOUT_ANSWER)]),
             text: "another node fails to pull as well",
         },
         Clue {

@@ -11,8 +11,28 @@ use kulprit_model::{
 
 use crate::{
     catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    causes::image_pull_failed_on_node::PULL_WITHOUT_ANSWER,
     symptom::SymptomId,
 };
+
+/// A pull that failed before the registry told of the image: without an answer, or turned away.
+const PULL_TURNED_AWAY: Look = said(&[
+    Fact::OneOf(OPERATION, &[operation::PULL]),
+    Fact::OneOf(
+        CLASS,
+        &[
+            class::TIMEOUT,
+            class::REFUSED,
+            class::UNREACHABLE,
+            class::NAME,
+            class::RESET,
+            class::UNAVAILABLE,
+            class::UNTRUSTED,
+            class::EXPIRED,
+            class::RATE_LIMITED,
+        ],
+    ),
+]);
 
 /// The image registry is out of reach or turns requests away, on more than one node.
 pub const IMAGE_REGISTRY_UNAVAILABLE: Cause = Cause {
@@ -27,42 +47,7 @@ pub const IMAGE_REGISTRY_UNAVAILABLE: Cause = Cause {
         Clue {
             group: "nodes",
             strength: Strength::Strong,
-            look: Look::All(&[
-                said(&[
-                    Fact::OneOf(OPERATION, &[operation::PULL]),
-                    Fact::OneOf(
-                        CLASS,
-                        &[
-                            class::TIMEOUT,
-                            class::REFUSED,
-                            class::UNREACHABLE,
-                            class::NAME,
-                            class::RESET,
-                            class::UNAVAILABLE,
-                            class::UNTRUSTED,
-                            class::EXPIRED,
-                            class::RATE_LIMITED,
-                        ],
-                    ),
-                ]),
-                Look::Elsewhere(&said(&[
-                    Fact::OneOf(OPERATION, &[operation::PULL]),
-                    Fact::OneOf(
-                        CLASS,
-                        &[
-                            class::TIMEOUT,
-                            class::REFUSED,
-                            class::UNREACHABLE,
-                            class::NAME,
-                            class::RESET,
-                            class::UNAVAILABLE,
-                            class::UNTRUSTED,
-                            class::EXPIRED,
-                            class::RATE_LIMITED,
-                        ],
-                    ),
-                ])),
-            ]),
+            look: Look::All(&[PULL_TURNED_AWAY, Look::Elsewhere(&PULL_TURNED_AWAY)]),
             text: "this node and another one fail to pull in the same way",
         },
         Clue {
@@ -105,36 +90,7 @@ pub const IMAGE_REGISTRY_UNAVAILABLE: Cause = Cause {
         Clue {
             group: "elsewhere",
             strength: Strength::Against,
-            look: Look::All(&[
-                said(&[
-                    Fact::OneOf(OPERATION, &[operation::PULL]),
-                    Fact::OneOf(
-                        CLASS,
-                        &[
-                            class::TIMEOUT,
-                            class::REFUSED,
-                            class::UNREACHABLE,
-                            class::NAME,
-                            class::RESET,
-                            class::UNAVAILABLE,
-                        ],
-                    ),
-                ]),
-                Look::WellElsewhere(&said(&[
-                    Fact::OneOf(OPERATION, &[operation::PULL]),
-                    Fact::OneOf(
-                        CLASS,
-                        &[
-                            class::TIMEOUT,
-                            class::REFUSED,
-                            class::UNREACHABLE,
-                            class::NAME,
-                            class::RESET,
-                            class::UNAVAILABLE,
-                        ],
-                    ),
-                ])),
-            ]),
+            look: Look::All(&[PULL_WITHOUT_ANSWER, Look::WellElsewhere(&PULL_WITHOUT_ANSWER)]),
             text: "another node pulled without such an error",
         },
         Clue {

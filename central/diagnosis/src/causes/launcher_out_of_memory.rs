@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Processes of a launcher pod beside QEMU, as the kernel cuts their names (virt-launcher-monitor is `virt-launcher-m`).
-const BESIDE_QEMU: [&str; 10] = [
+pub(super) const BESIDE_QEMU: [&str; 10] = [
     "virt-launcher",
     "virt-launcher-m",
     "virtqemud",

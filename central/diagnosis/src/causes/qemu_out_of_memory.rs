@@ -11,22 +11,9 @@ use kulprit_model::{
 
 use crate::{
     catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    causes::launcher_out_of_memory::BESIDE_QEMU,
     symptom::SymptomId,
 };
-
-/// Processes of a launcher pod beside QEMU, as the kernel cuts their names (virt-launcher-monitor is `virt-launcher-m`).
-const BESIDE_QEMU: [&str; 10] = [
-    "virt-launcher",
-    "virt-launcher-m",
-    "virtqemud",
-    "libvirtd",
-    "virtlogd",
-    "rpc-virtqemud",
-    "rpc-libvirtd",
-    "swtpm",
-    "passt",
-    "virtiofsd",
-];
 
 /// QEMU was killed because the memory cgroup it runs in reached its limit.
 pub const QEMU_OUT_OF_MEMORY: Cause = Cause {
