@@ -1,0 +1,85 @@
+#!/bin/bash
+# Builds the lab's Kubernetes and containerd from their Go modules into a cache, once for each set of versions (called by scripts/setup.sh).
+#
+#   scripts/kubernetes.sh              build what the cache lacks: about ten minutes on two cores, and nothing the second time
+#   scripts/kubernetes.sh --dry-run    only say what would be built
+#   scripts/kubernetes.sh --where      print the folder of the programs; 1 if they are not built
+#
+# The versions are those of tests/kubernetes/go.mod, and containerd's below. The cache is $KULPRIT_CACHE, or $XDG_CACHE_HOME/kulprit, or
+# ~/.cache/kulprit; a folder of older versions there may be removed. Where $KUBEBUILDER_ASSETS names a folder with all the programs,
+# those are used. Modules come from where `go env GOPROXY` says.
+set -euo pipefail
+cd "$(dirname "$0")/../tests/kubernetes"
+
+containerd=v2.4.2
+programs=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet containerd containerd-shim-runc-v2 ctr)
+
+say() { echo "kubernetes: $*"; }
+fail() { echo "kubernetes: $*" >&2; exit 1; }
+
+version=$(awk '$1 == "k8s.io/kubernetes" { print $2 }' go.mod)
+[ -n "$version" ] || fail "tests/kubernetes/go.mod names no version of k8s.io/kubernetes."
+key=$version-containerd-$containerd-$(cat go.mod go.sum | sha256sum | cut -c1-8)
+cache=${KULPRIT_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/kulprit}/kubernetes
+built=$cache/$key
+
+is_complete() {
+    local p
+    for p in "${programs[@]}"; do [ -x "$1/$p" ] || return 1; done
+}
+if [ -n "${KUBEBUILDER_ASSETS:-}" ] && is_complete "$KUBEBUILDER_ASSETS"; then
+    built=$KUBEBUILDER_ASSETS
+fi
+
+dry_run=
+case ${1:-} in
+    '') ;;
+    --dry-run) dry_run=1 ;;
+    --where) is_complete "$built" || fail "not built: run scripts/kubernetes.sh (or make setup)"; echo "$built"; exit 0 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+if is_complete "$built"; then
+    say "nothing to do: Kubernetes $version and containerd $containerd are in $built"
+    exit 0
+fi
+
+export PATH="$PATH:/usr/local/go/bin"
+command -v go >/dev/null || fail "Go is missing (Debian: golang-go; any from 1.21 on fetches the version it needs by itself)."
+say "building Kubernetes $version and containerd $containerd into $built (about ten minutes on two cores, once)"
+[ -z "$dry_run" ] || exit 0
+
+# What is whole goes there at once, so that a build that was stopped goes on where it was; the folder gets its name when all is there.
+partial=$built.partial
+mkdir -p "$partial"
+exec 9>"$cache/lock"
+flock -n 9 || { say "waiting for another build"; flock 9; }
+! is_complete "$built" || { say "the other build made it"; exit 0; }
+
+# The programs need no C; an older Go fetches the one that go.mod asks for.
+export CGO_ENABLED=0 GOTOOLCHAIN=auto GOFLAGS="-buildvcs=false"
+minor=${version#v1.} # "36.3"
+stamp=k8s.io/component-base/version
+flags=(-trimpath -ldflags "-s -w -X $stamp.gitVersion=$version -X $stamp.gitMajor=1 -X $stamp.gitMinor=${minor%%.*}")
+
+build() { # PROGRAM COMMAND...
+    local program=$1 start=$SECONDS
+    shift
+    [ ! -x "$partial/$program" ] || return 0
+    nice -n 15 "$@" || fail "$program could not be built (what Go said is above)."
+    [ "$(stat -c %s "$partial/.new/$program")" -gt 0 ] || fail "$program is empty."
+    mv "$partial/.new/$program" "$partial/$program"
+    say "built $program in $((SECONDS - start)) s"
+}
+rm -rf "$partial/.new"
+mkdir "$partial/.new"
+build etcd go build "${flags[@]}" -o "$partial/.new/etcd" go.etcd.io/etcd/server/v3
+for p in kubelet kube-apiserver kube-controller-manager kube-scheduler; do
+    build "$p" go build "${flags[@]}" -o "$partial/.new/$p" "k8s.io/kubernetes/cmd/$p"
+done
+for p in containerd containerd-shim-runc-v2 ctr; do
+    build "$p" env GOBIN="$partial/.new" GOFLAGS="$GOFLAGS -tags=no_btrfs" \
+        go install -trimpath -ldflags "-s -w" "github.com/containerd/containerd/v2/cmd/$p@$containerd"
+done
+rmdir "$partial/.new"
+mv "$partial" "$built"
+say "done: $built ($(du -sh "$built" | cut -f1))"
