@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, env, process::ExitCode, sync::Arc};
 
 use kulprit_daemon::{
     CancellationToken, Clock, Readiness, Supervisor, UsageError,
-    backoff::random_seed,
+    backoff::{random_seed, stable_seed},
     http::{self, Admin},
     metrics::Metrics,
     telemetry::Chain,
@@ -24,7 +24,7 @@ use crate::{
     hello::{self, HelloSource},
     look::Look,
     metrics::{AgentMetrics, ProbeSeries, SpoolSeries},
-    probes::{PROBES, ProbeContext, ProbeCounters, VmIndex},
+    probes::{Beat, Launchers, PROBES, ProbeContext, ProbeCounters, VmIndex},
     socket::{self, StatusService},
     spool::{Limits, Spool},
     tracker::{
@@ -208,6 +208,8 @@ struct ContextSource {
     suspects: watch::Receiver<Arc<crate::probes::Suspects>>,
     _suspects_kept: Arc<watch::Sender<Arc<crate::probes::Suspects>>>,
     vms: Arc<VmIndex>,
+    launchers: Arc<watch::Sender<Arc<Launchers>>>,
+    beat: Beat,
     counters: Arc<ProbeCounters>,
 }
 
@@ -229,6 +231,8 @@ impl ContextSource {
             suspects,
             _suspects_kept: Arc::new(kept),
             vms: Arc::new(VmIndex::new()),
+            launchers: Arc::default(),
+            beat: Beat::new(stable_seed(&["beat", config.node_name.as_deref().unwrap_or_default()])),
             counters,
         }
     }
@@ -242,6 +246,8 @@ impl ContextSource {
             stop: self.stop.clone(),
             suspects: self.suspects.clone(),
             vms: Arc::clone(&self.vms),
+            launchers: Arc::clone(&self.launchers),
+            beat: self.beat,
             counters: Arc::clone(&self.counters),
             start_at: None,
             once,

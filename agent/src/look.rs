@@ -29,6 +29,6 @@ pub enum Sighting {
     Domain(Domain),
     /// procfs shows this QEMU.
     Qemu(Qemu),
-    /// A VM (undefined in libvirt) or a process (a QEMU that ended) exists no more.
+    /// A VM (undefined in libvirt), a process (a QEMU that ended), a unit, device, mount or daemon exists no more.
     Gone(Subject),
 }

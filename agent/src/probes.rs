@@ -4,17 +4,33 @@
 //! A probe is a task that sends a [`Look`] at least every [`ProbeSpec::look_every`], the blind ones too, until `stop`; with
 //! [`ProbeContext::once`] it looks exactly once, sends that one look and returns.
 
+mod beat;
 mod blocking;
+mod clock;
 mod config;
+mod container_log;
 mod counters;
+mod cpu_hardware;
 mod domain;
+mod filesystem;
+mod journal;
 mod kernel_log;
 mod kubelet;
+mod kubelet_setup;
 mod kvm;
+mod launcher;
+mod launchers;
+mod limits;
+mod migration;
+mod network;
+mod pressure;
 mod qemu;
+mod runtime;
+mod security;
 #[cfg(test)]
 mod testing;
 mod vm_index;
+mod volumes;
 
 use std::{collections::BTreeSet, fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
@@ -26,8 +42,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::look::{Look, Sighting};
 
+pub use beat::Beat;
 pub use config::{LibvirtConfig, ProbeConfig};
 pub use counters::{ProbeCounters, ProbeCounts};
+pub use launchers::{Launcher, LauncherCgroup, Launchers};
 pub use vm_index::{DiskTarget, VmIndex, VmProcess};
 
 /// UIDs of the VMs that central asked to look closer at.
@@ -54,7 +72,27 @@ impl fmt::Debug for ProbeSpec {
 }
 
 /// Every probe of this agent.
-pub const PROBES: &[ProbeSpec] = &[kubelet::SPEC, kvm::SPEC, qemu::SPEC, domain::SPEC, kernel_log::SPEC];
+pub const PROBES: &[ProbeSpec] = &[
+    kubelet::SPEC,
+    kubelet_setup::SPEC,
+    runtime::SPEC,
+    kvm::SPEC,
+    cpu_hardware::SPEC,
+    qemu::SPEC,
+    launcher::SPEC,
+    domain::SPEC,
+    migration::SPEC,
+    kernel_log::SPEC,
+    journal::SPEC,
+    container_log::SPEC,
+    pressure::SPEC,
+    limits::SPEC,
+    filesystem::SPEC,
+    volumes::SPEC,
+    network::SPEC,
+    clock::SPEC,
+    security::SPEC,
+];
 
 /// What a probe is given.
 #[derive(Clone, Debug)]
@@ -73,9 +111,13 @@ pub struct ProbeContext {
     pub suspects: watch::Receiver<Arc<Suspects>>,
     /// Which process runs which VM; shared by the probes.
     pub vms: Arc<VmIndex>,
+    /// The virt-launchers of the node; the `launcher` probe fills it, the others read it.
+    pub launchers: Arc<watch::Sender<Arc<Launchers>>>,
+    /// When polls of this process wake up.
+    pub beat: Beat,
     /// What went wrong and how much was read; shared with the metrics.
     pub counters: Arc<ProbeCounters>,
-    /// What the last [`Look::position`] of this probe was, if one was kept. Only `kernel-log` has one.
+    /// What the last [`Look::position`] of this probe was, if one was kept. Only those that follow a log have one.
     pub start_at: Option<String>,
     /// Look exactly once and return (`kulprit-agent check`).
     pub once: bool,

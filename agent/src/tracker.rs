@@ -435,5 +435,7 @@ impl Tracker {
 
 fn is_allowed(probe: &str, kind: Kind, code: FindingCode, subject: &Subject) -> bool {
     let spec = code.spec();
-    spec.probe == probe && spec.kind == kind && spec.subject.allows(subject)
+    // Who may say that a state holds no more is one probe; what happened, anybody may have seen.
+    let is_owned = spec.probe == probe || kind == Kind::Occurrence;
+    is_owned && spec.kind == kind && spec.subject.allows(subject)
 }

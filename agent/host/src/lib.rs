@@ -35,6 +35,7 @@ pub mod pidfd;
 pub mod pressure;
 pub mod process;
 pub mod qemu;
+pub mod socket;
 pub mod systemd;
 
 pub use error::{Malformed, ReadError};

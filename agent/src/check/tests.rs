@@ -29,6 +29,8 @@ fn context(out: mpsc::Sender<Look>) -> ProbeContext {
         stop: CancellationToken::new(),
         suspects: watch::channel(Arc::default()).1,
         vms: Arc::new(VmIndex::new()),
+        launchers: Arc::default(),
+        beat: crate::probes::Beat::new(0),
         counters: Arc::new(ProbeCounters::default()),
         start_at: None,
         once: true,

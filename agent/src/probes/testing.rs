@@ -42,6 +42,8 @@ impl Probe {
             stop: CancellationToken::new(),
             suspects,
             vms: Arc::default(),
+            launchers: Arc::default(),
+            beat: crate::probes::Beat::new(0),
             counters: Arc::default(),
             start_at: None,
             once: false,

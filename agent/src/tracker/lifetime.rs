@@ -13,6 +13,10 @@ use crate::look::Sighting;
 /// What an earlier run knew of a VM is gone after this at the earliest if nobody has seen it since, microseconds.
 const UNCONFIRMED_USEC: i64 = 10_000_000;
 
+/// Probes that look at the running process of a VM, or at what is there for it: without a process they have nothing to look at.
+pub(super) const OF_PROCESS: [&str; 8] =
+    ["qemu", "launcher", "migration", "pressure", "limits", "filesystem", "volumes", "network"];
+
 impl Tracker {
     pub(super) fn see(&mut self, sighting: Sighting, at: Moment, batch: &mut Batch) {
         match sighting {
@@ -46,14 +50,14 @@ impl Tracker {
                     self.vm_gone(&vm, at, batch);
                 }
             }
-            Subject::Node
-            | Subject::Unit { .. }
-            | Subject::Device { .. }
-            | Subject::Mount { .. }
-            | Subject::Libvirt { .. }
-            | Subject::Probe { .. } => {
-                self.counts.verdicts_refused += 1;
+            Subject::Unit { .. } | Subject::Device { .. } | Subject::Mount { .. } | Subject::Libvirt { .. } => {
+                let n_states = self.states.len();
+                self.states.retain(|(_, about), _| about != subject);
+                if self.states.len() < n_states {
+                    batch.bodies.push(Body::SubjectGone { subject: subject.clone(), at });
+                }
             }
+            Subject::Node | Subject::Probe { .. } => self.counts.verdicts_refused += 1,
         }
     }
 
@@ -61,7 +65,7 @@ impl Tracker {
     fn process_ended(&mut self, vm: &Subject, pid: u32, at: Moment) {
         let mut changes = Vec::new();
         for ((code, subject), track) in &mut self.states {
-            if subject == vm && code.spec().probe == "qemu" && track.status() != Some(Status::Absent) {
+            if subject == vm && OF_PROCESS.contains(&code.spec().probe) && track.status() != Some(Status::Absent) {
                 let evidence = vec![Evidence::new("procfs", at, format!("the QEMU process {pid} has ended"))];
                 changes.push(
                     track.end(StateVerdict { evidence, ..StateVerdict::seen(*code, subject.clone(), false) }, at),

@@ -10,7 +10,7 @@ use kulprit_model::{
     subject::SubjectType,
 };
 
-use super::{Tracker, hold::Track, vms::Vms};
+use super::{Tracker, hold::Track, lifetime::OF_PROCESS, vms::Vms};
 
 /// A state that its probe looks past counts as not looked at after this at the earliest, microseconds: looks by event speak of
 /// one subject only, full looks come more rarely.
@@ -90,7 +90,7 @@ fn blindness(probe: &str, is_blind: bool) -> StateVerdict {
 /// A VM's state that nobody is expected to look at: it has no process, or libvirt has no domain.
 fn is_at_rest(vms: &Vms, code: FindingCode, subject: &Subject) -> bool {
     match (code.spec().probe, subject.vm_uid()) {
-        ("qemu", Some(uid)) => vms.has_domain(uid) && !vms.has_qemu(uid),
+        (probe, Some(uid)) if OF_PROCESS.contains(&probe) => vms.has_domain(uid) && !vms.has_qemu(uid),
         (_, _) => false,
     }
 }

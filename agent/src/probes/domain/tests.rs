@@ -24,6 +24,8 @@ fn probe(root: &std::path::Path) -> Probe {
         stop: kulprit_daemon::CancellationToken::new(),
         suspects,
         vms: std::sync::Arc::default(),
+        launchers: std::sync::Arc::default(),
+        beat: crate::probes::Beat::new(0),
         counters: std::sync::Arc::default(),
         start_at: None,
         once: false,

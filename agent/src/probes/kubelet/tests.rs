@@ -89,6 +89,8 @@ fn start(units: &FakeUnits, once: bool) -> (tokio::sync::mpsc::Receiver<Look>, t
         stop: stop.clone(),
         suspects,
         vms: Arc::default(),
+        launchers: Arc::default(),
+        beat: crate::probes::Beat::new(0),
         counters: Arc::default(),
         start_at: None,
         once,
