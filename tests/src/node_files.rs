@@ -17,6 +17,17 @@ use crate::node::{KubeletUnit, NodeBuilder};
 /// QEMU runs as Debian's user for it where that exists, so that the mode of `/dev/kvm` means what it means on a node.
 const QEMU_CONF: &str = "security_driver = \"none\"\nnamespaces = []\n";
 
+/// libvirt's driver for host devices, as a module of libvirtd; below one of [`LIBRARY_FOLDERS`].
+///
+/// A node has none: libvirt 11.3 may never come out of it. Seen in the stacks of a stop that took long, one in sixty under load:
+/// `daemon-shutdown` waits in this driver for the end of its thread `udev-event`, which waits for a lock to see that it is to end.
+/// libvirtd's own limit then ends it after 30 s with status 1, and the unit is `failed`. Guests here use no host device, and KubeVirt's
+/// virtqemud has no such driver either.
+const NODE_DEVICE_DRIVER: &str = "libvirt/connection-driver/libvirt_driver_nodedev.so";
+
+/// Where distributions keep libraries: Debian, and those with `lib64`.
+const LIBRARY_FOLDERS: [&str; 3] = ["usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib"];
+
 /// One daemon for everything, without socket activation: a stopped libvirt stays stopped. `KillMode=process` as in the packaged unit:
 /// guests outlive the daemon.
 const LIBVIRTD_UNIT: &str = "\
@@ -70,6 +81,9 @@ pub(crate) fn write(root: &Path, node: &NodeBuilder) -> Result<()> {
     }
     // libvirt's default network wants dnsmasq and iptables at boot; guests here have no network card.
     let _ = fs::remove_dir_all(root.join("etc/libvirt/qemu/networks/autostart"));
+    for folder in LIBRARY_FOLDERS {
+        let _ = fs::remove_file(root.join(folder).join(NODE_DEVICE_DRIVER));
+    }
     enable(&units, "multi-user.target.wants", "../lab-node.service", "lab-node.service")?;
     enable(&units, "multi-user.target.wants", "../libvirtd.service", "libvirtd.service")?;
     enable(&units, "sockets.target.wants", "/lib/systemd/system/virtlogd.socket", "virtlogd.socket")?;
