@@ -129,6 +129,28 @@ pub const VERSION: &str = "version";
 /// Who asked for a migration: `user`, `evacuation`, `workload-update`, `descheduler`.
 pub const INITIATOR: &str = "initiator";
 
+/// What the copy of a migration waits for: one of the `LIMITED_BY_*` values.
+pub const LIMITED_BY: &str = "limited_by";
+/// Phase of a migration in libvirt's words, for example `perform3`.
+pub const PHASE: &str = "phase";
+/// Round over the memory that a migration is in, decimal.
+pub const ROUND: &str = "round";
+/// Percent by which auto-converge slows the guest.
+pub const THROTTLE_PCT: &str = "throttle_pct";
+
+/// [`LIMITED_BY`]: the guest dirties its memory as fast as it is copied.
+pub const LIMITED_BY_GUEST: &str = "guest";
+/// [`LIMITED_BY`]: a bandwidth limit that somebody set.
+pub const LIMITED_BY_CAP: &str = "cap";
+/// [`LIMITED_BY`]: QEMU on the source gets no CPU for its copy, or needs a whole one.
+pub const LIMITED_BY_SOURCE_CPU: &str = "source_cpu";
+/// [`LIMITED_BY`]: QEMU on the target does not take what has arrived.
+pub const LIMITED_BY_TARGET: &str = "target";
+/// [`LIMITED_BY`]: what was sent is not acknowledged in time: the path, or the target behind it.
+pub const LIMITED_BY_PATH: &str = "path";
+/// [`LIMITED_BY`]: the copy of disks.
+pub const LIMITED_BY_STORAGE: &str = "storage";
+
 /// [`FAILURE`]: the socket or file is not there.
 pub const FAILURE_NOT_FOUND: &str = "not_found";
 /// [`FAILURE`]: nobody listens.

@@ -246,11 +246,13 @@ catalogue! {
     KubeletRestarted, Occurrence, "kubelet-setup", Unit, Notice, raise 0, clear 0, "",
         None, "The kubelet started, or was started again.";
     KubeletMisconfigured, State, "kubelet-setup", Unit, Fault, raise 0, clear 0, "",
-        Some(KubeletDegraded), "The kubelet is set up in a way that KubeVirt cannot use; `what` is root-dir, cpu-manager-state or feature-gate.";
+        Some(KubeletDegraded), "The kubelet is set up in a way that KubeVirt cannot use; `what` is root-dir, cpu-manager-state, memory-manager-state or feature-gate.";
     KubeletCertificateExpired, State, "kubelet-setup", Unit, Fault, raise 0, clear 0, "",
         Some(KubeletDegraded), "The kubelet's client certificate is expired or not yet valid.";
     DevicePluginMissing, State, "kubelet-setup", Node, Fault, raise 0, clear 0, "",
         None, "No socket of KubeVirt's device plugins is in kubelet's folder.";
+    OrphanedPodVolumes, State, "kubelet-setup", Node, Notice, raise 600_000, clear 0, "10 min",
+        None, "Pods that ran here and have no container any more left volumes in kubelet's folder; `pod_uid` is the first, `measured` their number.";
     RuntimeInactive, State, "runtime", Unit, Fault, raise 0, clear 0, "ActiveState is not active, activating or reloading",
         Some(KubeletDegraded), "The container runtime's unit is installed and does not run.";
     RuntimeUnresponsive, State, "runtime", Unit, Fault, raise 5_000, clear 0, "no answer to a CRI call in 5 s",
@@ -259,6 +261,8 @@ catalogue! {
         Some(KubeletDegraded), "The container runtime says that the pod network is not ready.";
     RuntimeShimStuck, State, "runtime", Process, Fault, raise 30_000, clear 0, "state D or Z for 30 s",
         Some(KubeletDegraded), "A shim of the container runtime is blocked in the kernel or a zombie.";
+    LauncherContainerFailed, State, "runtime", Vm, Fault, raise 0, clear 0, "exit code not 0 and no later attempt, or made 2 min ago and not started",
+        None, "A container of the VM's launcher failed, as the runtime says; `container`, `reason` and `exit_code` are the runtime's.";
     NodeCpuStalled, State, "pressure", Node, Fault, raise 10_000, clear 30_000, "PSI cpu some avg60 of 60 %, or 20 % steal",
         Some(HostPressure), "Tasks of the node wait for a CPU.";
     NodeMemoryStalled, State, "pressure", Node, Fault, raise 10_000, clear 30_000, "PSI memory full avg10 of 10 %, or 2 % of memory available",
@@ -317,7 +321,13 @@ catalogue! {
         Some(VirtStackUnresponsive), "virt-launcher is stopped, blocked or gone while the VM's QEMU lives; or its command socket is marked unresponsive.";
     TwoQemus, State, "launcher", Vm, Fault, raise 60_000, clear 0, "",
         None, "Two QEMUs of one VM live and no migration runs.";
-    MigrationDirtying, State, "migration", Vm, Fault, raise 0, clear 0, "dirty rate at or above the copy rate over two rounds, remaining not falling",
+    MigrationOutgoing, State, "migration", Vm, Notice, raise 0, clear 0, "",
+        None, "A job of libvirt moves the VM to another node; `phase` is libvirt's, `limited_by` what its copy waits for.";
+    MigrationIncoming, State, "migration", Vm, Notice, raise 0, clear 0, "",
+        None, "The VM is to arrive from another node: its QEMU waits for a migration or takes one in.";
+    MigrationNotCompleted, Occurrence, "migration", Vm, Fault, raise 0, clear 0, "",
+        None, "A migration of the VM ended, and the VM is still on its node; `what` is how the copy went: dirtying, no-bytes, slow, progressing or unknown.";
+    MigrationDirtying, State, "migration", Vm, Fault, raise 0, clear 0, "a round leaves 90 % of what it sent to be sent again, or dirty rate at or above the copy rate over two rounds, remaining not falling",
         None, "The guest dirties memory faster than the migration copies it.";
     MigrationNoBytes, State, "migration", Vm, Fault, raise 20_000, clear 0, "nothing copied in 20 s",
         None, "A migration runs and has copied nothing.";
