@@ -122,8 +122,12 @@ pub const MEASURED: &str = "measured";
 pub const LIMIT: &str = "limit";
 /// Kind of storage backend: `nfs`, `ceph`, `iscsi`, `nvme`, `drbd`, `multipath`, `longhorn`, `fc`, `local`.
 pub const BACKEND: &str = "backend";
-/// Server, monitor, portal or export of a storage backend.
+/// Server, monitor or portal of a storage backend.
 pub const SERVER: &str = "server";
+/// What a storage backend's server gives out, as it names it: an NFS export, an IQN, an NQN, `pool/image`.
+pub const EXPORT: &str = "export";
+/// Largest packet of a link, bytes.
+pub const MTU: &str = "mtu";
 /// Version of a component.
 pub const VERSION: &str = "version";
 /// Who asked for a migration: `user`, `evacuation`, `workload-update`, `descheduler`.

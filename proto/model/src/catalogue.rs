@@ -297,10 +297,16 @@ catalogue! {
         Some(VmStorageStalled), "QEMU holds a block device that was removed or replaced.";
     ReplicationSuspended, State, "volumes", Device, Fault, raise 5_000, clear 0, "",
         Some(VmStorageStalled), "A replicated device suspended I/O: quorum lost, no up-to-date replica.";
+    DeviceStalled, State, "volumes", Device, Fault, raise 5_000, clear 0, "requests wait and none was finished for 5 s, or device mapper has suspended it",
+        Some(VmStorageStalled), "A block device under a VM has requests waiting and finishes none.";
     LinkDown, State, "network", Device, Fault, raise 5_000, clear 5_000, "",
         None, "A network link of the node is down.";
+    LinkErrors, State, "network", Device, Fault, raise 10_000, clear 60_000, "1 % of the packets of a look, at least 100 packets",
+        None, "A network link of the node receives or sends broken packets.";
+    ListenQueueFull, State, "network", Node, Notice, raise 0, clear 60_000, "TcpExt ListenOverflows grew",
+        None, "A server of the node takes its connections too slowly, and some were dropped; `server` is where one waits.";
     NetworkUnreachable, State, "network", Node, Fault, raise 10_000, clear 10_000, "all packets of a ping lost, or a DNS lookup fails",
-        None, "The node does not reach a peer, a name server or the API server; `what` says which.";
+        None, "The node does not reach a peer, a name server, the API server or an image's registry; `what` is peer, route, dns, or how far a registry was reached: tcp, tls.";
     MtuMismatch, State, "network", Node, Fault, raise 0, clear 0, "",
         None, "The MTU of a migration's path differs between its ends, or large packets are lost.";
     MigrationPeerSilent, State, "network", NodeOrVm, Fault, raise 5_000, clear 0, "",
