@@ -122,7 +122,7 @@ fn judge_inactive(at: Moment, unit: &UnitObservation, expectation: Expectation) 
 }
 
 /// Enabled, or run in this boot.
-fn is_wanted(unit: &UnitObservation) -> bool {
+pub(crate) fn is_wanted(unit: &UnitObservation) -> bool {
     let is_off = matches!(unit.unit_file_state.as_deref(), Some("disabled" | "masked" | "masked-runtime") | None);
     !is_off || unit.invocation_id.is_some() || unit.state_change_usec.is_some()
 }
@@ -249,7 +249,7 @@ pub fn unknown_unit(unit: &str, because: &str) -> Vec<Verdict> {
         .to_vec()
 }
 
-fn unit_facts(unit: &UnitObservation) -> Attributes {
+pub(crate) fn unit_facts(unit: &UnitObservation) -> Attributes {
     Attributes::new()
         .with_some(attribute::ACTIVE_STATE, unit.active_state.as_deref())
         .with_some(attribute::SUB_STATE, unit.sub_state.as_deref())
@@ -259,7 +259,7 @@ fn unit_facts(unit: &UnitObservation) -> Attributes {
 }
 
 /// When the unit's state changed: by the clock that does not jump, where systemd says so, but not after now.
-fn changed_at(at: Moment, unit: &UnitObservation) -> Moment {
+pub(crate) fn changed_at(at: Moment, unit: &UnitObservation) -> Moment {
     let Some(changed_usec) = unit.state_change_monotonic_usec.and_then(|usec| i64::try_from(usec).ok()) else {
         return at;
     };

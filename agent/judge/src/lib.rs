@@ -17,6 +17,7 @@ pub mod network;
 pub mod pressure;
 pub mod qemu;
 pub mod recorded;
+pub mod runtime;
 mod say;
 pub mod services;
 #[cfg(test)]

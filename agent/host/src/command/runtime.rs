@@ -4,6 +4,8 @@
 
 use serde_json::Value;
 
+use crate::cri::RuntimeInfo;
+
 /// A row of `crictl ps` or `crictl pods`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuntimeRow {
@@ -17,17 +19,6 @@ pub struct RuntimeRow {
     pub namespace: Option<String>,
     /// How often it was made before.
     pub n_attempts: Option<u32>,
-}
-
-/// What the runtime thinks of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RuntimeInfo {
-    /// `RuntimeReady`.
-    pub is_ready: Option<bool>,
-    /// `NetworkReady`.
-    pub is_network_ready: Option<bool>,
-    /// Why the network is not ready.
-    pub network_message: Option<String>,
 }
 
 /// A task of `ctr tasks ls`.
@@ -74,12 +65,15 @@ pub fn parse_crictl_info(text: &str) -> Option<RuntimeInfo> {
     let conditions = json.get("status")?.get("conditions")?.as_array()?;
     let condition = |name: &str| conditions.iter().find(|row| row.get("type").and_then(Value::as_str) == Some(name));
     let is_true = |name: &str| condition(name)?.get("status")?.as_bool();
-    let network = condition("NetworkReady");
-    let message = network.and_then(|row| row.get("message")).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let message = |name: &str| {
+        let text = condition(name)?.get("message")?.as_str()?;
+        (!text.is_empty()).then(|| text.to_owned())
+    };
     Some(RuntimeInfo {
         is_ready: is_true("RuntimeReady"),
+        ready_message: message("RuntimeReady"),
         is_network_ready: is_true("NetworkReady"),
-        network_message: message.map(str::to_owned),
+        network_message: message("NetworkReady"),
     })
 }
 

@@ -1,13 +1,14 @@
 //! Units, the container runtime, limits, modules, the clock, the kubelet's health: what commands say of the node itself.
 
 use kulprit_host::command::Failure;
-use kulprit_host::command::runtime::RuntimeInfo;
 use kulprit_host::command::system::{ClockState, DeviceRow, Healthz};
+use kulprit_host::cri::RuntimeInfo;
 use kulprit_host::systemd::UnitObservation;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Status, Subject, attribute};
 
 use super::{absent, present, present_since, unknown};
 use crate::kubelet::{self, Expectation, HealthzSeen, RestartHistory};
+use crate::runtime;
 use crate::verdict::{OccurrenceVerdict, Verdict};
 
 /// As the catalogue's rows.
@@ -132,23 +133,7 @@ pub fn judge_runtime_call(at: Moment, unit: &str, failure: Option<(Failure, &str
 /// `crictl info`.
 #[must_use]
 pub fn judge_runtime_info(at: Moment, unit: &str, info: &RuntimeInfo) -> Vec<Verdict> {
-    let code = FindingCode::RuntimeNetworkNotReady;
-    match info.is_network_ready {
-        Some(true) => vec![absent(code, Subject::unit(unit))],
-        Some(false) => {
-            let message = info.network_message.as_deref().unwrap_or("no reason given");
-            let facts = Attributes::new().with(attribute::REASON, message);
-            vec![present(
-                code,
-                Subject::unit(unit),
-                at,
-                "crictl",
-                facts,
-                format!("crictl info: NetworkReady is false: {message}"),
-            )]
-        }
-        None => Vec::new(),
-    }
+    runtime::judge_network(at, unit, "crictl", info).into_iter().collect()
 }
 
 /// Settings and counters of `sysctl` or of `/proc/sys` read with `grep`.
