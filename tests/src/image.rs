@@ -3,6 +3,8 @@
 //! 512 bytes each, in real mode (the eater ends in 32-bit protected mode): they boot under `-accel kvm` in about a second, also on a
 //! machine that is a VM itself, and do one thing that shows from outside.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -11,6 +13,23 @@ use crate::shell;
 
 /// Bytes of a disk sector.
 pub(crate) const SECTOR: usize = 512;
+/// What a guest writes into the second sector of its disk once it runs.
+const UP: &[u8] = b"KULPRIT UP";
+
+/// Writes a boot sector to a disk image, and wipes the sign of an earlier run.
+pub(crate) fn write_boot_sector(image: &Path, sector: &[u8]) -> Result<()> {
+    let file = File::options().write(true).open(image)?;
+    file.write_all_at(sector, 0)?;
+    file.write_all_at(&[0; SECTOR], SECTOR as u64)?;
+    Ok(file.sync_all()?)
+}
+
+/// Whether the guest on a disk image has said there that it runs.
+pub(crate) fn is_up(image: &Path) -> Result<bool> {
+    let mut sector = [0; UP.len()];
+    File::open(image)?.read_exact_at(&mut sector, SECTOR as u64)?;
+    Ok(sector == UP)
+}
 
 /// What a guest does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::node::NodeBuilder;
+use crate::node::{Node, NodeBuilder};
 use crate::{leftovers, shell};
 
 /// Name of the lab's network namespace.
@@ -82,6 +82,13 @@ impl Lab {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{NETNS}")).arg("--").arg(program);
         command
+    }
+
+    /// Sends what goes to the pods of a node (10.78.*n*.0/24 for the node 10.77.0.*n*) to that node. Twice is as good as once.
+    pub(crate) fn route_pods(&self, node: &Node) -> Result<()> {
+        let subnet = node.address().rsplit('.').next().context("an address has four parts")?;
+        shell::run(&["ip", "-n", NETNS, "route", "replace", &format!("10.78.{subnet}.0/24"), "via", node.address()])?;
+        shell::output(self.brief_command("sh").args(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"])).map(drop)
     }
 
     /// Removes what a killed run left behind, if no lab is alive.

@@ -41,10 +41,14 @@ pub mod domain_xml;
 pub mod fault;
 pub mod guest;
 pub mod image;
+pub mod migration;
+
+pub mod launcher;
 
 pub mod scenario;
 pub mod system;
 
 pub use guest::Guest;
 pub use lab::Lab;
+pub use launcher::Launcher;
 pub use node::Node;
