@@ -40,6 +40,7 @@ pub mod qemu;
 pub mod socket;
 pub mod space;
 pub mod systemd;
+pub mod volume;
 
 pub use error::{Malformed, ReadError};
 pub use root::HostRoot;

@@ -87,7 +87,7 @@ fn mount_from(line: MountInfo) -> Option<Mount> {
 }
 
 /// Undoes the kernel's `\040` for space, tab, newline and backslash.
-fn unescape_path(text: &str) -> PathBuf {
+pub(crate) fn unescape_path(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

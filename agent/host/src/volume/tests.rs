@@ -1,0 +1,180 @@
+//! Readers on trees of three layouts: NFS, Ceph RBD, iSCSI with multipath and Longhorn. Hand-made, see `fixtures/CAPTURE.md`.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::mount::DeviceNumber;
+
+fn fixture(name: &str) -> HostRoot {
+    HostRoot::new(format!("{}/fixtures/hand-made/{name}", env!("CARGO_MANIFEST_DIR")))
+}
+
+fn number(text: &str) -> DeviceNumber {
+    DeviceNumber::parse(text).unwrap()
+}
+
+#[test]
+fn nfs_mounts_are_read_with_their_connections() {
+    let mounts = read_nfs_mounts(&fixture("nfs-kubeadm")).unwrap();
+    let [disk, other] = &mounts[..] else { panic!("{mounts:?}") };
+    assert_eq!((disk.source.as_str(), disk.address.as_deref()), ("nas.example:/export/vms", Some("192.0.2.5")));
+    assert_eq!((disk.is_hard, disk.sends_total(), disk.replies_total()), (Some(true), 81_236, 81_236));
+    assert_eq!((disk.transports.len(), disk.connects_total(), disk.timeouts_total), (2, 2, 0));
+    assert_eq!((other.is_hard, other.timeouts_total), (Some(false), 3));
+    assert_eq!(other.mount_point.to_str(), Some("/mnt/iso images"));
+}
+
+#[test]
+fn a_line_of_statistics_that_is_cut_keeps_the_mount() {
+    let text = "device nas:/x mounted on /x with fstype nfs statvers=1.1\n\txprt:\ttcp 1 2\n\txprt:\tudp 800 1 7 5\n\tper-op statistics\n\t        READ: 1\n";
+    let (mounts, errors) = parse_mountstats(text);
+    assert_eq!((mounts.len(), mounts[0].sends_total(), mounts[0].replies_total()), (1, 7, 5));
+    assert_eq!(errors.iter().map(|error| error.line).collect::<Vec<_>>(), [2, 5]);
+    let (none, errors) = parse_mountstats("device /dev/sda1 mounted on / with fstype ext4\n\txprt:\tgarbage\n");
+    assert!(none.is_empty() && errors.is_empty(), "statistics of nobody are nobody's");
+}
+
+#[test]
+fn an_image_of_rbd_leads_to_its_client_and_what_waits_in_it() {
+    let root = fixture("rbd-crio");
+    let image = read_rbd_image(&root, "rbd0").unwrap();
+    assert_eq!((image.name.as_str(), image.client.as_deref()), ("kubevirt/csi-vol-7", Some("client4242")));
+    let clients = read_ceph_clients(&root).unwrap();
+    let client = clients.iter().find(|client| Some(&client.client) == image.client.as_ref()).unwrap();
+    assert_eq!(Some(&client.fsid), image.fsid.as_ref());
+    let osd = client.osd.as_ref().unwrap();
+    assert_eq!((osd.n, osd.oldest, osd.server.as_deref()), (2, Some(5117), Some("osd3")));
+    let cephfs = clients.iter().find(|client| client.client == "client4300").unwrap();
+    assert_eq!((cephfs.is_blocklisted, cephfs.mds.as_ref().map(|mds| mds.n)), (Some(true), Some(0)));
+    assert_eq!(read_rbd_image(&root, "sda"), None);
+    assert_eq!(read_rbd_image(&root, "rbd9"), None);
+}
+
+#[test]
+fn requests_that_wait_by_nature_are_none() {
+    let text =
+        "REQUESTS 0 homeless 0\nLINGER REQUESTS\n18446462598732840961\tosd1\t2.1\trbd_header.1\tWC/0\nBACKOFFS\n";
+    assert_eq!(parse_ceph_requests(text), PendingRequests::default());
+    let homeless = parse_ceph_requests("REQUESTS 1 homeless 1\n9\tosd-1\t2.1f\trbd_data.1\t0x400024\t1\twrite\n");
+    assert_eq!((homeless.oldest, homeless.server), (Some(9), None));
+}
+
+#[test]
+fn closed_debugfs_is_not_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = HostRoot::new(dir.path());
+    assert!(read_ceph_clients(&root).unwrap_err().is_not_found(), "nobody knows");
+    std::fs::create_dir_all(dir.path().join("sys/kernel/debug/block")).unwrap();
+    assert_eq!(read_ceph_clients(&root).unwrap(), []);
+}
+
+#[test]
+fn a_multipath_device_is_followed_to_its_sessions() {
+    let root = fixture("iscsi-k3s");
+    let mut layers = BTreeMap::new();
+    assert_eq!(read_layers(&root, number("253:0"), &mut layers).unwrap().as_deref(), Some("dm-0"));
+    assert_eq!(layers.keys().map(String::as_str).collect::<Vec<_>>(), ["dm-0", "sdb", "sdc"]);
+    assert!(layers["dm-0"].is_multipath());
+    assert_eq!(layers["dm-0"].dm.as_ref().and_then(|dm| dm.is_suspended), Some(false));
+    assert_eq!((layers["sdb"].session.as_deref(), layers["sdb"].state.as_deref()), (Some("session1"), Some("running")));
+    assert_eq!(
+        (layers["sdc"].session.as_deref(), layers["sdc"].state.as_deref()),
+        (Some("session2"), Some("transport-offline"))
+    );
+    assert_eq!(layers["sdc"].sequence, Some(14));
+    assert_eq!(read_layers(&root, number("8:240"), &mut layers).unwrap(), None, "it is gone");
+}
+
+#[test]
+fn sessions_name_their_portal_and_target() {
+    let sessions = read_iscsi_sessions(&fixture("iscsi-k3s"));
+    let shown: Vec<_> = sessions.iter().map(|row| (row.state.as_deref(), row.portal.as_deref())).collect();
+    assert_eq!(
+        shown,
+        [
+            (Some("LOGGED_IN"), Some("192.0.2.20:3260")),
+            (Some("FAILED"), Some("192.0.2.21:3260")),
+            (Some("LOGGED_IN"), Some("10.42.0.9:3260"))
+        ]
+    );
+    assert_eq!(sessions[2].target.as_deref(), Some("iqn.2019-10.io.longhorn:pvc-7"));
+    assert_eq!(sessions[0].recovery_secs, Some(5));
+    let controllers = read_nvme_controllers(&fixture("iscsi-k3s"));
+    let [controller] = &controllers[..] else { panic!("a disk in the machine is no session: {controllers:?}") };
+    assert_eq!(
+        (controller.state.as_deref(), controller.portal.as_deref()),
+        (Some("connecting"), Some("192.0.2.30:4420"))
+    );
+}
+
+#[test]
+fn drbd_of_both_versions_is_read() {
+    let eight = parse_proc_drbd(
+        "version: 8.4.11 (api:1/proto:86-101)\n 0: cs:Connected ro:Primary/Secondary ds:UpToDate/UpToDate C r-----\n    ns:0 nr:0\n 1: cs:WFConnection ro:Primary/Unknown ds:UpToDate/DUnknown C s-----\n 2: cs:Unconfigured\n",
+    );
+    assert_eq!(
+        eight.iter().map(|row| (row.minor, row.is_suspended)).collect::<Vec<_>>(),
+        [(0, Some(false)), (1, Some(true))]
+    );
+    assert_eq!(eight[1].peers[0].1, "WFConnection");
+    let nine = read_drbd_device(&fixture("rbd-crio"), 1000).unwrap().unwrap();
+    assert_eq!(
+        (nine.resource.as_deref(), nine.is_suspended, nine.disk.as_deref()),
+        (Some("pvc-9"), Some(true), Some("UpToDate"))
+    );
+    assert_eq!(nine.peers, [("n2".to_owned(), "Connecting".to_owned()), ("n3".to_owned(), "Connected".to_owned())]);
+    assert_eq!(read_drbd_device(&fixture("rbd-crio"), 1001).unwrap(), None);
+    assert_eq!(read_drbd_device(&fixture("nfs-kubeadm"), 1000).unwrap(), None);
+}
+
+#[test]
+fn a_pods_devices_are_told_from_what_stands_in_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = HostRoot::new(dir.path());
+    let base = dir.path().join("var/lib/kubelet/pods/p/volumeDevices/kubernetes.io~csi");
+    assert_eq!(read_pod_devices(&root, "p").unwrap(), []);
+    std::fs::create_dir_all(&base).unwrap();
+    std::fs::write(base.join("pvc-file"), "").unwrap();
+    symlink("/nowhere", base.join("pvc-gone")).unwrap();
+    let found = read_pod_devices(&root, "p").unwrap();
+    assert_eq!(found.iter().map(|row| row.node).collect::<Vec<_>>(), [PodNode::Other, PodNode::Gone]);
+    assert_eq!(read_pod_devices(&root, "../p").unwrap(), []);
+}
+
+#[test]
+fn waiting_requests_of_fuse_are_a_number_or_not_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = HostRoot::new(dir.path());
+    assert_eq!(read_fuse_waiting(&root, 51).unwrap(), None);
+    let waiting = dir.path().join("sys/fs/fuse/connections/51/waiting");
+    std::fs::create_dir_all(waiting.parent().unwrap()).unwrap();
+    std::fs::write(&waiting, "3\n").unwrap();
+    assert_eq!(read_fuse_waiting(&root, 51).unwrap(), Some(3));
+    std::fs::write(&waiting, "many\n").unwrap();
+    assert!(matches!(read_fuse_waiting(&root, 51), Err(ReadError::Malformed { .. })));
+}
+
+#[test]
+fn an_empty_host_has_no_sessions_and_says_so_without_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = HostRoot::new(dir.path());
+    assert!(read_iscsi_sessions(&root).is_empty() && read_nvme_controllers(&root).is_empty());
+    assert!(read_nfs_mounts(&root).unwrap_err().is_not_found());
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_a_parser_panic(text in "\\PC{0,120}", line in "(device [a-z:/]{0,9} mounted on /x with fstype nfs4?)?(\n\t?(xprt:|opts:|per-op statistics|[A-Z]{1,5}:)( -?[0-9]{1,22}| tcp| udp){0,9}){0,6}") {
+        for text in [&text, &line, &format!("{text}\n{line}")] {
+            let _ = parse_mountstats(text);
+            let _ = parse_ceph_requests(text);
+            let _ = parse_ceph_status(text);
+            let _ = parse_proc_drbd(text);
+            let _ = parse_drbd_line(text);
+            let _ = parse_drbd_frozen(text);
+        }
+    }
+}
