@@ -32,7 +32,7 @@ fixtures() {
         process | cgroup | mount | block | machine | qemu | kernel_log | http | tree) echo agent/host/fixtures agent/judge/fixtures ;;
         report) echo proto/fixtures ;;
         domain_xml) echo agent/libvirt/tests/fixtures ;;
-        config | subject | spool | worker_frame | cluster | case | command | log | signature) ;;
+        config | subject | spool | worker_frame | cluster | case | command | log | signature | journal) ;;
         *) fail "no fixtures are named for the target $1 in scripts/fuzz.sh" ;;
     esac
 }

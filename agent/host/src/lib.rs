@@ -31,6 +31,7 @@ pub mod launcher;
 pub mod limits;
 pub mod log;
 pub mod memory;
+pub mod migration;
 pub mod mount;
 pub mod network;
 pub mod pidfd;
