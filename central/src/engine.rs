@@ -25,6 +25,7 @@ use crate::{
     live::Live,
     metrics::{CentralMetrics, EventLabel},
     store::{StoreWriter, Write},
+    wishes::{CaptureBook, suspects},
 };
 
 /// How long a change waits for others of the same fault.
@@ -71,6 +72,7 @@ pub struct Engine {
     retention: Duration,
     /// Incidents whose row in the store is out of date.
     unsaved: BTreeSet<Ulid>,
+    captures: CaptureBook,
 }
 
 /// One pass: what was seen and what follows from it.
@@ -105,7 +107,16 @@ impl Engine {
         timers: Timers,
         retention: Duration,
     ) -> Self {
-        Self { live, store, decided, metrics, timers, retention, unsaved: BTreeSet::new() }
+        Self {
+            live,
+            store,
+            decided,
+            metrics,
+            timers,
+            retention,
+            unsaved: BTreeSet::new(),
+            captures: CaptureBook::default(),
+        }
     }
 
     /// Runs until `stop`.
@@ -158,6 +169,7 @@ impl Engine {
         self.metrics.diagnosis_seconds.observe(began.elapsed().as_secs_f64());
         self.metrics.symptoms.set(i64::try_from(done.attributions.len()).unwrap_or(i64::MAX));
         self.metrics.incidents_open.set(i64::try_from(incidents.open().count()).unwrap_or(i64::MAX));
+        self.live.wish(suspects(&done.snapshot, &done.attributions), self.captures.want(&incidents));
         self.decided.replace(incidents);
         for change in &done.changes {
             self.report(change);

@@ -1,7 +1,8 @@
 //! The central service: takes what agents see, explains every VM in trouble, keeps incidents, answers queries.
 //!
 //! Read in this order: [`state`] (what is known now; pure) and [`live`] (the same, shared), [`ingest`] (agents report),
-//! [`store`] (what survives a restart), [`incident`] (pure) and [`engine`] (when to decide), [`query`] (people ask),
+//! [`store`] (what survives a restart), [`incident`] (pure) and [`engine`] (when to decide), [`wishes`] (what
+//! agents are asked for), [`query`] (people ask),
 //! [`config`], [`metrics`], [`app`] (the only file that knows all parts).
 //!
 //! A record acts in memory at once and is acked when it is on disk, so a disk that hangs stops acks and no verdicts.
@@ -16,3 +17,4 @@ pub mod metrics;
 pub mod query;
 pub mod state;
 pub mod store;
+pub mod wishes;

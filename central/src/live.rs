@@ -20,6 +20,7 @@ use crate::{
     metrics::{CentralMetrics, StatusLabel},
     state::{CurrentState, Epoch, NodeState},
     store::{NodeWrite, RecordsWrite, StoreWriter, Write},
+    wishes::{WantedCapture, Wishes},
 };
 
 /// How often what is old is looked for, microseconds: nothing old does harm for a minute.
@@ -42,6 +43,8 @@ struct Shared {
 struct Inner {
     state: CurrentState,
     sessions: BTreeMap<StreamId, SessionEntry>,
+    /// What is wanted of each node, by its name.
+    wishes: BTreeMap<String, Wishes>,
     n_sessions: u64,
     /// Nodes whose row in the store is out of date.
     unsaved: BTreeSet<StreamId>,
@@ -52,6 +55,7 @@ struct Inner {
 struct SessionEntry {
     number: u64,
     durable: Arc<Notify>,
+    wished: Arc<Notify>,
     replaced: CancellationToken,
 }
 
@@ -64,6 +68,8 @@ pub struct Session {
     number: u64,
     /// Told when more of the node became durable.
     pub durable: Arc<Notify>,
+    /// Told when something else is wanted of the node.
+    pub wished: Arc<Notify>,
     /// Cancelled when a newer stream of the node has come.
     pub replaced: CancellationToken,
 }
@@ -75,6 +81,7 @@ impl Live {
         let inner = Inner {
             state,
             sessions: BTreeMap::new(),
+            wishes: BTreeMap::new(),
             n_sessions: 0,
             unsaved: BTreeSet::new(),
             last_expiry: clock.now(),
@@ -117,9 +124,15 @@ impl Live {
             stream: stream.clone(),
             number,
             durable: Arc::new(Notify::new()),
+            wished: Arc::new(Notify::new()),
             replaced: CancellationToken::new(),
         };
-        let entry = SessionEntry { number, durable: Arc::clone(&session.durable), replaced: session.replaced.clone() };
+        let entry = SessionEntry {
+            number,
+            durable: Arc::clone(&session.durable),
+            wished: Arc::clone(&session.wished),
+            replaced: session.replaced.clone(),
+        };
         if let Some(older) = inner.sessions.insert(stream.clone(), entry) {
             older.replaced.cancel();
         }
@@ -141,6 +154,32 @@ impl Live {
         }
         if let Some(entry) = inner.sessions.get(stream) {
             entry.durable.notify_one();
+        }
+    }
+
+    /// Replaces the suspects of every node, and adds captures to ask for.
+    pub fn wish(
+        &self,
+        mut suspects: BTreeMap<String, BTreeSet<String>>,
+        mut captures: BTreeMap<String, Vec<WantedCapture>>,
+    ) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        for (stream, entry) in &inner.sessions {
+            let node = &stream.node;
+            let (suspects, captures) = (suspects.remove(node).unwrap_or_default(), captures.remove(node));
+            let wishes = inner.wishes.entry(node.clone()).or_default();
+            let is_new = wishes.suspects != suspects || captures.is_some();
+            wishes.suspects = suspects;
+            // What does not fit is left out: the node is busy with captures, and what else there is to know is in its findings.
+            wishes.add(captures.unwrap_or_default());
+            if is_new {
+                entry.wished.notify_one();
+            }
+        }
+        // Their agents are away, and asked when they are back.
+        for (node, captures) in captures {
+            inner.wishes.entry(node).or_default().add(captures);
         }
     }
 
@@ -238,6 +277,14 @@ impl Session {
         }
         store.queue(Write::Records(write), permit);
         true
+    }
+
+    /// What is wanted of the node: all suspects, and the captures that were not taken before.
+    #[must_use]
+    pub fn take_wishes(&self) -> Wishes {
+        let mut inner = self.live.lock();
+        let Some(wishes) = inner.wishes.get_mut(&self.stream.node) else { return Wishes::default() };
+        Wishes { suspects: wishes.suspects.clone(), captures: std::mem::take(&mut wishes.captures) }
     }
 
     /// What is durable, by epoch.

@@ -156,7 +156,15 @@ impl Query for QueryService {
         let answer = match Ulid::from_string(&id) {
             Err(_) => Err(Status::invalid_argument(format!("id: `{}` is no ULID", shortened(&id)))),
             Ok(ulid) => match self.sources.decided.incidents().get(ulid) {
-                Some(incident) => Ok((&**incident).into()),
+                Some(incident) => {
+                    let mut shown: v1::Incident = (&**incident).into();
+                    match self.sources.history.captures(ulid.to_string()).await {
+                        Ok(captures) => shown.captures = captures,
+                        // The incident is known all the same.
+                        Err(error) => warn!(error = %Chain(&error), "the captures of an incident could not be read"),
+                    }
+                    Ok(shown)
+                }
                 None => Err(Status::not_found(format!(
                     "no incident `{ulid}`; closed ones are kept for the time of retention"
                 ))),

@@ -46,6 +46,12 @@ pub trait History: Send + 'static {
     /// # Errors
     /// If the database does not answer.
     fn read(&mut self, query: &HistoryQuery) -> Result<Vec<HistoryEntry>, StoreError>;
+
+    /// The captures of an incident, by node and VM.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    fn captures(&mut self, incident_id: &str) -> Result<Vec<v1::Capture>, StoreError>;
 }
 
 /// One thing to make durable.
@@ -57,6 +63,17 @@ pub enum Write {
     Records(RecordsWrite),
     /// Incidents as they are now.
     Incidents(Vec<Arc<Incident>>),
+    /// What a node showed of a VM. Of two of one incident, VM and node the first is kept: it is nearer to what happened.
+    Capture(CaptureWrite),
+}
+
+/// A capture to keep for as long as its incident.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CaptureWrite {
+    /// The node that made it.
+    pub node: String,
+    /// What it showed, times on the node's clock.
+    pub result: v1::CaptureResult,
 }
 
 /// A node as it is to be found after a restart.

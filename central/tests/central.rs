@@ -11,6 +11,8 @@ mod agent;
 mod app;
 #[path = "central/binary.rs"]
 mod binary;
+#[path = "central/captures.rs"]
+mod captures;
 #[path = "central/crash.rs"]
 mod crash;
 #[path = "central/delivery.rs"]

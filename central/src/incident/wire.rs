@@ -39,6 +39,7 @@ impl From<&Incident> for v1::Incident {
             chain: chain.clone(),
             merged_into: merged_into.map(|id| id.to_string()).unwrap_or_default(),
             place: key.place.clone(),
+            captures: Vec::new(),
         }
     }
 }

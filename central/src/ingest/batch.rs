@@ -88,8 +88,8 @@ impl Batch<'_> {
                 count_message(self.metrics, "loss");
                 self.loss(&loss);
             }
-            // A second Hello changes nothing: another agent would have opened another stream.
-            Some(Message::Hello(_)) | None => count_message(self.metrics, "unknown"),
+            // A second Hello changes nothing: another agent would have opened another stream. Captures went to the store before.
+            Some(Message::Hello(_) | Message::CaptureResult(_)) | None => count_message(self.metrics, "unknown"),
         }
     }
 

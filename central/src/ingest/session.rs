@@ -5,7 +5,7 @@
 //! ends, and the agent sends again what was not acked.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::poll_fn,
     pin::Pin,
     sync::Arc,
@@ -14,10 +14,12 @@ use std::{
 };
 
 use kulprit_proto::v1::{self, agent_message::Message, central_message};
+use prost::Message as _;
 use tokio::{sync::mpsc::Sender, time::timeout};
 use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
+use ulid::Ulid;
 
 use super::{
     Context,
@@ -27,7 +29,8 @@ use super::{
 use crate::{
     live::Session,
     state::Epoch,
-    store::{RecordsWrite, StoreWriter, writer::MAX_WAITING},
+    store::{CaptureWrite, RecordsWrite, StoreWriter, Write, writer::MAX_WAITING},
+    wishes::{WantedCapture, Wishes},
 };
 
 /// How long a caller may take to say Hello.
@@ -38,6 +41,8 @@ const TOLD_WITHIN: Duration = Duration::from_secs(2);
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
 /// Most messages taken in at once: bounds how long the lock is held.
 const BATCH_MAX: usize = 512;
+/// A capture is 256 KiB at most, and what frames it.
+const MAX_CAPTURE_BYTES: usize = 320 * 1024;
 
 type Answers = Sender<Result<v1::CentralMessage, Status>>;
 
@@ -117,26 +122,29 @@ async fn serve(
         is_behind: false,
         told: BTreeMap::new(),
         acks: BTreeMap::new(),
+        told_suspects: None,
+        wishes: VecDeque::new(),
     };
     if let Some(end) = link.store(greeting).await {
         return end;
     }
     let mut batch = Vec::new();
     link.note_durable();
+    link.note_wishes();
     loop {
         tokio::select! {
             biased;
             () = context.stop.cancelled() => return stopping(),
             () = link.session.replaced.cancelled() => return link.replaced(),
-            slot = answers.reserve(), if !link.acks.is_empty() => {
+            slot = answers.reserve(), if link.has_to_tell() => {
                 // The agent has hung up.
                 let Ok(slot) = slot else { return End::Agent };
-                if let Some((Epoch { boot_id, epoch }, seq)) = link.acks.pop_first() {
-                    let ack = central_message::Message::Ack(v1::Ack { boot_id, epoch, seq });
-                    slot.send(Ok(v1::CentralMessage { message: Some(ack) }));
+                if let Some(message) = link.next_to_tell() {
+                    slot.send(Ok(v1::CentralMessage { message: Some(message) }));
                 }
             }
             () = link.session.durable.notified() => link.note_durable(),
+            () = link.session.wished.notified() => link.note_wishes(),
             () = room(&context.store), if link.is_behind => {
                 return End::Told("behind", Status::unavailable("the store was behind; send again what was not acked"));
             }
@@ -168,6 +176,10 @@ struct Link<'a> {
     told: BTreeMap<Epoch, u64>,
     /// What it is about to be told.
     acks: BTreeMap<Epoch, u64>,
+    /// The suspects that it knows of, once it was told of any.
+    told_suspects: Option<BTreeSet<String>>,
+    /// What it is about to be asked for.
+    wishes: VecDeque<central_message::Message>,
 }
 
 impl Link<'_> {
@@ -176,6 +188,7 @@ impl Link<'_> {
         if messages.is_empty() {
             return None;
         }
+        let messages = self.keep_captures(messages);
         self.forget_told_of_repeats(&messages);
         let (context, memory) = (self.context, &mut self.memory);
         let now = context.live.clock().now();
@@ -209,6 +222,28 @@ impl Link<'_> {
         None
     }
 
+    /// Hands captures to the store and gives back the rest. They change nothing of the node.
+    fn keep_captures(&self, messages: Vec<v1::AgentMessage>) -> Vec<v1::AgentMessage> {
+        let mut rest = Vec::with_capacity(messages.len());
+        for message in messages {
+            let Some(Message::CaptureResult(result)) = message.message else {
+                rest.push(message);
+                continue;
+            };
+            count_message(&self.context.metrics, "capture");
+            let node = &self.session.stream.node;
+            if result.encoded_len() > MAX_CAPTURE_BYTES || Ulid::from_string(&result.incident_id).is_err() {
+                warn!(%node, bytes = result.encoded_len(), "dropped a capture that is too large or of no incident");
+                continue;
+            }
+            let write = CaptureWrite { node: node.clone(), result };
+            if !self.context.store.try_queue(Write::Capture(write)) {
+                warn!(%node, "the store has no room for a capture; it is lost");
+            }
+        }
+        rest
+    }
+
     /// A record that is sent again was not acked as far as the agent knows: it is told once more.
     fn forget_told_of_repeats(&mut self, messages: &[v1::AgentMessage]) {
         for message in messages {
@@ -228,6 +263,34 @@ impl Link<'_> {
                 self.told.insert(epoch.clone(), seq);
                 self.acks.insert(epoch, seq);
             }
+        }
+    }
+
+    /// Lines up what else is wanted of the node.
+    fn note_wishes(&mut self) {
+        let Wishes { suspects, captures } = self.session.take_wishes();
+        if self.told_suspects.as_ref().map_or(!suspects.is_empty(), |told| *told != suspects) {
+            let vm_uids = suspects.iter().cloned().collect();
+            self.wishes.push_back(central_message::Message::Suspects(v1::Suspects { vm_uids }));
+            self.told_suspects = Some(suspects);
+        }
+        self.wishes.extend(captures.into_iter().map(|wanted| {
+            let WantedCapture { incident, vm_uid } = wanted;
+            central_message::Message::CaptureRequest(v1::CaptureRequest { incident_id: incident.to_string(), vm_uid })
+        }));
+    }
+
+    fn has_to_tell(&self) -> bool {
+        !self.acks.is_empty() || !self.wishes.is_empty()
+    }
+
+    /// Acks first: spools wait for them.
+    fn next_to_tell(&mut self) -> Option<central_message::Message> {
+        match self.acks.pop_first() {
+            Some((Epoch { boot_id, epoch }, seq)) => {
+                Some(central_message::Message::Ack(v1::Ack { boot_id, epoch, seq }))
+            }
+            None => self.wishes.pop_front(),
         }
     }
 

@@ -9,6 +9,8 @@ use tokio::{
     time::timeout,
 };
 
+use kulprit_proto::v1;
+
 use super::{History, HistoryEntry, HistoryQuery, StoreError};
 
 /// How long an asker waits: what a person at a terminal accepts.
@@ -16,11 +18,16 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Questions that may wait; more are turned away with [`StoreError::NoAnswer`].
 const MAX_WAITING: usize = 16;
 
-type Answer = Result<Vec<HistoryEntry>, StoreError>;
+type Answer<T> = Result<Vec<T>, StoreError>;
+
+enum Question {
+    History(HistoryQuery, oneshot::Sender<Answer<HistoryEntry>>),
+    Captures(String, oneshot::Sender<Answer<v1::Capture>>),
+}
 
 /// The way to the thread; clones share it.
 #[derive(Clone, Debug)]
-pub struct HistoryReader(mpsc::Sender<(HistoryQuery, oneshot::Sender<Answer>)>);
+pub struct HistoryReader(mpsc::Sender<Question>);
 
 impl HistoryReader {
     /// Starts the thread; it ends with the last clone.
@@ -28,12 +35,12 @@ impl HistoryReader {
     /// # Errors
     /// If the kernel gives no thread.
     pub fn start<H: History>(mut history: H) -> io::Result<Self> {
-        let (questions, mut asked) = mpsc::channel::<(HistoryQuery, oneshot::Sender<Answer>)>(MAX_WAITING);
+        let (questions, mut asked) = mpsc::channel::<Question>(MAX_WAITING);
         thread::Builder::new().name("history".to_owned()).spawn(move || {
-            while let Some((query, answer)) = asked.blocking_recv() {
-                // Nobody waits any more: the deadline has passed.
-                if !answer.is_closed() {
-                    let _ = answer.send(history.read(&query));
+            while let Some(question) = asked.blocking_recv() {
+                match question {
+                    Question::History(query, answer) => reply(answer, || history.read(&query)),
+                    Question::Captures(incident, answer) => reply(answer, || history.captures(&incident)),
                 }
             }
         })?;
@@ -44,12 +51,31 @@ impl HistoryReader {
     ///
     /// # Errors
     /// If the database refuses, or does not answer within 5 s.
-    pub async fn read(&self, query: HistoryQuery) -> Answer {
+    pub async fn read(&self, query: HistoryQuery) -> Answer<HistoryEntry> {
+        self.ask(|answer| Question::History(query, answer)).await
+    }
+
+    /// The captures of an incident, by node and VM.
+    ///
+    /// # Errors
+    /// As [`HistoryReader::read`].
+    pub async fn captures(&self, incident_id: String) -> Answer<v1::Capture> {
+        self.ask(|answer| Question::Captures(incident_id, answer)).await
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<Answer<T>>) -> Question) -> Answer<T> {
         let (answer, answered) = oneshot::channel();
-        self.0.try_send((query, answer)).map_err(|_| StoreError::NoAnswer)?;
+        self.0.try_send(question(answer)).map_err(|_| StoreError::NoAnswer)?;
         match timeout(DEADLINE, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(StoreError::NoAnswer),
         }
+    }
+}
+
+/// Answers, unless nobody waits any more: the deadline has passed.
+fn reply<T>(answer: oneshot::Sender<T>, read: impl FnOnce() -> T) {
+    if !answer.is_closed() {
+        let _ = answer.send(read());
     }
 }

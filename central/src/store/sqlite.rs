@@ -20,7 +20,8 @@ use prost::Message as _;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, named_params, params};
 
 use super::{
-    History, HistoryEntry, HistoryPosition, HistoryQuery, Loaded, NodeWrite, RecordsWrite, Store, StoreError, Write,
+    CaptureWrite, History, HistoryEntry, HistoryPosition, HistoryQuery, Loaded, NodeWrite, RecordsWrite, Store,
+    StoreError, Write,
 };
 use crate::{incident::Incident, state::Change};
 
@@ -111,6 +112,7 @@ impl Store for SqliteStore {
                             write_incident(&transaction, incident)?;
                         }
                     }
+                    Write::Capture(capture) => write_capture(&transaction, capture)?,
                 }
             }
             transaction.commit()
@@ -132,7 +134,8 @@ impl Store for SqliteStore {
         self.connection
             .execute("DELETE FROM incident WHERE closed_wall_usec BETWEEN 1 AND ?1", params![oldest_wall_usec])
             .and_then(|_| {
-                self.connection.execute("DELETE FROM timeline WHERE incident NOT IN (SELECT id FROM incident)", [])
+                self.connection.execute("DELETE FROM timeline WHERE incident NOT IN (SELECT id FROM incident)", [])?;
+                self.connection.execute("DELETE FROM capture WHERE incident NOT IN (SELECT id FROM incident)", [])
             })
             .map_err(|error| classify(error, "drop old incidents", &self.path))?;
         Ok(dropped.len())
@@ -143,9 +146,25 @@ impl History for SqliteHistory {
     fn read(&mut self, query: &HistoryQuery) -> Result<Vec<HistoryEntry>, StoreError> {
         self.read_days(query).map_err(|error| classify(error, "read the history", &self.path))
     }
+
+    fn captures(&mut self, incident_id: &str) -> Result<Vec<v1::Capture>, StoreError> {
+        self.read_captures(incident_id).map_err(|error| classify(error, "read captures", &self.path))
+    }
 }
 
 impl SqliteHistory {
+    fn read_captures(&self, incident_id: &str) -> rusqlite::Result<Vec<v1::Capture>> {
+        let mut statement =
+            self.connection.prepare("SELECT node, body FROM capture WHERE incident = ?1 ORDER BY node, vm_uid")?;
+        let mut rows = statement.query([incident_id])?;
+        let mut captures = Vec::new();
+        while let Some(row) = rows.next()? {
+            let Ok(result) = v1::CaptureResult::decode(row.get_ref(1)?.as_blob()?) else { continue };
+            captures.push(v1::Capture { node: row.get(0)?, result: Some(result) });
+        }
+        Ok(captures)
+    }
+
     fn read_days(&self, query: &HistoryQuery) -> rusqlite::Result<Vec<HistoryEntry>> {
         let mut entries = Vec::new();
         for day in schema::days(&self.connection)? {
@@ -297,6 +316,14 @@ fn write_incident(transaction: &Transaction<'_>, incident: &Incident) -> rusqlit
     for (n, entry) in (0_i64..).zip(&timeline).skip(usize::try_from(n_kept).unwrap_or(0)) {
         insert.execute(params![wire.id, n, entry.at_wall_usec, entry.text])?;
     }
+    Ok(())
+}
+
+fn write_capture(transaction: &Transaction<'_>, capture: &CaptureWrite) -> rusqlite::Result<()> {
+    let CaptureWrite { node, result } = capture;
+    transaction
+        .prepare_cached("INSERT OR IGNORE INTO capture (incident, node, vm_uid, body) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![result.incident_id, node, result.vm_uid, result.encode_to_vec()])?;
     Ok(())
 }
 

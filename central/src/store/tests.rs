@@ -282,7 +282,7 @@ fn a_newer_schema_is_left_alone() {
     Connection::open(folder.path().join(FILE_NAME)).unwrap().execute_batch("PRAGMA user_version = 7").unwrap();
     check_refused(
         folder.path(),
-        "the store `DIR/central.db` has schema version 7, and this kulprit-central knows versions up to 1",
+        "the store `DIR/central.db` has schema version 7, and this kulprit-central knows versions up to 2",
     );
 }
 

@@ -116,11 +116,18 @@ impl Agent {
 
     /// The next ack, or the end of the stream.
     pub(crate) async fn next_ack(&mut self) -> Result<v1::Ack, tonic::Status> {
-        let message = timeout(PATIENCE, self.from_central.message()).await.expect("central says something in time")?;
-        match message.and_then(|message| message.message) {
-            Some(central_message::Message::Ack(ack)) => Ok(ack),
-            None => Err(tonic::Status::ok("the stream ended")),
+        loop {
+            match self.next_message().await? {
+                central_message::Message::Ack(ack) => return Ok(ack),
+                central_message::Message::Suspects(_) | central_message::Message::CaptureRequest(_) => {}
+            }
         }
+    }
+
+    /// What central says next, or the end of the stream.
+    pub(crate) async fn next_message(&mut self) -> Result<central_message::Message, tonic::Status> {
+        let message = timeout(PATIENCE, self.from_central.message()).await.expect("central says something in time")?;
+        message.and_then(|message| message.message).ok_or_else(|| tonic::Status::ok("the stream ended"))
     }
 
     /// Waits for the end of the stream.

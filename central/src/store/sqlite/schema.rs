@@ -14,7 +14,8 @@ use crate::store::StoreError;
 const APPLICATION_ID: i64 = 0x4b4c_5052;
 
 /// The step from version n to n + 1 stands at index n.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE stream (
         id INTEGER PRIMARY KEY, cluster TEXT NOT NULL, node TEXT NOT NULL,
         hello BLOB NOT NULL DEFAULT x'', applied_offset_usec INTEGER NOT NULL DEFAULT 0,
@@ -37,7 +38,14 @@ const MIGRATIONS: &[&str] = &["
         incident TEXT NOT NULL, n INTEGER NOT NULL, at_wall_usec INTEGER NOT NULL, text TEXT NOT NULL,
         PRIMARY KEY (incident, n)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE capture (
+        incident TEXT NOT NULL, node TEXT NOT NULL, vm_uid TEXT NOT NULL, body BLOB NOT NULL,
+        PRIMARY KEY (incident, node, vm_uid)
+    ) STRICT;
+",
+];
 
 /// Checks that the file is ours or empty, and brings it to the newest version.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {

@@ -1,0 +1,158 @@
+//! What central wants of an agent: a closer look at some VMs, and a capture of those that just got into trouble.
+//!
+//! A VM is a suspect while it shows a symptom or a fault of its own is present; its node looks closer then. Each VM that an open
+//! incident touches is captured once, a few for each incident: what one of five hundred VMs shows, the others show too. Wishes
+//! wait here until a stream of the node takes them; they are made anew after a restart.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use kulprit_diagnosis::{Attribution, Snapshot, SymptomId, SymptomSubject};
+use kulprit_model::{Severity, Status};
+use ulid::Ulid;
+
+use crate::incident::Incidents;
+
+/// VMs captured for one incident.
+const CAPTURES_OF_INCIDENT: usize = 4;
+/// Captures that may wait for one node; the rest is asked for when these are done.
+const CAPTURES_WAITING: usize = 8;
+
+/// The wishes to one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// UIDs of VMs to look closer at.
+    pub suspects: BTreeSet<String>,
+    /// Captures not yet asked for.
+    pub captures: VecDeque<WantedCapture>,
+}
+
+/// A capture to ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedCapture {
+    /// The incident that it is for.
+    pub incident: Ulid,
+    /// UID of the VM.
+    pub vm_uid: String,
+}
+
+/// The suspects of each node, by its name; a node without any is not in it.
+#[must_use]
+pub fn suspects(snapshot: &Snapshot, attributions: &[Attribution]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut by_node = BTreeMap::<String, BTreeSet<String>>::new();
+    for attribution in attributions {
+        if let SymptomSubject::Vm { node, uid } = &attribution.symptom.subject
+            && attribution.symptom.id != SymptomId::Unspecified
+        {
+            by_node.entry(node.clone()).or_default().insert(uid.clone());
+        }
+    }
+    for node in &snapshot.nodes {
+        let faults = node
+            .states
+            .iter()
+            .filter(|state| state.status == Status::Present && state.code.spec().severity == Severity::Fault);
+        for uid in faults.filter_map(|state| state.subject.vm_uid()) {
+            by_node.entry(node.name.clone()).or_default().insert(uid.to_owned());
+        }
+    }
+    by_node
+}
+
+/// Which captures were asked for, so that none is asked for twice.
+#[derive(Debug, Default)]
+pub struct CaptureBook {
+    asked: BTreeMap<Ulid, BTreeSet<String>>,
+}
+
+impl CaptureBook {
+    /// The captures that are wanted now and were not before, by node. Closed incidents are forgotten.
+    pub fn want(&mut self, incidents: &Incidents) -> BTreeMap<String, Vec<WantedCapture>> {
+        self.asked.retain(|id, _| incidents.get(*id).is_some_and(|incident| incident.is_open()));
+        let mut wanted = BTreeMap::<String, Vec<WantedCapture>>::new();
+        for incident in incidents.open() {
+            let asked = self.asked.entry(incident.id).or_default();
+            let members = incident.members.iter().filter(|member| member.until_wall_usec.is_none());
+            for whom in members.map(|member| &member.whom).filter(|whom| !whom.uid.is_empty()) {
+                if asked.len() >= CAPTURES_OF_INCIDENT {
+                    break;
+                }
+                if asked.insert(whom.uid.clone()) {
+                    let capture = WantedCapture { incident: incident.id, vm_uid: whom.uid.clone() };
+                    wanted.entry(whom.node.clone()).or_default().push(capture);
+                }
+            }
+        }
+        wanted
+    }
+}
+
+impl Wishes {
+    /// Adds captures, as many as may wait; false if some did not fit.
+    pub fn add(&mut self, captures: Vec<WantedCapture>) -> bool {
+        let room = CAPTURES_WAITING.saturating_sub(self.captures.len());
+        let fits = captures.len() <= room;
+        self.captures.extend(captures.into_iter().take(room));
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::{Incident, Key, Member, Whom};
+
+    fn incident(id: u128, uids: &[&str]) -> Incident {
+        let member = |uid: &&str| Member {
+            whom: Whom { node: "n1".to_owned(), uid: (*uid).to_owned() },
+            namespace: String::new(),
+            name: (*uid).to_owned(),
+            symptom: "StuckStopping".to_owned(),
+            since_wall_usec: None,
+            until_wall_usec: None,
+            based_on: Vec::new(),
+        };
+        Incident {
+            id: Ulid::from(id),
+            key: Key { cause: "LocalDiskStalled".to_owned(), place: "node/n1".to_owned() },
+            node: "n1".to_owned(),
+            opened_wall_usec: 0,
+            closed_wall_usec: None,
+            quiet_since_wall_usec: None,
+            members: uids.iter().map(member).collect(),
+            timeline: Vec::new(),
+            probability: 0.9,
+            chain: Vec::new(),
+            merged_into: None,
+        }
+    }
+
+    fn asked(book: &mut CaptureBook, incidents: Vec<Incident>) -> Vec<String> {
+        let wanted = book.want(&incidents.into_iter().collect());
+        wanted.into_values().flatten().map(|capture| capture.vm_uid).collect()
+    }
+
+    #[test]
+    fn each_vm_of_an_incident_is_captured_once_and_only_some_of_many() {
+        let mut book = CaptureBook::default();
+        assert_eq!(asked(&mut book, vec![incident(1, &["a", "b"])]), ["a", "b"]);
+        assert_eq!(asked(&mut book, vec![incident(1, &["a", "b", "c"])]), ["c"]);
+        assert_eq!(asked(&mut book, vec![incident(1, &["a", "b", "c", "d", "e", "f"])]), ["d"]);
+        assert_eq!(asked(&mut book, vec![incident(2, &["a", ""])]), ["a"], "the node itself is no VM");
+    }
+
+    #[test]
+    fn a_member_that_is_well_again_is_not_captured() {
+        let mut over = incident(1, &["a"]);
+        over.members[0].until_wall_usec = Some(1);
+        assert!(asked(&mut CaptureBook::default(), vec![over]).is_empty());
+    }
+
+    #[test]
+    fn no_more_wait_than_one_node_can_make() {
+        let capture = |n: usize| WantedCapture { incident: Ulid::from(1), vm_uid: n.to_string() };
+        let mut wishes = Wishes::default();
+        assert!(wishes.add((0..CAPTURES_WAITING).map(capture).collect()));
+        assert!(!wishes.add(vec![capture(99)]));
+        assert_eq!(wishes.captures.len(), CAPTURES_WAITING);
+    }
+}
