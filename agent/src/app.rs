@@ -25,6 +25,7 @@ use crate::{
     look::Look,
     metrics::{AgentMetrics, ProbeSeries, SpoolSeries},
     probes::{Beat, Launchers, PROBES, ProbeContext, ProbeCounters, VmIndex},
+    sacrifice::Sacrifice,
     socket::{self, StatusService},
     spool::{Limits, Spool},
     tracker::{
@@ -210,6 +211,7 @@ struct ContextSource {
     vms: Arc<VmIndex>,
     launchers: Arc<watch::Sender<Arc<Launchers>>>,
     beat: Beat,
+    sacrifice: Arc<Sacrifice>,
     counters: Arc<ProbeCounters>,
 }
 
@@ -233,6 +235,7 @@ impl ContextSource {
             vms: Arc::new(VmIndex::new()),
             launchers: Arc::default(),
             beat: Beat::new(stable_seed(&["beat", config.node_name.as_deref().unwrap_or_default()])),
+            sacrifice: Arc::default(),
             counters,
         }
     }
@@ -248,6 +251,7 @@ impl ContextSource {
             vms: Arc::clone(&self.vms),
             launchers: Arc::clone(&self.launchers),
             beat: self.beat,
+            sacrifice: Arc::clone(&self.sacrifice),
             counters: Arc::clone(&self.counters),
             start_at: None,
             once,

@@ -65,7 +65,7 @@ pub struct Arguments {
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Looks, judges and reports until told to end
     Run,
@@ -78,6 +78,14 @@ pub enum Command {
     },
     /// Lists the probes
     Probes,
+    /// Does one thing that may never return: for the agent itself, which starts it
+    #[command(hide = true)]
+    Sacrifice {
+        /// What may hang
+        place: String,
+        /// What to do there, JSON
+        task: String,
+    },
 }
 
 /// Form of an answer.

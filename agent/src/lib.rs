@@ -2,7 +2,8 @@
 //!
 //! Read in this order: [`look`] (what a probe hands over), [`probes`] (when to look), [`tracker`] (what is said and remembered),
 //! [`spool`] (what is kept until central has it), [`uplink`] (the stream to central), [`socket`] (the same without central),
-//! [`check`] (one look and a table), [`config`], [`metrics`], [`docs`]; [`app`] is the only file that knows all parts.
+//! [`check`] (one look and a table), [`sacrifice`] (calls that may never return), [`config`], [`metrics`], [`docs`]; [`app`] is the
+//! only file that knows all parts.
 
 pub mod app;
 pub mod arguments;
@@ -13,6 +14,7 @@ pub mod hello;
 pub mod look;
 pub mod metrics;
 pub mod probes;
+pub mod sacrifice;
 pub mod socket;
 pub mod spool;
 pub mod tracker;

@@ -6,6 +6,7 @@ use clap::Parser as _;
 use kulprit_agent::{
     app,
     arguments::{Arguments, Command},
+    sacrifice,
 };
 use kulprit_daemon::{
     BoxError,
@@ -15,6 +16,9 @@ use kulprit_daemon::{
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Sacrifice { place, task }) = &arguments.command {
+        return sacrifice::child(place, task);
+    }
     let config = match arguments.to_config() {
         Ok(config) => config,
         Err(error) => return fail(error.as_ref()),
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
             app::list_probes();
             ExitCode::SUCCESS
         }
+        Command::Sacrifice { place, task } => sacrifice::child(&place, &task),
     }
 }
 

@@ -41,6 +41,7 @@ use kulprit_model::{Moment, Subject};
 use tokio::sync::{mpsc, watch};
 
 use crate::look::{Look, Sighting};
+use crate::sacrifice::Sacrifice;
 
 pub use beat::Beat;
 pub use config::{LibvirtConfig, ProbeConfig};
@@ -115,6 +116,8 @@ pub struct ProbeContext {
     pub launchers: Arc<watch::Sender<Arc<Launchers>>>,
     /// When polls of this process wake up.
     pub beat: Beat,
+    /// Makes calls that may never return.
+    pub sacrifice: Arc<Sacrifice>,
     /// What went wrong and how much was read; shared with the metrics.
     pub counters: Arc<ProbeCounters>,
     /// What the last [`Look::position`] of this probe was, if one was kept. Only those that follow a log have one.

@@ -26,6 +26,7 @@ fn probe(root: &std::path::Path) -> Probe {
         vms: std::sync::Arc::default(),
         launchers: std::sync::Arc::default(),
         beat: crate::probes::Beat::new(0),
+        sacrifice: std::sync::Arc::default(),
         counters: std::sync::Arc::default(),
         start_at: None,
         once: false,
