@@ -67,6 +67,12 @@ pub struct TcpSocket {
     pub state: u8,
     /// Retransmissions without an answer.
     pub n_retransmits: u32,
+    /// Bytes sent and not acknowledged, or not yet sent.
+    pub send_queue_bytes: u64,
+    /// Bytes that arrived and were not read; of a listening socket connections that nobody has taken.
+    pub receive_queue_bytes: u64,
+    /// The socket's number, as `/proc/PID/fd` has it; 0 once no process has it.
+    pub inode: u64,
 }
 
 impl TcpSocket {
@@ -95,8 +101,18 @@ fn parse_row(line: &str) -> Option<TcpSocket> {
     let local = parse_address(fields.next()?)?;
     let remote = parse_address(fields.next()?)?;
     let state = u8::from_str_radix(fields.next()?, 16).ok()?;
-    let n_retransmits = u32::from_str_radix(fields.nth(2)?, 16).ok()?;
-    Some(TcpSocket { local, remote, state, n_retransmits })
+    let (send_queue, receive_queue) = fields.next()?.split_once(':')?;
+    let bytes = |text: &str| u64::from_str_radix(text, 16).ok();
+    let n_retransmits = u32::from_str_radix(fields.nth(1)?, 16).ok()?;
+    Some(TcpSocket {
+        local,
+        remote,
+        state,
+        n_retransmits,
+        send_queue_bytes: bytes(send_queue)?,
+        receive_queue_bytes: bytes(receive_queue)?,
+        inode: fields.nth(2).and_then(|inode| inode.parse().ok()).unwrap_or(0),
+    })
 }
 
 /// `0100007F:1F90`: words of four bytes in the order of the machine that wrote it, which is little-endian wherever KubeVirt
@@ -150,12 +166,13 @@ mod tests {
 
     #[test]
     fn a_connection_without_an_answer_is_read_with_its_peer() {
-        let row = "   3: 0B004D0A:D472 01004D0A:403B 02 00000000:00000001 01:0000176B 00000004     0        0 0 3 0\n";
+        let row = "   3: 0B004D0A:D472 01004D0A:403B 02 00000010:00000001 01:0000176B 00000004     0        0 77 3 0\n";
         let sockets = parse_tcp_table(&format!("{HEADING}rubbish\n{row}")).unwrap();
         assert_eq!(sockets.len(), 1);
         assert_eq!(sockets[0].remote.to_string(), "10.77.0.1:16443");
         assert!(sockets[0].is_syn_sent());
-        assert_eq!(sockets[0].n_retransmits, 4);
+        assert_eq!((sockets[0].n_retransmits, sockets[0].inode), (4, 77));
+        assert_eq!((sockets[0].send_queue_bytes, sockets[0].receive_queue_bytes), (16, 1));
     }
 
     #[test]

@@ -1,9 +1,16 @@
 //! How a running migration goes, from samples of its numbers: copies nothing, never gets done, slow, or nearer to its end.
 //!
-//! Samples are virt-launcher's lines (every 4 s) and `virsh domjobinfo`. Only the last migration is judged: samples of an earlier
-//! one are told by another UID, or by a clock that went back. The rates that QEMU gives are those of its last round, and a guest
-//! that writes the same pages again and again never shows a dirty rate above the copy rate (recorded: 0.9 of it while the
-//! migration never converged): what counts is that the rest does not shrink although everything was copied once.
+//! Samples are virt-launcher's lines (every 4 s), `virsh domjobinfo`, and live the job's statistics at the begin of each round and
+//! once a second. Only the last migration is judged: samples of an earlier one are told by another UID, or by a clock that went
+//! back. Where two rounds were seen whole, what each had to send decides ([`rounds`]). Else the rates do, which are those of QEMU's
+//! last round: a guest that writes the same pages again and again never shows a dirty rate above the copy rate (recorded: 0.9 of
+//! it while the migration never converged), so what counts is that the rest does not shrink although everything was copied once.
+//!
+//! [`book`] follows the migrations of a node from their begin to their end; [`limit`] says what a copy waits for.
+
+pub mod book;
+pub mod limit;
+mod rounds;
 
 use kulprit_host::command::job::JobInfo;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
@@ -19,10 +26,15 @@ const DIRTY_SHARE: f64 = 0.5;
 const DIRTY_SHARE_ONE_LOOK: f64 = 0.8;
 /// Rounds over which the rest must not have shrunk.
 const N_ROUNDS: u64 = 2;
+/// Auto-converge goes no further than 99 %; the step before may be this.
+const MAX_THROTTLE_PCT: u64 = 90;
 /// A rest below this share of the smallest before it has shrunk.
 const SHRUNK: f64 = 0.9;
 /// Without a new minimum of the rest for so long, it does not get nearer to its end.
 const PROGRESS_USEC: i64 = 30_000_000;
+/// Samples between which a rate is taken lie so far apart, microseconds.
+const RATE_LEAST_USEC: i64 = 3_000_000;
+const RATE_MOST_USEC: i64 = 10_000_000;
 /// A copy that has just begun has no rate yet.
 const MIN_ELAPSED_MS: u64 = 3_000;
 
@@ -33,8 +45,10 @@ pub struct Sample {
     pub at: Moment,
     /// The numbers.
     pub job: JobInfo,
-    /// `domjobinfo`, `launcher`: what said so.
+    /// `domjobinfo`, `launcher`, `libvirt`: what said so.
     pub source: &'static str,
+    /// Whether it was taken when the round began: then the rest is all that the round has to send.
+    pub is_round_begin: bool,
 }
 
 /// The states of the last migration among `samples`, in any order. Empty where no sample shows one running.
@@ -151,6 +165,13 @@ fn is_still(running: &[&Sample], moved: Option<u64>) -> Option<bool> {
 
 fn is_dirtying(running: &[&Sample]) -> Option<bool> {
     let last = &running.last()?.job;
+    // In post-copy the guest runs on the target; and a guest that is slowed down more with each round may still be overtaken.
+    if last.n_postcopy_requests.is_some_and(|n| n > 0) || is_throttle_rising(running) {
+        return Some(false);
+    }
+    if let Some(is_standing) = rounds::is_standing(running) {
+        return Some(is_standing);
+    }
     let (copy, dirty) = (last.copy_bytes_per_sec?, last.dirty_bytes_per_sec?);
     let (processed, total, remaining) = (last.processed_bytes?, last.total_bytes?, last.remaining_bytes?);
     // The first round copies everything, whatever the guest does.
@@ -173,6 +194,14 @@ fn is_dirtying(running: &[&Sample]) -> Option<bool> {
     Some(is_once_over && !has_shrunk && dirty >= DIRTY_SHARE * copy)
 }
 
+/// Whether auto-converge has slowed the guest further over the last rounds, and has room left.
+fn is_throttle_rising(running: &[&Sample]) -> bool {
+    let Some(last) = running.last().map(|sample| &sample.job) else { return false };
+    let (Some(throttle_pct), Some(round)) = (last.throttle_pct, last.iteration) else { return false };
+    let before = running.iter().rev().find(|sample| sample.job.iteration.is_some_and(|r| r + N_ROUNDS <= round));
+    throttle_pct < MAX_THROTTLE_PCT && throttle_pct > before.and_then(|sample| sample.job.throttle_pct).unwrap_or(0)
+}
+
 fn as_f64(bytes: u64) -> f64 {
     // Exact up to 2^52 bytes, and a share is what counts.
     #[expect(clippy::cast_precision_loss, reason = "see above")]
@@ -180,15 +209,25 @@ fn as_f64(bytes: u64) -> f64 {
     float
 }
 
-/// The rate as QEMU measures it, else from the first and last sample.
+/// The rate over the last seconds; where samples are missing the one that QEMU measures, which jumps (measured: 2 to 40 MiB/s while
+/// the copy went on at 38).
 fn copy_rate(running: &[&Sample]) -> Option<f64> {
-    let (first, last) = (running.first()?, running.last()?);
-    if let Some(rate) = last.job.copy_bytes_per_sec.filter(|rate| *rate > 0.0) {
-        return Some(rate);
-    }
-    let usec = last.at.usec_since(first.at);
-    let bytes = last.job.processed_bytes?.checked_sub(first.job.processed_bytes?)?;
-    (usec > 0).then(|| as_f64(bytes) * 1e6 / as_f64(u64::try_from(usec).unwrap_or(u64::MAX)))
+    let last = running.last()?;
+    let is_near = |sample: &&&Sample| (RATE_LEAST_USEC..=RATE_MOST_USEC).contains(&last.at.usec_since(sample.at));
+    let measured = running.iter().find(is_near).and_then(|before| rate_between(before, last));
+    let of_qemu = || last.job.copy_bytes_per_sec.filter(|rate| *rate > 0.0);
+    measured.or_else(of_qemu).or_else(|| rate_between(running.first()?, last))
+}
+
+/// Pages that are zero are done without being sent: where they were skipped, the rest shrank by more than was sent.
+fn rate_between(before: &Sample, last: &Sample) -> Option<f64> {
+    let usec = last.at.usec_since(before.at);
+    let sent = last.job.processed_bytes?.checked_sub(before.job.processed_bytes?)?;
+    let done = match (before.job.remaining_bytes, last.job.remaining_bytes) {
+        (Some(before), Some(last)) => before.saturating_sub(last),
+        _ => 0,
+    };
+    (usec > 0).then(|| as_f64(sent.max(done)) * 1e6 / as_f64(u64::try_from(usec).unwrap_or(u64::MAX)))
 }
 
 /// Whether the rest has reached a new minimum lately; `None` with fewer than two samples.

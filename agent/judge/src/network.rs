@@ -112,7 +112,8 @@ mod tests {
     use crate::testing::status_of;
 
     fn socket(remote: &str, state: u8, n_retransmits: u32) -> TcpSocket {
-        TcpSocket { local: "192.0.2.1:40000".parse().unwrap(), remote: remote.parse().unwrap(), state, n_retransmits }
+        let (local, remote) = ("192.0.2.1:40000".parse().unwrap(), remote.parse().unwrap());
+        TcpSocket { local, remote, state, n_retransmits, send_queue_bytes: 0, receive_queue_bytes: 0, inode: 0 }
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! occurrence with its first and last time. A line without a time counts as inside the window and carries `undated`.
 //! virt-launcher's migration lines are kept and judged together with what `virsh domjobinfo` shows of the same VM.
 
-mod said;
 mod wanted;
 
 use std::collections::BTreeMap;
@@ -16,12 +15,13 @@ use kulprit_host::command::job::{JobInfo, parse_migration_info};
 use kulprit_host::log::{Clock, Line, LogReader};
 use kulprit_judge::kernel_log::{KernelLog, TaskOwner, is_lasting};
 use kulprit_judge::migration::{self, Sample};
+use kulprit_judge::said::{self, Heard, Statements, vm_of_line, vm_of_source};
 use kulprit_judge::{OccurrenceVerdict, Verdict};
-use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute, said as said_model};
-use kulprit_signature::{Peeled, Signatures, Speaker, Text};
+use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
+use kulprit_signature::{Signatures, Speaker};
 
 use crate::gathered::{Gathered, Problem, Span};
-use said::Said;
+pub use kulprit_judge::said::LogSource;
 use wanted::{Kernel, Wanted};
 
 /// How far back a line matters: CASES, "the window".
@@ -32,40 +32,14 @@ const AFTER_USEC: i64 = 60 * 1_000_000;
 const MAX_SAMPLES: usize = 21_600;
 /// Lines without a rule that are kept for people.
 const MAX_KEPT: usize = 40;
+/// Different statements of one log.
+const MAX_OF_LOG: usize = 5_000;
+/// Different statements of all logs together: with two lines of evidence each about 60 MB.
+const MAX_OF_CASE: usize = 40_000;
+/// One log may take such a part of what is left, so that a talkative one leaves room for the others.
+const SHARE: usize = 4;
 /// Between systemd's line and the kubelet's own of one start.
 const SAME_START_USEC: i64 = 10_000_000;
-
-/// Whose log it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogSource {
-    /// The kernel's: lines that do not say who wrote them are the kernel's.
-    Kernel,
-    /// A unit's journal, or, with an empty name, several units' together: each line's identifier tells whose it is.
-    Unit(String),
-    /// A container's.
-    Pod {
-        /// Who speaks there.
-        speaker: Speaker,
-        /// Namespace.
-        namespace: String,
-        /// Pod.
-        pod: String,
-        /// Container.
-        container: String,
-    },
-    /// A libvirt daemon's; the launcher pod it is of, if the file tells.
-    Libvirt {
-        /// Name of the pod, or of the domain.
-        of: Option<String>,
-    },
-    /// QEMU's of a domain.
-    Qemu {
-        /// `<namespace>_<name>`.
-        domain: String,
-    },
-    /// The output of a command.
-    Command(String),
-}
 
 /// What is compiled once for all files, and what several files tell together.
 #[derive(Debug)]
@@ -110,7 +84,7 @@ impl Readers {
     pub(crate) fn add_sample(&mut self, vm: &str, at: Moment, job: JobInfo, source: &'static str) {
         let samples = self.samples.entry(vm.to_owned()).or_default();
         if samples.len() < MAX_SAMPLES {
-            samples.push(Sample { at, job, source });
+            samples.push(Sample { at, job, source, is_round_begin: false });
         }
     }
 
@@ -146,7 +120,7 @@ struct Reading<'a> {
     mentions: &'a [String],
     kernel: Option<KernelLog>,
     owners: BTreeMap<u32, TaskOwner>,
-    said: Said,
+    said: Statements,
     samples: Vec<(Option<String>, Moment, JobInfo)>,
     kept: Vec<Evidence>,
     /// The VM that a launcher's log names.
@@ -173,7 +147,7 @@ pub fn read_log(
         mentions: &readers.mentions,
         kernel: None,
         owners: owners.collect(),
-        said: Said::new(said::MAX_OF_CASE.saturating_sub(readers.n_said)),
+        said: Statements::new(MAX_OF_LOG.min(MAX_OF_CASE.saturating_sub(readers.n_said) / SHARE)),
         samples: Vec::new(),
         kept: Vec::new(),
         vm: None,
@@ -265,35 +239,16 @@ impl Reading<'_> {
         self.learn_vm(line);
         if let Some(job) = parse_migration_info(&line.text) {
             if self.samples.len() < MAX_SAMPLES {
-                self.samples.push((vm_of(line), at, job));
+                self.samples.push((vm_of_line(line), at, job));
             }
             return;
         }
         self.take_start(at, line);
-        let speaker = self.speaker(line);
-        match self.signatures.peel(&Text { speaker, reason: None, text: &line.text }) {
-            Peeled::Healthy => {}
-            Peeled::Nothing => self.keep(at, line),
-            // KubeVirt reports each step of normal life at level info, "Domain does not exist" before a start for one: there
-            // only texts that are known to mean something do.
-            Peeled::Said(attributes) if is_chatter(speaker, line) && attributes.get(attribute::SIGNATURE).is_none() => {
-            }
-            // What stands on a guest's console is the guest's, however much it looks like a host's trouble.
-            Peeled::Said(attributes)
-                if self.is_console() && attributes.get(attribute::ACTOR) != Some(said_model::actor::GUEST) => {}
-            Peeled::Said(attributes) => {
-                let attributes = self.place(attributes, line);
-                let attributes = if is_dated { attributes } else { attributes.with(attribute::UNDATED, true) };
-                let evidence = vec![Evidence::new(&self.source_name(line), at, line.text.trim())];
-                let (code, subject) = (FindingCode::ErrorSaid, Subject::Node);
-                self.said.add(OccurrenceVerdict { code, subject, at, count: 1, attributes, evidence });
-            }
+        match said::hear(self.signatures, self.source, line, at, is_dated) {
+            Heard::Nothing => self.keep(at, line),
+            Heard::Harmless => {}
+            Heard::Error(verdict) => self.said.add(verdict),
         }
-    }
-
-    /// KubeVirt's container that prints the guest's serial console: `pkg/virt-controller/services/serialconsolelog.go`.
-    fn is_console(&self) -> bool {
-        matches!(self.source, LogSource::Pod { container, .. } if container == "guest-console-log")
     }
 
     /// Unknown lines of trouble that name the subject are for people to read.
@@ -301,7 +256,7 @@ impl Reading<'_> {
         let is_trouble = line.priority.is_some_and(|priority| priority <= 4);
         if is_trouble && self.kept.len() < MAX_KEPT && self.mentions.iter().any(|name| line.raw.contains(name.as_str()))
         {
-            self.kept.push(Evidence::new(&self.source_name(line), at, line.text.trim()));
+            self.kept.push(Evidence::new(&said::source_name(self.source, line), at, line.text.trim()));
         }
     }
 
@@ -360,69 +315,13 @@ impl Reading<'_> {
             at,
             count: 1,
             attributes: Attributes::new(),
-            evidence: vec![Evidence::new(&self.source_name(line), at, line.text.trim())],
+            evidence: vec![Evidence::new(&said::source_name(self.source, line), at, line.text.trim())],
         });
     }
 
     fn learn_vm(&mut self, line: &Line<'_>) {
         if self.vm.is_none() && matches!(self.source, LogSource::Pod { speaker: Speaker::Launcher, .. }) {
-            self.vm = vm_of(line);
-        }
-    }
-
-    /// Adds what file and line tell of whom it is about.
-    fn place(&self, attributes: Attributes, line: &Line<'_>) -> Attributes {
-        let has = |key| attributes.get(key).is_some();
-        let (has_vmi, has_pod) = (has(attribute::VMI), has(attribute::POD));
-        let vmi = vm_of(line).or_else(|| match self.source {
-            LogSource::Qemu { domain } => Some(vm_of_domain(domain)),
-            _ => None,
-        });
-        let attributes = attributes.with_some(attribute::VMI, vmi.filter(|_| !has_vmi));
-        match self.source {
-            // What virt-handler or a driver says is about others; what stands in a launcher's log is about that launcher.
-            LogSource::Pod {
-                speaker: Speaker::Launcher | Speaker::LauncherSidecar | Speaker::Cdi,
-                namespace,
-                pod,
-                container,
-            } if !has_pod => {
-                attributes.with(attribute::POD, format!("{namespace}/{pod}")).with(attribute::CONTAINER, container)
-            }
-            LogSource::Libvirt { of: Some(of) } if !has_pod && !of.is_empty() => match of.split_once('_') {
-                Some(_) => attributes.with(attribute::VMI, vm_of_domain(of)),
-                None => attributes.with(attribute::POD, of),
-            },
-            _ => attributes,
-        }
-    }
-
-    fn speaker(&self, line: &Line<'_>) -> Speaker {
-        match self.source {
-            LogSource::Kernel => Speaker::Host,
-            LogSource::Unit(unit) => speaker_of_unit(line.ident.as_deref().unwrap_or(unit), unit),
-            LogSource::Pod { speaker: Speaker::Launcher, .. } => match line.part.as_deref() {
-                Some("libvirt") => Speaker::Libvirt,
-                Some("qemu") => Speaker::Qemu,
-                _ if line.text.starts_with("qemu-") => Speaker::Qemu,
-                _ => Speaker::Launcher,
-            },
-            LogSource::Pod { speaker, .. } => *speaker,
-            LogSource::Libvirt { .. } => Speaker::Libvirt,
-            LogSource::Qemu { .. } => Speaker::Qemu,
-            LogSource::Command(_) => line.ident.as_deref().map_or(Speaker::Other, |ident| speaker_of_unit(ident, "")),
-        }
-    }
-
-    fn source_name(&self, line: &Line<'_>) -> String {
-        match self.source {
-            LogSource::Kernel => "kmsg".to_owned(),
-            LogSource::Unit(unit) => line.ident.clone().unwrap_or_else(|| unit.clone()),
-            LogSource::Pod { pod, container, .. } if container.is_empty() => pod.clone(),
-            LogSource::Pod { pod, container, .. } => format!("{pod}/{container}"),
-            LogSource::Libvirt { .. } => "libvirt".to_owned(),
-            LogSource::Qemu { domain } => format!("qemu {domain}"),
-            LogSource::Command(name) => name.clone(),
+            self.vm = vm_of_line(line);
         }
     }
 }
@@ -434,59 +333,6 @@ fn audit_usec(text: &str) -> Option<i64> {
     let (secs, rest) = rest.split_once('.')?;
     let millis = rest.get(..3)?;
     secs.parse::<i64>().ok()?.checked_mul(1_000_000)?.checked_add(millis.parse::<i64>().ok()?.checked_mul(1_000)?)
-}
-
-fn is_chatter(speaker: Speaker, line: &Line<'_>) -> bool {
-    let is_kubevirt = matches!(speaker, Speaker::Launcher | Speaker::Handler | Speaker::Controller | Speaker::Libvirt);
-    is_kubevirt && line.priority.is_some_and(|priority| priority >= 5)
-}
-
-/// `namespace/name` of the VMI that a line of KubeVirt is about.
-fn vm_of(line: &Line<'_>) -> Option<String> {
-    let about = &line.about;
-    let is_vmi = about
-        .kind
-        .as_deref()
-        .is_none_or(|kind| matches!(kind, "" | "VirtualMachineInstance" | "VirtualMachine" | "Domain"));
-    let (namespace, name) = about.namespace.as_deref().zip(about.name.as_deref())?;
-    is_vmi.then(|| format!("{namespace}/{name}"))
-}
-
-/// `namespace/name` of the VM whose launcher writes a log, by the pod's name: lines at level info often name nobody.
-/// Source: KubeVirt `template.go`, generateName `virt-launcher-<name>-`, of which Kubernetes makes five letters more.
-fn vm_of_source(source: &LogSource) -> Option<String> {
-    let LogSource::Pod { speaker: Speaker::Launcher, namespace, pod, .. } = source else { return None };
-    let (name, _) = pod.strip_prefix("virt-launcher-")?.rsplit_once('-')?;
-    (!name.is_empty() && !namespace.is_empty()).then(|| format!("{namespace}/{name}"))
-}
-
-/// `namespace/name` of a domain `namespace_name`; a namespace has no underscore.
-#[must_use]
-pub(crate) fn vm_of_domain(domain: &str) -> String {
-    match domain.split_once('_') {
-        Some((namespace, name)) => format!("{namespace}/{name}"),
-        None => domain.to_owned(),
-    }
-}
-
-/// Who speaks in the journal under an identifier, in the log of a unit.
-#[must_use]
-pub fn speaker_of_unit(ident: &str, unit: &str) -> Speaker {
-    let of = |name: &str| {
-        Some(match name.trim_end_matches(".service") {
-            "kubelet" | "k3s" | "k3s-agent" | "rke2" | "rke2-agent" | "rke2-server" | "hyperkube" | "microk8s" => {
-                Speaker::Kubelet
-            }
-            "containerd" | "crio" | "cri-o" | "dockerd" | "docker" | "conmon" | "runc" | "crun" | "cri-dockerd" => {
-                Speaker::Runtime
-            }
-            "virtqemud" | "libvirtd" | "virtlogd" | "virtlockd" => Speaker::Libvirt,
-            name if name.starts_with("qemu") => Speaker::Qemu,
-            "" => return None,
-            _ => Speaker::Host,
-        })
-    };
-    of(ident).or_else(|| of(unit)).unwrap_or(Speaker::Host)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ fn samples(rows: &[Row]) -> Vec<Sample> {
                 ..JobInfo::default()
             },
             source: "launcher",
+            is_round_begin: false,
         })
         .collect()
 }
@@ -82,6 +83,7 @@ fn nothing_copied_in_twenty_seconds_is_no_bytes() {
             ..JobInfo::default()
         },
         source: "domjobinfo",
+        is_round_begin: false,
     };
     check_samples(&[only_elapsed(20_000)], MigrationNoBytes, Some(Present));
     check_samples(&[only_elapsed(19_999)], MigrationNoBytes, None);
@@ -112,5 +114,11 @@ fn only_the_last_migration_is_judged() {
     check_samples(&two, FindingCode::MigrationDirtying, None);
     assert_eq!(judge(&Subject::vm("v"), &[]), []);
     let ended = JobInfo { job_type: Some("Completed".to_owned()), ..JobInfo::default() };
-    assert_eq!(judge(&Subject::vm("v"), &[Sample { at: Moment::default(), job: ended, source: "domjobinfo" }]), []);
+    assert_eq!(
+        judge(
+            &Subject::vm("v"),
+            &[Sample { at: Moment::default(), job: ended, source: "domjobinfo", is_round_begin: false }]
+        ),
+        []
+    );
 }

@@ -1,0 +1,155 @@
+//! What a copy waits for: a limit that was set, the source's CPU, the path, or the guest that dirties as fast as it is copied.
+//!
+//! Only what the source sees: bytes that stand in the send queue wait for the path or for a target that does not take them, which
+//! the target's own findings tell apart. An empty queue means that QEMU makes nothing to send; then its copying thread is either on
+//! a CPU all the time, waits for one, or is held back by the limit. Source of the times: `/proc/PID/task/TID/schedstat` (kernel
+//! `Documentation/scheduler/sched-stats.rst`); of the queues: `tx_queue` of `/proc/PID/net/tcp`.
+
+use kulprit_model::{Moment, attribute};
+
+/// From this share of a limit on, the limit holds the copy back: QEMU keeps to it within some percent (measured: 38 of 40 MiB/s).
+const AT_CAP: f64 = 0.85;
+/// The copying thread needs a whole CPU from this share of the time on.
+const BUSY: f64 = 0.9;
+/// It waits for a CPU from this share of the time on.
+const STARVED: f64 = 0.3;
+/// Bytes that stand in a send queue of a copy that is held back there (measured: 1.4 MB at 40 MiB/s); a passing packet is less.
+const QUEUED_BYTES: u64 = 128 << 10;
+/// Looks over which a queue must stand.
+const N_QUEUED: usize = 3;
+/// What QEMU has where nobody set a limit, bytes per second. libvirt lifts it for a migration.
+const QEMU_DEFAULT_CAP: u64 = 128 << 20;
+/// The shortest time over which times are compared, microseconds.
+const LEAST_USEC: i64 = 900_000;
+
+/// What stood around a copy at one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Around {
+    /// When.
+    pub at: Moment,
+    /// Bytes in the send queues of its sockets; `None` where they could not be told.
+    pub queued_bytes: Option<u64>,
+    /// How long its busiest copying thread has run and has waited for a CPU since its start; `None` where there is none to be seen.
+    pub thread: Option<ThreadTimes>,
+}
+
+/// Times of one thread, growing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadTimes {
+    /// Its id.
+    pub tid: u32,
+    /// On a CPU, nanoseconds.
+    pub ran_nsec: u64,
+    /// Ready and waiting for one, nanoseconds.
+    pub waited_nsec: u64,
+}
+
+/// What the copy waits for, one of the `LIMITED_BY_*` values of [`attribute`]; `None` where that cannot be told.
+#[must_use]
+pub fn limited_by(
+    rate_bytes_per_sec: Option<f64>,
+    cap_bytes_per_sec: Option<u64>,
+    is_dirtying: bool,
+    looks: &[Around],
+) -> Option<&'static str> {
+    let cap = cap_bytes_per_sec.filter(|cap| *cap != QEMU_DEFAULT_CAP && *cap > 0);
+    if rate_bytes_per_sec.zip(cap).is_some_and(|(rate, cap)| rate >= AT_CAP * super::as_f64(cap)) {
+        return Some(attribute::LIMITED_BY_CAP);
+    }
+    let queued: Vec<u64> = looks.iter().rev().take(N_QUEUED).filter_map(|look| look.queued_bytes).collect();
+    let is_queued = queued.len() == N_QUEUED && queued.iter().all(|bytes| *bytes >= QUEUED_BYTES);
+    if !is_queued && is_thread_short(looks) == Some(true) {
+        return Some(attribute::LIMITED_BY_SOURCE_CPU);
+    }
+    if is_dirtying && rate_bytes_per_sec.is_some_and(|rate| rate >= super::SLOW_BYTES_PER_SEC) {
+        return Some(attribute::LIMITED_BY_GUEST);
+    }
+    is_queued.then_some(attribute::LIMITED_BY_PATH)
+}
+
+/// Whether the copying thread had no more CPU to use. `None` where two looks at one thread are missing.
+fn is_thread_short(looks: &[Around]) -> Option<bool> {
+    let last = looks.last()?;
+    let thread = last.thread?;
+    let (before, then) = looks.iter().rev().find_map(|look| {
+        let then = look.thread.filter(|then| then.tid == thread.tid)?;
+        (last.at.usec_since(look.at) >= LEAST_USEC).then_some((look, then))
+    })?;
+    let usec = u64::try_from(last.at.usec_since(before.at)).ok()?;
+    let share = |now: u64, then: u64| {
+        let nsec = now.checked_sub(then)?;
+        Some(super::as_f64(nsec) / (super::as_f64(usec) * 1_000.0))
+    };
+    let ran = share(thread.ran_nsec, then.ran_nsec)?;
+    let waited = share(thread.waited_nsec, then.waited_nsec)?;
+    Some(ran >= BUSY || waited >= STARVED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: f64 = 1_048_576.0;
+
+    /// A look each second: bytes queued, and milliseconds that the thread ran and waited since the one before.
+    fn looks(rows: &[(u64, u64, u64)]) -> Vec<Around> {
+        let (mut ran, mut waited) = (0, 0);
+        let mut at = Moment { wall_usec: 0, boottime_usec: 0 };
+        rows.iter()
+            .map(|(queued, ran_ms, waited_ms)| {
+                ran += ran_ms * 1_000_000;
+                waited += waited_ms * 1_000_000;
+                at = at.offset_usec(1_000_000);
+                let thread = ThreadTimes { tid: 7, ran_nsec: ran, waited_nsec: waited };
+                Around { at, queued_bytes: Some(*queued), thread: Some(thread) }
+            })
+            .collect()
+    }
+
+    #[track_caller]
+    fn check(rate_mib: f64, cap_mib: Option<u64>, is_dirtying: bool, rows: &[(u64, u64, u64)], want: Option<&str>) {
+        let cap = cap_mib.map(|cap| cap << 20);
+        assert_eq!(
+            limited_by(Some(rate_mib * MIB), cap, is_dirtying, &looks(rows)),
+            want,
+            "{rate_mib} {cap_mib:?} {rows:?}"
+        );
+    }
+
+    #[test]
+    fn a_limit_that_is_reached_is_what_the_copy_waits_for() {
+        check(34.0, Some(40), true, &[], Some("cap"));
+        check(33.9, Some(40), false, &[], None);
+        check(128.0, Some(128), false, &[], None);
+        check(500.0, Some(0), false, &[], None);
+    }
+
+    #[test]
+    fn a_copying_thread_that_waits_for_a_cpu_or_needs_a_whole_one_is_short_of_it() {
+        check(5.0, None, false, &[(0, 0, 0), (0, 300, 300)], Some("source_cpu"));
+        check(5.0, None, false, &[(0, 0, 0), (0, 300, 299)], None);
+        check(5.0, None, true, &[(0, 0, 0), (0, 900, 0)], Some("source_cpu"));
+        check(5.0, None, false, &[(0, 0, 0), (0, 899, 0)], None);
+        let mut other_thread = looks(&[(0, 0, 0), (0, 950, 0)]);
+        other_thread[0].thread = other_thread[0].thread.map(|thread| ThreadTimes { tid: 8, ..thread });
+        assert_eq!(limited_by(None, None, false, &other_thread), None, "counters of two threads are not compared");
+        let mut back = looks(&[(0, 500, 0), (0, 500, 0)]);
+        back[1].thread = back[1].thread.map(|thread| ThreadTimes { ran_nsec: 1, ..thread });
+        assert_eq!(limited_by(None, None, false, &back), None, "a counter that went back tells nothing");
+    }
+
+    #[test]
+    fn what_stands_in_the_send_queue_waits_for_the_path() {
+        let full = 128 << 10;
+        check(5.0, None, false, &[(full, 0, 0), (full, 0, 0), (full, 0, 900)], Some("path"));
+        check(5.0, None, false, &[(full, 0, 0), (full - 1, 0, 0), (full, 0, 0)], None);
+        check(5.0, None, false, &[(full, 0, 0), (full, 0, 0)], None);
+    }
+
+    #[test]
+    fn a_guest_that_dirties_at_a_good_rate_is_the_limit_itself() {
+        check(16.0, None, true, &[], Some("guest"));
+        check(15.9, None, true, &[], None);
+        check(16.0, None, false, &[], None);
+    }
+}
