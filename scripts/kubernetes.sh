@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../tests/kubernetes"
 
 containerd=v2.4.2
-programs=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet containerd containerd-shim-runc-v2 ctr)
+programs=(etcd kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet containerd containerd-shim-runc-v2 ctr)
 
 say() { echo "kubernetes: $*"; }
 fail() { echo "kubernetes: $*" >&2; exit 1; }
@@ -73,7 +73,7 @@ build() { # PROGRAM COMMAND...
 rm -rf "$partial/.new"
 mkdir "$partial/.new"
 build etcd go build "${flags[@]}" -o "$partial/.new/etcd" go.etcd.io/etcd/server/v3
-for p in kubelet kube-apiserver kube-controller-manager kube-scheduler; do
+for p in kubelet kube-apiserver kube-controller-manager kube-scheduler kubectl; do
     build "$p" go build "${flags[@]}" -o "$partial/.new/$p" "k8s.io/kubernetes/cmd/$p"
 done
 for p in containerd containerd-shim-runc-v2 ctr; do
