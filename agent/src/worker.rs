@@ -18,19 +18,6 @@ use tokio::process::{Child, Command};
 const MAX_FRAME_BYTES: usize = 1 << 20;
 const HEADER_BYTES: usize = 4;
 
-/// How to start the worker.
-#[derive(Clone, Debug)]
-pub(crate) struct WorkerSpec {
-    /// Its binary.
-    pub(crate) binary: PathBuf,
-    /// libvirt URI.
-    pub(crate) uri: String,
-    /// The daemon's socket as our own root sees it.
-    pub(crate) socket: PathBuf,
-    /// Seconds between looks at all domains, 1 to 3600.
-    pub(crate) look_secs: u64,
-}
-
 /// Why the worker cannot be spoken with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkerError {
@@ -70,13 +57,12 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts the worker. Must be called on a thread that lives as long as the agent: the worker is killed when it ends.
-    pub(crate) fn start(spec: &WorkerSpec) -> Result<Self, WorkerError> {
-        let at = |source| WorkerError::Start { path: spec.binary.clone(), source };
+    pub(crate) fn start(binary: &Path) -> Result<Self, WorkerError> {
+        let at = |source| WorkerError::Start { path: binary.to_owned(), source };
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(at)?;
         ours.set_nonblocking(true).map_err(at)?;
-        let child = Command::new(&spec.binary)
-            .args(["--fd", "0", "--uri", &spec.uri, "--look-secs", &spec.look_secs.to_string(), "--socket"])
-            .arg(&spec.socket)
+        let child = Command::new(binary)
+            .args(["--fd", "0"])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -100,10 +86,10 @@ impl Worker {
         }
     }
 
-    /// Sends a request and returns its id, which comes back in the reply. Not cancel-safe.
-    pub(crate) async fn request(&mut self, request: Request) -> Result<u64, WorkerError> {
+    /// Sends a request about the daemon `target` and returns its id, which comes back in the reply. Not cancel-safe.
+    pub(crate) async fn request(&mut self, target: u64, request: Request) -> Result<u64, WorkerError> {
         self.last_request_id += 1;
-        let message = ToWorker { request_id: self.last_request_id, request: Some(request) };
+        let message = ToWorker { request_id: self.last_request_id, target, request: Some(request) };
         let length = u32::try_from(message.encoded_len()).map_err(|_| WorkerError::TooLong(message.encoded_len()))?;
         let mut frame = length.to_be_bytes().to_vec();
         message.encode(&mut frame).expect("a Vec grows as needed");
@@ -145,7 +131,7 @@ mod tests {
 
     fn frame(boot_usec: u64) -> Vec<u8> {
         let body = Body::HungEnded(HungEnded { call: "x".to_owned(), domain: None, age_ms: 1 });
-        let bytes = FromWorker { boot_usec, body: Some(body) }.encode_to_vec();
+        let bytes = FromWorker { boot_usec, target: 0, body: Some(body) }.encode_to_vec();
         [u32::try_from(bytes.len()).unwrap().to_be_bytes().as_slice(), &bytes].concat()
     }
 
@@ -172,15 +158,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_ends_is_an_ended_worker_and_a_missing_one_is_named() {
-        let spec = |binary: &str| WorkerSpec {
-            binary: binary.into(),
-            uri: "test:///default".to_owned(),
-            socket: "/none".into(),
-            look_secs: 1,
-        };
-        let mut worker = Worker::start(&spec("/bin/false")).unwrap();
+        let mut worker = Worker::start(Path::new("/bin/false")).unwrap();
         assert!(matches!(worker.next().await, Err(WorkerError::Ended)));
-        let error = Worker::start(&spec("/none/kulprit-agent-libvirt")).unwrap_err();
+        let error = Worker::start(Path::new("/none/kulprit-agent-libvirt")).unwrap_err();
         assert_eq!(error.to_string(), "failed to start the libvirt worker `/none/kulprit-agent-libvirt`");
     }
 

@@ -25,14 +25,13 @@ use nix::{
 };
 
 use crate::{
-    clock::{boot_usec, mono_usec},
-    control::{AskTask, Control, Input, LookTask},
+    clock::boot_usec,
+    control::{Control, Input, Tools},
     flags::Flags,
     frame,
-    lane::{Caller, Lane},
-    look,
+    lane::Caller,
     out::Out,
-    target::Target,
+    pool::Pool,
     virt,
 };
 
@@ -44,20 +43,19 @@ const EXIT_USAGE: i32 = 2;
 
 /// Runs the worker to its end.
 pub(crate) fn run(flags: &Flags) -> ! {
-    let target = flags.target().unwrap_or_else(|error| end(EXIT_USAGE, &format!("--uri: {error}")));
     let socket = agent_socket(flags.fd).unwrap_or_else(|error| {
         end(EXIT_USAGE, &format!("--fd {}: {error}; kulprit-agent starts this program with a socket there", flags.fd))
     });
     die_with_parent();
     keep_libvirt_from_starting_daemons();
     end_on_panic();
-    match wire(flags, &target, socket) {
+    match wire(flags, socket) {
         Ok(()) => end(0, ""),
         Err(error) => end(1, &error),
     }
 }
 
-fn wire(flags: &Flags, target: &Target, socket: UnixStream) -> Result<(), String> {
+fn wire(flags: &Flags, socket: UnixStream) -> Result<(), String> {
     let caller = Caller::unwatched();
     virt::initialize(&caller).map_err(|error| error.to_string())?;
     let (inputs, received) = sync_channel(MAX_INPUTS);
@@ -71,21 +69,15 @@ fn wire(flags: &Flags, target: &Target, socket: UnixStream) -> Result<(), String
     })
     .map_err(thread_error)?;
     spawn("events", move || run_events(&caller)).map_err(thread_error)?;
-    let looks = {
-        let (target, readonly, inputs) = (target.clone(), flags.readonly, inputs.clone());
-        Lane::start("looks", move |caller, task| send(&inputs, do_look_task(caller, &target, readonly, task)))
-    };
-    let seconds = {
-        let (target, readonly, inputs) = (target.clone(), flags.readonly, inputs.clone());
-        Lane::start("seconds", move |caller, ()| {
-            send(&inputs, Input::SecondOpinion { is_answered: look::is_answered(caller, &target, readonly) });
-        })
-    };
-    let asks = Lane::start("asks", move |caller, task| send(&inputs, do_ask_task(caller, task)));
-    let (looks, seconds, asks) =
-        (looks.map_err(thread_error)?, seconds.map_err(thread_error)?, asks.map_err(thread_error)?);
-    let started = Started { pid: process::id(), lib_version: virt::lib_version(), uri: target.describe() };
-    let control = Control::new(flags.times(), Out::new(socket), looks, seconds, asks, dropped);
+    let started = Started { pid: process::id(), lib_version: virt::lib_version() };
+    let control = Control::new(Tools {
+        out: Out::new(socket),
+        pool: Pool::default(),
+        inputs,
+        deadline_usec: flags.deadline_ms * 1_000,
+        dropped,
+        last_generation: 0,
+    });
     // The agent closing its end is the normal end.
     control.run(started, &received).or(Ok(()))
 }
@@ -124,35 +116,6 @@ fn watch_events(inputs: SyncSender<Input>, dropped: Arc<AtomicU64>) {
             dropped.fetch_add(1, Ordering::Relaxed);
         }
     }));
-}
-
-fn do_look_task(caller: &Caller, target: &Target, readonly: bool, task: LookTask) -> Input {
-    match task {
-        LookTask::Open { generation, dead } => {
-            drop(dead);
-            let outcome = look::open(caller, target, readonly, generation);
-            Input::Opened { generation, outcome: outcome.map(|(connection, said)| (Arc::new(connection), said)) }
-        }
-        LookTask::Beat(connection) => {
-            // Any answer is a sign of life, an error too, as long as the connection lives.
-            let error = connection.daemon_version(caller).err();
-            let lost = error.filter(|_| !connection.is_alive(caller));
-            Input::Beat { generation: connection.generation, lost }
-        }
-        LookTask::Look(connection) => {
-            let began_usec = mono_usec();
-            let outcome = look::look(caller, &connection);
-            let is_lost = outcome.is_err() && !connection.is_alive(caller);
-            let took_usec = mono_usec() - began_usec;
-            Input::Looked { generation: connection.generation, outcome, is_lost, took_usec }
-        }
-    }
-}
-
-fn do_ask_task(caller: &Caller, task: AskTask) -> Input {
-    let AskTask { connection, uuid, question } = task;
-    let answer = look::ask(caller, &connection, &uuid, &question);
-    Input::Answered { generation: connection.generation, uuid, question, answer }
 }
 
 /// The socket the agent left open for us.

@@ -80,7 +80,11 @@ mod tests {
     use super::*;
 
     fn request() -> ToWorker {
-        ToWorker { request_id: 7, request: Some(Request::GetDiskErrors(GetDiskErrors { uuid: "u-1".into() })) }
+        ToWorker {
+            request_id: 7,
+            target: 1,
+            request: Some(Request::GetDiskErrors(GetDiskErrors { uuid: "u-1".into() })),
+        }
     }
 
     /// Hands out one byte at a time, as a socket may.
@@ -129,6 +133,7 @@ mod tests {
     fn the_limit_holds_from_both_sides() {
         let fitting = |n: usize| ToWorker {
             request_id: 0,
+            target: 0,
             request: Some(Request::GetDiskErrors(GetDiskErrors { uuid: "x".repeat(n) })),
         };
         let overhead = fitting(MAX_FRAME - 100).encoded_len() - (MAX_FRAME - 100);

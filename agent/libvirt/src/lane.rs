@@ -1,20 +1,13 @@
-//! A lane: one thread that makes libvirt calls, one after the other, and what shows from outside which call it is in.
+//! A lane: a place for one libvirt call at a time, and what shows from outside which call it is in.
 //!
 //! Any libvirt call can hang with its daemon, and cannot be cancelled. So nobody waits for a lane: its owner looks at its
-//! slot, reports a call that overstays its deadline, and spends no second thread on it. The worker has three: one for calls
+//! slot, reports a call that overstays its deadline, and begins no second task on it. Each daemon has three: one for calls
 //! that wait for the daemon and what it has locked, one for questions that may wait for a domain, and one that asks a second
-//! time, on a connection of its own, whether it is the daemon that hangs.
+//! time, on a connection of its own, whether it is the daemon that hangs. The threads are the pool's.
 
-use std::{
-    io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{SyncSender, sync_channel},
-    },
-    thread,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::clock::mono_usec;
+use crate::{clock::mono_usec, pool::Pool};
 
 /// How often a call that stays late is reported again, microseconds.
 const REPEAT_USEC: u64 = 5_000_000;
@@ -54,37 +47,21 @@ impl Caller {
     }
 }
 
-/// The thread, seen by its owner. The thread ends with it.
-pub(crate) struct Lane<Task> {
-    tasks: SyncSender<Task>,
+/// The place, seen by its owner.
+#[derive(Default)]
+pub(crate) struct Lane {
     slot: Slot,
     late: LateCall,
     is_busy: bool,
 }
 
-impl<Task: Send + 'static> Lane<Task> {
-    /// Starts the thread. `run` does one task and says itself that it is done.
-    ///
-    /// # Errors
-    /// The thread could not be started.
-    pub(crate) fn start(name: &str, mut run: impl FnMut(&Caller, Task) + Send + 'static) -> io::Result<Self> {
-        // One place: a task is only given to an idle lane.
-        let (tasks, queue) = sync_channel::<Task>(1);
-        let slot = Slot::default();
-        let caller = Caller { slot: Arc::clone(&slot) };
-        thread::Builder::new().name(name.into()).spawn(move || {
-            for task in queue {
-                run(&caller, task);
-            }
-        })?;
-        Ok(Self { tasks, slot, late: LateCall::default(), is_busy: false })
-    }
-
-    /// Gives the idle lane its next task.
-    pub(crate) fn give(&mut self, task: Task) {
+impl Lane {
+    /// Gives the idle lane its next task, which says itself that it is done.
+    pub(crate) fn give(&mut self, pool: &Pool, task: impl FnOnce(&Caller) + Send + 'static) {
         assert!(!self.is_busy, "a lane does one task at a time");
         self.is_busy = true;
-        self.tasks.send(task).expect("the thread ends only with the lane");
+        let caller = Caller { slot: Arc::clone(&self.slot) };
+        pool.give(Box::new(move || task(&caller)));
     }
 
     /// Notes that the task given is done.
@@ -217,20 +194,19 @@ mod tests {
         let (entered_tx, entered) = channel();
         let (release, released) = channel::<()>();
         let (done_tx, done) = channel();
-        let mut lane = Lane::start("test", move |caller, domain: &'static str| {
-            caller.call("virDomainGetXMLDesc", Some(domain), || {
-                entered_tx.send(()).unwrap();
-                released.recv().unwrap();
-            });
-            done_tx.send(()).unwrap();
-        })
-        .unwrap();
+        let mut lane = Lane::default();
         assert_eq!(
             (lane.reports(mono_usec(), DEADLINE), lane.wake_usec(mono_usec(), DEADLINE)),
             (vec![], None),
             "idle"
         );
-        lane.give("u-1");
+        lane.give(&Pool::default(), move |caller| {
+            caller.call("virDomainGetXMLDesc", Some("u-1"), || {
+                entered_tx.send(()).unwrap();
+                released.recv().unwrap();
+            });
+            done_tx.send(()).unwrap();
+        });
         entered.recv().unwrap();
         assert!(lane.wake_usec(mono_usec(), DEADLINE).is_some());
         let reports = lane.reports(mono_usec() + DEADLINE, DEADLINE);

@@ -3,7 +3,7 @@
 //! A look makes only calls that take no domain's job (see `virt::Domain` for what was measured). The questions may wait for
 //! the domain, and are put back while control info says that somebody already does.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use kulprit_proto::worker::{
     self, CallError, Connected, Control, DiskError, Disks, JobStats, LostClass, from_worker::Body,
@@ -15,7 +15,7 @@ use crate::{
     disks::parse_disks,
     lane::Caller,
     lost::class_of_open,
-    target::Target,
+    target::{Hold, Target},
     virt::{Access, Connection, Domain, VirtError, lib_version},
 };
 
@@ -23,8 +23,8 @@ use crate::{
 /// so many unanswered ones. In health it sends nothing, as our heartbeat comes before; on a daemon that hangs it ends the
 /// call under way (measured: after 12 s), so that the worker mends itself. Not changed for a suspect: libvirt takes it
 /// once per connection ("keepalive interval already set"), and the heartbeat sees a hang earlier.
-const KEEPALIVE_SECS: i32 = 3;
-const KEEPALIVE_COUNT: u32 = 3;
+const KEEPALIVE_SECS: i32 = 4;
+const KEEPALIVE_COUNT: u32 = 2;
 
 /// Why a connection could not be opened.
 #[derive(Debug)]
@@ -39,7 +39,8 @@ impl From<VirtError> for OpenError {
     }
 }
 
-/// Opens a connection and registers events; writable where that is allowed, unless `readonly`.
+/// Opens a connection and registers events; writable where that is allowed, unless `readonly`. `hold` keeps the way to the socket
+/// while it is needed.
 ///
 /// # Errors
 /// The class and libvirt's words.
@@ -47,14 +48,17 @@ pub(crate) fn open(
     caller: &Caller,
     target: &Target,
     readonly: bool,
+    hold: &Hold,
     generation: u64,
 ) -> Result<(Connection, Connected), OpenError> {
     let began_usec = mono_usec();
     let mut connection = if readonly {
-        open_as(caller, target, Access::ReadOnly, generation)?
+        open_as(caller, target, Access::ReadOnly, hold, generation)?
     } else {
-        match open_as(caller, target, Access::Writable, generation) {
-            Err(OpenError { class: LostClass::Denied, .. }) => open_as(caller, target, Access::ReadOnly, generation)?,
+        match open_as(caller, target, Access::Writable, hold, generation) {
+            Err(OpenError { class: LostClass::Denied, .. }) => {
+                open_as(caller, target, Access::ReadOnly, hold, generation)?
+            }
             outcome => outcome?,
         }
     };
@@ -79,16 +83,30 @@ pub(crate) fn open(
     Ok((connection, connected))
 }
 
-fn open_as(caller: &Caller, target: &Target, access: Access, generation: u64) -> Result<Connection, OpenError> {
-    let (uri, folder) = target.attempt(access == Access::ReadOnly).map_err(|error| {
+fn open_as(
+    caller: &Caller,
+    target: &Target,
+    access: Access,
+    hold: &Hold,
+    generation: u64,
+) -> Result<Connection, OpenError> {
+    let uri = caller.call("open", None, || target.attempt(access == Access::ReadOnly, hold)).map_err(|error| {
         let os_error = error.raw_os_error();
-        let error = VirtError { os_error, ..VirtError::own("open", format!("the socket's folder: {error}")) };
+        let error = VirtError { os_error, ..VirtError::own("open", format!("the daemon's socket: {error}")) };
         OpenError::from(error)
     })?;
-    let connection = Connection::open(caller, &uri, access, generation)?;
-    // Not before: the URI may lead over this descriptor. Not later: it pins the mount it is in.
-    drop(folder);
-    Ok(connection)
+    let outcome = Connection::open(caller, &uri, access, generation);
+    // Not before: the URI leads over this descriptor. Not later: it pins the mount it is in.
+    let was_let_go = hold.end();
+    outcome.map_err(|error| {
+        let mut failed = OpenError::from(error);
+        // It did not get as far as connecting while there was something to connect to.
+        if was_let_go && failed.class == LostClass::Refused {
+            failed.class = LostClass::Unanswered;
+        }
+        failed.error.text = target.name_socket(&failed.error.text);
+        failed
+    })
 }
 
 /// Calls of a look: they also wait for a domain that the daemon has locked.
@@ -96,27 +114,24 @@ pub(crate) const LOOK_CALLS: [&str; 3] = ["virConnectListAllDomains", "virDomain
 
 /// Whether the daemon answers a new client. On a connection of its own: libvirt's client, when it gives up one on which two threads
 /// wait, was seen to wake only one of them.
-pub(crate) fn is_answered(caller: &Caller, target: &Target, readonly: bool) -> bool {
+pub(crate) fn is_answered(caller: &Caller, target: &Target, readonly: bool, hold: &Hold) -> bool {
     let access = if readonly { Access::ReadOnly } else { Access::Writable };
-    open_as(caller, target, access, 0).is_ok()
+    open_as(caller, target, access, hold, 0).is_ok()
 }
 
-/// Looks at all domains.
+/// Looks at all domains; `persistent` is left open, see [`persistent`].
 ///
 /// # Errors
 /// The list could not be had; what fails for one domain stands in its `errors`.
 pub(crate) fn look(caller: &Caller, connection: &Connection) -> Result<Vec<worker::Domain>, VirtError> {
-    let domains = connection.list(caller, 0)?;
-    let persistent = uuids(connection.list(caller, sys::VIR_CONNECT_LIST_DOMAINS_PERSISTENT));
-    let autostart = uuids(connection.list(caller, sys::VIR_CONNECT_LIST_DOMAINS_AUTOSTART));
-    Ok(domains
-        .iter()
-        .map(|domain| worker::Domain {
-            persistent: persistent.as_ref().map(|uuids| uuids.contains(&domain.uuid)),
-            autostart: autostart.as_ref().map(|uuids| uuids.contains(&domain.uuid)),
-            ..look_at(caller, domain)
-        })
-        .collect())
+    Ok(connection.list(caller, 0)?.iter().map(|domain| look_at(caller, domain)).collect())
+}
+
+/// UUIDs of the domains that stay when they are shut off. Changes with a definition only, of which events tell, so it is not asked
+/// for in each look: to a daemon that has one domain it would be a quarter of all questions.
+pub(crate) fn persistent(caller: &Caller, connection: &Connection) -> Option<BTreeSet<String>> {
+    let domains = connection.list(caller, sys::VIR_CONNECT_LIST_DOMAINS_PERSISTENT).ok()?;
+    Some(domains.iter().map(|domain| domain.uuid.clone()).collect())
 }
 
 fn look_at(caller: &Caller, domain: &Domain) -> worker::Domain {
@@ -133,10 +148,6 @@ fn look_at(caller: &Caller, domain: &Domain) -> worker::Domain {
         }
     }
     seen
-}
-
-fn uuids(domains: Result<Vec<Domain>, VirtError>) -> Option<BTreeSet<String>> {
-    domains.ok().map(|domains| domains.iter().map(|domain| domain.uuid.clone()).collect())
 }
 
 /// Whether control info says that a question may be asked: nobody has a command to QEMU in flight and the monitor works.
@@ -165,7 +176,7 @@ pub(crate) enum Answer {
 }
 
 /// Asks one question about one domain.
-pub(crate) fn ask(caller: &Caller, connection: &Arc<Connection>, uuid: &str, question: &Question) -> Answer {
+pub(crate) fn ask(caller: &Caller, connection: &Connection, uuid: &str, question: &Question) -> Answer {
     let domain = match find_free(caller, connection, uuid) {
         Ok(Some(domain)) => domain,
         Ok(None) => {

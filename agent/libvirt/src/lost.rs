@@ -11,7 +11,8 @@ use virt_sys as sys;
 pub(crate) fn class_of_open(code: u32, domain: u32, os_error: Option<i32>) -> LostClass {
     if let Some(os_error) = os_error {
         match Errno::from_raw(os_error) {
-            Errno::ENOENT | Errno::ENOTDIR => return LostClass::NoSocket,
+            // ESRCH: the process whose root it is has ended.
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH => return LostClass::NoSocket,
             Errno::ECONNREFUSED => return LostClass::Refused,
             Errno::EACCES | Errno::EPERM => return LostClass::Denied,
             Errno::EAGAIN | Errno::ETIMEDOUT => return LostClass::Unanswered,

@@ -25,16 +25,16 @@ impl<W: Write> Out<W> {
         Self { socket, n_unsendable: 0 }
     }
 
-    /// Sends one message; the disks of a domain are cut to what fits.
+    /// Sends one message about the daemon `target`, 0 for none; the disks of a domain are cut to what fits.
     ///
     /// # Errors
     /// The socket is broken: the agent is gone.
-    pub(crate) fn send(&mut self, boot_usec: u64, body: Body) -> io::Result<()> {
+    pub(crate) fn send(&mut self, boot_usec: u64, target: u64, body: Body) -> io::Result<()> {
         let body = match body {
             Body::Disks(disks) => Body::Disks(cut_to_frame(disks)),
             body => body,
         };
-        match encode(&FromWorker { boot_usec, body: Some(body) }) {
+        match encode(&FromWorker { boot_usec, target, body: Some(body) }) {
             Ok(frame) => self.socket.write_all(&frame),
             Err(FrameError::TooLong { .. }) => {
                 self.n_unsendable += 1;
@@ -56,6 +56,7 @@ impl<W: Write> Out<W> {
     pub(crate) fn send_look(
         &mut self,
         boot_usec: u64,
+        target: u64,
         look: u64,
         domains: Vec<worker::Domain>,
         took_usec: u64,
@@ -66,13 +67,17 @@ impl<W: Write> Out<W> {
             let len = item_len(&domain);
             if part_len + len > MAX_FRAME - FRAME_MARGIN {
                 let full = std::mem::take(&mut part);
-                self.send(boot_usec, Body::Domains(Domains { look, domains: full, last: false, took_usec: 0 }))?;
+                self.send(
+                    boot_usec,
+                    target,
+                    Body::Domains(Domains { look, domains: full, last: false, took_usec: 0 }),
+                )?;
                 part_len = 0;
             }
             part_len += len;
             part.push(domain);
         }
-        self.send(boot_usec, Body::Domains(Domains { look, domains: part, last: true, took_usec }))
+        self.send(boot_usec, target, Body::Domains(Domains { look, domains: part, last: true, took_usec }))
     }
 }
 
@@ -113,7 +118,7 @@ mod tests {
         let mut out = Out::new(Vec::new());
         let domain =
             |n: usize| worker::Domain { uuid: n.to_string(), name: "n".repeat(name_len), ..Default::default() };
-        out.send_look(1, 7, (0..n_domains).map(domain).collect(), 5).unwrap();
+        out.send_look(1, 3, 7, (0..n_domains).map(domain).collect(), 5).unwrap();
         let parts: Vec<Domains> = received(&out.socket)
             .into_iter()
             .map(|body| if let Body::Domains(part) = body { part } else { panic!("not a look") })
@@ -140,7 +145,7 @@ mod tests {
     fn disks_that_do_not_fit_are_cut() {
         let mut out = Out::new(Vec::new());
         let disk = Disk { target: "t".repeat(1_000), ..Disk::default() };
-        out.send(1, Body::Disks(Disks { disks: vec![disk; 1_200], ..Disks::default() })).unwrap();
+        out.send(1, 3, Body::Disks(Disks { disks: vec![disk; 1_200], ..Disks::default() })).unwrap();
         let [Body::Disks(sent)] = &received(&out.socket)[..] else { panic!("not one message") };
         assert!((1_000..1_200).contains(&sent.disks.len()), "{}", sent.disks.len());
         assert_eq!(out.take_unsendable(), 0);
@@ -149,8 +154,8 @@ mod tests {
     #[test]
     fn what_fits_no_frame_is_counted() {
         let mut out = Out::new(Vec::new());
-        let text = "x".repeat(MAX_FRAME);
-        out.send(1, Body::Started(worker::Started { uri: text, ..Default::default() })).unwrap();
+        let call = "x".repeat(MAX_FRAME);
+        out.send(1, 3, Body::Hung(worker::Hung { call, ..Default::default() })).unwrap();
         assert_eq!((out.take_unsendable(), out.take_unsendable()), (1, 0));
     }
 }

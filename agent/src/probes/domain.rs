@@ -15,7 +15,7 @@ use kulprit_daemon::backoff::{Backoff, BackoffPolicy, random_seed};
 use kulprit_judge::Verdict;
 use kulprit_judge::domain::{DaemonSeen, DomainBook, DomainSeen, EventSeen, judge_daemon};
 use kulprit_model::{FindingCode, Moment, Status, Subject};
-use kulprit_proto::worker::{FromWorker, GetDiskErrors, Poll, from_worker::Body, to_worker::Request};
+use kulprit_proto::worker::{AddTarget, FromWorker, GetDiskErrors, Poll, from_worker::Body, to_worker::Request};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -23,7 +23,7 @@ use self::presence::Presence;
 use super::counters::count;
 use super::{DiskTarget, ProbeContext, ProbeSpec, chain};
 use crate::look::{Look, Sighting};
-use crate::worker::{Worker, WorkerError, WorkerSpec, find_binary};
+use crate::worker::{Worker, WorkerError, find_binary};
 
 const NAME: &str = "domain";
 /// The probe's row in the table.
@@ -136,7 +136,7 @@ impl Probe {
     /// The daemon's socket, or what its lack means.
     fn find_socket(&mut self) -> Result<PathBuf, DaemonSeen> {
         match self.presence.find_socket() {
-            Some(socket) => Ok(self.context.host_path(&socket)),
+            Some(socket) => Ok(socket),
             None => Err(self.presence.without_socket()),
         }
     }
@@ -145,14 +145,18 @@ impl Probe {
     async fn serve(&mut self, socket: PathBuf, backoff: &mut Backoff) -> Result<(), WorkerError> {
         let config = std::sync::Arc::clone(&self.context.config);
         let libvirt = &config.libvirt;
-        let spec = WorkerSpec {
-            binary: find_binary(libvirt.worker.as_deref()),
-            uri: libvirt.uri.clone(),
-            socket,
-            look_secs: libvirt.poll_every.get().as_secs().clamp(1, 3600),
-        };
         count(&self.context.counters.worker_starts, 1);
-        let mut worker = Worker::start(&spec)?;
+        let mut worker = Worker::start(&find_binary(libvirt.worker.as_deref()))?;
+        let look_ms = libvirt.poll_every.get().as_millis();
+        let target = AddTarget {
+            uri: libvirt.uri.clone(),
+            socket: Some(socket.to_string_lossy().into_owned()),
+            root: self.context.host.path().to_string_lossy().into_owned(),
+            look_ms: u32::try_from(look_ms).unwrap_or(u32::MAX),
+            heartbeat_ms: 2_000,
+            ..AddTarget::default()
+        };
+        worker.request(1, Request::AddTarget(target)).await?;
         let once_until = Instant::now() + ONCE_DEADLINE;
         let mut heard = Instant::now();
         let mut has_answered = false;
@@ -177,9 +181,9 @@ impl Probe {
             for request in outcome.requests {
                 let uuid = match &request {
                     Request::GetDiskErrors(question) => Some(question.uuid.clone()),
-                    Request::Poll(_) | Request::Shutdown(_) => None,
+                    Request::Poll(_) | Request::Shutdown(_) | Request::AddTarget(_) | Request::RemoveTarget(_) => None,
                 };
-                let id = worker.request(request).await?;
+                let id = worker.request(1, request).await?;
                 self.questions.extend(uuid.map(|uuid| (id, uuid)));
             }
             let Some(mut look) = outcome.look else { continue };

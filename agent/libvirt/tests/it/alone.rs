@@ -1,6 +1,7 @@
 //! What needs no libvirtd: sockets that behave like a daemon in trouble, libvirt's own `test` driver, and the agent's end.
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixListener, process::CommandExt},
     path::Path,
@@ -10,15 +11,15 @@ use std::{
 };
 
 use kulprit_proto::worker::{
-    ConnectionLost, Domains, GetDiskErrors, LostClass, Poll, Shutdown, from_worker::Body, to_worker::Request,
+    AddTarget, ConnectionLost, Domains, GetDiskErrors, LostClass, Poll, Shutdown, from_worker::Body, to_worker::Request,
 };
 
-use crate::worker::{Worker, run_by_hand};
+use crate::worker::{Worker, run_by_hand, socket, uri};
 
 const SOON: Duration = Duration::from_secs(5);
 
-fn worker_for(socket: &Path) -> Worker {
-    Worker::start(&["--uri", "qemu:///system", "--socket", socket.to_str().unwrap()])
+fn worker_for(path: &Path) -> Worker {
+    Worker::start(socket(path))
 }
 
 #[track_caller]
@@ -98,22 +99,21 @@ fn something_else_at_the_socket_is_a_protocol_error() {
 fn a_socket_without_permission_is_denied() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let socket = dir.path().join("libvirt-sock");
-    let _listener = UnixListener::bind(&socket).unwrap();
-    std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o000)).unwrap();
-    let flags = ["--socket", socket.to_str().unwrap()];
+    let path = dir.path().join("libvirt-sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
     let as_nobody = |command: &mut Command| {
         // Root may do everything.
         if nix::unistd::geteuid().is_root() {
             command.uid(65_534);
         }
     };
-    check_loss(&mut Worker::start_with(&flags, as_nobody), LostClass::Denied);
+    check_loss(&mut Worker::start_with(socket(&path), as_nobody), LostClass::Denied);
 }
 
 #[test]
 fn domains_of_a_driver_without_daemon_are_told() {
-    let mut worker = Worker::start(&["--uri", "test:///default"]);
+    let mut worker = Worker::start(uri("test:///default"));
     let is_started =
         |body: &Body| matches!(body, Body::Started(started) if started.lib_version > 6_000_000).then_some(());
     worker.wait_for("start", SOON, is_started);
@@ -125,7 +125,7 @@ fn domains_of_a_driver_without_daemon_are_told() {
     let domains = wait_look(&mut worker);
     let [domain] = &domains.domains[..] else { panic!("not one domain: {domains:?}") };
     assert_eq!((domain.name.as_str(), domain.id, domain.state, domain.reason), ("test", Some(1), Some(1), Some(0)));
-    assert_eq!((domain.persistent, domain.autostart), (Some(true), Some(false)));
+    assert_eq!(domain.persistent, Some(true));
     let uuid = domain.uuid.clone();
     let disks = worker.wait_for("disks", SOON, |body| match body {
         Body::Disks(disks) => Some(disks.clone()),
@@ -144,7 +144,7 @@ fn wait_look(worker: &mut Worker) -> Domains {
 
 #[test]
 fn a_poll_is_answered_after_its_look() {
-    let mut worker = Worker::start(&["--uri", "test:///default", "--look-secs", "3600"]);
+    let mut worker = Worker::start(AddTarget { look_ms: 3_600_000, ..uri("test:///default") });
     let first = wait_look(&mut worker).look;
     let request_id = worker.request(Request::Poll(Poll {}));
     assert_eq!(wait_look(&mut worker).look, first + 1);
@@ -172,7 +172,7 @@ fn without_a_connection_a_request_is_declined() {
 
 #[test]
 fn it_ends_when_asked_to() {
-    let mut worker = Worker::start(&["--uri", "test:///default"]);
+    let mut worker = Worker::start(uri("test:///default"));
     worker.request(Request::Shutdown(Shutdown {}));
     assert_eq!(worker.wait_exit(SOON).code(), Some(0));
 }
@@ -191,7 +191,7 @@ fn it_ends_with_the_agent_even_while_a_call_hangs() {
 #[test]
 fn it_ends_at_a_frame_it_cannot_read() {
     for garbage in [&[0xff; 8][..], &[0, 0, 0, 2, 0xff, 0xff]] {
-        let mut worker = Worker::start(&["--uri", "test:///default"]);
+        let mut worker = Worker::start(uri("test:///default"));
         worker.send_raw(garbage);
         assert_eq!(worker.wait_exit(SOON).code(), Some(1), "{garbage:?}");
     }
@@ -205,8 +205,75 @@ fn started_by_hand_it_says_who_starts_it() {
 }
 
 #[test]
-fn a_remote_uri_is_refused() {
-    let (status, text) = run_by_hand(&["--uri", "qemu+ssh://db-1/system"]);
-    assert_eq!(status.code(), Some(2));
-    assert!(text.contains("leads to another machine"), "{text}");
+fn a_daemon_that_may_not_be_added_is_refused_with_the_reason() {
+    let mut worker = Worker::start(uri("test:///default"));
+    let mut check = |target: u64, added: AddTarget, want: &str| {
+        let request_id = worker.request_of(target, Request::AddTarget(added));
+        let (of, error) = worker.wait_for_of("refusal", SOON, |of, body| match body {
+            Body::Reply(reply) if reply.request_id == request_id => Some((of, reply.error.clone().unwrap().text)),
+            _ => None,
+        });
+        assert!(of == target && error.contains(want), "{of}: {error}");
+    };
+    check(2, uri("qemu+ssh://db-1/system"), "leads to another machine");
+    check(1, uri("test:///default"), "the number was used before");
+    let request_id = worker.request_of(7, Request::Poll(Poll {}));
+    let error = worker.wait_for("refusal", SOON, |body| match body {
+        Body::Reply(reply) if reply.request_id == request_id => reply.error.clone(),
+        _ => None,
+    });
+    assert_eq!(error.text, "declined: no such daemon was added");
+}
+
+#[test]
+fn daemons_that_accept_and_are_silent_delay_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |n: u64| dir.path().join(format!("sock-{n}"));
+    let _silent: Vec<UnixListener> = (0..20).map(|n| UnixListener::bind(path(n)).unwrap()).collect();
+    let mut worker = Worker::start(socket(&path(0)));
+    for n in 1..20 {
+        worker.add(socket(&path(n)));
+    }
+    let well = worker.add(AddTarget { look_ms: 200, ..uri("test:///default") });
+    let mut unanswered = BTreeSet::new();
+    worker.wait_for_of("all silent ones", Duration::from_secs(10), |target, body| {
+        if let Body::ConnectionLost(lost) = body {
+            assert!((1..=20).contains(&target) && lost.class() == LostClass::Unanswered, "{target}: {lost:?}");
+            unanswered.insert(target);
+        }
+        (unanswered.len() == 20).then_some(())
+    });
+    let looks = worker.listen(Duration::from_secs(2));
+    let n_looks = looks.iter().filter(|(of, body)| *of == well && matches!(body, Body::Domains(_))).count();
+    assert!(n_looks >= 5, "{n_looks} looks in 2 s");
+}
+
+#[test]
+fn a_daemon_that_was_removed_is_told_of_no_more_though_a_call_to_it_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("libvirt-sock");
+    let _silent = UnixListener::bind(&path).unwrap();
+    let mut worker = worker_for(&path);
+    check_loss(&mut worker, LostClass::Unanswered);
+    worker.remove(1);
+    let well = worker.add(AddTarget { look_ms: 500, ..uri("test:///default") });
+    worker.wait_for_of("connection", SOON, |of, body| (of == well && matches!(body, Body::Connected(_))).then_some(()));
+    let told = worker.listen(Duration::from_secs(6));
+    assert!(told.iter().all(|(of, _)| *of == well), "{told:?}");
+    worker.remove(well);
+    worker.listen(Duration::from_millis(200));
+    let told = worker.listen(Duration::from_secs(1));
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[test]
+fn nothing_of_a_silent_daemons_folder_stays_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("libvirt-sock");
+    let _silent = UnixListener::bind(&path).unwrap();
+    let mut worker = worker_for(&path);
+    check_loss(&mut worker, LostClass::Unanswered);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", worker.pid())).unwrap();
+    let links: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok()).collect();
+    assert!(links.iter().all(|link| !link.starts_with(dir.path())), "{links:?}");
 }

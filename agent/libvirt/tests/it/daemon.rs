@@ -18,7 +18,9 @@ use nix::{
     unistd::{Pid, geteuid},
 };
 
-use crate::worker::{now, pause};
+use kulprit_proto::worker::AddTarget;
+
+use crate::worker::{now, pause, socket};
 
 /// Whether tests with a daemon run. Without root they are left out (`scripts/test.sh` lists them by the names given here); with
 /// `CI=true` that is a failure.
@@ -75,8 +77,18 @@ impl Daemon {
         });
     }
 
-    /// Its socket, as one reaches a launcher pod's.
-    pub(crate) fn socket(&self) -> PathBuf {
+    /// How the worker reaches it, as it does a launcher's.
+    pub(crate) fn added(&self) -> AddTarget {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.init)).unwrap();
+        let start = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap();
+        AddTarget {
+            root: format!("/proc/{}/root", self.init),
+            start_time_ticks: start.parse().unwrap(),
+            ..socket(Path::new("/var/run/libvirt/libvirt-sock"))
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
         format!("/proc/{}/root/run/libvirt/libvirt-sock", self.init).into()
     }
 

@@ -3,7 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use kulprit_proto::worker::{
-    Connected, Disks, Domain, DomainEvent, GetDiskErrors, LostClass, domain_event::Event, from_worker::Body,
+    AddTarget, Connected, Disks, Domain, DomainEvent, GetDiskErrors, LostClass, domain_event::Event, from_worker::Body,
     to_worker::Request,
 };
 
@@ -22,9 +22,8 @@ const OPERATION_MIGRATION_OUT: i32 = 5;
 const JOB_UNBOUNDED: i32 = 2;
 
 /// A worker for the daemon that looks every second.
-fn worker_for(daemon: &Daemon, flags: &[&str]) -> Worker {
-    let socket = daemon.socket();
-    Worker::start(&[flags, &["--socket", socket.to_str().unwrap(), "--look-secs", "1"]].concat())
+fn worker_for(daemon: &Daemon) -> Worker {
+    Worker::start(AddTarget { look_ms: 1_000, ..daemon.added() })
 }
 
 #[track_caller]
@@ -74,7 +73,7 @@ fn domains_disks_and_events_arrive() {
         return;
     }
     let daemon = Daemon::start();
-    let mut worker = worker_for(&daemon, &[]);
+    let mut worker = worker_for(&daemon);
     let said = connected(&mut worker);
     assert_eq!((said.hypervisor.as_deref(), said.readonly, said.sees_powerdown), (Some("QEMU"), false, true));
     assert_eq!(said.missing_events, [] as [i32; 0]);
@@ -93,7 +92,7 @@ fn domains_disks_and_events_arrive() {
         _ => None,
     });
     assert_eq!((guest.name.as_str(), guest.reason, guest.errors), ("db-0", Some(1), vec![]), "booted");
-    assert_eq!((guest.persistent, guest.autostart, guest.id), (Some(true), Some(false), Some(1)));
+    assert_eq!((guest.persistent, guest.id), (Some(true), Some(1)));
     assert_eq!(guest.control.map(|control| control.state), Some(0), "ok");
 
     daemon.virsh(&["suspend", "db-0"]);
@@ -126,7 +125,7 @@ fn a_request_to_shut_down_is_seen() {
     }
     let daemon = Daemon::start();
     daemon.start_guest("db-0");
-    let mut worker = worker_for(&daemon, &[]);
+    let mut worker = worker_for(&daemon);
     connected(&mut worker);
     daemon.virsh(&["shutdown", "db-0"]);
     let what = event(&mut worker, "powerdown", |event| match &event.event {
@@ -144,7 +143,7 @@ fn a_read_only_connection_sees_all_but_requests_to_shut_down() {
     }
     let daemon = Daemon::start();
     daemon.start_guest("db-0");
-    let mut worker = worker_for(&daemon, &["--readonly"]);
+    let mut worker = Worker::start(AddTarget { look_ms: 1_000, readonly: true, ..daemon.added() });
     let said = connected(&mut worker);
     assert_eq!((said.readonly, said.sees_powerdown, said.missing_events), (true, false, vec![]));
     let guest = domain(&mut worker);
@@ -164,8 +163,8 @@ fn a_stopped_daemon_is_hung_within_five_seconds_and_comes_back() {
         return;
     }
     let daemon = Daemon::start();
-    // As the agent starts it: with the default times.
-    let mut worker = Worker::start(&["--socket", daemon.socket().to_str().unwrap()]);
+    // As the agent starts it: with its own times.
+    let mut worker = Worker::start(daemon.added());
     connected(&mut worker);
     let (stopped, began) = (Stopped::stop(daemon.pid()), now());
     let call = worker.wait_for("hung call", SOON, |body| match body {
@@ -195,7 +194,7 @@ fn a_daemon_that_ends_is_refused_and_found_again() {
     }
     let mut daemon = Daemon::start();
     daemon.start_guest("db-0");
-    let mut worker = worker_for(&daemon, &[]);
+    let mut worker = worker_for(&daemon);
     connected(&mut worker);
     let uuid = domain(&mut worker).uuid;
     for _ in 0..2 {
@@ -217,7 +216,7 @@ fn a_stopped_qemu_shows_as_occupied_and_looks_do_no_harm() {
     }
     let daemon = Daemon::start();
     daemon.start_guest("db-0");
-    let mut worker = worker_for(&daemon, &[]);
+    let mut worker = worker_for(&daemon);
     connected(&mut worker);
     disks(&mut worker);
     let stopped = Stopped::stop(daemon.qemu("db-0"));
@@ -252,7 +251,7 @@ fn a_stopped_qemu_shows_as_occupied_and_looks_do_no_harm() {
     });
     assert_eq!(error.text, "declined: the domain is occupied");
     let told = worker.listen(Duration::from_secs(2));
-    assert!(!told.iter().any(|body| matches!(body, Body::Hung(_))), "no call of ours waits: {told:?}");
+    assert!(!told.iter().any(|(_, body)| matches!(body, Body::Hung(_))), "no call of ours waits: {told:?}");
 
     drop(stopped);
     assert!(users.wait().unwrap().success(), "the user's call went through");
@@ -269,12 +268,12 @@ fn looking_on_while_a_qemu_is_stopped_fails_no_call_of_a_user() {
     }
     let daemon = Daemon::start();
     daemon.start_guest("db-0");
-    let mut worker = worker_for(&daemon, &[]);
+    let mut worker = worker_for(&daemon);
     connected(&mut worker);
     disks(&mut worker);
     let stopped = Stopped::stop(daemon.qemu("db-0"));
     let looks = worker.listen(Duration::from_secs(3));
-    assert!(looks.iter().filter(|body| matches!(body, Body::Domains(_))).count() >= 2, "{looks:?}");
+    assert!(looks.iter().filter(|(_, body)| matches!(body, Body::Domains(_))).count() >= 2, "{looks:?}");
     drop(stopped);
     // Takes the job that changes things; were it ours, this would wait for 30 s.
     let began = now();
@@ -291,10 +290,10 @@ fn a_migration_tells_its_rounds_and_its_end() {
     let target = Daemon::start_beside(&source);
     source.start_guest("db-0");
     target.create_image("db-0");
-    let mut worker = worker_for(&source, &[]);
+    let mut worker = worker_for(&source);
     connected(&mut worker);
     disks(&mut worker);
-    let mut at_target = worker_for(&target, &[]);
+    let mut at_target = worker_for(&target);
     connected(&mut at_target);
 
     source.virsh(&["migrate", "--live", "--p2p", "--unsafe", "db-0", &target.tcp_uri(), "tcp://127.0.0.1"]);
@@ -333,7 +332,7 @@ fn the_worker_stays_small() {
     }
     let daemon = Daemon::start();
     daemon.start_guest("db-0");
-    let mut worker = worker_for(&daemon, &[]);
+    let mut worker = worker_for(&daemon);
     connected(&mut worker);
     disks(&mut worker);
     pause(Duration::from_secs(3));

@@ -6,11 +6,12 @@ use std::{
         fd::{AsFd, AsRawFd},
         unix::{net::UnixStream, process::CommandExt},
     },
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
-use kulprit_proto::worker::{FromWorker, ToWorker, from_worker::Body, to_worker::Request};
+use kulprit_proto::worker::{AddTarget, FromWorker, RemoveTarget, ToWorker, from_worker::Body, to_worker::Request};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     time::{ClockId, clock_gettime},
@@ -22,19 +23,30 @@ pub(crate) struct Worker {
     child: Child,
     socket: Option<UnixStream>,
     /// All it told, for the message of a failed test.
-    told: Vec<Body>,
+    told: Vec<(u64, Body)>,
     next_id: u64,
+    last_target: u64,
+}
+
+/// A daemon by its URI alone.
+pub(crate) fn uri(uri: &str) -> AddTarget {
+    AddTarget { uri: uri.into(), look_ms: 10_000, heartbeat_ms: 2_000, ..AddTarget::default() }
+}
+
+/// The system's daemon with its socket there.
+pub(crate) fn socket(path: &Path) -> AddTarget {
+    AddTarget { socket: Some(path.to_str().unwrap().into()), ..uri("qemu:///system") }
 }
 
 impl Worker {
-    pub(crate) fn start(flags: &[&str]) -> Self {
-        Self::start_with(flags, |_| {})
+    /// A worker that talks to this daemon, its first.
+    pub(crate) fn start(added: AddTarget) -> Self {
+        Self::start_with(added, |_| {})
     }
 
-    pub(crate) fn start_with(flags: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) fn start_with(added: AddTarget, change: impl FnOnce(&mut Command)) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_kulprit-agent-libvirt"));
-        command.args(flags);
         let fd = theirs.as_raw_fd();
         // SAFETY: dup2 is async-signal-safe, and the only thing done between fork and exec.
         unsafe {
@@ -46,7 +58,20 @@ impl Worker {
         }
         change(&mut command);
         let child = command.spawn().unwrap();
-        Self { child, socket: Some(ours), told: Vec::new(), next_id: 1 }
+        let mut worker = Self { child, socket: Some(ours), told: Vec::new(), next_id: 1, last_target: 0 };
+        worker.add(added);
+        worker
+    }
+
+    /// Adds one more daemon; its number.
+    pub(crate) fn add(&mut self, added: AddTarget) -> u64 {
+        self.last_target += 1;
+        self.request_of(self.last_target, Request::AddTarget(added));
+        self.last_target
+    }
+
+    pub(crate) fn remove(&mut self, target: u64) {
+        self.request_of(target, Request::RemoveTarget(RemoveTarget {}));
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -56,11 +81,22 @@ impl Worker {
     /// Reads until `find` finds something in what it tells next.
     #[track_caller]
     pub(crate) fn wait_for<T>(&mut self, what: &str, at_most: Duration, mut find: impl FnMut(&Body) -> Option<T>) -> T {
+        self.wait_for_of(what, at_most, |_, body| find(body))
+    }
+
+    /// The same, with the daemon it tells of.
+    #[track_caller]
+    pub(crate) fn wait_for_of<T>(
+        &mut self,
+        what: &str,
+        at_most: Duration,
+        mut find: impl FnMut(u64, &Body) -> Option<T>,
+    ) -> T {
         let until = now() + at_most;
         while let Some(message) = self.read_until(until) {
             let body = message.body.expect("every message has a body");
-            let found = find(&body);
-            self.told.push(body);
+            let found = find(message.target, &body);
+            self.told.push((message.target, body));
             if let Some(found) = found {
                 return found;
             }
@@ -68,12 +104,12 @@ impl Worker {
         panic!("no {what} within {at_most:?}; it told {:?}", self.told);
     }
 
-    /// What it tells within `during`.
-    pub(crate) fn listen(&mut self, during: Duration) -> Vec<Body> {
+    /// What it tells within `during`, and of which daemon.
+    pub(crate) fn listen(&mut self, during: Duration) -> Vec<(u64, Body)> {
         let until = now() + during;
         let mut bodies = Vec::new();
         while let Some(message) = self.read_until(until) {
-            bodies.extend(message.body);
+            bodies.extend(message.body.map(|body| (message.target, body)));
         }
         bodies
     }
@@ -92,11 +128,15 @@ impl Worker {
         Some(FromWorker::decode(bytes.as_slice()).unwrap())
     }
 
-    /// Sends a request; its number.
+    /// Sends a request about the newest daemon; its number.
     pub(crate) fn request(&mut self, request: Request) -> u64 {
+        self.request_of(self.last_target, request)
+    }
+
+    pub(crate) fn request_of(&mut self, target: u64, request: Request) -> u64 {
         let request_id = self.next_id;
         self.next_id += 1;
-        let bytes = ToWorker { request_id, request: Some(request) }.encode_to_vec();
+        let bytes = ToWorker { request_id, target, request: Some(request) }.encode_to_vec();
         self.send_raw(&[&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat());
         request_id
     }

@@ -26,6 +26,7 @@ fn probe(root: &std::path::Path) -> Probe {
         vms: std::sync::Arc::default(),
         launchers: std::sync::Arc::default(),
         beat: crate::probes::Beat::new(0),
+        recorder: std::sync::Arc::default(),
         sacrifice: std::sync::Arc::default(),
         counters: std::sync::Arc::default(),
         start_at: None,
@@ -34,7 +35,7 @@ fn probe(root: &std::path::Path) -> Probe {
 }
 
 fn say(probe: &mut Probe, body: Body) -> Outcome {
-    probe.on_message(FromWorker { boot_usec: 0, body: Some(body) })
+    probe.on_message(FromWorker { boot_usec: 0, target: 1, body: Some(body) })
 }
 
 fn connected() -> Body {
