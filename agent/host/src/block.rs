@@ -50,12 +50,25 @@ pub struct DiskCounters {
     pub reads_total: u64,
     /// Writes finished.
     pub writes_total: u64,
+    /// Discards finished; 0 before Linux 4.18.
+    pub discards_total: u64,
+    /// Flushes finished; 0 before Linux 5.5.
+    pub flushes_total: u64,
     /// Requests not finished now.
     pub n_inflight: u64,
     /// Time with at least one request not finished, milliseconds.
     pub busy_msec_total: u64,
     /// The same, counted once for each request, milliseconds.
     pub weighted_busy_msec_total: u64,
+}
+
+impl DiskCounters {
+    /// Requests finished, of any kind.
+    pub fn finished_total(&self) -> u64 {
+        [self.reads_total, self.writes_total, self.discards_total, self.flushes_total]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
 }
 
 /// Parses `/proc/diskstats`, keeping the good lines and complaining about the others.
@@ -77,6 +90,8 @@ fn counters(stat: &DiskStat) -> Option<DiskCounters> {
         name: stat.name.clone(),
         reads_total: stat.reads,
         writes_total: stat.writes,
+        discards_total: stat.discards.unwrap_or_default(),
+        flushes_total: stat.flushes.unwrap_or_default(),
         n_inflight: stat.in_progress,
         busy_msec_total: stat.time_in_progress,
         weighted_busy_msec_total: stat.weighted_time_in_progress,

@@ -17,6 +17,7 @@ pub mod network;
 pub mod pressure;
 pub mod qemu;
 pub mod recorded;
+pub mod said;
 pub mod runtime;
 mod say;
 pub mod services;
@@ -25,6 +26,7 @@ mod testing;
 pub mod wait;
 
 pub mod verdict;
+pub mod volumes;
 
 pub use say::Reading;
 pub use verdict::{OccurrenceVerdict, StateVerdict, Verdict};

@@ -210,9 +210,9 @@ pub fn judge_mounts(at: Moment, rows: &[MountRow]) -> Vec<Verdict> {
     verdicts
 }
 
-/// The tree of `lsblk`: multipath with a single path, or LVM, over a disk that came over the network.
+/// The tree of `lsblk`, or of sysfs (`source`): multipath with a single path, or LVM, over a disk that came over the network.
 #[must_use]
-pub fn judge_block_tree(at: Moment, rows: &[BlockRow]) -> Vec<Verdict> {
+pub fn judge_block_tree(at: Moment, source: &str, rows: &[BlockRow]) -> Vec<Verdict> {
     let is_kind = |row: &BlockRow, kind: &str| row.kind.as_deref() == Some(kind);
     let is_volume = |name: &str| ["rbd", "drbd", "nbd"].iter().any(|prefix| name.starts_with(prefix));
     let mut verdicts = Vec::new();
@@ -235,12 +235,12 @@ pub fn judge_block_tree(at: Moment, rows: &[BlockRow]) -> Vec<Verdict> {
             .with(attribute::WHAT, by)
             .with(attribute::OBJECT, &row.name)
             .with(attribute::DEVICE_NAME, parent);
-        let text = format!("lsblk: {} ({by}) holds {parent}", row.name);
+        let text = format!("{source}: {} ({by}) holds {parent}", row.name);
         verdicts.push(present(
             FindingCode::DeviceClaimed,
             Subject::Device { name: parent.to_owned() },
             at,
-            "lsblk",
+            source,
             facts,
             text,
         ));
@@ -277,9 +277,9 @@ pub fn judge_multipath(at: Moment, maps: &[MultipathRow]) -> Vec<Verdict> {
     maps.iter().filter(|map| !map.paths.is_empty()).map(judge).collect()
 }
 
-/// The resources of `drbdadm status`.
+/// The resources of `drbdadm status`, or of the kernel's own files (`source`).
 #[must_use]
-pub fn judge_drbd(at: Moment, rows: &[DrbdRow]) -> Vec<Verdict> {
+pub fn judge_drbd(at: Moment, source: &str, rows: &[DrbdRow]) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for row in rows {
         let subject = || Subject::Device { name: row.name.clone() };
@@ -288,12 +288,12 @@ pub fn judge_drbd(at: Moment, rows: &[DrbdRow]) -> Vec<Verdict> {
         let why = suspended.or(row.is_quorum_lost.then_some("quorum"));
         verdicts.push(match why {
             Some(why) => {
-                let text = format!("drbdadm: {} suspends I/O or lacks quorum ({why})", row.name);
+                let text = format!("{source}: {} suspends I/O or lacks quorum ({why})", row.name);
                 present(
                     FindingCode::ReplicationSuspended,
                     subject(),
                     at,
-                    "drbdadm",
+                    source,
                     facts().with(attribute::REASON, why),
                     text,
                 )
@@ -302,8 +302,8 @@ pub fn judge_drbd(at: Moment, rows: &[DrbdRow]) -> Vec<Verdict> {
         });
         if let Some((peer, state)) = row.lost_peers.first() {
             let facts = facts().with(attribute::WHAT, "some").with(attribute::OTHER_NODE, peer);
-            let text = format!("drbdadm: {} has lost {peer} ({state})", row.name);
-            verdicts.push(present(FindingCode::PathsFailed, subject(), at, "drbdadm", facts, text));
+            let text = format!("{source}: {} has lost {peer} ({state})", row.name);
+            verdicts.push(present(FindingCode::PathsFailed, subject(), at, source, facts, text));
         }
     }
     verdicts

@@ -182,7 +182,7 @@ fn paths_and_replicas() {
     };
     check(&maps("active ready running"), FindingCode::PathsFailed, "device/dm-3", Some(Absent));
     check(&maps("failed faulty offline"), FindingCode::PathsFailed, "device/dm-3", Some(Present));
-    let drbd = |text| storage::judge_drbd(at(), &block::parse_drbd_status(text));
+    let drbd = |text| storage::judge_drbd(at(), "drbdadm", &block::parse_drbd_status(text));
     check(&drbd("r0 role:Primary\n  disk:UpToDate\n"), FindingCode::ReplicationSuspended, "device/r0", Some(Absent));
     check(&drbd("r0 role:Primary suspended:quorum\n"), FindingCode::ReplicationSuspended, "device/r0", Some(Present));
 }

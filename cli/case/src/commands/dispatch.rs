@@ -230,13 +230,13 @@ fn by_name(at: Moment, called: &str, words: &[String], body: &str, out: &mut Gat
         return Some(node::judge_sysctl(at, &system::parse_sysctl(body)));
     }
     if has("lsblk") {
-        return Some(storage::judge_block_tree(at, &block::parse_lsblk(body)?));
+        return Some(storage::judge_block_tree(at, "lsblk", &block::parse_lsblk(body)?));
     }
     if has("multipath") || has("multipathd") {
         return Some(storage::judge_multipath(at, &block::parse_multipath(body)));
     }
     if has("drbdadm") || has("drbd") || has("drbdsetup") {
-        return Some(storage::judge_drbd(at, &block::parse_drbd_status(body)));
+        return Some(storage::judge_drbd(at, "drbdadm", &block::parse_drbd_status(body)));
     }
     if has("dmsetup") {
         return Some(storage::judge_thin_pools(at, &block::parse_thin_pools(body)));

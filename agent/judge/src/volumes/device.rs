@@ -1,0 +1,310 @@
+//! Block devices under VMs: stalled, replaced under a running QEMU, claimed by somebody else, without paths or quorum.
+//!
+//! A device that has requests and finishes none is stalled, whatever QEMU's threads show: with asynchronous I/O none of them
+//! waits in the kernel. A device that QEMU holds is today's when sysfs still knows its number, no other disk has taken it
+//! (`diskseq`), and the kubelet's node of the volume leads to it.
+
+use std::collections::BTreeMap;
+
+use kulprit_host::block::DiskCounters;
+use kulprit_host::captured::Descriptor;
+use kulprit_host::command::block::{BlockRow, DrbdRow};
+use kulprit_host::hardware::StoragePath;
+use kulprit_host::mount::DeviceNumber;
+use kulprit_host::volume::{DrbdDevice, IscsiSession, Layer, NvmeController, PodDevice, PodNode};
+use kulprit_model::{Attributes, FindingCode, Moment, Status, Subject, attribute};
+
+use super::{NO_ANSWER_USEC, backend_of_layer, stack_of};
+use crate::command::storage::{judge_block_tree, judge_drbd};
+use crate::filesystem::judge_paths;
+use crate::launcher::judge_open_devices;
+use crate::say::{PROCFS, Reading, SYSFS, absent, present, unknown};
+use crate::verdict::{StateVerdict, Verdict};
+
+/// What is remembered of each device: requests it had finished, and since when it has finished none while some wait.
+#[derive(Clone, Debug, Default)]
+pub struct StallHistory(BTreeMap<String, (u64, Moment)>);
+
+/// `DeviceStalled` of each device on which something of a VM lies. `tops`: their names.
+#[must_use]
+pub fn judge_stalls(
+    at: Moment,
+    tops: &[&str],
+    layers: &BTreeMap<String, Layer>,
+    counters: &Reading<Vec<DiskCounters>>,
+    history: &mut StallHistory,
+) -> Vec<Verdict> {
+    let code = FindingCode::DeviceStalled;
+    let mut now = BTreeMap::new();
+    let mut verdicts = Vec::new();
+    for top in tops {
+        let subject = Subject::Device { name: (*top).to_owned() };
+        let stack = stack_of(layers, top);
+        let backend = stack.iter().find_map(|layer| backend_of_layer(layer));
+        let facts = || Attributes::new().with(attribute::DEVICE_NAME, top).with_some(attribute::BACKEND, backend);
+        let is_suspended = |layer: &&&Layer| layer.dm.as_ref().and_then(|dm| dm.is_suspended) == Some(true);
+        if let Some(held) = stack.iter().find(is_suspended) {
+            let facts = facts().with(attribute::WHAT, "suspended").with(attribute::OBJECT, &held.name);
+            let text = format!("device mapper holds all I/O of {} back (suspended)", held.name);
+            verdicts.push(Verdict::State(present(code, &subject, at, SYSFS, facts, text)));
+            continue;
+        }
+        let counters = match counters {
+            Ok(counters) => counters,
+            Err(error) => {
+                verdicts.push(Verdict::State(unknown(code, &subject, error.as_str())));
+                continue;
+            }
+        };
+        let mut own = None;
+        let mut lowest = None;
+        for layer in &stack {
+            let Some(row) = counters.iter().find(|row| row.name == layer.name) else { continue };
+            let finished = row.finished_total();
+            let known = history.0.get(&row.name).filter(|(known, _)| *known == finished);
+            let since = known.map_or(at, |(_, since)| *since);
+            // A device that was idle has kept nobody waiting.
+            if row.n_inflight > 0 {
+                now.insert(row.name.clone(), (finished, since));
+            }
+            let is_stalled = row.n_inflight > 0 && at.usec_since(since) >= NO_ANSWER_USEC;
+            if layer.name == *top {
+                own = Some((row, since, is_stalled));
+            }
+            if is_stalled {
+                lowest = Some(layer.name.as_str());
+            }
+        }
+        verdicts.push(Verdict::State(match own {
+            None => unknown(code, &subject, format!("`/proc/diskstats` does not list {top}")),
+            Some((row, since, true)) => {
+                let secs = at.usec_since(since) / 1_000_000;
+                let text = format!("{top} has {} requests waiting and finished none for {secs} s", row.n_inflight);
+                let facts = facts().with(attribute::WHAT, "no-completion").with_some(attribute::OBJECT, lowest);
+                StateVerdict { since: Some(since), ..present(code, &subject, at, PROCFS, facts, text) }
+            }
+            Some((row, _, false)) => {
+                let text =
+                    format!("{top} has finished {} requests, {} are under way", row.finished_total(), row.n_inflight);
+                StateVerdict { attributes: facts(), ..absent(code, &subject, at, PROCFS, text) }
+            }
+        }));
+    }
+    history.0 = now;
+    verdicts
+}
+
+/// A block device that a QEMU has open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenDevice {
+    /// Descriptor.
+    pub fd: u32,
+    /// Path in QEMU's own root when it was opened.
+    pub path: String,
+    /// Its number.
+    pub device: DeviceNumber,
+    /// Whether that path has been removed.
+    pub is_deleted: bool,
+    /// Name of the device that has this number today. `None`: none has.
+    pub name: Option<String>,
+    /// `diskseq` of that number when this QEMU was first seen with it, and today. `None` where the kernel does not say.
+    pub sequences: Option<(u64, u64)>,
+}
+
+/// `StaleDevice` of a VM. `pod`: the raw block volumes of its pod; empty on a plain host.
+#[must_use]
+pub fn judge_stale(
+    vm: &Subject,
+    at: Moment,
+    open: &Reading<Vec<OpenDevice>>,
+    pod: &Reading<Vec<PodDevice>>,
+) -> Verdict {
+    let descriptors = open.as_ref().map_err(Clone::clone).map(|open| {
+        let row = |row: &OpenDevice| Descriptor { fd: row.fd, target: row.path.clone(), is_deleted: row.is_deleted };
+        Some(open.iter().map(row).collect())
+    });
+    let paths: Vec<String> = open.iter().flatten().map(|row| row.path.clone()).collect();
+    let by_name = judge_open_devices(vm, at, &descriptors, &paths);
+    let Ok(open) = open else { return by_name };
+    if matches!(&by_name, Verdict::State(state) if state.status != Status::Absent) {
+        return by_name;
+    }
+    let code = FindingCode::StaleDevice;
+    let says = |what: &str, row: &OpenDevice, text: String| {
+        let facts = Attributes::new()
+            .with(attribute::WHAT, what)
+            .with(attribute::PATH, &row.path)
+            .with(attribute::DEVICE, row.device)
+            .with_some(attribute::DEVICE_NAME, row.name.as_deref());
+        Verdict::State(present(code, vm, at, SYSFS, facts, text))
+    };
+    if let Some(row) = open.iter().find(|row| row.name.is_none()) {
+        let text = format!("QEMU has {} ({}) open, and the node has no such device any more", row.path, row.device);
+        return says("gone", row, text);
+    }
+    let is_other = |row: &&OpenDevice| row.sequences.is_some_and(|(first, now)| first != now);
+    if let Some(row) = open.iter().find(is_other) {
+        let text = format!("QEMU has {} ({}) open, and another disk has that number today", row.path, row.device);
+        return says("replaced", row, text);
+    }
+    let pod = match pod {
+        Ok(pod) => pod,
+        Err(error) => return Verdict::State(unknown(code, vm, error.as_str())),
+    };
+    let is_open = |device: DeviceNumber| open.iter().any(|row| row.device == device);
+    let is_todays = |row: &OpenDevice| pod.iter().any(|today| today.node == PodNode::Block(row.device));
+    // A volume that was plugged in later is another pod's, and its device none of these: so both must be without the other.
+    let unheld = pod.iter().find_map(|today| match today.node {
+        PodNode::Block(device) => (!is_open(device)).then(|| (today, format!("{device} today"))),
+        PodNode::Gone => Some((today, "gone today".to_owned())),
+        PodNode::Other => Some((today, "no block device today".to_owned())),
+    });
+    match (unheld, open.iter().find(|row| !is_todays(row))) {
+        (Some((today, now)), Some(row)) => {
+            let text = format!("QEMU has {} ({}) open; the volume {} is {now}", row.path, row.device, today.volume);
+            says("replaced", row, text)
+        }
+        _ => by_name,
+    }
+}
+
+/// `PathsFailed` of the disks, sessions and controllers that say their state. What was taken away is told by the kernel's log.
+#[must_use]
+pub fn judge_layer_paths(
+    at: Moment,
+    layers: &BTreeMap<String, Layer>,
+    sessions: &[IscsiSession],
+    controllers: &[NvmeController],
+) -> Vec<Verdict> {
+    let disk = |layer: &Layer| {
+        let above = layers.values().find(|above| above.is_multipath() && above.below.contains(&layer.name));
+        Some(StoragePath {
+            name: layer.name.clone(),
+            state: layer.state.clone()?,
+            multipath: above.map(|above| above.name.clone()),
+            target: None,
+        })
+    };
+    let session = |row: &IscsiSession| {
+        Some(StoragePath {
+            name: row.name.clone(),
+            state: row.state.clone()?,
+            multipath: None,
+            target: row.target.clone(),
+        })
+    };
+    let controller = |row: &NvmeController| {
+        Some(StoragePath {
+            name: row.name.clone(),
+            state: row.state.clone()?,
+            multipath: None,
+            target: row.portal.clone(),
+        })
+    };
+    let paths: Vec<StoragePath> = layers
+        .values()
+        .filter_map(disk)
+        .chain(sessions.iter().filter_map(session))
+        .chain(controllers.iter().filter_map(controller))
+        .collect();
+    let mut verdicts = judge_paths(at, &paths);
+    verdicts.retain(|verdict| matches!(verdict, Verdict::State(_)));
+    verdicts
+}
+
+/// `ReplicationSuspended` and `PathsFailed` of the DRBD devices.
+#[must_use]
+pub fn judge_drbd_devices(at: Moment, devices: &[DrbdDevice]) -> Vec<Verdict> {
+    let row = |device: &DrbdDevice| {
+        let is_lost = |(_, state): &&(String, String)| state != "Connected" && !state.starts_with("Sync");
+        let lost: Vec<(String, String)> = device.peers.iter().filter(is_lost).cloned().collect();
+        DrbdRow {
+            name: format!("drbd{}", device.minor),
+            suspended: device.is_suspended.map(|is_suspended| if is_suspended { "yes" } else { "no" }.to_owned()),
+            disk: device.disk.clone(),
+            lost_peers: lost,
+            ..DrbdRow::default()
+        }
+    };
+    let mut verdicts = Vec::new();
+    for device in devices {
+        let row = row(device);
+        let subject = Subject::Device { name: row.name.clone() };
+        if device.is_suspended.is_none() {
+            let why = format!("neither /proc/drbd nor debugfs says whether {} is suspended", row.name);
+            verdicts.push(Verdict::State(unknown(FindingCode::ReplicationSuspended, &subject, why)));
+        }
+        let is_known = |verdict: &Verdict| {
+            device.is_suspended.is_some()
+                || !matches!(verdict, Verdict::State(state) if state.code == FindingCode::ReplicationSuspended)
+        };
+        let mut told = judge_drbd(at, SYSFS, std::slice::from_ref(&row));
+        told.retain(is_known);
+        if row.lost_peers.is_empty() && !device.peers.is_empty() {
+            let text = format!("{} is connected to {} peers", row.name, device.peers.len());
+            told.push(Verdict::State(absent(FindingCode::PathsFailed, &subject, at, SYSFS, text)));
+        }
+        for verdict in &mut told {
+            if let Verdict::State(state) = verdict {
+                let attributes = std::mem::take(&mut state.attributes);
+                state.attributes = attributes
+                    .with(attribute::BACKEND, "drbd")
+                    .with(attribute::DEVICE_NAME, &row.name)
+                    .with_some(attribute::VOLUME, device.resource.as_deref());
+            }
+        }
+        verdicts.extend(told);
+    }
+    verdicts
+}
+
+/// A disk that is a volume by itself: nothing of the node's own may stand on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeDisk {
+    /// Its name: `rbd0`, `sdd`.
+    pub name: String,
+}
+
+/// `DeviceClaimed` of each disk. `layers` has them and what stands on them; `used`: numbers that are mounted or open.
+#[must_use]
+pub fn judge_claims(
+    at: Moment,
+    disks: &[VolumeDisk],
+    layers: &BTreeMap<String, Layer>,
+    used: &[DeviceNumber],
+) -> Vec<Verdict> {
+    let kind = |layer: &Layer| match layer.dm.as_ref().and_then(|dm| dm.uuid.as_deref()) {
+        Some(uuid) if uuid.starts_with("mpath-") => Some("mpath"),
+        Some(uuid) if uuid.starts_with("LVM-") => Some("lvm"),
+        _ if layer.name.starts_with("md") => Some("raid"),
+        _ => None,
+    };
+    let mut rows = Vec::new();
+    for layer in layers.values() {
+        let is_used = layer.device.is_some_and(|device| used.contains(&device));
+        let row = |parent: Option<&String>| BlockRow {
+            name: layer.name.clone(),
+            parent: parent.cloned(),
+            kind: kind(layer).map(str::to_owned),
+            mount_point: is_used.then(|| "in use".to_owned()),
+        };
+        rows.extend(layer.below.iter().map(|below| row(Some(below))));
+        if layer.below.is_empty() {
+            rows.push(row(None));
+        }
+        for holder in layer.holders.iter().filter(|holder| !layers.contains_key(*holder)) {
+            let parent = Some(layer.name.clone());
+            rows.push(BlockRow { name: holder.clone(), parent, kind: None, mount_point: None });
+        }
+    }
+    let claims = judge_block_tree(at, SYSFS, &rows);
+    let judge = |disk: &VolumeDisk| {
+        let subject = Subject::Device { name: disk.name.clone() };
+        let is_its = |verdict: &&Verdict| matches!(verdict, Verdict::State(state) if state.subject == subject);
+        claims.iter().find(is_its).cloned().unwrap_or_else(|| {
+            let text = format!("nothing of the node's own holds {}", disk.name);
+            Verdict::State(absent(FindingCode::DeviceClaimed, &subject, at, SYSFS, text))
+        })
+    };
+    disks.iter().map(judge).collect()
+}
