@@ -155,6 +155,22 @@ impl LogReader {
         Ok(self.span)
     }
 
+    /// Reads further lines of the same log from memory, for who reads it while it is written; a last line without its end is a
+    /// line. Otherwise as [`Self::read`].
+    pub fn read_lines(
+        &mut self,
+        bytes: &[u8],
+        mut find: impl FnMut(&[u8]) -> Option<usize>,
+        mut each: impl FnMut(&Line<'_>),
+    ) {
+        self.take_block(bytes, 0, &mut find, &mut each);
+    }
+
+    /// Takes the moment of asking anew.
+    pub fn set_now(&mut self, at_usec: i64) {
+        self.clock.at_usec = at_usec;
+    }
+
     /// What was read so far.
     #[must_use]
     pub fn span(&self) -> Span {

@@ -10,8 +10,8 @@ use std::{
 use kulprit_cluster::{Asked, Cluster, ClusterVm};
 use kulprit_diagnosis::{Attribution, Settings, Snapshot, Symptom, SymptomSubject, attribute, symptom_of, symptoms};
 use kulprit_host::{HostRoot, log::Clock};
+use kulprit_judge::said;
 use kulprit_model::{Evidence, Moment};
-use kulprit_signature::Speaker;
 
 use crate::{
     assemble::{self, Names},
@@ -256,7 +256,7 @@ impl Reading<'_> {
             Part::Pod { namespace, pod, container } => {
                 let node = self.node_of_pod(namespace, pod, manifest);
                 let (namespace, pod, container) = (namespace.clone(), pod.clone(), container.clone());
-                let speaker = speaker_of_pod(&pod, &container);
+                let speaker = said::speaker_of_pod(&pod, &container);
                 (node, LogSource::Pod { speaker, namespace, pod, container })
             }
             Part::Systemctl { node, .. } | Part::Virsh { node, .. } | Part::Command { node, .. } => {
@@ -425,56 +425,6 @@ fn date_usec(text: &str) -> Option<i64> {
     }
     let civil = jiff::civil::DateTime::strptime("%b %d %H:%M:%S %Y", format!("{month} {day} {clock} {year}")).ok()?;
     Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond())
-}
-
-/// Who speaks in a pod's log, by the names that installations give.
-fn speaker_of_pod(pod: &str, container: &str) -> Speaker {
-    let has = |words: &[&str]| words.iter().any(|word| pod.contains(word) || container.contains(word));
-    if pod.starts_with("virt-launcher-") {
-        return if container.is_empty() || container == "compute" {
-            Speaker::Launcher
-        } else {
-            Speaker::LauncherSidecar
-        };
-    }
-    if pod.starts_with("hp-volume-") {
-        return Speaker::LauncherSidecar;
-    }
-    if has(&["virt-handler"]) {
-        Speaker::Handler
-    } else if has(&["virt-controller", "virt-api", "virt-operator"]) {
-        Speaker::Controller
-    } else if has(&["cdi-", "importer-", "cdi-upload"]) {
-        Speaker::Cdi
-    } else if has(&["kube-scheduler"]) {
-        Speaker::Scheduler
-    } else if has(&["kube-controller-manager"]) {
-        Speaker::ControllerManager
-    } else if has(&["kube-apiserver", "etcd"]) {
-        Speaker::ApiServer
-    } else if has(&["calico", "cilium", "multus", "ovn", "flannel", "weave", "cni", "canal"]) {
-        Speaker::Cni
-    } else if has(&[
-        "csi",
-        "longhorn",
-        "ceph",
-        "rook",
-        "linstor",
-        "piraeus",
-        "drbd",
-        "nfs",
-        "iscsi",
-        "nvme",
-        "openebs",
-        "trident",
-        "instance-manager",
-        "provisioner",
-        "storage",
-    ]) {
-        Speaker::Csi
-    } else {
-        Speaker::Other
-    }
 }
 
 fn is_read_as_text(part: &Part) -> bool {

@@ -15,11 +15,12 @@ use kulprit_host::log::Clock;
 use kulprit_host::qemu::parse_command_line;
 use kulprit_judge::command::domain::{Call, judge_block_errors, judge_control, judge_daemon, judge_state};
 use kulprit_judge::command::{node, tasks};
+use kulprit_judge::said::vm_of_domain;
 use kulprit_judge::{StateVerdict, Verdict};
 use kulprit_model::{Disk, Domain, FindingCode, Moment, Qemu, Status, Subject};
 
 use crate::gathered::{Gathered, LauncherSeen, Problem};
-use crate::logs::{LogSource, Readers, moment, read_log, vm_of_domain};
+use crate::logs::{LogSource, Readers, moment, read_log};
 
 pub use dispatch::read_command;
 

@@ -142,6 +142,11 @@ impl Candidate {
         Self(search.expect("a hundred short literals are far below the search's limits"))
     }
 
+    /// Where the first literal begins.
+    pub(crate) fn find(&self, bytes: &[u8]) -> Option<usize> {
+        self.0.find(bytes).map(|found| found.start())
+    }
+
     pub(crate) fn is_match(&self, line: &[u8]) -> bool {
         self.0.is_match(line)
     }

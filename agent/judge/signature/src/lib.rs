@@ -123,6 +123,12 @@ impl Signatures {
         self.compiled.candidate.is_match(line)
     }
 
+    /// An offset inside the first of several lines that may be more than [`Peeled::Nothing`]; each byte is looked at once.
+    #[must_use]
+    pub fn find_candidate(&self, lines: &[u8]) -> Option<usize> {
+        self.compiled.candidate.find(lines)
+    }
+
     /// Peels one text.
     #[must_use]
     pub fn peel(&self, text: &Text<'_>) -> Peeled {

@@ -1,21 +1,16 @@
-//! What one log said: equal statements are one, with the first and the last line of it.
+//! What a log said: equal statements are one, with the first and the last line of it.
 //!
 //! A day of a kubelet's journal repeats one error ten thousand times, a broken disk's kernel log one line a million times.
 //! Statements are equal when all their attributes are, the object included; when a log names very many objects, further ones
-//! are counted without theirs, and what all logs of a case keep together has a bound too, so that memory stays bounded.
+//! are counted without theirs, so that memory stays bounded.
 
 use std::collections::BTreeMap;
 
-use kulprit_judge::OccurrenceVerdict;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
 
-/// Different statements of one log.
-const MAX_OF_LOG: usize = 5_000;
-/// Different statements of all logs together: with two lines of evidence each about 60 MB.
-pub(super) const MAX_OF_CASE: usize = 40_000;
-/// One log may take such a part of what is left, so that a talkative one leaves room for the others.
-const SHARE: usize = 4;
-/// What stays of a statement beyond that.
+use crate::verdict::OccurrenceVerdict;
+
+/// What stays of a statement when there are too many.
 const ESSENTIAL: [&str; 6] = [
     attribute::ACTOR,
     attribute::OPERATION,
@@ -27,7 +22,7 @@ const ESSENTIAL: [&str; 6] = [
 
 /// What was said so far.
 #[derive(Debug)]
-pub(super) struct Said {
+pub struct Statements {
     statements: BTreeMap<(FindingCode, Subject, Attributes), Seen>,
     max: usize,
 }
@@ -39,18 +34,27 @@ struct Seen {
     count: u64,
 }
 
-impl Said {
-    /// `n_left` statements may still be kept of the case.
-    pub(super) fn new(n_left: usize) -> Self {
-        Self { statements: BTreeMap::new(), max: MAX_OF_LOG.min(n_left / SHARE) }
+impl Statements {
+    /// Keeps at most `max` different statements whole, and a few more without the names in them.
+    #[must_use]
+    pub const fn new(max: usize) -> Self {
+        Self { statements: BTreeMap::new(), max }
     }
 
     /// How many different statements there are.
-    pub(super) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.statements.len()
     }
 
-    pub(super) fn add(&mut self, verdict: OccurrenceVerdict) {
+    /// Whether nothing was said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.statements.is_empty()
+    }
+
+    /// Adds what a line says.
+    pub fn add(&mut self, verdict: OccurrenceVerdict) {
         let OccurrenceVerdict { code, subject, at, count, attributes, evidence } = verdict;
         let mut key = (code, subject, attributes);
         if self.statements.len() >= self.max && !self.statements.contains_key(&key) {
@@ -74,11 +78,9 @@ impl Said {
         }
     }
 
-    /// An occurrence for the first time, and one that holds the last time of what came again.
-    pub(super) fn into_verdicts(
-        self,
-        place: impl Fn(Attributes) -> Attributes,
-    ) -> impl Iterator<Item = OccurrenceVerdict> {
+    /// An occurrence for the first time, and one that holds the last time of what came again; `place` completes the
+    /// attributes of texts.
+    pub fn into_verdicts(self, place: impl Fn(Attributes) -> Attributes) -> impl Iterator<Item = OccurrenceVerdict> {
         self.statements
             .into_iter()
             .flat_map(move |((code, subject, attributes), seen)| {
