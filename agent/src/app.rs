@@ -3,7 +3,7 @@
 //! Core tasks (tracker, uplink, socket, admin port) end the process when they end; probes are started again. On SIGTERM the
 //! probes end first, the tracker takes in what they sent, and the spool is closed last.
 
-use std::{collections::BTreeSet, env, process::ExitCode, sync::Arc};
+use std::{env, process::ExitCode, sync::Arc};
 
 use kulprit_daemon::{
     CancellationToken, Clock, Readiness, Supervisor, UsageError,
@@ -12,19 +12,21 @@ use kulprit_daemon::{
     metrics::Metrics,
     telemetry::Chain,
 };
-use kulprit_host::HostRoot;
+use kulprit_host::{HostRoot, process::Procfs};
 use kulprit_proto::v1;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::{
     arguments::Output,
+    capture::{Capturer, Files},
     check,
     config::AgentConfig,
     hello::{self, HelloSource},
     look::Look,
     metrics::{AgentMetrics, ProbeSeries, SpoolSeries},
-    probes::{Beat, Launchers, PROBES, ProbeContext, ProbeCounters, VmIndex},
+    probes::{Beat, Launchers, PROBES, ProbeContext, ProbeCounters, Suspects, VmIndex},
+    recorder::Recorder,
     sacrifice::Sacrifice,
     socket::{self, StatusService},
     spool::{Limits, Spool},
@@ -43,6 +45,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 const N_LOOKS: usize = 64;
 /// Questions on their way to the tracker.
 const N_ASKS: usize = 64;
+/// Captures asked for, and made, that may wait: central asks for four of an incident.
+const N_CAPTURES: usize = 8;
 
 /// Runs the agent until `stop`.
 ///
@@ -104,12 +108,20 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> anyhow::Result
         "tracker",
         crate::tracker::run::run(tracker, ends, spool, clock.clone(), metrics.clone(), has_looked, stop.clone()),
     );
+    let context = ContextSource::new(&config, host, clock.clone(), counters, stop.clone());
+    let (capture_asks, captures_asked) = mpsc::channel(N_CAPTURES);
+    let (captures_made, captures) = mpsc::channel(N_CAPTURES);
+    tasks.core("capture", context.capturer(asks.clone()).run(captures_asked, captures_made, stop.clone()));
+    tasks.core("recorder", follow_suspects(Arc::clone(&context.recorder), context.suspects.subscribe(), stop.clone()));
     let uplink = Uplink {
         central: config.central.clone(),
         hello: hello.clone(),
         spool: opened.spool.clone(),
         tracker: asks.clone(),
         state: uplink_state,
+        suspects: Arc::clone(&context.suspects),
+        capture_asks,
+        captures: Mutex::new(captures),
         metrics,
         clock: clock.clone(),
     };
@@ -126,7 +138,6 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> anyhow::Result
     let admin = Admin::new(PROGRAM, VERSION, readiness, series, &config).map_err(anyhow::Error::from_boxed)?;
     tasks.core("admin", admin.serve(listener, stop.clone()));
 
-    let context = ContextSource::new(&config, host, clock, counters, stop);
     for spec in PROBES {
         let (context, looks, asks) = (context.clone(), looks.clone(), asks.clone());
         tasks.restartable(spec.name, move || {
@@ -199,6 +210,25 @@ async fn position(asks: &mpsc::Sender<Ask>, probe: &'static str) -> Option<Strin
     position.await.ok().flatten()
 }
 
+/// Freezes what led up to it whenever somebody becomes a suspect.
+async fn follow_suspects(
+    recorder: Arc<Recorder>,
+    mut suspects: watch::Receiver<Arc<Suspects>>,
+    stop: CancellationToken,
+) -> Result<(), kulprit_daemon::BoxError> {
+    loop {
+        let named = Arc::clone(&suspects.borrow_and_update());
+        recorder.follow(&named);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            changed = suspects.changed() => if changed.is_err() {
+                stop.cancelled().await;
+            }
+        }
+    }
+}
+
 /// What all probes have in common.
 #[derive(Clone, Debug)]
 struct ContextSource {
@@ -206,11 +236,11 @@ struct ContextSource {
     config: Arc<crate::probes::ProbeConfig>,
     clock: Clock,
     stop: CancellationToken,
-    suspects: watch::Receiver<Arc<crate::probes::Suspects>>,
-    _suspects_kept: Arc<watch::Sender<Arc<crate::probes::Suspects>>>,
+    suspects: Arc<watch::Sender<Arc<Suspects>>>,
     vms: Arc<VmIndex>,
     launchers: Arc<watch::Sender<Arc<Launchers>>>,
     beat: Beat,
+    recorder: Arc<Recorder>,
     sacrifice: Arc<Sacrifice>,
     counters: Arc<ProbeCounters>,
 }
@@ -223,20 +253,29 @@ impl ContextSource {
         counters: Arc<ProbeCounters>,
         stop: CancellationToken,
     ) -> Self {
-        // Central does not name suspects yet: the set stays empty, and probes find suspects by what they see.
-        let (kept, suspects) = watch::channel(Arc::new(BTreeSet::new()));
         Self {
             host,
             config: Arc::new(config.probes.clone()),
             clock,
             stop,
-            suspects,
-            _suspects_kept: Arc::new(kept),
+            suspects: Arc::default(),
             vms: Arc::new(VmIndex::new()),
             launchers: Arc::default(),
             beat: Beat::new(stable_seed(&["beat", config.node_name.as_deref().unwrap_or_default()])),
+            recorder: Arc::default(),
             sacrifice: Arc::default(),
             counters,
+        }
+    }
+
+    fn capturer(&self, tracker: mpsc::Sender<Ask>) -> Capturer {
+        Capturer {
+            files: Files { host: self.host.clone(), procfs: Procfs::new(&self.config.procfs) },
+            launchers: Arc::clone(&self.launchers),
+            vms: Arc::clone(&self.vms),
+            recorder: Arc::clone(&self.recorder),
+            tracker,
+            clock: self.clock.clone(),
         }
     }
 
@@ -247,10 +286,11 @@ impl ContextSource {
             clock: self.clock.clone(),
             out,
             stop: self.stop.clone(),
-            suspects: self.suspects.clone(),
+            suspects: self.suspects.subscribe(),
             vms: Arc::clone(&self.vms),
             launchers: Arc::clone(&self.launchers),
             beat: self.beat,
+            recorder: Arc::clone(&self.recorder),
             sacrifice: Arc::clone(&self.sacrifice),
             counters: Arc::clone(&self.counters),
             start_at: None,

@@ -7,6 +7,7 @@
 
 pub mod app;
 pub mod arguments;
+pub mod capture;
 pub mod check;
 pub mod config;
 pub mod docs;
@@ -14,6 +15,7 @@ pub mod hello;
 pub mod look;
 pub mod metrics;
 pub mod probes;
+pub mod recorder;
 pub mod sacrifice;
 pub mod socket;
 pub mod spool;

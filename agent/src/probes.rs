@@ -44,6 +44,7 @@ use crate::look::{Look, Sighting};
 use crate::sacrifice::Sacrifice;
 
 pub use beat::Beat;
+pub(crate) use blocking::{Blocking, Late};
 pub use config::{LibvirtConfig, ProbeConfig};
 pub use counters::{ProbeCounters, ProbeCounts};
 pub use launchers::{Launcher, LauncherCgroup, Launchers};
@@ -116,6 +117,8 @@ pub struct ProbeContext {
     pub launchers: Arc<watch::Sender<Arc<Launchers>>>,
     /// When polls of this process wake up.
     pub beat: Beat,
+    /// Where samples go that are worth a value a second.
+    pub recorder: Arc<crate::recorder::Recorder>,
     /// Makes calls that may never return.
     pub sacrifice: Arc<Sacrifice>,
     /// What went wrong and how much was read; shared with the metrics.

@@ -7,7 +7,7 @@
 //! The snapshot is spooled like everything else, as one run of records. What was not acked before stands between
 //! `SnapshotBegin` and those records: it is older than they are, and they have the last word.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kulprit_daemon::{
     BoxError, CancellationToken, Chain, Clock,
@@ -17,7 +17,7 @@ use kulprit_proto::v1::{
     self, AgentMessage, CentralMessage, agent_message::Message, central_message, ingest_client::IngestClient,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Mutex, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,6 +30,7 @@ use tracing::{info, warn};
 use crate::{
     hello::HelloSource,
     metrics::AgentMetrics,
+    probes::Suspects,
     spool::{Cursor, Item, Span, Spool, SpoolEnded},
     tracker::run::Ask,
 };
@@ -48,6 +49,8 @@ const WELL_AFTER: Duration = Duration::from_secs(30);
 const LAST_SEND: Duration = Duration::from_millis(500);
 /// Messages on their way into the stream; then the reader of the spool waits.
 const N_QUEUED: usize = 64;
+/// More suspects than a node has VMs are a mistake of central's.
+const N_SUSPECTS: usize = 4_096;
 
 /// How the uplink stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +74,12 @@ pub struct Uplink {
     pub tracker: mpsc::Sender<Ask>,
     /// Where to say how it stands.
     pub state: watch::Sender<UplinkState>,
+    /// Where to say whom central suspects.
+    pub suspects: Arc<watch::Sender<Arc<Suspects>>>,
+    /// Where to hand captures that central asks for; while it is full, what central asks for is left out.
+    pub capture_asks: mpsc::Sender<v1::CaptureRequest>,
+    /// The captures made. A capture that meets no connection is lost: central asks again for what is still in trouble.
+    pub captures: Mutex<mpsc::Receiver<v1::CaptureResult>>,
     /// What to count.
     pub metrics: AgentMetrics,
     /// The time.
@@ -186,27 +195,58 @@ impl Uplink {
         info!(central = self.central, "connected to central");
         tokio::select! {
             biased;
-            ended = self.take_acks(&mut incoming) => Err(ended),
+            ended = self.listen(&mut incoming) => Err(ended),
             ended = self.send_all(&outgoing, stop) => ended,
             ended = self.beat(&outgoing) => Err(ended),
+            ended = self.send_captures(&outgoing) => Err(ended),
         }
     }
 
-    async fn take_acks(&self, incoming: &mut Streaming<CentralMessage>) -> StreamError {
+    async fn listen(&self, incoming: &mut Streaming<CentralMessage>) -> StreamError {
+        use central_message::Message;
         loop {
-            match incoming.message().await {
-                Ok(Some(CentralMessage { message: Some(central_message::Message::Ack(ack)) })) => {
+            let message = match incoming.message().await {
+                Ok(Some(CentralMessage { message })) => message,
+                Ok(None) => return StreamError::Ended,
+                Err(status) => return status.into(),
+            };
+            match message {
+                Some(Message::Ack(ack)) => {
                     if let Err(error) = self.spool.ack(ack).await {
                         return error.into();
                     }
                     self.metrics.acked();
                 }
+                Some(Message::Suspects(v1::Suspects { vm_uids })) => {
+                    let named: Suspects = vm_uids.into_iter().take(N_SUSPECTS).collect();
+                    self.suspects.send_if_modified(|known| {
+                        let is_new = **known != named;
+                        if is_new {
+                            *known = Arc::new(named);
+                        }
+                        is_new
+                    });
+                }
+                Some(Message::CaptureRequest(request)) => {
+                    if let Err(error) = self.capture_asks.try_send(request) {
+                        warn!(error = %Chain(&error), "a capture that central asks for is not made");
+                    }
+                }
                 // A newer central says something that we need not understand.
-                Ok(Some(CentralMessage { message: None })) => {}
-                Ok(None) => return StreamError::Ended,
-                Err(status) => return status.into(),
+                None => {}
             }
         }
+    }
+
+    async fn send_captures(&self, outgoing: &Outgoing) -> StreamError {
+        let mut captures = self.captures.lock().await;
+        while let Some(capture) = captures.recv().await {
+            if let Err(error) = outgoing.send(Message::CaptureResult(capture)).await {
+                return error;
+            }
+        }
+        // The agent ends: the other halves of the stream do so in their own time.
+        std::future::pending().await
     }
 
     async fn beat(&self, outgoing: &Outgoing) -> StreamError {

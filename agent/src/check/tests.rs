@@ -31,6 +31,7 @@ fn context(out: mpsc::Sender<Look>) -> ProbeContext {
         vms: Arc::new(VmIndex::new()),
         launchers: Arc::default(),
         beat: crate::probes::Beat::new(0),
+        recorder: Arc::default(),
         sacrifice: Arc::default(),
         counters: Arc::new(ProbeCounters::default()),
         start_at: None,

@@ -10,15 +10,15 @@ use tokio::time::Instant;
 
 /// One source of blocking calls.
 #[derive(Debug, Default)]
-pub(super) struct Blocking {
+pub(crate) struct Blocking {
     late: Option<(Instant, JoinHandle<()>)>,
 }
 
 /// The call, or the one before it, has not returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Late {
+pub(crate) struct Late {
     /// For how long, seconds.
-    pub(super) for_secs: u64,
+    pub(crate) for_secs: u64,
 }
 
 impl Blocking {
@@ -26,7 +26,7 @@ impl Blocking {
     ///
     /// # Panics
     /// If `call` does.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &mut self,
         deadline: Duration,
         call: impl FnOnce() -> T + Send + 'static,

@@ -44,6 +44,7 @@ impl Probe {
             vms: Arc::default(),
             launchers: Arc::default(),
             beat: crate::probes::Beat::new(0),
+            recorder: Arc::default(),
             sacrifice: Arc::default(),
             counters: Arc::default(),
             start_at: None,

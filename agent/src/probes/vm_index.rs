@@ -136,6 +136,12 @@ impl VmIndex {
         self.lock().uid_by_name.get(name).cloned()
     }
 
+    /// libvirt's name of the VM.
+    #[must_use]
+    pub fn name_of(&self, uid: &str) -> Option<String> {
+        self.lock().uid_by_name.iter().find(|(_, known)| *known == uid).map(|(name, _)| name.clone())
+    }
+
     /// The VM whose name is `machine` but for the characters that a machine's name may not have; `None` when two are.
     #[must_use]
     pub fn by_machine_name(&self, machine: &str) -> Option<String> {

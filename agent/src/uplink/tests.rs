@@ -44,9 +44,11 @@ impl Call {
     }
 
     async fn ack(&self, epoch: u64, seq: u64) {
-        let ack = v1::Ack { boot_id: BOOT.to_owned(), epoch, seq };
-        let message = CentralMessage { message: Some(central_message::Message::Ack(ack)) };
-        self.answers.send(Ok(message)).await.unwrap();
+        self.tell(central_message::Message::Ack(v1::Ack { boot_id: BOOT.to_owned(), epoch, seq })).await;
+    }
+
+    async fn tell(&self, message: central_message::Message) {
+        self.answers.send(Ok(CentralMessage { message: Some(message) })).await.unwrap();
     }
 
     /// Records until the snapshot ends, and its last number.
@@ -78,6 +80,9 @@ impl Ingest for FakeCentral {
 
 struct Agent {
     looks: mpsc::Sender<Look>,
+    suspects: Arc<watch::Sender<Arc<Suspects>>>,
+    captures_asked: mpsc::Receiver<v1::CaptureRequest>,
+    captures_made: mpsc::Sender<v1::CaptureResult>,
     state: watch::Receiver<UplinkState>,
     spool: Spool,
     stop: CancellationToken,
@@ -109,17 +114,23 @@ fn start_agent(address: &str) -> Agent {
     ));
     let (state, seen) = watch::channel(UplinkState::default());
     let central = format!("http://{address}");
+    let suspects = Arc::<watch::Sender<Arc<Suspects>>>::default();
+    let (capture_asks, captures_asked) = mpsc::channel(1);
+    let (captures_made, captures) = mpsc::channel(1);
     let uplink = Uplink {
         central,
         hello: HelloSource::new(hello),
         spool: opened.spool.clone(),
         tracker: asks,
         state,
+        suspects: Arc::clone(&suspects),
+        capture_asks,
+        captures: Mutex::new(captures),
         metrics,
         clock,
     };
     tokio::spawn(uplink.run(stop.clone()));
-    Agent { looks, state: seen, spool: opened.spool, stop, _dir: dir }
+    Agent { looks, state: seen, spool: opened.spool, suspects, captures_asked, captures_made, stop, _dir: dir }
 }
 
 async fn see(agent: &Agent, is_missing: bool) {
@@ -214,4 +225,28 @@ fn addresses_are_checked_before_the_start() {
     for bad in ["", "127.0.0.1:7443", "https://central:7443", "http://", "http://a b"] {
         assert!(check_address(bad).is_err(), "{bad}");
     }
+}
+
+#[tokio::test]
+async fn what_central_wants_reaches_the_probes_and_captures_reach_central() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut calls = start_central(listener).await;
+    let mut agent = start_agent(&address);
+    see(&agent, false).await;
+    let mut call = calls.recv().await.unwrap();
+    call.snapshot().await;
+    let mut suspects = agent.suspects.subscribe();
+    let vm_uids = vec!["a".to_owned()];
+    call.tell(central_message::Message::Suspects(v1::Suspects { vm_uids })).await;
+    suspects.wait_for(|known| known.contains("a")).await.unwrap();
+    let request = v1::CaptureRequest { incident_id: "i".to_owned(), vm_uid: "a".to_owned() };
+    call.tell(central_message::Message::CaptureRequest(request.clone())).await;
+    assert_eq!(agent.captures_asked.recv().await, Some(request));
+    let made = v1::CaptureResult { incident_id: "i".to_owned(), ..v1::CaptureResult::default() };
+    agent.captures_made.send(made.clone()).await.unwrap();
+    assert_eq!(call.next_said().await, Message::CaptureResult(made));
+    call.tell(central_message::Message::Suspects(v1::Suspects::default())).await;
+    suspects.wait_for(|known| known.is_empty()).await.unwrap();
+    agent.stop.cancel();
 }

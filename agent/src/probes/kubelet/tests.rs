@@ -91,6 +91,7 @@ fn start(units: &FakeUnits, once: bool) -> (tokio::sync::mpsc::Receiver<Look>, t
         vms: Arc::default(),
         launchers: Arc::default(),
         beat: crate::probes::Beat::new(0),
+        recorder: Arc::default(),
         sacrifice: Arc::default(),
         counters: Arc::default(),
         start_at: None,
