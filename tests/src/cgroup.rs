@@ -88,7 +88,7 @@ pub(crate) fn remove_all() {
 }
 
 /// All cgroups of the lab, children before parents.
-fn all() -> Vec<PathBuf> {
+pub(crate) fn all() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for hierarchy in hierarchies().unwrap_or_default() {
         collect(&hierarchy.join(LAB), &mut found);

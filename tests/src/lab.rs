@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::kubernetes::pod_subnet;
 use crate::node::{Node, NodeBuilder};
 use crate::{leftovers, shell};
 
@@ -86,8 +87,8 @@ impl Lab {
 
     /// Sends what goes to the pods of a node (10.78.*n*.0/24 for the node 10.77.0.*n*) to that node. Twice is as good as once.
     pub(crate) fn route_pods(&self, node: &Node) -> Result<()> {
-        let subnet = node.address().rsplit('.').next().context("an address has four parts")?;
-        shell::run(&["ip", "-n", NETNS, "route", "replace", &format!("10.78.{subnet}.0/24"), "via", node.address()])?;
+        let pods = format!("{}.0/24", pod_subnet(node));
+        shell::run(&["ip", "-n", NETNS, "route", "replace", &pods, "via", node.address()])?;
         shell::output(self.brief_command("sh").args(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"])).map(drop)
     }
 
@@ -217,6 +218,14 @@ pub fn reap(owner: &str) -> Result<()> {
     let file = Lock::open()?;
     file.lock().context("failed to lock the lab")?;
     if Lock::owner() == owner { leftovers::remove() } else { Ok(()) }
+}
+
+/// What there is of any lab on this machine, one line for each piece; nothing when the last lab was torn down whole.
+///
+/// # Errors
+/// If the machine's tables cannot be read.
+pub fn remains() -> Result<Vec<String>> {
+    leftovers::list()
 }
 
 /// A binary of this workspace that Cargo built next to this test, or `None` if it was not built.

@@ -1,7 +1,7 @@
 //! A virt-launcher in KubeVirt's shape, without KubeVirt: the process tree, cgroup, folders and logs of a launcher pod.
 //!
 //! [`Launcher::start`] makes one on any node, without Kubernetes: a container of `runc` in the cgroup, namespaces and volumes that kubelet
-//! and containerd would give the pod's `compute` container. [`crate::kubernetes::Cluster::launcher`] makes a real pod. In both, process 1
+//! and containerd would give the pod's `compute` container. [`Cluster::launch`] makes a real pod. In both, process 1
 //! is `virt-launcher-monitor` with KubeVirt's flags, below it `virt-launcher` (the program `lab-launcher`), its own libvirt with the
 //! socket `/run/libvirt/virtqemud-sock`, and QEMU, a child of the monitor, with the domain `<namespace>_<name>`.
 //!
@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 
 use crate::disk::FileDisk;
 use crate::image::{self, Program, SECTOR};
+use crate::kubernetes::Cluster;
 use crate::node::Node;
 use crate::{process, programs, shell, wait};
 
@@ -60,7 +61,7 @@ pub struct LauncherBuilder<'node> {
     program: Program,
     /// In the node; it becomes the folder of the disk in the container.
     pub(crate) folder: PathBuf,
-    memory_limit_mib: Option<u32>,
+    pub(crate) memory_limit_mib: Option<u32>,
     waits_for_migration: bool,
 }
 
@@ -185,7 +186,7 @@ impl<'node> LauncherBuilder<'node> {
     }
 
     /// Waits for the processes, the command socket and the guest of a launcher whose pod was started.
-    pub(crate) fn wait_until_up(self, keeper: Keeper, pod_uid: String) -> Result<Launcher<'node>> {
+    pub(crate) fn wait_until_up(self, keeper: Keeper<'node>, pod_uid: String) -> Result<Launcher<'node>> {
         let clock = wait::Stopwatch::start();
         let mut launcher = Launcher {
             node: self.node,
@@ -214,9 +215,11 @@ impl<'node> LauncherBuilder<'node> {
 
 /// What holds a launcher up and ends it.
 #[derive(Debug)]
-pub(crate) enum Keeper {
+pub(crate) enum Keeper<'node> {
     /// A container of `runc`, by [`Launcher::start`].
     Container(container::Container),
+    /// A pod, by [`Cluster::launch`].
+    Pod(&'node Cluster),
 }
 
 /// A running launcher; ended, and its pod removed, when dropped. See the module.
@@ -227,7 +230,7 @@ pub struct Launcher<'node> {
     image: PathBuf,
     pod_uid: String,
     monitor: i32,
-    keeper: Keeper,
+    keeper: Keeper<'node>,
 }
 
 impl<'node> Launcher<'node> {
@@ -337,6 +340,16 @@ impl<'node> Launcher<'node> {
         self.node.root().join(self.image.strip_prefix("/").unwrap_or(&self.image))
     }
 
+    /// The address of its pod, which every other pod and the lab reach.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn address(&self) -> Result<String> {
+        let line = self.run(&["ip", "-4", "-brief", "address", "show", "dev", "eth0"])?;
+        let address = line.split_whitespace().nth(2).and_then(|address| address.split('/').next());
+        Ok(address.with_context(|| format!("no address in `{line}`"))?.to_owned())
+    }
+
     /// Runs a command in its container to its end and returns its output.
     ///
     /// # Errors
@@ -353,6 +366,18 @@ impl<'node> Launcher<'node> {
     /// As [`Launcher::run`].
     pub fn virsh(&self, args: &[&str]) -> Result<String> {
         self.run(&[&["virsh", "--quiet", "--connect", LIBVIRT_URI], args].concat())
+    }
+
+    /// Migrates its VM to a launcher that waits for it, live and with its memory alone, and returns how long that took.
+    ///
+    /// # Errors
+    /// If libvirt refuses, or the migration does not end within the 20 s of [`Launcher::run`].
+    pub fn migrate_to(&self, target: &Launcher<'_>) -> Result<Duration> {
+        let clock = wait::Stopwatch::start();
+        let address = target.address()?;
+        let (to, carry) = (format!("qemu+tcp://{address}/system"), format!("tcp://{address}"));
+        self.virsh(&["migrate", "--live", "--p2p", "--unsafe", &self.domain(), &to, &carry])?;
+        Ok(clock.elapsed())
     }
 
     /// The end of its log, to be shown with a failure.
@@ -397,6 +422,7 @@ impl Drop for Launcher<'_> {
         if process::is_alive(self.node.leader()) {
             match &self.keeper {
                 Keeper::Container(container) => container.remove(self.node),
+                Keeper::Pod(cluster) => cluster.delete_pod(&self.identity.namespace, &self.identity.pod_name),
             }
         }
     }

@@ -16,6 +16,23 @@ use crate::{cgroup, lab, process, shell, wait};
 /// How long killed processes may take to go: QEMU gives its memory back, a thawed disk writes what was queued.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
+/// What there is of any lab on this machine: mounts, loop devices, cgroups with their processes, the namespace, files.
+pub(crate) fn list() -> Result<Vec<String>> {
+    let folder = lab::folder();
+    let mut found: Vec<String> =
+        mounts_under(&folder)?.iter().map(|mount| format!("mount {}", mount.display())).collect();
+    found.extend(loop_devices_under(&folder)?.into_iter().map(|device| format!("loop device {device}")));
+    found.extend(cgroup::all().into_iter().map(|group| format!("cgroup {}", group.display())));
+    found.extend(cgroup::processes().into_iter().map(|pid| format!("process {}", process::describe(pid))));
+    if Path::new("/run/netns").join(lab::NETNS).exists() {
+        found.push("network namespace".to_owned());
+    }
+    for entry in fs::read_dir(&folder)?.flatten().filter(|entry| entry.file_name() != "lock") {
+        found.push(entry.path().display().to_string());
+    }
+    Ok(found)
+}
+
 /// Removes the lab. The caller holds its lock.
 ///
 /// # Errors

@@ -43,12 +43,14 @@ pub mod guest;
 pub mod image;
 pub mod migration;
 
+pub mod kubernetes;
 pub mod launcher;
 
 pub mod scenario;
 pub mod system;
 
 pub use guest::Guest;
+pub use kubernetes::Cluster;
 pub use lab::Lab;
 pub use launcher::Launcher;
 pub use node::Node;

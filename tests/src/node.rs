@@ -43,12 +43,13 @@ pub struct NodeBuilder {
     pub(crate) name: String,
     pub(crate) address: String,
     pub(crate) has_kvm: bool,
+    pub(crate) has_libvirt: bool,
     pub(crate) kubelet: KubeletUnit,
 }
 
 impl NodeBuilder {
     pub(crate) fn new(lab: Lab, name: &str, address: String) -> Self {
-        Self { lab, name: name.to_owned(), address, has_kvm: true, kubelet: KubeletUnit::None }
+        Self { lab, name: name.to_owned(), address, has_kvm: true, has_libvirt: true, kubelet: KubeletUnit::None }
     }
 
     /// Leaves `/dev/kvm` out, as on a machine without virtualization.
@@ -56,12 +57,17 @@ impl NodeBuilder {
         Self { has_kvm: false, ..self }
     }
 
+    /// Starts no libvirt of the node's own: on a node of KubeVirt each launcher brings one.
+    pub fn without_libvirt(self) -> Self {
+        Self { has_libvirt: false, ..self }
+    }
+
     /// Adds `kubelet.service`; see [`KubeletUnit::Serving`].
     pub fn with_kubelet(self) -> Self {
         Self { kubelet: KubeletUnit::Serving, ..self }
     }
 
-    /// Boots the node, and returns when systemd says that it is up and libvirt answers.
+    /// Boots the node, and returns when systemd says that it is up and its libvirt, if it has one, answers.
     ///
     /// # Errors
     /// If it does not come up in time: the last lines of its console.
@@ -75,6 +81,7 @@ impl NodeBuilder {
         let layers = format!("lowerdir=/,upperdir={0}/upper,workdir={0}/work", base.display());
         shell::run(&["mount", "-t", "overlay", "kulprit-lab", "-o", &layers, &overlay.to_string_lossy()])?;
         node_files::write(&overlay, &self)?;
+        let has_libvirt = self.has_libvirt;
         let cgroups = cgroup::create(&self.name)?;
         let nspawn = self.spawn(&base, &cgroups)?;
         let mut node = Node {
@@ -87,7 +94,7 @@ impl NodeBuilder {
             boot_time: Duration::ZERO,
             lab: self.lab,
         };
-        node.wait_until_up()?;
+        node.wait_until_up(has_libvirt)?;
         node.boot_time = clock.elapsed();
         Ok(node)
     }
@@ -256,7 +263,7 @@ impl Node {
         command
     }
 
-    fn wait_until_up(&mut self) -> Result<()> {
+    fn wait_until_up(&mut self, has_libvirt: bool) -> Result<()> {
         let nspawn = self.nspawn.id();
         let up = wait::wait_for("the node to boot", BOOT_LIMIT, || {
             if let Some(status) = self.nspawn.try_wait()? {
@@ -271,10 +278,10 @@ impl Node {
         });
         let units = ["lab-node.service", "libvirtd.service"];
         let up = up.and_then(|_| {
-            for unit in units {
+            for unit in &units[..if has_libvirt { 2 } else { 1 }] {
                 self.systemctl(&["is-active", unit]).with_context(|| format!("{unit} is not active"))?;
             }
-            self.virsh(&["version"]).map(drop)
+            if has_libvirt { self.virsh(&["version"]).map(drop) } else { Ok(()) }
         });
         up.with_context(|| {
             let console = fs::read_to_string(self.base.join("console.log")).unwrap_or_default();
@@ -320,9 +327,20 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // `nsenter` into a pid namespace waits for the command, its child, which would outlive it.
+        if let Some(child) = only_child_of_nsenter(self.0.id()) {
+            let _ = process::signal(child, Signal::SIGKILL);
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Pid of the command that an `nsenter` waits for; `None` for any other process, and for one that has ended.
+fn only_child_of_nsenter(pid: u32) -> Option<i32> {
+    let is_nsenter = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim() == "nsenter";
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next().filter(|_| is_nsenter)?.parse().ok()
 }
 
 /// Pid of the container's systemd: the child of nspawn that is process 1 in its own namespace. nspawn's short-lived helper is not.

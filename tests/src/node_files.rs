@@ -17,6 +17,15 @@ use crate::node::{KubeletUnit, NodeBuilder};
 /// QEMU runs as Debian's user for it where that exists, so that the mode of `/dev/kvm` means what it means on a node.
 const QEMU_CONF: &str = "security_driver = \"none\"\nnamespaces = []\n";
 
+/// libvirt's daemon: open to root without polkit, and to the other nodes for migrations.
+const LIBVIRTD_CONF: &str = "\
+auth_unix_rw = \"none\"
+auth_unix_ro = \"none\"
+listen_tls = 0
+listen_tcp = 1
+auth_tcp = \"none\"
+";
+
 /// libvirt's driver for host devices, as a module of libvirtd; below one of [`LIBRARY_FOLDERS`].
 ///
 /// A node has none: libvirt 11.3 may never come out of it. Seen in the stacks of a stop that took long, one in sixty under load:
@@ -37,7 +46,7 @@ Requires=virtlogd.socket
 After=virtlogd.socket dbus.service lab-node.service
 [Service]
 Type=notify
-ExecStart=/usr/sbin/libvirtd
+ExecStart=/usr/sbin/libvirtd --listen
 Restart=on-failure
 KillMode=process
 OOMScoreAdjust=-999
@@ -71,7 +80,7 @@ pub(crate) fn write(root: &Path, node: &NodeBuilder) -> Result<()> {
         ("etc/crypttab", String::new()),
         (
             "etc/libvirt/libvirtd.conf",
-            format!("host_uuid = \"{}\"\nauth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n", uuid()?),
+            format!("host_uuid = \"{}\"\n{LIBVIRTD_CONF}", uuid()?),
         ),
         ("etc/libvirt/qemu.conf", QEMU_CONF.to_owned()),
         ("etc/systemd/system/libvirtd.service", LIBVIRTD_UNIT.to_owned()),
@@ -85,8 +94,10 @@ pub(crate) fn write(root: &Path, node: &NodeBuilder) -> Result<()> {
         let _ = fs::remove_file(root.join(folder).join(NODE_DEVICE_DRIVER));
     }
     enable(&units, "multi-user.target.wants", "../lab-node.service", "lab-node.service")?;
-    enable(&units, "multi-user.target.wants", "../libvirtd.service", "libvirtd.service")?;
-    enable(&units, "sockets.target.wants", "/lib/systemd/system/virtlogd.socket", "virtlogd.socket")?;
+    if node.has_libvirt {
+        enable(&units, "multi-user.target.wants", "../libvirtd.service", "libvirtd.service")?;
+        enable(&units, "sockets.target.wants", "/lib/systemd/system/virtlogd.socket", "virtlogd.socket")?;
+    }
     match &node.kubelet {
         KubeletUnit::None => Ok(()),
         KubeletUnit::Serving => write_kubelet(root, &units),

@@ -1,14 +1,29 @@
 //! Launchers as KubeVirt's are, first without Kubernetes, then as real pods of a real one: two nodes with kubelet and containerd.
+//!
+//! One test after the other: at its end each looks for what remains of its lab on the whole machine.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use kulprit_tests::check::{assert_contains, report};
-use kulprit_tests::wait::Stopwatch;
-use kulprit_tests::{Lab, Launcher};
+use kulprit_tests::check::{SOON, assert_contains, report};
+use kulprit_tests::guest::Program;
+use kulprit_tests::wait::{Stopwatch, wait_until};
+use kulprit_tests::{Cluster, Lab, Launcher, lab};
 
-/// What makes a launcher one, whatever started it.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Runs a test of the lab, and shows that nothing of it remains.
+fn leaving_nothing(test: impl FnOnce(Lab) -> Result<()>) -> Result<()> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    test(Lab::open()?)?;
+    assert_eq!(lab::remains()?, Vec::<String>::new());
+    Ok(())
+}
+
+/// What makes a launcher of `prod/db-0` one, whatever started it.
 fn assert_is_in_kubevirts_shape(launcher: &Launcher<'_>) -> Result<()> {
     let monitor = launcher.monitor_pid();
     let cmdline = fs::read_to_string(format!("/proc/{monitor}/cmdline"))?;
@@ -21,7 +36,7 @@ fn assert_is_in_kubevirts_shape(launcher: &Launcher<'_>) -> Result<()> {
     let qemu = launcher.qemu_pid().context("QEMU is a child of the monitor")?;
     assert_contains(&fs::read_to_string(format!("/proc/{qemu}/cmdline"))?, "guest=prod_db-0,");
     let cgroup = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup"));
-    assert_contains(&cgroup(qemu)?, &format!("/pod{}/", launcher.pod_uid()));
+    assert_contains(&cgroup(qemu)?, &format!("/kubepods/burstable/pod{}/", launcher.pod_uid()));
     assert_eq!(cgroup(qemu)?, cgroup(monitor)?, "QEMU stays in the container's cgroup");
     assert!(launcher.libvirt_pid().is_some(), "libvirt is a child of virt-launcher");
     assert_contains(&launcher.virsh(&["list", "--name"])?, "prod_db-0");
@@ -44,15 +59,82 @@ fn assert_is_in_kubevirts_shape(launcher: &Launcher<'_>) -> Result<()> {
 
 #[test]
 fn a_launcher_without_kubernetes_is_in_kubevirts_shape() -> Result<()> {
-    let lab = Lab::open()?;
-    let node = lab.node("n1").start()?;
-    let clock = Stopwatch::start();
-    let launcher = Launcher::start(&node, "prod", "db-0")?;
-    report("launcher", clock.elapsed());
-    assert_is_in_kubevirts_shape(&launcher)?;
-    let (volumes, log) = (launcher.empty_dir("sockets"), launcher.log_path());
-    drop(launcher);
-    assert!(!volumes.exists() && !log.exists(), "the pod is gone with what it had on the node");
-    assert_eq!(node.run(&["sh", "-c", "find /sys/fs/cgroup -path '*/pod*-*'"])?, "");
-    Ok(())
+    leaving_nothing(|lab| {
+        let node = lab.node("n1").without_libvirt().start()?;
+        let clock = Stopwatch::start();
+        let launcher = Launcher::start(&node, "prod", "db-0")?;
+        report("launcher", clock.elapsed());
+        assert_is_in_kubevirts_shape(&launcher)?;
+        let (volumes, log) = (launcher.empty_dir("sockets"), launcher.log_path());
+        drop(launcher);
+        assert!(!volumes.exists() && !log.exists(), "the pod is gone with what it had on the node");
+        assert_eq!(node.run(&["sh", "-c", "find /sys/fs/cgroup -path '*/pod*-*'"])?, "");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_launcher_s_daemon_is_started_again_and_its_vm_runs_on() -> Result<()> {
+    leaving_nothing(|lab| {
+        let node = lab.node("n1").without_libvirt().start()?;
+        let launcher = Launcher::start(&node, "prod", "db-0")?;
+        let (libvirt, qemu) = (launcher.libvirt_pid().context("libvirt runs")?, launcher.qemu_pid());
+        kulprit_tests::process::signal(libvirt, nix::sys::signal::Signal::SIGKILL)?;
+        let answers = || launcher.virsh(&["list", "--name"]).is_ok_and(|names| names.contains("prod_db-0"));
+        report("libvirt again", wait_until("libvirt to answer again", SOON, || Ok(answers()))?);
+        assert_ne!(launcher.libvirt_pid(), Some(libvirt));
+        assert_eq!(launcher.qemu_pid(), qemu);
+        assert_contains(&fs::read_to_string(launcher.log_path())?, "virtqemud exited, restarting");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_vm_migrates_from_launcher_to_launcher() -> Result<()> {
+    leaving_nothing(|lab| {
+        let (one, two) = (lab.node("n1").without_libvirt().start()?, lab.node("n2").without_libvirt().start()?);
+        let source =
+            Launcher::define(&one, "prod", "db-0")?.program(Program::Eater { mib: 32, delay: 1000 }).start()?;
+        let target = Launcher::define(&two, "prod", "db-0")?.for_migration_of(&source).start()?;
+        assert_eq!((target.vmi_uid(), target.qemu_pid()), (source.vmi_uid(), None));
+        let took = source.migrate_to(&target)?;
+        report("migration", took);
+        assert!(target.qemu_pid().is_some());
+        let ended =
+            wait_until("the source to end", SOON, || Ok(!kulprit_tests::process::is_alive(source.monitor_pid())))?;
+        report("source ended", ended);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_cluster_of_two_nodes_runs_launchers_as_pods() -> Result<()> {
+    leaving_nothing(|lab| {
+        let clock = Stopwatch::start();
+        let (cluster, nodes) = Cluster::start(&lab, &["n1", "n2"])?;
+        report("two nodes Ready", clock.elapsed());
+
+        let clock = Stopwatch::start();
+        let launcher = cluster.launch(Launcher::define(&nodes[0], "prod", "db-0")?)?;
+        report("launcher pod", clock.elapsed());
+        assert_is_in_kubevirts_shape(&launcher)?;
+        let pod = cluster.get(&["pod", "--namespace", "prod", launcher.pod_name()])?;
+        assert_eq!(pod["status"]["phase"], "Running");
+        assert_eq!((&pod["spec"]["nodeName"], &pod["metadata"]["uid"]), (&"n1".into(), &launcher.pod_uid().into()));
+        assert_eq!(pod["status"]["podIP"], launcher.address()?.as_str());
+
+        nodes[1].systemctl(&["stop", "kubelet.service"])?;
+        report("NotReady", cluster.wait_for_node(&nodes[1], false, Duration::from_secs(60))?);
+        assert!(cluster.is_ready(&nodes[0])?, "the other node is Ready all the time");
+        nodes[1].systemctl(&["start", "kubelet.service"])?;
+        report("Ready again", cluster.wait_for_node(&nodes[1], true, Duration::from_secs(60))?);
+
+        let volumes = launcher.empty_dir("sockets");
+        drop(launcher);
+        report(
+            "pod's folders gone",
+            wait_until("kubelet to clean up", Duration::from_secs(60), || Ok(!volumes.exists()))?,
+        );
+        Ok(())
+    })
 }

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,32 +11,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use kulprit_tests::check::{assert_contains, report};
 use kulprit_tests::wait::{Stopwatch, wait_until};
-use kulprit_tests::{Lab, lab, process, shell};
+use kulprit_tests::{Lab, lab, process};
 use nix::sys::signal::Signal;
 
 static TURN: Mutex<()> = Mutex::new(());
-
-/// What there is of any lab on this machine: mounts, loop devices, cgroups, the namespace, files.
-fn remains() -> Result<Vec<String>> {
-    let folder = lab::folder().display().to_string();
-    let mut found: Vec<String> = Vec::new();
-    for table in [fs::read_to_string("/proc/self/mountinfo")?, shell::run(&["losetup", "--list"])?] {
-        found.extend(table.lines().filter(|line| line.contains(&folder)).map(str::to_owned));
-    }
-    for entry in fs::read_dir("/sys/fs/cgroup")?.flatten() {
-        let cgroup = entry.path().join("kulprit-lab");
-        if cgroup.exists() {
-            found.push(cgroup.display().to_string());
-        }
-    }
-    if Path::new("/run/netns/kulprit-lab").exists() {
-        found.push("network namespace".to_owned());
-    }
-    for entry in fs::read_dir(&folder)?.flatten().filter(|entry| entry.file_name() != "lock") {
-        found.push(entry.path().display().to_string());
-    }
-    Ok(found)
-}
 
 /// Starts a lab with a frozen disk in a process of its own and kills that. Holds the tests' turn until the guard is dropped.
 fn kill_a_lab_with_a_frozen_disk(spare_reaper: bool) -> Result<MutexGuard<'static, ()>> {
@@ -51,7 +28,7 @@ fn kill_a_lab_with_a_frozen_disk(spare_reaper: bool) -> Result<MutexGuard<'stati
     let mut line = String::new();
     BufReader::new(owner.stdout.take().context("stdout is piped")?).read_line(&mut line)?;
     assert_contains(&line, "up: node n1");
-    assert!(!remains()?.is_empty());
+    assert!(!lab::remains()?.is_empty());
     if !spare_reaper {
         kill_reaper_of(owner.id())?;
     }
@@ -71,7 +48,7 @@ fn kill_reaper_of(owner: u32) -> Result<()> {
 #[test]
 fn a_killed_run_is_cleaned_up_by_its_reaper() -> Result<()> {
     let _turn = kill_a_lab_with_a_frozen_disk(true)?;
-    let took = wait_until("the reaper to leave nothing", Duration::from_secs(60), || Ok(remains()?.is_empty()))?;
+    let took = wait_until("the reaper to leave nothing", Duration::from_secs(60), || Ok(lab::remains()?.is_empty()))?;
     report("reaped", took);
     Ok(())
 }
@@ -80,9 +57,9 @@ fn a_killed_run_is_cleaned_up_by_its_reaper() -> Result<()> {
 fn a_killed_run_without_reaper_is_cleaned_up_by_the_next() -> Result<()> {
     let _turn = kill_a_lab_with_a_frozen_disk(false)?;
     let clock = Stopwatch::start();
-    assert!(!remains()?.is_empty(), "nobody has cleaned up yet");
+    assert!(!lab::remains()?.is_empty(), "nobody has cleaned up yet");
     drop(Lab::open()?);
     report("cleaned by the next", clock.elapsed());
-    assert_eq!(remains()?, Vec::<String>::new());
+    assert_eq!(lab::remains()?, Vec::<String>::new());
     Ok(())
 }

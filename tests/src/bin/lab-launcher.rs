@@ -83,6 +83,10 @@ fn log_daemon_line(line: &str) {
     let [_, thread, severity, position, message] = parts[..] else {
         return log("info", line);
     };
+    let is_position = position.split_once(':').is_some_and(|(_, line)| line.parse::<u32>().is_ok());
+    if !is_position {
+        return log(&severity.to_lowercase(), &format!("{position}: {message}"));
+    }
     print(&json!({
         "component": "virt-launcher",
         "level": severity.to_lowercase(),
@@ -179,6 +183,7 @@ fn launch() -> Result<ExitCode> {
 /// Keeps the daemons and the domain running; returns when the domain has ended.
 async fn run_domain() -> Result<()> {
     write_config()?;
+    set_up_network().await?;
     let mut virtlogd = daemon(&["/usr/sbin/virtlogd", "-f", "/etc/libvirt/virtlogd.conf"])?;
     let mut libvirt = start_libvirt().await?;
     log("info", "Connected to libvirt daemon");
@@ -252,6 +257,20 @@ fn write_config() -> Result<()> {
     Ok(())
 }
 
+/// The masquerade binding's bridge and tap, which KubeVirt has virt-handler make (`pkg/network/setup`, phase 1).
+async fn set_up_network() -> Result<()> {
+    for line in [
+        "link add k6t-eth0 type bridge",
+        "address add 10.0.2.1/24 dev k6t-eth0",
+        "link set k6t-eth0 up",
+        "tuntap add tap0 mode tap user 0",
+        "link set tap0 master k6t-eth0 up",
+    ] {
+        run("ip", line.split(' ')).await?;
+    }
+    Ok(())
+}
+
 /// A daemon that ends with this program, and whose standard error goes to the log.
 fn daemon(line: &[&str]) -> Result<Child> {
     let (program, args) = line.split_first().context("a command has a name")?;
@@ -313,9 +332,14 @@ fn serve_commands(name: &str) -> Result<()> {
 }
 
 async fn virsh(verb: &str, args: &[&str]) -> Result<()> {
-    let output = Command::new("virsh").args(["--quiet", "--connect", LIBVIRT_URI, verb]).args(args).output().await?;
+    run("virsh", ["--quiet", "--connect", LIBVIRT_URI, verb].iter().chain(args).copied()).await
+}
+
+async fn run(program: &str, args: impl Iterator<Item = &str>) -> Result<()> {
+    let mut command = Command::new(program);
+    let output = command.args(args).stdin(Stdio::null()).output().await?;
     if !output.status.success() {
-        bail!("virsh {verb}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{:?}: {}", command.as_std(), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

@@ -2,35 +2,19 @@
 //!
 //! A transient unit of the node's systemd runs `runc` and turns the container's output into a CRI log, as a shim does. The container is
 //! in `/kubepods/burstable/pod<UID>/<64 hex>` (kubelet's cgroupfs driver under containerd), sees the devices that KubeVirt's device
-//! plugins give, and has a network with KubeVirt's masquerade binding: `eth0`, the bridge `k6t-eth0` and `tap0` on it.
+//! plugins give, and is linked to the node by `eth0`.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{EMPTY_DIRS, LauncherBuilder, empty_dir, log_folder, next_number, uuid};
+use crate::kubernetes::{images, pod_subnet};
 use crate::node::Node;
 
 /// Where the bundles of these containers lie in the node.
 const BUNDLES: &str = "/var/lib/lab-containers";
-/// Folders of a container's root; the rest comes from the node's `/usr` and `/etc`.
-const FOLDERS: [&str; 12] = [
-    "dev",
-    "etc",
-    "proc",
-    "run",
-    "sys",
-    "tmp",
-    "usr",
-    "var/lib/libvirt",
-    "var/log/libvirt",
-    "var/cache/libvirt",
-    "var/tmp",
-    "root",
-];
 /// Those of a container by default, and those that KubeVirt adds for QEMU and its network.
 const CAPABILITIES: [&str; 16] = [
     "CAP_AUDIT_WRITE",
@@ -65,11 +49,6 @@ ip -n $1 addr add $3/32 dev eth0
 ip -n $1 link set eth0 up
 ip -n $1 route add $4 dev eth0
 ip -n $1 route add default via $4 dev eth0
-ip -n $1 link add k6t-eth0 type bridge
-ip -n $1 addr add 10.0.2.1/24 dev k6t-eth0
-ip -n $1 link set k6t-eth0 up
-ip -n $1 tuntap add tap0 mode tap user 0
-ip -n $1 link set tap0 master k6t-eth0 up
 echo 1 >/proc/sys/net/ipv4/ip_forward
 ";
 
@@ -115,15 +94,15 @@ pub(super) fn start(launcher: &LauncherBuilder<'_>, pod_uid: &str) -> Result<Con
         fs::create_dir_all(here(&empty_dir(pod_uid, name)))?;
     }
     fs::create_dir_all(here(&container.log_folder))?;
-    make_root(&here(&bundle).join("rootfs"))?;
+    images::make_root(&here(&bundle).join("rootfs"))?;
     let hosts = format!("127.0.0.1 localhost\n127.0.1.1 {}\n", launcher.identity.name);
     fs::write(here(&hosts_file(pod_uid)), hosts)?;
     let config = serde_json::to_string_pretty(&config(launcher, &container))?;
     fs::write(here(&bundle).join("config.json"), config)?;
     fs::write(here(&bundle).join("shim"), SHIM)?;
 
-    let subnet = node.address().rsplit('.').next().context("an address has four parts")?;
-    let (address, gateway) = (format!("10.78.{subnet}.{}", next_number()), format!("10.78.{subnet}.1"));
+    let subnet = pod_subnet(node);
+    let (address, gateway) = (format!("{subnet}.{}", next_number()), format!("{subnet}.1"));
     let link = format!("veth{}", &container.id[..8]);
     node.run(&["sh", "-ec", NETWORK, "network", &container.network, &link, &address, &gateway])?;
     node.lab().route_pods(node)?;
@@ -146,18 +125,6 @@ impl Container {
 /// A pod's `/etc/hosts` in the node, where kubelet keeps it. libvirt looks its own host name up at each start of a guest.
 fn hosts_file(pod_uid: &str) -> String {
     format!("/var/lib/kubelet/pods/{pod_uid}/etc-hosts")
-}
-
-/// The root of the container: empty, with the links of a merged `/usr`.
-fn make_root(root: &Path) -> Result<()> {
-    for folder in FOLDERS {
-        fs::create_dir_all(root.join(folder))?;
-    }
-    symlink("/run", root.join("var/run"))?;
-    for name in ["bin", "lib", "lib64", "sbin"] {
-        symlink(format!("usr/{name}"), root.join(name))?;
-    }
-    Ok(())
 }
 
 /// The container in the words of the OCI runtime specification, 1.0.2.

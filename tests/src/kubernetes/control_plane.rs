@@ -1,0 +1,108 @@
+//! The control plane's programs, in the lab's network and cgroup.
+//!
+//! With the flags kubeadm gives them where it matters (Node and RBAC authorization, NodeRestriction, service account tokens), without
+//! leader election, and with clocks short enough to wait for: a node whose kubelet is silent is NotReady after [`GRACE`].
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::certificates::Authority;
+use super::tail;
+use crate::lab::{GATEWAY, Lab};
+use crate::node::Running;
+use crate::{shell, wait};
+
+/// The API server's port.
+pub(super) const PORT: u16 = 6443;
+/// etcd's, on the loopback of the lab's network.
+const ETCD: &str = "http://127.0.0.1:2379";
+/// How long a node may be silent; kubelet renews its lease every 2 s here. Kubernetes' own default is 50 s.
+const GRACE: &str = "8s";
+/// The programs, in the order they are started.
+const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+/// How long the API server may take to be ready; 4 s are normal on an idle machine.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// Starts all of them; `is_ready` asks the API server, without which the last two give up.
+pub(super) fn start(
+    lab: &Lab,
+    binaries: &Path,
+    folder: &Path,
+    authority: &Authority,
+    is_ready: impl Fn() -> bool,
+) -> Result<Vec<Running>> {
+    let at = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let (key, public_key) = (at("service-account.key"), at("service-account.pub"));
+    let curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
+    shell::run(&[&["openssl", "genpkey", "-out", &key], &curve[..]].concat())?;
+    shell::run(&["openssl", "pkey", "-in", &key, "-pubout", "-out", &public_key])?;
+    let serving = authority.server()?;
+    let root = authority.certificate();
+
+    let mut programs = Vec::new();
+    let mut start = |name: &'static str, flags: &[String]| -> Result<()> {
+        let log = File::create(folder.join(format!("{name}.log")))?;
+        let mut command = lab.command(binaries.join(name));
+        command.args(flags).env("HOME", folder).stdout(log.try_clone()?).stderr(log);
+        programs.push(Running::start(&mut command).context(name)?);
+        Ok(())
+    };
+    start(
+        "etcd",
+        &[
+            format!("--data-dir={}", at("etcd")),
+            format!("--listen-client-urls={ETCD}"),
+            format!("--advertise-client-urls={ETCD}"),
+            "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
+            "--unsafe-no-fsync".to_owned(),
+        ],
+    )?;
+    start(
+        "kube-apiserver",
+        &[
+            format!("--etcd-servers={ETCD}"),
+            format!("--bind-address={GATEWAY}"),
+            format!("--advertise-address={GATEWAY}"),
+            format!("--secure-port={PORT}"),
+            format!("--tls-cert-file={}", serving.certificate.display()),
+            format!("--tls-private-key-file={}", serving.key.display()),
+            format!("--client-ca-file={}", root.display()),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={public_key}"),
+            format!("--service-account-signing-key-file={key}"),
+            "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--enable-admission-plugins=NodeRestriction".to_owned(),
+            "--allow-privileged".to_owned(),
+        ],
+    )?;
+    wait::wait_until("the API server to be ready", START_LIMIT, || Ok(is_ready())).with_context(|| logs(folder))?;
+
+    let kubeconfig = |name: &str| -> Result<String> {
+        let path = at(&format!("{name}.conf"));
+        fs::write(&path, authority.client(name, &format!("/CN=system:{name}"))?.kubeconfig())?;
+        Ok(format!("--kubeconfig={path}"))
+    };
+    start(
+        "kube-controller-manager",
+        &[
+            kubeconfig("kube-controller-manager")?,
+            format!("--service-account-private-key-file={key}"),
+            format!("--root-ca-file={}", root.display()),
+            "--use-service-account-credentials".to_owned(),
+            "--leader-elect=false".to_owned(),
+            "--node-monitor-period=1s".to_owned(),
+            format!("--node-monitor-grace-period={GRACE}"),
+        ],
+    )?;
+    start("kube-scheduler", &[kubeconfig("kube-scheduler")?, "--leader-elect=false".to_owned()])?;
+    Ok(programs)
+}
+
+/// The last lines of each program's log.
+pub(super) fn logs(folder: &Path) -> String {
+    PROGRAMS.map(|name| tail(&folder.join(format!("{name}.log")), name)).join("\n")
+}

@@ -1,0 +1,125 @@
+//! A launcher as a pod of the cluster, as virt-controller makes it.
+//!
+//! Labels, annotations, volumes and restart policy are KubeVirt's (`pkg/virt-controller/services/template.go`, v1.8). The container is
+//! privileged, because KubeVirt's device plugins are not here; the node's `/usr` and `/etc` stand for the launcher's image.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::{Cluster, images};
+use crate::launcher::{EMPTY_DIRS, Keeper, Launcher, LauncherBuilder};
+use crate::wait;
+
+/// How long a namespace may take to have its service account, and a pod until its container runs; one second and three are normal.
+const POD_LIMIT: Duration = Duration::from_secs(60);
+
+impl Cluster {
+    /// Runs a launcher as a real pod on its node, and returns when its guest runs, or, for a migration, when it is ready.
+    ///
+    /// # Errors
+    /// If the pod does not come up: its status, or the end of its log.
+    pub fn launch<'node>(&'node self, launcher: LauncherBuilder<'node>) -> Result<Launcher<'node>> {
+        launcher.write_files()?;
+        let (namespace, pod) = (launcher.identity.namespace.clone(), launcher.identity.pod_name.clone());
+        self.ensure_namespace(&namespace)?;
+        self.create(&manifest(&launcher))?;
+        let keeper = Keeper::Pod(self);
+        let ran = wait::wait_for(&format!("pod {pod} to run"), POD_LIMIT, || {
+            let object = self.get(&["pod", "--namespace", &namespace, &pod])?;
+            let uid = object["metadata"]["uid"].as_str().map(str::to_owned);
+            Ok(uid.filter(|_| object["status"]["phase"] == "Running"))
+        });
+        match ran {
+            Ok((pod_uid, _)) => launcher.wait_until_up(keeper, pod_uid),
+            Err(error) => {
+                let status = self.kubectl(&["describe", "pod", "--namespace", &namespace, &pod]).unwrap_or_default();
+                self.delete_pod(&namespace, &pod);
+                Err(error).context(status)
+            }
+        }
+    }
+
+    /// Deletes a pod without grace; what is gone already is as good.
+    pub(crate) fn delete_pod(&self, namespace: &str, pod: &str) {
+        let _ = self.kubectl(&[
+            "delete",
+            "pod",
+            "--namespace",
+            namespace,
+            pod,
+            "--grace-period=0",
+            "--force",
+            "--wait=false",
+        ]);
+    }
+
+    fn ensure_namespace(&self, name: &str) -> Result<()> {
+        if self.get(&["namespace", name]).is_err() {
+            self.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
+        }
+        // Without it no pod is admitted.
+        let has_account = || Ok(self.get(&["serviceaccount", "--namespace", name, "default"]).is_ok());
+        wait::wait_until("the namespace's service account", POD_LIMIT, has_account).map(drop)
+    }
+}
+
+fn manifest(launcher: &LauncherBuilder<'_>) -> Value {
+    let identity = &launcher.identity;
+    let mount =
+        |name: &str, path: &str, read_only: bool| json!({"name": name, "mountPath": path, "readOnly": read_only});
+    let host_path = |name: &str, path: &str| json!({"name": name, "hostPath": {"path": path, "type": "Directory"}});
+    let mut mounts =
+        vec![mount("usr", "/usr", true), mount("etc", "/etc", true), mount("libvirt", "/etc/libvirt", false)];
+    let mut volumes = vec![
+        host_path("usr", "/usr"),
+        host_path("etc", "/etc"),
+        json!({"name": "libvirt", "emptyDir": {}}),
+        host_path("rootdisk", &launcher.folder.to_string_lossy()),
+    ];
+    mounts.extend(EMPTY_DIRS.map(|(name, path)| mount(name, path, false)));
+    volumes.extend(EMPTY_DIRS.map(|(name, _)| json!({"name": name, "emptyDir": {}})));
+    mounts.push(mount("rootdisk", "/run/kubevirt-private/vmi-disks/rootdisk", false));
+    let mut resources = json!({"requests": {"cpu": "10m", "memory": "64Mi"}});
+    if let Some(mib) = launcher.memory_limit_mib {
+        resources["limits"] = json!({"memory": format!("{mib}Mi")});
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": identity.pod_name,
+            "namespace": identity.namespace,
+            "labels": {
+                "kubevirt.io": "virt-launcher",
+                "kubevirt.io/created-by": identity.vmi_uid,
+                "kubevirt.io/nodeName": launcher.node.name(),
+                "vm.kubevirt.io/name": identity.name,
+            },
+            "annotations": {
+                "kubevirt.io/domain": identity.name,
+                "kubectl.kubernetes.io/default-container": "compute",
+            },
+        },
+        "spec": {
+            "hostname": identity.name,
+            "nodeSelector": {"kubernetes.io/hostname": launcher.node.name()},
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": 60,
+            "containers": [{
+                "name": "compute",
+                "image": images::LAUNCHER,
+                "imagePullPolicy": "Never",
+                "command": identity.command_line(),
+                "env": [{"name": "PATH", "value": "/usr/sbin:/usr/bin:/sbin:/bin"}],
+                "resources": resources,
+                "securityContext": {"privileged": true, "runAsUser": 0},
+                "volumeMounts": mounts,
+            }],
+            "volumes": volumes,
+        },
+    })
+}
