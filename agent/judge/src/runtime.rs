@@ -26,7 +26,10 @@ const MESSAGE_CHARS: usize = 300;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// All were answered.
-    Answered,
+    Answered {
+        /// Which runtime it is, `containerd 2.4.2`; may be empty.
+        words: String,
+    },
     /// One is not answered yet.
     Late {
         /// Which, `ListContainers`.
@@ -72,7 +75,9 @@ pub fn judge_unit(at: Moment, unit: &UnitObservation, was_active: bool) -> Verdi
 pub fn judge_inactive_by_socket(at: Moment, unit: &str, answer: &Answer, why_no_unit: &str) -> Verdict {
     let (code, subject) = (FindingCode::RuntimeInactive, Subject::unit(unit));
     Verdict::State(match answer {
-        Answer::Answered | Answer::Late { .. } => absent(code, &subject, at, CRI, "its socket takes connections"),
+        Answer::Answered { .. } | Answer::Late { .. } => {
+            absent(code, &subject, at, CRI, "its socket takes connections")
+        }
         Answer::Failed { failure: attribute::FAILURE_REFUSED, text, .. } => {
             let facts = Attributes::new().with(attribute::FAILURE, attribute::FAILURE_REFUSED);
             present(code, &subject, at, CRI, facts, text.as_str())
@@ -86,7 +91,7 @@ pub fn judge_inactive_by_socket(at: Moment, unit: &str, answer: &Answer, why_no_
 pub fn judge_answer(at: Moment, unit: &str, answer: &Answer) -> Verdict {
     let (code, subject) = (FindingCode::RuntimeUnresponsive, Subject::unit(unit));
     Verdict::State(match answer {
-        Answer::Answered => absent(code, &subject, at, CRI, "it answers"),
+        Answer::Answered { words } => absent(code, &subject, at, CRI, format!("it answers: {words}")),
         Answer::NotAsked(why) => absent(code, &subject, at, CRI, format!("it was not asked: {why}")),
         Answer::Unknown(why) => unknown(code, &subject, why.as_str()),
         Answer::Late { call, since, process } => {
@@ -128,9 +133,9 @@ pub fn judge_network(at: Moment, unit: &str, source: &str, info: &RuntimeInfo) -
 
 /// What the runtime says of itself turned into an answer: cri-dockerd answers for a Docker that does not.
 #[must_use]
-pub fn answer_of(info: &RuntimeInfo, since: Moment) -> Answer {
+pub fn answer_of(info: &RuntimeInfo, words: &str, since: Moment) -> Answer {
     if info.is_ready != Some(false) {
-        return Answer::Answered;
+        return Answer::Answered { words: words.to_owned() };
     }
     let message = shorten(info.ready_message.as_deref().unwrap_or("no reason given"));
     Answer::Failed { failure: attribute::FAILURE_REFUSED, text: format!("RuntimeReady is false: {message}"), since }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use kulprit_daemon::config::HumanDuration;
+use kulprit_host::cri::RUNTIME_SOCKETS;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the probes.
@@ -34,8 +35,28 @@ pub struct ProbeConfig {
     pub blocked_every: HumanDuration,
     /// How far the first start of all looks back in the kernel's log. Default 15 m: as long as an occurrence counts in full.
     pub kmsg_look_back: HumanDuration,
+    /// Sockets of the container runtime below the host's root. Those that are not there are passed over. Default: containerd's,
+    /// CRI-O's, that of k3s and rke2, cri-dockerd's.
+    pub runtime_sockets: Vec<PathBuf>,
     /// The libvirt daemons.
     pub libvirt: LibvirtConfig,
+    /// Mounts and block devices under VMs.
+    pub volumes: VolumesConfig,
+}
+
+/// How often the storage under VMs is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VolumesConfig {
+    /// How often to read counters and states of sessions. Default 10 s: what hangs is raised after 15 s to 25 s.
+    pub every: HumanDuration,
+    /// How often to read which files and devices each QEMU has open and what they stand on; at every look of a suspect VM.
+    /// Default 30 s: disks are plugged in seldom, and this is the dear part (some 0.2 ms for each VM).
+    pub files_every: HumanDuration,
+    /// How long a child process that looks at a mount may take. Default 5 s: the finding's threshold.
+    pub ask_deadline: HumanDuration,
+    /// How often to ask about one mount while there is reason to. Default 30 s: a child costs some 2 ms.
+    pub ask_every: HumanDuration,
 }
 
 /// Where libvirt is and who speaks to it.
@@ -72,7 +93,20 @@ impl Default for ProbeConfig {
             qemu_every: HumanDuration::from_secs(2),
             blocked_every: HumanDuration::from_secs(1),
             kmsg_look_back: HumanDuration::from_mins(15),
+            runtime_sockets: RUNTIME_SOCKETS.iter().map(|socket| PathBuf::from("/").join(socket.path)).collect(),
             libvirt: LibvirtConfig::default(),
+            volumes: VolumesConfig::default(),
+        }
+    }
+}
+
+impl Default for VolumesConfig {
+    fn default() -> Self {
+        Self {
+            every: HumanDuration::from_secs(10),
+            files_every: HumanDuration::from_secs(30),
+            ask_deadline: HumanDuration::from_secs(5),
+            ask_every: HumanDuration::from_secs(30),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! every 10 s (1 s while the process is stalled). Without a bus the probe is blind and says why; it connects again with
 //! back-off. The health endpoint is that of the first active unit: k3s and rke2 have the kubelet's inside.
 
-mod process;
+pub(super) mod process;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -28,6 +28,10 @@ fn unit(active_state: &str, unit_file_state: &str, has_run: bool) -> UnitObserva
     }
 }
 
+fn answered() -> Answer {
+    Answer::Answered { words: "containerd 2.4.2".to_owned() }
+}
+
 fn state_of(verdict: Verdict) -> StateVerdict {
     match verdict {
         Verdict::State(state) => {
@@ -69,7 +73,7 @@ fn runtime_unresponsive_is_a_late_or_wrong_answer_and_not_one_that_was_not_asked
     let late = |process| Answer::Late { call: "Status", since: second(3), process };
     let failed = |failure| Answer::Failed { failure, text: "it broke".to_owned(), since: second(4) };
     for (answer, want, text) in [
-        (Answer::Answered, Absent, "it answers"),
+        (answered(), Absent, "it answers: containerd 2.4.2"),
         (Answer::NotAsked("containerd.service is inactive".to_owned()), Absent, "not asked"),
         (Answer::Unknown("no permission".to_owned()), Unknown, ""),
         (late(None), Present, "no answer for 6 s"),
@@ -90,7 +94,7 @@ fn runtime_unresponsive_is_a_late_or_wrong_answer_and_not_one_that_was_not_asked
 fn without_systemd_the_socket_tells_whether_the_runtime_runs() {
     let failed = |failure| Answer::Failed { failure, text: "nobody listens".to_owned(), since: second(1) };
     for (answer, want) in [
-        (Answer::Answered, Absent),
+        (answered(), Absent),
         (Answer::Late { call: "Status", since: second(1), process: None }, Absent),
         (failed(attribute::FAILURE_REFUSED), Present),
         (failed(attribute::FAILURE_RESET), Unknown),
@@ -119,9 +123,9 @@ fn runtime_network_not_ready_is_the_runtimes_own_word() {
 #[test]
 fn a_runtime_that_says_it_is_not_ready_does_not_answer_for_its_engine() {
     let info = |is_ready| RuntimeInfo { is_ready, ..RuntimeInfo::default() };
-    assert_eq!(answer_of(&info(Some(true)), second(1)), Answer::Answered);
-    assert_eq!(answer_of(&info(None), second(1)), Answer::Answered);
-    assert!(matches!(answer_of(&info(Some(false)), second(1)), Answer::Failed { .. }));
+    let answer = |ready| answer_of(&info(ready), "containerd 2.4.2", second(1));
+    assert_eq!((answer(Some(true)), answer(None)), (answered(), answered()));
+    assert!(matches!(answer(Some(false)), Answer::Failed { .. }));
 }
 
 #[test]

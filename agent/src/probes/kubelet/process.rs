@@ -15,7 +15,7 @@ use crate::probes::{ProbeConfig, chain};
 /// Reading `stat` of one process takes microseconds; searching all takes some ms.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-pub(super) struct ProcessFinder {
+pub(in crate::probes) struct ProcessFinder {
     procfs: Procfs,
     filter: CgroupFilter,
     blocking: Blocking,
@@ -24,7 +24,7 @@ pub(super) struct ProcessFinder {
 }
 
 impl ProcessFinder {
-    pub(super) fn new(config: &ProbeConfig) -> Self {
+    pub(in crate::probes) fn new(config: &ProbeConfig) -> Self {
         Self {
             procfs: Procfs::new(&config.procfs),
             filter: config.cgroup_prefix.clone().map_or(CgroupFilter::All, CgroupFilter::Under),
@@ -33,7 +33,7 @@ impl ProcessFinder {
         }
     }
 
-    pub(super) async fn look(&mut self, main_pid: u32) -> ProcessSeen {
+    pub(in crate::probes) async fn look(&mut self, main_pid: u32) -> ProcessSeen {
         let (procfs, filter) = (self.procfs.clone(), self.filter.clone());
         let known = self.found.filter(|(pid, _)| *pid == main_pid).map(|(_, id)| id);
         let read = self.blocking.run(DEADLINE, move || look(&procfs, &filter, main_pid, known)).await;

@@ -1,0 +1,184 @@
+//! The runtime's shims in procfs: one is the parent of each container's first process, so one that hangs holds its pod for ever.
+//!
+//! Only those that were once seen stuck are spoken of, until they end: a node has hundreds that are well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kulprit_host::ReadError;
+use kulprit_host::process::{CgroupFilter, ProcessId, Procfs, TaskState};
+use kulprit_judge::services::{Service, service_of};
+
+use crate::probes::ProbeConfig;
+use crate::probes::blocking::{Blocking, Late};
+
+/// Reading `stat` of some hundred processes takes milliseconds.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Every so many looks all pids are read again, for one that was taken by another process between two looks: some ten minutes.
+const N_LOOKS_OF_FULL: u32 = 40;
+
+/// Finds shims and keeps them.
+#[derive(Debug)]
+pub(super) struct Shims {
+    procfs: Procfs,
+    filter: CgroupFilter,
+    blocking: Blocking,
+    known: Known,
+    /// Those that were seen stuck and have not ended.
+    spoken_of: BTreeSet<ProcessId>,
+}
+
+/// What is remembered between passes.
+#[derive(Debug, Default)]
+struct Known {
+    shims: BTreeMap<u32, ProcessId>,
+    /// Pids that are no shim. A process is what it is by the second look: `runc` and the like live shorter.
+    others: BTreeSet<u32>,
+    young: BTreeSet<u32>,
+    n_looks: u32,
+}
+
+/// One shim that is, or was, stuck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shim {
+    pub(super) id: ProcessId,
+    pub(super) comm: String,
+    pub(super) state: TaskState,
+    pub(super) wchan: Option<String>,
+}
+
+/// What a pass found.
+#[derive(Debug, Default)]
+pub(super) struct Pass {
+    /// Those to speak of.
+    pub(super) shims: Vec<Shim>,
+    /// Those that were spoken of and have ended.
+    pub(super) ended: Vec<ProcessId>,
+}
+
+impl Shims {
+    pub(super) fn new(config: &ProbeConfig) -> Self {
+        Self {
+            procfs: Procfs::new(&config.procfs),
+            filter: config.cgroup_prefix.clone().map_or(CgroupFilter::All, CgroupFilter::Under),
+            blocking: Blocking::default(),
+            known: Known::default(),
+            spoken_of: BTreeSet::new(),
+        }
+    }
+
+    /// Looks at all.
+    pub(super) async fn look(&mut self) -> Result<Pass, String> {
+        let (procfs, filter) = (self.procfs.clone(), self.filter.clone());
+        // Lost when the call is late: the next one finds them anew.
+        let known = std::mem::take(&mut self.known);
+        let read = self.blocking.run(DEADLINE, move || scan(&procfs, &filter, known)).await;
+        let (known, shims) = match read {
+            Ok(result) => result.map_err(|error| crate::probes::chain(&error))?,
+            Err(Late { for_secs }) => return Err(format!("reading procfs has not returned for {for_secs} s")),
+        };
+        self.known = known;
+        let is_alive = |id: &ProcessId| self.known.shims.get(&id.pid) == Some(id);
+        let ended: Vec<ProcessId> = self.spoken_of.iter().filter(|id| !is_alive(id)).copied().collect();
+        self.spoken_of.retain(|id| !ended.contains(id));
+        let is_stuck = |shim: &Shim| matches!(shim.state, TaskState::Uninterruptible | TaskState::Zombie);
+        self.spoken_of.extend(shims.iter().filter(|shim| is_stuck(shim)).map(|shim| shim.id));
+        let shims = shims.into_iter().filter(|shim| self.spoken_of.contains(&shim.id)).collect();
+        Ok(Pass { shims, ended })
+    }
+}
+
+fn scan(procfs: &Procfs, filter: &CgroupFilter, mut known: Known) -> Result<(Known, Vec<Shim>), ReadError> {
+    let pids = procfs.pids()?;
+    known.n_looks += 1;
+    if known.n_looks.is_multiple_of(N_LOOKS_OF_FULL) {
+        known.others.clear();
+    }
+    let is_there = |pid: &u32| pids.binary_search(pid).is_ok();
+    known.others.retain(is_there);
+    known.young.retain(is_there);
+    let mut shims = Vec::new();
+    let mut alive = BTreeMap::new();
+    for pid in &pids {
+        if known.others.contains(pid) {
+            continue;
+        }
+        let Ok(stat) = procfs.stat(*pid) else { continue };
+        let is_known = known.shims.get(pid) == Some(&stat.id());
+        let is_ours = || *filter == CgroupFilter::All || procfs.cgroups(*pid).is_ok_and(|rows| filter.matches(&rows));
+        if !is_known && !(service_of(&stat.comm) == Some(Service::Shim) && is_ours()) {
+            if !known.young.insert(*pid) {
+                known.young.remove(pid);
+                known.others.insert(*pid);
+            }
+            continue;
+        }
+        alive.insert(*pid, stat.id());
+        let wchan = (stat.state == TaskState::Uninterruptible).then(|| procfs.wchan(*pid, *pid)).flatten();
+        shims.push(Shim { id: stat.id(), state: stat.state, wchan, comm: stat.comm });
+    }
+    known.shims = alive;
+    Ok((known, shims))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A procfs of stat files alone.
+    fn write(dir: &std::path::Path, pid: u32, comm: &str, state: char, start: u64) {
+        let folder = dir.join(pid.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        let zeros = "0 ".repeat(15);
+        std::fs::write(
+            folder.join("stat"),
+            format!("{pid} ({comm}) {state} 1 1 1 {zeros}{start} {}\n", "0 ".repeat(30)),
+        )
+        .unwrap();
+    }
+
+    fn shims(dir: &std::path::Path) -> Shims {
+        Shims::new(&ProbeConfig { procfs: dir.to_owned(), ..ProbeConfig::default() })
+    }
+
+    #[tokio::test]
+    async fn only_a_shim_that_was_stuck_is_spoken_of_until_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 7, "containerd-shim", 'S', 70);
+        write(dir.path(), 8, "containerd-shim", 'D', 80);
+        write(dir.path(), 9, "bash", 'D', 90);
+        let mut shims = shims(dir.path());
+        let states = |pass: &Pass| pass.shims.iter().map(|shim| (shim.id.pid, shim.state)).collect::<Vec<_>>();
+        assert_eq!(states(&shims.look().await.unwrap()), [(8, TaskState::Uninterruptible)]);
+        write(dir.path(), 8, "containerd-shim", 'S', 80);
+        write(dir.path(), 7, "containerd-shim", 'Z', 70);
+        let pass = shims.look().await.unwrap();
+        assert_eq!(states(&pass), [(7, TaskState::Zombie), (8, TaskState::Sleeping)]);
+        assert!(pass.ended.is_empty());
+        std::fs::remove_dir_all(dir.path().join("8")).unwrap();
+        let pass = shims.look().await.unwrap();
+        assert_eq!(pass.ended, [ProcessId { pid: 8, start_time_ticks: 80 }]);
+        assert_eq!(states(&pass), [(7, TaskState::Zombie)]);
+    }
+
+    #[tokio::test]
+    async fn a_pid_that_becomes_a_shim_is_found_and_another_process_of_its_number_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 8, "containerd", 'S', 80);
+        let mut shims = shims(dir.path());
+        shims.look().await.unwrap();
+        write(dir.path(), 8, "conmon", 'D', 80);
+        assert_eq!(shims.look().await.unwrap().shims.len(), 1, "exec keeps pid and start");
+        write(dir.path(), 8, "conmon", 'D', 81);
+        let pass = shims.look().await.unwrap();
+        assert_eq!(pass.ended, [ProcessId { pid: 8, start_time_ticks: 80 }]);
+        assert_eq!(pass.shims[0].id.start_time_ticks, 81);
+    }
+
+    #[tokio::test]
+    async fn a_procfs_that_cannot_be_read_is_an_error_with_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = shims(&dir.path().join("none")).look().await.unwrap_err();
+        assert!(error.contains("none"), "{error}");
+    }
+}
