@@ -84,6 +84,9 @@ pub(crate) enum Question {
         /// Closed ones too.
         #[arg(short, long)]
         all: bool,
+        /// What the nodes showed of its VMs when it began: threads, counters, logs, the minutes before.
+        #[arg(long, requires = "id")]
+        captures: bool,
         /// Only this one, with its timeline.
         id: Option<String>,
     },

@@ -33,7 +33,7 @@ pub(crate) async fn answer(arguments: Arguments, terminal: &mut Terminal) -> Res
             return diagnose::answer(ask.format, terminal, &diagnose::Asked { case, vm, migration, at, explain });
         }
         Question::Eval { folder, all } => return eval::answer(ask.format, terminal, &folder, all),
-        Question::Incidents { all, id } => incidents::answer(&ask, terminal, all, id).await?,
+        Question::Incidents { all, captures, id } => incidents::answer(&ask, terminal, all, captures, id).await?,
         Question::Nodes => nodes::answer_list(&ask, terminal).await?,
         Question::Node { name, all } => nodes::answer_one(&ask, terminal, name, all).await?,
         Question::Vms { node } => nodes::answer_vms(&ask, terminal, node).await?,

@@ -41,6 +41,58 @@ pub(crate) struct Incident {
     pub(crate) timeline: Vec<TimelineEntry>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) merged_into: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) captures: Vec<Capture>,
+}
+
+/// What a node showed of a VM.
+#[derive(Debug, Serialize)]
+pub(crate) struct Capture {
+    pub(crate) node: String,
+    pub(crate) vm_uid: String,
+    pub(crate) at: Option<String>,
+    pub(crate) took_usec: u64,
+    pub(crate) sections: Vec<CaptureSection>,
+    pub(crate) series: Vec<CaptureSeries>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CaptureSection {
+    pub(crate) name: String,
+    pub(crate) text: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) lacks: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CaptureSeries {
+    pub(crate) name: String,
+    pub(crate) unit: String,
+    pub(crate) end: Option<String>,
+    /// A value a second, oldest first; null: no sample.
+    pub(crate) values: Vec<Option<f32>>,
+}
+
+impl From<v1::Capture> for Capture {
+    fn from(capture: v1::Capture) -> Self {
+        let v1::Capture { node, result } = capture;
+        let v1::CaptureResult { incident_id: _, vm_uid, at, took_usec, sections, series } = result.unwrap_or_default();
+        let section = |v1::CaptureSection { name, text, lacks }| CaptureSection { name, text, lacks };
+        let series_of = |v1::CaptureSeries { name, unit, end, values }| CaptureSeries {
+            name,
+            unit,
+            end: end.and_then(|end| rfc3339(end.wall_usec)),
+            values: values.into_iter().map(|value| value.is_finite().then_some(value)).collect(),
+        };
+        Self {
+            node,
+            vm_uid,
+            at: at.and_then(|at| rfc3339(at.wall_usec)),
+            took_usec,
+            sections: sections.into_iter().map(section).collect(),
+            series: series.into_iter().map(series_of).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -75,6 +127,7 @@ impl From<v1::Incident> for Incident {
                 .into_iter()
                 .map(|entry| TimelineEntry { at: rfc3339(entry.at_wall_usec), text: entry.text })
                 .collect(),
+            captures: incident.captures.into_iter().map(Capture::from).collect(),
             merged_into: incident.merged_into,
         }
     }

@@ -1,5 +1,7 @@
 //! `kulprit incidents`: one line per incident, or one incident with its timeline.
 
+mod captures;
+
 use std::fmt::Write as _;
 
 use kulprit_proto::v1;
@@ -17,13 +19,16 @@ pub(super) async fn answer(
     ask: &Ask,
     terminal: &mut Terminal,
     include_closed: bool,
+    with_captures: bool,
     id: Option<String>,
 ) -> Result<(), AskError> {
     let mut central = ask.central().await?;
     if let Some(id) = id {
         let incident = ask.take(central.get_incident(v1::GetIncidentRequest { id }).await)?;
         let shaped = shape::Incident::from(incident.clone());
-        return output::print(terminal, ask.format, &shaped, |terminal| one(terminal, &incident));
+        return output::print(terminal, ask.format, &shaped, |terminal| {
+            one(terminal, &incident) + &captures::render(terminal, &incident, with_captures)
+        });
     }
     let request = v1::ListIncidentsRequest { include_closed, limit: 0 };
     let incidents = ask.take(central.list_incidents(request).await)?.incidents;
