@@ -167,6 +167,13 @@ impl<W: Write> Control<W> {
             }
             // `run` ends before.
             (Some(Request::Shutdown(_)), _) => return Ok(()),
+            (Some(Request::GetJobStats(question)), daemon) => {
+                // No reply: a domain whose daemon has gone has no job.
+                if let Some(daemon) = daemon {
+                    daemon.ask_for_job(question.uuid);
+                }
+                return Ok(());
+            }
             (Some(Request::RemoveTarget(_) | Request::Poll(_) | Request::GetDiskErrors(_)), None) => {
                 "declined: no such daemon was added".to_owned()
             }

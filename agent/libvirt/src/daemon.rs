@@ -379,6 +379,13 @@ impl Daemon {
         self.decline(tools, request_id, "virDomainGetDiskErrors")
     }
 
+    /// The agent wants the figures of a domain's job; there is no reply but the figures.
+    pub(crate) fn ask_for_job(&mut self, uuid: String) {
+        if matches!(self.link, Link::Up(_)) && self.asks.late_call().is_none() {
+            self.questions.request_job(uuid);
+        }
+    }
+
     fn decline(&self, tools: &mut Tools<impl Write>, request_id: u64, call: &'static str) -> io::Result<()> {
         let why = match (&self.link, self.asks.late_call()) {
             (Link::Up(_), Some(late)) => format!("declined: still waiting for {}", late.name),

@@ -159,7 +159,9 @@ pub(crate) fn is_free(control: Option<&Control>) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
     Disks,
-    Job,
+    Job {
+        at_round_start: bool,
+    },
     /// On demand of the agent.
     DiskErrors {
         request_id: u64,
@@ -183,7 +185,7 @@ pub(crate) fn ask(caller: &Caller, connection: &Connection, uuid: &str, question
             return match question {
                 Question::Disks => Answer::PutBack,
                 // The next round brings the next occasion.
-                Question::Job => Answer::Nothing,
+                Question::Job { .. } => Answer::Nothing,
                 Question::DiskErrors { request_id } => {
                     let error = VirtError::own("virDomainGetDiskErrors", "declined: the domain is occupied");
                     Answer::Tell(Box::new(reply(*request_id, Err(error))))
@@ -193,7 +195,7 @@ pub(crate) fn ask(caller: &Caller, connection: &Connection, uuid: &str, question
         Err(error) => {
             return match question {
                 Question::DiskErrors { request_id } => Answer::Tell(Box::new(reply(*request_id, Err(error)))),
-                Question::Disks | Question::Job => Answer::Nothing,
+                Question::Disks | Question::Job { .. } => Answer::Nothing,
             };
         }
     };
@@ -212,10 +214,10 @@ pub(crate) fn ask(caller: &Caller, connection: &Connection, uuid: &str, question
                 }
             }
         }
-        Question::Job => match domain.job(caller) {
+        Question::Job { at_round_start } => match domain.job(caller) {
             Ok(job) if job.r#type.cast_unsigned() != sys::VIR_DOMAIN_JOB_NONE => {
                 let (uuid, name) = (domain.uuid.clone(), domain.name.clone());
-                Answer::Tell(Box::new(Body::JobStats(JobStats { uuid, name, job: Some(job) })))
+                Answer::Tell(Box::new(Body::JobStats(JobStats { uuid, name, job: Some(job), at_round_start: *at_round_start })))
             }
             Ok(_) | Err(_) => Answer::Nothing,
         },

@@ -19,7 +19,8 @@ pub(crate) struct Questions {
     /// UUIDs of the last look, and whether they may be asked.
     is_free: BTreeMap<String, bool>,
     wants_disks: BTreeSet<String>,
-    wants_job: BTreeSet<String>,
+    /// And whether a round begins.
+    wants_job: BTreeMap<String, bool>,
     disk_error_requests: VecDeque<(u64, String)>,
 }
 
@@ -31,6 +32,13 @@ impl Questions {
             self.disk_error_requests.push_back((request_id, uuid));
         }
         has_room
+    }
+
+    /// Takes the agent's wish for a job's figures, of a domain that the last look knew.
+    pub(crate) fn request_job(&mut self, uuid: String) {
+        if self.is_free.contains_key(&uuid) {
+            self.wants_job.entry(uuid).or_default();
+        }
     }
 
     /// Learns from a look. The first one after connecting asks for the disks of all.
@@ -53,7 +61,7 @@ impl Questions {
             }
             // The start of a round, and QEMU has just shown that it answers: the right moment, and the only safe one.
             Some(Event::MigrationIteration(_)) => {
-                self.wants_job.insert(event.uuid.clone());
+                self.wants_job.insert(event.uuid.clone(), true);
             }
             Some(
                 Event::IoError(_)
@@ -90,7 +98,7 @@ impl Questions {
             self.wants_disks.remove(&uuid);
             return Some((uuid, Question::Disks));
         }
-        self.wants_job.pop_first().map(|uuid| (uuid, Question::Job))
+        self.wants_job.pop_first().map(|(uuid, at_round_start)| (uuid, Question::Job { at_round_start }))
     }
 
     /// Forgets all; the numbers of the agent's requests that will not be asked.
@@ -174,13 +182,20 @@ mod tests {
     }
 
     #[test]
-    fn job_figures_are_asked_for_at_a_round_only_and_requests_go_first() {
+    fn job_figures_are_asked_for_at_a_round_or_on_request_and_requests_for_disks_go_first() {
         let mut questions = Questions::default();
         questions.note_look(&[domain("a", sys::VIR_DOMAIN_CONTROL_JOB)]);
         check(&mut questions, &[]);
         questions.note_event(&event("a", Event::MigrationIteration(MigrationIteration { iteration: 2 })));
         assert!(questions.request_disk_errors(7, "b".into()));
-        check(&mut questions, &[("b", Question::DiskErrors { request_id: 7 }), ("a", Question::Job)]);
+        let at_round_start = Question::Job { at_round_start: true };
+        check(&mut questions, &[("b", Question::DiskErrors { request_id: 7 }), ("a", at_round_start.clone())]);
+        questions.request_job("a".into());
+        questions.request_job("gone".into());
+        check(&mut questions, &[("a", Question::Job { at_round_start: false })]);
+        questions.note_event(&event("a", Event::MigrationIteration(MigrationIteration { iteration: 3 })));
+        questions.request_job("a".into());
+        check(&mut questions, &[("a", at_round_start)]);
     }
 
     #[test]

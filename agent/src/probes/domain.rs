@@ -181,7 +181,11 @@ impl Probe {
             for request in outcome.requests {
                 let uuid = match &request {
                     Request::GetDiskErrors(question) => Some(question.uuid.clone()),
-                    Request::Poll(_) | Request::Shutdown(_) | Request::AddTarget(_) | Request::RemoveTarget(_) => None,
+                    Request::Poll(_)
+                    | Request::Shutdown(_)
+                    | Request::AddTarget(_)
+                    | Request::RemoveTarget(_)
+                    | Request::GetJobStats(_) => None,
                 };
                 let id = worker.request(1, request).await?;
                 self.questions.extend(uuid.map(|uuid| (id, uuid)));

@@ -11,7 +11,7 @@ use crate::{
     leftover, libvirt,
     scene::{Nearness, SAME_MOMENT_USEC, Scene, Sighting},
     stage::Stage,
-    symptom::SymptomId,
+    symptom::{SymptomId, SymptomSubject},
     words,
 };
 
@@ -223,7 +223,12 @@ fn vm(stage: &Stage<'_>, scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<
         VmFact::HostNotSeen => (scene.symptom.subject.is_vm() && scene.is_host_unseen(), "kulprit", text.to_owned()),
         VmFact::TwoQemus | VmFact::PausedByPastMigration => {
             let find = if fact == VmFact::TwoQemus { leftover::two_qemus } else { leftover::paused };
-            let left = stage.cluster_vm.and_then(|vm| find(stage.snapshot, vm));
+            let of_domain = || {
+                let SymptomSubject::Vm { uid, .. } = &stage.symptom.subject else { return None };
+                let is_two = fact == VmFact::TwoQemus;
+                leftover::of_domain(stage.snapshot, uid).filter(|left| left.is_two == is_two)
+            };
+            let left = stage.cluster_vm.map_or_else(of_domain, |vm| find(stage.snapshot, vm));
             let source = if fact == VmFact::TwoQemus { "procfs" } else { "libvirt" };
             (left.is_some(), source, left.map(|left| left.text).unwrap_or_default())
         }

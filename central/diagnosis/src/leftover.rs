@@ -1,7 +1,8 @@
 //! What a migration leaves when it goes wrong: QEMUs of one VM on two nodes, or one that it paused and nobody resumed.
 //!
 //! Only the snapshot as a whole shows it: each node for itself has one QEMU, and is well. While a migration runs both are normal,
-//! and KubeVirt takes up to a minute after its end to clear away (`pkg/virt-handler/migration-source.go`).
+//! and KubeVirt takes up to a minute after its end to clear away (`pkg/virt-handler/migration-source.go`). Of a VM that no cluster
+//! knows the agents say whether a migration runs.
 
 use kulprit_cluster::ClusterVm;
 
@@ -9,6 +10,7 @@ use crate::{
     identity::Identity,
     libvirt,
     snapshot::{NodeView, Snapshot, VmView},
+    standalone,
 };
 
 /// So long after its end a migration is still being cleared away.
@@ -19,6 +21,8 @@ const CLEARED_AWAY_USEC: i64 = 60_000_000;
 pub(crate) struct Leftover {
     pub(crate) text: String,
     pub(crate) since_usec: Option<i64>,
+    /// Two QEMUs; else one that is paused.
+    pub(crate) is_two: bool,
 }
 
 /// QEMUs of the VM on two nodes while no migration of it runs.
@@ -30,24 +34,55 @@ pub(crate) fn two_qemus(snapshot: &Snapshot, vm: &ClusterVm) -> Option<Leftover>
         "QEMUs of the VM live on {} (pid {first_pid}) and on {} (pid {second_pid}), and no migration runs",
         first.name, second.name
     );
-    Some(Leftover { text, since_usec })
+    Some(Leftover { text, since_usec, is_two: true })
 }
 
 /// A domain that a migration paused, while none runs: the guest stands still.
 pub(crate) fn paused(snapshot: &Snapshot, vm: &ClusterVm) -> Option<Leftover> {
     let since_usec = over_since(snapshot, vm)?;
-    let is_paused = |view: &VmView| {
-        view.domain
-            .as_ref()
-            .is_some_and(|domain| domain.state == libvirt::PAUSED && domain.reason == libvirt::PAUSED_MIGRATION)
-    };
     let runs = |view: &VmView| view.domain.as_ref().is_some_and(|domain| domain.state == libvirt::RUNNING);
     if views(snapshot, vm).any(|(_, view)| runs(view)) {
         return None;
     }
-    let (node, _) = views(snapshot, vm).find(|(_, view)| is_paused(view))?;
+    let (node, _) = views(snapshot, vm).find(|(_, view)| is_paused_by_migration(view))?;
     let text = format!("libvirt on {} shows it paused for a migration, and none runs", node.name);
-    Some(Leftover { text, since_usec })
+    Some(Leftover { text, since_usec, is_two: false })
+}
+
+/// As [`two_qemus`] and [`paused`], of a VM that libvirt alone runs.
+pub(crate) fn of_domain(snapshot: &Snapshot, uid: &str) -> Option<Leftover> {
+    let is_settled = |since: i64| snapshot.reference_wall_usec.saturating_sub(since) > CLEARED_AWAY_USEC;
+    let alive: Vec<(&NodeView, &VmView, i64)> = snapshot
+        .nodes
+        .iter()
+        .filter(|node| node.is_reporting)
+        .filter_map(|node| {
+            let view = node.vm(uid)?;
+            let qemu_since = view.qemu.as_ref()?.since.wall_usec;
+            Some((node, view, view.domain.as_ref().map_or(qemu_since, |domain| domain.since.wall_usec.max(qemu_since))))
+        })
+        .collect();
+    if !standalone::none_runs(snapshot, uid) || !alive.iter().all(|(_, _, since)| is_settled(*since)) {
+        return None;
+    }
+    let since_usec = alive.iter().map(|(_, _, since)| *since).max();
+    match alive.as_slice() {
+        [] => None,
+        [(node, view, _)] => {
+            let text = format!("libvirt on {} shows it paused for a migration, and none runs", node.name);
+            is_paused_by_migration(view).then_some(Leftover { text, since_usec, is_two: false })
+        }
+        [(first, _, _), (second, _, _), ..] => {
+            let text = format!("QEMUs of the VM live on {} and on {}, and no migration runs", first.name, second.name);
+            Some(Leftover { text, since_usec, is_two: true })
+        }
+    }
+}
+
+fn is_paused_by_migration(view: &VmView) -> bool {
+    view.domain
+        .as_ref()
+        .is_some_and(|domain| domain.state == libvirt::PAUSED && domain.reason == libvirt::PAUSED_MIGRATION)
 }
 
 fn views<'a>(snapshot: &'a Snapshot, vm: &'a ClusterVm) -> impl Iterator<Item = (&'a NodeView, &'a VmView)> {

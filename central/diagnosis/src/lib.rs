@@ -24,6 +24,7 @@ mod scene;
 pub mod score;
 pub mod snapshot;
 mod stage;
+mod standalone;
 pub mod symptom;
 mod words;
 

@@ -14,6 +14,7 @@ use crate::{
     nearness::Who,
     scene::{Host, Scene, Setting},
     snapshot::Snapshot,
+    standalone,
     symptom::{Symptom, SymptomId, SymptomSubject},
 };
 
@@ -48,10 +49,7 @@ impl<'a> Stage<'a> {
             Self { snapshot, symptom, cluster_vm, who, scenes: Vec::new(), is_migration, strangers: OnceCell::new() };
         let Hosts { hosting, source, target } = match cluster_vm {
             Some(vm) => hosts_of(snapshot, vm, subject_node, is_migration),
-            None => {
-                let only = vec![Host::new(snapshot, subject_node, 1.0)];
-                Hosts { hosting: only.clone(), source: only.clone(), target: only }
-            }
+            None => hosts_of_domain(snapshot, &symptom.subject, is_migration),
         };
         let mut scenes = Vec::new();
         let is_node = matches!(symptom.subject, SymptomSubject::Node { .. });
@@ -204,6 +202,27 @@ fn hosts_of<'a>(snapshot: &'a Snapshot, vm: &'a ClusterVm, subject_node: &'a str
     // A migration whose target nobody knows still has one: what is said of that side has its place there.
     let target = if target.is_empty() && is_migration { vec![Host::default()] } else { target };
     Hosts { hosting: if hosting.is_empty() { vec![Host::default()] } else { hosting }, source, target }
+}
+
+/// Where a VM that no cluster knows is, and where a migration takes it.
+fn hosts_of_domain<'a>(snapshot: &'a Snapshot, subject: &'a SymptomSubject, is_migration: bool) -> Hosts<'a> {
+    let (SymptomSubject::Vm { node, .. } | SymptomSubject::Node { node }) = subject;
+    let only = vec![Host::new(snapshot, node, 1.0)];
+    let SymptomSubject::Vm { uid, .. } = subject else {
+        return Hosts { hosting: only.clone(), source: only.clone(), target: only };
+    };
+    if !is_migration {
+        return Hosts { hosting: only.clone(), source: only.clone(), target: only };
+    }
+    let target = match standalone::migration_of(snapshot, uid).and_then(|migration| migration.target) {
+        Some(target) => vec![Host::new(snapshot, &target.name, 1.0)],
+        None => possible(
+            snapshot,
+            Some(snapshot.nodes.iter().map(|other| other.name.as_str()).filter(|other| *other != node).collect()),
+        ),
+    };
+    let target = if target.is_empty() { vec![Host::default()] } else { target };
+    Hosts { hosting: only.clone(), source: only, target }
 }
 
 /// One node is certain; of several each is only possible.

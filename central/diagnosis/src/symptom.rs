@@ -4,6 +4,7 @@
 //! life (start, stop, pause by a user, save, restore, migration, snapshot) shows none, and a node whose agent is silent raises
 //! none: nothing is known of it.
 
+mod domain_migration;
 pub(crate) mod kubevirt;
 mod migration;
 mod rules;

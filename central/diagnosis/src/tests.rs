@@ -5,4 +5,5 @@ mod kubevirt;
 mod places;
 mod properties;
 mod said;
+mod standalone;
 mod symptoms;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use kulprit_diagnosis::{NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView, attribute, symptoms};
+use kulprit_diagnosis::{
+    NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView, attribute, symptom_of, symptoms,
+};
 use kulprit_model::{FindingCode, Record, Status as Seen, Subject};
 use kulprit_proto::v1;
 use tonic::Status;
@@ -122,6 +124,13 @@ fn find_vm<'a>(snapshot: &'a Snapshot, vm: &str, node: &str) -> Result<(&'a Node
             let place = if node.is_empty() { String::new() } else { format!(" on node `{node}`") };
             let known = format!("{n_vms} VMs on {} nodes are known", snapshot.nodes.len());
             Err(Status::not_found(format!("no VM `{}`{place}; {known}", shortened(vm))))
+        }
+        [(_, first), ..] if found.iter().all(|(_, vm)| vm.uid == first.uid) => {
+            // One VM that migrates, or did: it is where its trouble is, else where its QEMU lives.
+            let on = match symptom_of(snapshot, &first.uid, None, false).subject {
+                SymptomSubject::Vm { node, .. } | SymptomSubject::Node { node } => node,
+            };
+            Ok(*found.iter().find(|(node, _)| node.name == on).unwrap_or(&found[0]))
         }
         many => {
             let candidates = many

@@ -137,6 +137,8 @@ pub const INITIATOR: &str = "initiator";
 pub const LIMITED_BY: &str = "limited_by";
 /// Phase of a migration in libvirt's words, for example `perform3`.
 pub const PHASE: &str = "phase";
+/// How long a thing that is over went on, seconds.
+pub const RAN_SECS: &str = "ran_secs";
 /// Round over the memory that a migration is in, decimal.
 pub const ROUND: &str = "round";
 /// Percent by which auto-converge slows the guest.

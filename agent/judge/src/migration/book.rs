@@ -314,6 +314,7 @@ impl Running {
             attributes: self
                 .facts()
                 .with(attribute::WHAT, what)
+                .with(attribute::RAN_SECS, secs)
                 .with_some(attribute::LIMITED_BY, self.limited_by(&self.copy(at, subject))),
             evidence: std::iter::once(Evidence::new(SOURCE, at, text)).chain(of_copy).collect(),
         }

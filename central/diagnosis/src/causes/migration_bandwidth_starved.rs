@@ -3,10 +3,13 @@
 //! Proof is a copy rate of some MiB/s while bytes do flow. A cap of KubeVirt's configuration or a policy, a link that
 //! others fill, many migrations at once. What does not converge at such a rate does so because of it.
 
-use kulprit_model::FindingCode::{MigrationCapped, MigrationNoBytes, MigrationSlow, MigrationWaitsForSlot};
+use kulprit_model::{
+    FindingCode::{MigrationCapped, MigrationNoBytes, MigrationNotCompleted, MigrationSlow, MigrationWaitsForSlot},
+    attribute::{LIMITED_BY, LIMITED_BY_CAP, LIMITED_BY_PATH, LIMITED_BY_SOURCE_CPU, WHAT},
+};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength},
     symptom::SymptomId,
 };
 
@@ -32,6 +35,30 @@ with others.",
             strength: Strength::StronglyAgainst,
             look: Look::Absent(MigrationSlow),
             text: "the migration copies fast",
+        },
+        Clue {
+            group: "rate",
+            strength: Strength::Strong,
+            look: Look::Happened(MigrationNotCompleted, &[Fact::OneOf(WHAT, &["slow"])]),
+            text: "the migration ended and had copied slowly until then",
+        },
+        Clue {
+            group: "cap",
+            strength: Strength::Some,
+            look: Look::Present(MigrationSlow, &[Fact::OneOf(LIMITED_BY, &[LIMITED_BY_CAP])]),
+            text: "the migration copies as fast as the limit allows that was set for it",
+        },
+        Clue {
+            group: "cap",
+            strength: Strength::Hint,
+            look: Look::Present(MigrationSlow, &[Fact::OneOf(LIMITED_BY, &[LIMITED_BY_PATH])]),
+            text: "what was sent waits for the path",
+        },
+        Clue {
+            group: "cap",
+            strength: Strength::Against,
+            look: Look::Present(MigrationSlow, &[Fact::OneOf(LIMITED_BY, &[LIMITED_BY_SOURCE_CPU])]),
+            text: "the migration waits for a CPU of the source, not for the path",
         },
         Clue {
             group: "cap",

@@ -5,8 +5,8 @@
 //! got nearer to its end, the limit was too short.
 
 use kulprit_model::{
-    FindingCode::{MigrationDirtying, MigrationNoBytes, MigrationProgressing, MigrationTimedOut},
-    attribute::{CLASS, OPERATION, SIGNATURE},
+    FindingCode::{MigrationDirtying, MigrationNoBytes, MigrationNotCompleted, MigrationProgressing, MigrationTimedOut},
+    attribute::{CLASS, OPERATION, SIGNATURE, WHAT},
     said::{class, operation},
 };
 
@@ -30,6 +30,12 @@ pub const MIGRATION_NOT_CONVERGING: Cause = Cause {
             strength: Strength::Proof,
             look: Look::Present(MigrationDirtying, &[]),
             text: "the dirty rate is at or above the copy rate, and what remains does not fall",
+        },
+        Clue {
+            group: "job",
+            strength: Strength::Proof,
+            look: Look::Happened(MigrationNotCompleted, &[Fact::OneOf(WHAT, &["dirtying"])]),
+            text: "the migration ended while each round left as much to copy as it had sent",
         },
         Clue {
             group: "job",

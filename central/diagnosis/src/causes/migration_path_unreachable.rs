@@ -5,7 +5,7 @@
 
 use kulprit_model::{
     FindingCode::{
-        MigrationDirtying, MigrationNoBytes, MigrationPeerSilent, MigrationProgressing, MigrationTargetFailed,
+        MigrationDirtying, MigrationNoBytes, MigrationNotCompleted, MigrationPeerSilent, MigrationProgressing, MigrationTargetFailed,
         MtuMismatch, NetworkUnreachable, PacketFilterDrops,
     },
     attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
@@ -50,6 +50,12 @@ pub const MIGRATION_PATH_UNREACHABLE: Cause = Cause {
             strength: Strength::Strong,
             look: Look::Present(MigrationNoBytes, &[]),
             text: "the migration runs and has copied nothing",
+        },
+        Clue {
+            group: "bytes",
+            strength: Strength::Strong,
+            look: Look::Happened(MigrationNotCompleted, &[Fact::OneOf(WHAT, &["no-bytes"])]),
+            text: "the migration ended and had copied nothing",
         },
         Clue {
             group: "text",

@@ -4,7 +4,7 @@
 
 use kulprit_model::{
     FindingCode::{KernelStalled, MigrationSlow, NodeCpuStalled, VmCpuThrottled},
-    attribute::{CLASS, MEASURED, OPERATION},
+    attribute::{CLASS, LIMITED_BY, LIMITED_BY_SOURCE_CPU, MEASURED, OPERATION},
     said::{class, operation},
 };
 
@@ -77,6 +77,12 @@ pub const NODE_CPU_EXHAUSTED: Cause = Cause {
             strength: Strength::Hint,
             look: Look::Happened(KernelStalled, &[]),
             text: "the kernel logged a stalled CPU",
+        },
+        Clue {
+            group: "slow",
+            strength: Strength::Good,
+            look: Look::Present(MigrationSlow, &[Fact::OneOf(LIMITED_BY, &[LIMITED_BY_SOURCE_CPU])]),
+            text: "the thread that copies the guest waits for a CPU, and the migration is slow",
         },
         Clue {
             group: "slow",

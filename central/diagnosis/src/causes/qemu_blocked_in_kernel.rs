@@ -18,7 +18,7 @@ use crate::{
 pub const QEMU_BLOCKED_IN_KERNEL: Cause = Cause {
     id: "QemuBlockedInKernel",
     meaning: "A thread of QEMU is blocked in the kernel: it does not run and cannot be killed.",
-    roles: &[Role::Hosting, Role::Source],
+    roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
     usual: &[SymptomId::StuckStopping, SymptomId::StuckTerminating, SymptomId::Unresponsive],
     possible: &[

@@ -18,7 +18,7 @@ use crate::{
 pub const QEMU_MONITOR_HUNG: Cause = Cause {
     id: "QemuMonitorHung",
     meaning: "QEMU is alive and does not answer libvirt's monitor commands.",
-    roles: &[Role::Hosting, Role::Source],
+    roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
     usual: &[SymptomId::StuckStopping, SymptomId::Unresponsive, SymptomId::StuckMigrating],
     possible: &[

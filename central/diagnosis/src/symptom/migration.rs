@@ -14,6 +14,10 @@ use super::{
 /// So many migrations in 24 h are too many.
 const MANY_MIGRATIONS: u32 = 12;
 
+/// What says by itself that a migration does not get done.
+pub(super) const HAS_STALLED: [FindingCode; 3] =
+    [FindingCode::MigrationNoBytes, FindingCode::MigrationDirtying, FindingCode::MigrationPeerSilent];
+
 /// KubeVirt keeps the newest five finished migrations of a VM: whoever asks about a VM with that many may have had any number.
 const KEPT_MIGRATIONS: u32 = 5;
 
@@ -55,9 +59,7 @@ impl Clocks<'_> {
             "Succeeded" | "Failed" => return None,
             "Running" => {
                 let since = migration.started_usec.or(migration.phase_since_usec);
-                let has_stalled =
-                    [FindingCode::MigrationNoBytes, FindingCode::MigrationDirtying, FindingCode::MigrationPeerSilent];
-                let stalled = has_stalled.into_iter().find_map(|code| self.present_since(code));
+                let stalled = HAS_STALLED.into_iter().find_map(|code| self.present_since(code));
                 let progresses = self.present_since(FindingCode::MigrationProgressing).is_some();
                 let age = since.map(|since| self.now_usec.saturating_sub(since));
                 // Nobody who lets a migration take minutes calls it stuck; without a look at its job only long ones are.

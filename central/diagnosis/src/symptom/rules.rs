@@ -11,12 +11,14 @@ use kulprit_model::{
 
 use super::{
     Symptom, SymptomId, SymptomSubject,
+    domain_migration::{migration_failed, stuck_migrating},
     kubevirt::{Clocks, Found},
 };
 use crate::{
     identity::Identity,
     leftover, libvirt,
     snapshot::{NodeView, Settings, Snapshot, VmView},
+    standalone::{migration_of, runs_elsewhere},
     words,
 };
 
@@ -64,9 +66,14 @@ pub fn symptom_of(snapshot: &Snapshot, uid: &str, migration: Option<&str>, is_na
             migration: migration.map(ToOwned::to_owned),
         });
     }
-    let known = snapshot.nodes.iter().find_map(|node| Some((node, node.vm(uid)?)));
-    let of_host = known.filter(|(node, _)| node.is_reporting).and_then(|(node, vm)| of_view(snapshot, node, vm));
-    of_host.unwrap_or_else(|| Symptom {
+    // While it migrates, and for a while afterwards, two nodes know it: whichever shows trouble, else where its QEMU lives.
+    let mut views: Vec<(&NodeView, &VmView)> =
+        snapshot.nodes.iter().filter_map(|node| Some((node, node.vm(uid)?))).collect();
+    views.sort_by_key(|(node, vm)| !(node.is_reporting && vm.qemu.is_some()));
+    let known = views.first();
+    let reporting = views.iter().filter(|(node, _)| node.is_reporting);
+    let of_view = reporting.filter_map(|(node, vm)| of_view(snapshot, node, vm)).next();
+    of_view.unwrap_or_else(|| Symptom {
         subject: SymptomSubject::Vm {
             node: known.map(|(node, _)| node.name.clone()).unwrap_or_default(),
             uid: uid.to_owned(),
@@ -86,18 +93,38 @@ fn subject_of(vm: &ClusterVm) -> SymptomSubject {
 /// A VM that libvirt alone runs, or that Kubernetes was not asked about.
 fn of_view(snapshot: &Snapshot, node: &NodeView, vm: &VmView) -> Option<Symptom> {
     let look = VmLook::new(snapshot, node, vm);
-    let found = look
-        .stopped_unexpectedly()
+    let stopped = || if runs_elsewhere(snapshot, &vm.uid, node) { None } else { look.stopped_unexpectedly() };
+    let symptom = |found: Found| Symptom {
+        subject: SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() },
+        id: found.id,
+        since_wall_usec: found.since_usec,
+        text: found.text,
+        migration: found.migration,
+    };
+    let of_migration = migration_of(snapshot, &vm.uid).filter(|migration| migration.source.name == node.name);
+    stopped()
         .or_else(|| look.stuck_stopping())
         .or_else(|| look.paused_unexpectedly())
-        .or_else(|| look.unresponsive());
-    found.map(|(id, since_usec, text)| Symptom {
-        subject: SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() },
-        id,
-        since_wall_usec: Some(since_usec),
-        text,
-        migration: None,
-    })
+        .map(of_host)
+        .or_else(|| stuck_migrating(snapshot, &vm.uid, &of_migration?))
+        .or_else(|| look.unresponsive().map(of_host))
+        .or_else(|| left_over(snapshot, &vm.uid, node))
+        .or_else(|| migration_failed(snapshot, &of_migration?))
+        .map(symptom)
+}
+
+/// What a migration left, as the symptom of the first node that shows the VM.
+fn left_over(snapshot: &Snapshot, uid: &str, node: &NodeView) -> Option<Found> {
+    let mut shown = snapshot.nodes.iter().filter(|node| node.vm(uid).is_some_and(|vm| vm.qemu.is_some()));
+    if shown.next().is_none_or(|first| first.name != node.name) {
+        return None;
+    }
+    let left = leftover::of_domain(snapshot, uid)?;
+    Some(Found { id: SymptomId::Unresponsive, since_usec: left.since_usec, text: left.text, migration: None })
+}
+
+fn of_host((id, since_usec, text): OfHost) -> Found {
+    Found { id, since_usec: Some(since_usec), text, migration: None }
 }
 
 /// A VM of the cluster: what its objects show, joined with what its hosts do. A migration that is named comes first, then the VM's
@@ -124,7 +151,6 @@ fn of_cluster_vm(snapshot: &Snapshot, vm: &ClusterVm, migration: Option<&str>, i
         .flat_map(|node| node.vms.iter().filter(|view| me.is_view(view)).map(move |view| (node, view)))
         .map(|(node, view)| VmLook::new(snapshot, node, view))
         .collect();
-    let of_host = |(id, since_usec, text): OfHost| Found { id, since_usec: Some(since_usec), text, migration: None };
     let is_up = vm.life.phase.as_deref().is_none_or(|phase| phase == "Running");
     let stopped_or_paused = || {
         looks.iter().find_map(|look| look.stopped_unexpectedly().or_else(|| look.paused_unexpectedly())).map(of_host)

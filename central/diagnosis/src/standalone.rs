@@ -1,0 +1,121 @@
+//! The migration of a VM that no cluster knows: pieced together from what the agents of its two ends say.
+//!
+//! The source says that a job runs or that one ended and left the VM there; the target, that a domain of the same UUID arrives. Nobody
+//! says where to: the target is the other node that shows the VM, arriving now or with a QEMU of the migration's time. A
+//! migration that moved its VM is nobody's business any more.
+
+use kulprit_model::{Domain, FindingCode, Occurrence, Qemu, State, Status, Subject, attribute::RAN_SECS};
+
+use crate::{
+    libvirt,
+    nearness::SAME_MOMENT_USEC,
+    snapshot::{NodeView, Snapshot},
+};
+
+/// So long after its end a failed migration is news, if nothing else became of the VM.
+const IS_NEWS_USEC: i64 = 15 * 60 * 1_000_000;
+
+/// A migration under way, or the last one that failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DomainMigration<'a> {
+    /// The node that the VM leaves.
+    pub(crate) source: &'a NodeView,
+    /// The node that it goes to; `None`: no other node shows it.
+    pub(crate) target: Option<&'a NodeView>,
+    /// Its begin, Unix time in microseconds.
+    pub(crate) began_usec: i64,
+    /// Its end, where the VM stayed. `None`: it runs.
+    pub(crate) failed: Option<&'a Occurrence>,
+}
+
+/// The migration of the VM with this UID, if one runs or has failed lately.
+pub(crate) fn migration_of<'a>(snapshot: &'a Snapshot, uid: &str) -> Option<DomainMigration<'a>> {
+    if snapshot.cluster_vm(uid).is_some() {
+        return None;
+    }
+    let outgoing = present(snapshot, FindingCode::MigrationOutgoing, uid).max_by_key(|(_, state)| state.since);
+    if let Some((source, state)) = outgoing {
+        let target =
+            arriving(snapshot, uid, source).or_else(|| shown_beside(snapshot, uid, source, state.since.wall_usec));
+        return Some(DomainMigration { source, target, began_usec: state.since.wall_usec, failed: None });
+    }
+    let failed = reporting(snapshot).flat_map(|node| {
+        let is_it = |of: &&Occurrence| of.code == FindingCode::MigrationNotCompleted && is_vm(&of.subject, uid);
+        node.occurrences.iter().filter(is_it).map(move |occurrence| (node, occurrence))
+    });
+    let (source, occurrence) = failed.max_by_key(|(_, occurrence)| occurrence.last)?;
+    let ended_usec = occurrence.last.wall_usec;
+    let is_news = snapshot.reference_wall_usec.saturating_sub(ended_usec) <= IS_NEWS_USEC;
+    let is_still_there = source.vm(uid).is_some_and(|vm| vm.qemu.is_some());
+    if !is_news || !is_still_there {
+        return None;
+    }
+    let ran_usec = occurrence.attributes.number(RAN_SECS).unwrap_or(0).max(0).saturating_mul(1_000_000);
+    let began_usec = ended_usec.saturating_sub(ran_usec);
+    let target = shown_beside(snapshot, uid, source, began_usec);
+    Some(DomainMigration { source, target, began_usec, failed: Some(occurrence) })
+}
+
+/// The node on which the VM arrives, if one says so.
+pub(crate) fn arriving<'a>(snapshot: &'a Snapshot, uid: &str, source: &NodeView) -> Option<&'a NodeView> {
+    let mut arriving =
+        present(snapshot, FindingCode::MigrationIncoming, uid).filter(|(node, _)| node.name != source.name);
+    arriving.next().map(|(node, _)| node)
+}
+
+/// Whether another node that reports runs the VM: then what is off or gone here went there. A QEMU that waits for a migration does
+/// not run it yet.
+pub(crate) fn runs_elsewhere(snapshot: &Snapshot, uid: &str, here: &NodeView) -> bool {
+    reporting(snapshot).filter(|node| node.name != here.name).filter_map(|node| node.vm(uid)).any(|vm| {
+        let is_up = |domain: &Domain| match domain.state {
+            libvirt::RUNNING | libvirt::BLOCKED => true,
+            libvirt::PAUSED => !matches!(domain.reason, libvirt::PAUSED_MIGRATION | libvirt::PAUSED_STARTING_UP),
+            _ => false, // libvirt's number, not ours
+        };
+        vm.qemu.is_some() && vm.domain.as_ref().is_some_and(is_up)
+    })
+}
+
+/// Whether every node that shows the VM's QEMU was looked at for migrations, and none of it runs.
+pub(crate) fn none_runs(snapshot: &Snapshot, uid: &str) -> bool {
+    let codes = [FindingCode::MigrationOutgoing, FindingCode::MigrationIncoming];
+    let mut living = reporting(snapshot).filter(|node| node.vm(uid).is_some_and(|vm| vm.qemu.is_some()));
+    living.all(|node| {
+        let is_absent = |code: FindingCode| {
+            let mut of_code = node.states.iter().filter(|state| state.code == code && is_vm(&state.subject, uid));
+            of_code.next().is_some_and(|state| state.status == Status::Absent)
+        };
+        codes.into_iter().all(is_absent)
+    })
+}
+
+/// Another node whose QEMU of the VM, alive or not, is of the migration's time; the latest of several.
+fn shown_beside<'a>(snapshot: &'a Snapshot, uid: &str, source: &NodeView, began_usec: i64) -> Option<&'a NodeView> {
+    let others = reporting(snapshot).filter(|node| node.name != source.name).filter_map(|node| {
+        let vm = node.vm(uid)?;
+        let run: &Qemu = vm.qemu.as_ref().or(vm.last_qemu.as_ref())?;
+        (run.since.wall_usec >= began_usec.saturating_sub(SAME_MOMENT_USEC)).then_some((run.since.wall_usec, node))
+    });
+    others.max_by_key(|(since_usec, _)| *since_usec).map(|(_, node)| node)
+}
+
+fn present<'a>(
+    snapshot: &'a Snapshot,
+    code: FindingCode,
+    uid: &str,
+) -> impl Iterator<Item = (&'a NodeView, &'a State)> + use<'a> {
+    let uid = uid.to_owned();
+    reporting(snapshot).filter_map(move |node| {
+        let is_it =
+            |state: &&State| state.code == code && state.status == Status::Present && is_vm(&state.subject, &uid);
+        Some((node, node.states.iter().find(is_it)?))
+    })
+}
+
+fn reporting(snapshot: &Snapshot) -> impl Iterator<Item = &NodeView> {
+    snapshot.nodes.iter().filter(|node| node.is_reporting)
+}
+
+fn is_vm(subject: &Subject, uid: &str) -> bool {
+    subject.vm_uid() == Some(uid)
+}
