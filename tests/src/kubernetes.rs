@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::lab::{self, GATEWAY, Lab};
 use crate::node::{Node, Running};
-use crate::{check, shell, wait};
+use crate::{shell, wait};
 
 mod certificates;
 mod control_plane;
@@ -48,7 +48,6 @@ impl Cluster {
     /// If the programs are not built, or something does not come up in time: the end of its log.
     pub fn start(lab: &Lab, names: &[&str]) -> Result<(Self, Vec<Node>)> {
         let binaries = binaries()?;
-        let clock = wait::Stopwatch::start();
         std::thread::scope(|scope| {
             let boots: Vec<_> = names
                 .iter()
@@ -56,19 +55,15 @@ impl Cluster {
                 .map(|node| scope.spawn(|| node.start()))
                 .collect();
             let cluster = Self::start_control_plane(lab, binaries)?;
-            check::report("control plane", clock.elapsed());
             let boot =
                 |boot: std::thread::ScopedJoinHandle<'_, Result<Node>>| boot.join().expect("a boot does not panic");
             let nodes: Vec<Node> = boots.into_iter().map(boot).collect::<Result<_>>()?;
-            check::report("nodes booted", clock.elapsed());
             for node in &nodes {
                 cluster.join(node)?;
             }
-            check::report("nodes joined", clock.elapsed());
             for node in &nodes {
                 cluster.wait_for_node(node, true, READY_LIMIT).with_context(|| journal_tail(node))?;
             }
-            check::report("nodes ready", clock.elapsed());
             Ok((cluster, nodes))
         })
     }

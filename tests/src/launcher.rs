@@ -187,7 +187,6 @@ impl<'node> LauncherBuilder<'node> {
 
     /// Waits for the processes, the command socket and the guest of a launcher whose pod was started.
     pub(crate) fn wait_until_up(self, keeper: Keeper<'node>, pod_uid: String) -> Result<Launcher<'node>> {
-        let clock = wait::Stopwatch::start();
         let mut launcher = Launcher {
             node: self.node,
             identity: self.identity,
@@ -208,7 +207,6 @@ impl<'node> LauncherBuilder<'node> {
         });
         up.with_context(|| format!("launcher of {}; its log ends:\n{}", launcher.domain(), launcher.log_tail()))?;
         launcher.write_ghost_record()?;
-        crate::check::report(&format!("launcher of {} up", launcher.domain()), clock.elapsed());
         Ok(launcher)
     }
 }

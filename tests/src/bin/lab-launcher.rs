@@ -199,6 +199,7 @@ async fn run_domain() -> Result<()> {
     let socket = |name: &str| Path::new(COMMAND_SOCKETS).join(name);
     fs::rename(socket("launcher-init-sock"), socket("launcher-sock"))?;
 
+    let domain = domain_name()?;
     let mut has_run = false;
     loop {
         tokio::select! {
@@ -212,7 +213,7 @@ async fn run_domain() -> Result<()> {
                 tokio::time::sleep(RESTART_PAUSE).await;
                 libvirt = start_libvirt().await?;
             }
-            () = tokio::time::sleep(REFRESH) => match qemu() {
+            () = tokio::time::sleep(REFRESH) => match qemu(&domain) {
                 Some(_) if !has_run => {
                     has_run = true;
                     log("info", "Found PID for QEMU");
@@ -227,13 +228,11 @@ async fn run_domain() -> Result<()> {
     }
 }
 
-/// Pid of QEMU in this container, from libvirt's own note; `None` while there is none, or what it names is gone.
-fn qemu() -> Option<i32> {
-    let notes = fs::read_dir(Path::new(LIBVIRT_RUN).join("qemu")).ok()?.flatten().map(|entry| entry.path());
-    let mut pids = notes
-        .filter(|path| path.extension().is_some_and(|extension| extension == "pid"))
-        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
-    pids.find(|pid| kulprit_tests::process::is_alive(*pid))
+/// Pid of the domain's QEMU in this container, from libvirt's own note; `None` while there is none, or what it names is gone.
+fn qemu(domain: &str) -> Option<i32> {
+    let note = Path::new(LIBVIRT_RUN).join(format!("qemu/{domain}.pid"));
+    let pid = fs::read_to_string(note).ok()?.trim().parse().ok()?;
+    kulprit_tests::process::is_alive(pid).then_some(pid)
 }
 
 /// The name of the domain: `namespace_name` of this program's flags.
