@@ -19,6 +19,8 @@ pub mod cgroup;
 pub mod command;
 pub mod cpu;
 pub mod cri;
+pub mod folder_watch;
+pub mod follow;
 pub mod hardware;
 pub mod http;
 pub mod hugepages;

@@ -5,7 +5,10 @@ use kulprit_host::captured::parse_fd_listing;
 use kulprit_host::cgroup::parse_cpu_stat;
 use kulprit_host::cpu::{parse_loadavg_tasks, parse_proc_stat};
 use kulprit_host::hardware::parse_vfio_ids;
-use kulprit_host::kubelet_files::{parse_cpu_manager_state, parse_kubelet_args, parse_kubelet_config_value};
+use kulprit_host::kubelet_files::{
+    parse_certificate_validity, parse_kubeconfig_certificate, parse_kubelet_args, parse_kubelet_config_value,
+    parse_manager_state,
+};
 use kulprit_host::launcher::{parse_ghost_record, parse_launcher_args};
 use kulprit_host::limits::{parse_file_nr, parse_process_limits};
 use kulprit_host::memory::{parse_meminfo, parse_process_memory};
@@ -27,7 +30,9 @@ fuzz_target!(|data: &[u8]| {
     let _ = parse_tcp_table(&text);
     let _ = parse_tcp_table(&format!("  sl  local_address rem_address   st\n{text}"));
     let _ = parse_ghost_record(&text);
-    let _ = parse_cpu_manager_state(&text);
+    let _ = parse_manager_state(&text);
+    let _ = parse_kubeconfig_certificate(&text);
+    let _ = parse_certificate_validity(&format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"));
     let _ = parse_kubelet_config_value(&text, "cpuManagerPolicy");
     assert!(parse_vfio_ids(&text).iter().all(|id| id.len() == 9));
     for row in parse_fd_listing(&text) {

@@ -4,9 +4,11 @@
 //! is meant for VMs only if somebody picked it out, or a sibling of its kind is bound to vfio-pci.
 
 use kulprit_host::command::system::{FreeMemory, HostCheck, PciRow};
+use kulprit_host::kubelet_files::Validity;
 use kulprit_model::{Attributes, FindingCode, Moment, Status, Subject, attribute};
 
-use super::{absent, present, present_since, unknown};
+use super::{absent, present, unknown};
+use crate::services;
 use crate::verdict::Verdict;
 
 /// As the catalogue's row: so much memory available, per mille, is too little.
@@ -21,22 +23,19 @@ const CONSOLE_DRIVERS: [&str; 10] =
 
 /// The kubelet's client certificate: `notBefore` and `notAfter`, Unix microseconds.
 #[must_use]
-pub fn judge_kubelet_certificate(at: Moment, not_before: Option<i64>, not_after: Option<i64>) -> Verdict {
-    let (code, subject) = (FindingCode::KubeletCertificateExpired, Subject::unit("kubelet.service"));
-    let moment = |usec: i64| at.offset_usec(usec.saturating_sub(at.wall_usec));
-    match (not_before, not_after) {
-        (_, Some(end)) if end <= at.wall_usec => {
-            let facts = Attributes::new().with(attribute::WHAT, "expired");
-            let text = "the kubelet's client certificate is expired (notAfter)";
-            present_since(code, subject, moment(end), "openssl", facts, text)
+pub fn judge_kubelet_certificate(at: Moment, not_before_usec: Option<i64>, not_after_usec: Option<i64>) -> Verdict {
+    let unit = "kubelet.service";
+    match not_after_usec {
+        // What was not recorded is long past.
+        Some(not_after_usec) => {
+            let not_before_usec = not_before_usec.unwrap_or(i64::MIN);
+            services::judge_certificate(at, unit, "openssl", Validity { not_before_usec, not_after_usec })
         }
-        (Some(start), _) if start > at.wall_usec => {
-            let facts = Attributes::new().with(attribute::WHAT, "not-yet-valid");
-            let text = "the kubelet's client certificate is not valid yet (notBefore)";
-            present(code, subject, at, "openssl", facts, text)
-        }
-        (_, Some(_)) => absent(code, subject),
-        (_, None) => unknown(code, subject, "the end of the certificate (notAfter) was not recorded"),
+        None => unknown(
+            FindingCode::KubeletCertificateExpired,
+            Subject::unit(unit),
+            "the end of the certificate (notAfter) was not recorded",
+        ),
     }
 }
 

@@ -8,7 +8,9 @@ use kulprit_host::cgroup::{PidsCgroup, controller_directories, read_pids_cgroup}
 use kulprit_host::cpu::{read_proc_stat, read_task_count};
 use kulprit_host::hardware::{read_edac, read_iommu_group_count, read_pci_devices, read_storage_paths, read_vfio_ids};
 use kulprit_host::hugepages::read_hugepages;
-use kulprit_host::kubelet_files::{KUBELET_ROOT, parse_kubelet_args, read_cpu_manager_policies};
+use kulprit_host::kubelet_files::{
+    KUBELET_ROOT, ResourceManager, parse_kubelet_args, read_kubelet_config, read_manager_policies,
+};
 use kulprit_host::kvm::{KvmModule, NodeKind, parse_cpu_flags, parse_misc_has_kvm, read_kvm_modules, read_kvm_node};
 use kulprit_host::limits::{Usage, read_aio_usage, read_conntrack_usage, read_file_usage, read_number};
 use kulprit_host::memory::read_meminfo;
@@ -315,11 +317,15 @@ fn read_services(tree: &mut Tree<'_>, processes: &Processes) {
 
 fn read_kubelet(tree: &mut Tree<'_>, process: &CapturedProcess) {
     let args = parse_kubelet_args(&process.args);
-    let policies = tree.reading_of(|root| read_cpu_manager_policies(root, &args));
-    let (policy_told, policy_written) = policies.unwrap_or_default();
+    let config = tree.reading_of(|root| read_kubelet_config(root, &args)).unwrap_or_default();
+    let mut policies = |manager| {
+        let read = tree.reading_of(|root| read_manager_policies(root, &args, config.as_deref(), manager));
+        read.unwrap_or_default()
+    };
+    let (cpu, memory) = (policies(ResourceManager::Cpu), policies(ResourceManager::Memory));
     let link = tree.root.read_link(KUBELET_ROOT).ok().map(|link| link.to_string_lossy().into_owned());
     let unit = services::unit_of(process, "kubelet.service");
-    let setup = KubeletSetup { args, link, policy_told, policy_written };
+    let setup = KubeletSetup { args, link, config, cpu, memory };
     tree.say([services::judge_setup(tree.at, &unit, &setup)]);
 }
 
