@@ -6,9 +6,10 @@
 #   scripts/kubernetes.sh --where      print the folder of the programs; 1 if they are not built
 #
 # The versions are those of tests/kubernetes/go.mod, and containerd's below. The cache is $KULPRIT_CACHE, or $XDG_CACHE_HOME/kulprit, or
-# ~/.cache/kulprit; a folder of older versions there may be removed. Where $KUBEBUILDER_ASSETS names a folder with all the programs,
-# those are used. Modules come from where `go env GOPROXY` says.
+# ~/.cache/kulprit, under sudo also that of the person behind it; a folder of older versions there may be removed. Where
+# $KUBEBUILDER_ASSETS names a folder with all the programs, those are used. Modules come from where `go env GOPROXY` says.
 set -euo pipefail
+[ -z "${KULPRIT_CACHE:-}" ] || KULPRIT_CACHE=$(realpath -m "$KULPRIT_CACHE")
 cd "$(dirname "$0")/../tests/kubernetes"
 
 containerd=v2.4.2
@@ -27,16 +28,18 @@ is_complete() {
     local p
     for p in "${programs[@]}"; do [ -x "$1/$p" ] || return 1; done
 }
-if [ -n "${KUBEBUILDER_ASSETS:-}" ] && is_complete "$KUBEBUILDER_ASSETS"; then
-    built=$KUBEBUILDER_ASSETS
-fi
+# What is there already, by whomever it was built.
+theirs=$([ -z "${SUDO_USER:-}" ] || getent passwd "$SUDO_USER" | cut -d: -f6)/.cache/kulprit/kubernetes/$key
+for folder in "${KUBEBUILDER_ASSETS:-}" "$built" "$theirs"; do
+    ! is_complete "$folder" || { built=$folder; break; }
+done
 
 dry_run=
 case ${1:-} in
     '') ;;
     --dry-run) dry_run=1 ;;
     --where) is_complete "$built" || fail "not built: run scripts/kubernetes.sh (or make setup)"; echo "$built"; exit 0 ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' ../../scripts/kubernetes.sh >&2; exit 2 ;;
 esac
 if is_complete "$built"; then
     say "nothing to do: Kubernetes $version and containerd $containerd are in $built"
@@ -45,15 +48,17 @@ fi
 
 export PATH="$PATH:/usr/local/go/bin"
 command -v go >/dev/null || fail "Go is missing (Debian: golang-go; any from 1.21 on fetches the version it needs by itself)."
-say "building Kubernetes $version and containerd $containerd into $built (about ten minutes on two cores, once)"
+say "building Kubernetes $version and containerd $containerd into $built: about ten minutes on two cores, once"
 [ -z "$dry_run" ] || exit 0
 
 # What is whole goes there at once, so that a build that was stopped goes on where it was; the folder gets its name when all is there.
 partial=$built.partial
-mkdir -p "$partial"
+mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock -n 9 || { say "waiting for another build"; flock 9; }
 ! is_complete "$built" || { say "the other build made it"; exit 0; }
+[ ! -d "$built" ] || { rm -rf "$partial"; mv "$built" "$partial"; }
+mkdir -p "$partial"
 
 # The programs need no C; an older Go fetches the one that go.mod asks for.
 export CGO_ENABLED=0 GOTOOLCHAIN=auto GOFLAGS="-buildvcs=false"
@@ -61,11 +66,15 @@ minor=${version#v1.} # "36.3"
 stamp=k8s.io/component-base/version
 flags=(-trimpath -ldflags "-s -w -X $stamp.gitVersion=$version -X $stamp.gitMajor=1 -X $stamp.gitMinor=${minor%%.*}")
 
+log=$partial.log
 build() { # PROGRAM COMMAND...
     local program=$1 start=$SECONDS
     shift
     [ ! -x "$partial/$program" ] || return 0
-    nice -n 15 "$@" || fail "$program could not be built (what Go said is above)."
+    nice -n 10 "$@" >"$log" 2>&1 || {
+        grep -v '^go: downloading' "$log" | tail -20 >&2
+        fail "$program could not be built (what Go said last is above)."
+    }
     [ "$(stat -c %s "$partial/.new/$program")" -gt 0 ] || fail "$program is empty."
     mv "$partial/.new/$program" "$partial/$program"
     say "built $program in $((SECONDS - start)) s"
@@ -80,6 +89,6 @@ for p in containerd containerd-shim-runc-v2 ctr; do
     build "$p" env GOBIN="$partial/.new" GOFLAGS="$GOFLAGS -tags=no_btrfs" \
         go install -trimpath -ldflags "-s -w" "github.com/containerd/containerd/v2/cmd/$p@$containerd"
 done
-rmdir "$partial/.new"
+rm -r "$partial/.new" "$log"
 mv "$partial" "$built"
 say "done: $built ($(du -sh "$built" | cut -f1))"
