@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help setup build run demo test check bench fmt-check clippy deny docs-check fuzz-brief
+.PHONY: help setup build run demo lab test check bench fmt-check clippy deny docs-check fuzz-brief
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ run: setup ## Builds and starts central and agent on this host, in the foregroun
 
 demo: setup ## Boots a lab VM, breaks its storage, prints why it is stuck, cleans up (root)
 	@scripts/demo.sh
+
+lab: setup ## Plays the scenarios and prints a table; SCENARIO=name: one, with its timeline; RUNS=n: n times (root)
+	@scripts/lab.sh
 
 test: build ## Runs all tests; without root it leaves out those that boot a node, and lists them
 	@scripts/test.sh

@@ -24,7 +24,8 @@ use crate::{lab, shell, wait};
 const KEPT_BYTES: u64 = 4 << 20;
 
 /// Which requests of a broken disk fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Failing {
     /// Reads; the kernel log says `I/O error, dev loopN, sector …`. Writes succeed, and what they wrote can be read.
     Reads,
@@ -32,7 +33,7 @@ pub enum Failing {
     All,
 }
 
-/// A small file system in a node. Unmounted and gone when dropped.
+/// A small file system in a node, or in several. Unmounted and gone when dropped.
 #[derive(Debug)]
 pub struct FileDisk {
     name: String,
@@ -40,7 +41,8 @@ pub struct FileDisk {
     backing: PathBuf,
     device: String,
     here: PathBuf,
-    leader: i32,
+    /// systemd of each node that has it mounted, on this machine.
+    leaders: Vec<i32>,
 }
 
 impl FileDisk {
@@ -49,6 +51,14 @@ impl FileDisk {
     /// # Errors
     /// If loop devices or ext4 are missing.
     pub fn create(node: &Node, name: &str, size_mib: u64) -> Result<Self> {
+        Self::create_shared(&[node], name, size_mib)
+    }
+
+    /// As [`FileDisk::create`], mounted in several nodes: one superblock, so that they share it as they would share a network file system.
+    ///
+    /// # Errors
+    /// As [`FileDisk::create`].
+    pub fn create_shared(nodes: &[&Node], name: &str, size_mib: u64) -> Result<Self> {
         let folder = lab::folder().join("disks");
         let (backing, here) = (folder.join(format!("{name}.img")), folder.join(name));
         fs::create_dir_all(&here)?;
@@ -57,7 +67,8 @@ impl FileDisk {
         // No journal: its writes would make a failing disk read-only, and the fault could not be undone.
         shell::run(&["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", &backing.to_string_lossy()])?;
         let device = shell::run(&["losetup", "--find", "--show", &backing.to_string_lossy()])?;
-        let disk = Self { name: name.to_owned(), size_bytes, backing, device, here, leader: node.leader() };
+        let leaders = nodes.iter().map(|node| node.leader()).collect();
+        let disk = Self { name: name.to_owned(), size_bytes, backing, device, here, leaders };
         shell::run(&["mount", "-t", "ext4", &disk.device, &disk.here.to_string_lossy()])?;
 
         let number = (fs::metadata(&disk.device)?.rdev() & 0xff).to_string();
@@ -67,7 +78,9 @@ impl FileDisk {
             disk.device,
             inside.display()
         );
-        node.run(&["sh", "-ec", &script])?;
+        for node in nodes {
+            node.run(&["sh", "-ec", &script])?;
+        }
         Ok(disk)
     }
 
@@ -134,12 +147,14 @@ impl Drop for FileDisk {
     fn drop(&mut self) {
         let here = self.here.to_string_lossy().into_owned();
         let inside = self.path().to_string_lossy().into_owned();
-        let target = self.leader.to_string();
-        // The guest whose image is here ends just before; its memory may take a moment.
-        let _ = wait::wait_until("the disk to be idle", Duration::from_secs(5), || {
-            Ok(!Path::new(&format!("/proc/{target}")).exists()
-                || shell::succeeds(&["nsenter", "--target", &target, "--all", "--", "umount", &inside]))
-        });
+        for leader in &self.leaders {
+            let target = leader.to_string();
+            // The guest whose image is here ends just before; its memory may take a moment.
+            let _ = wait::wait_until("the disk to be idle", Duration::from_secs(5), || {
+                Ok(!Path::new(&format!("/proc/{target}")).exists()
+                    || shell::succeeds(&["nsenter", "--target", &target, "--all", "--", "umount", &inside]))
+            });
+        }
         let _ = shell::succeeds(&["umount", &here]);
         let _ = shell::succeeds(&["losetup", "-d", &self.device]);
     }

@@ -1,10 +1,11 @@
-//! Faults of processes, units and devices, as guards that undo themselves. Those of storage are in [`crate::disk`].
+//! Faults of processes, units and devices, as guards that undo themselves. Those of storage are in
+//! [`crate::disk`], of the network in [`network`], limits in [`limit`].
 //!
 //! Each is the real thing: a stopped daemon is stopped by its unit, a hung one by SIGSTOP, a device is missing because it was removed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -13,8 +14,15 @@ use crate::guest::Guest;
 use crate::node::Node;
 use crate::{lab, process};
 
+pub mod limit;
+pub mod network;
+
+pub use limit::MemoryLimit;
+
 /// Where kubelet's configuration lies on a node.
 const KUBELET_CONFIG: &str = "var/lib/kubelet/config.yaml";
+/// Where libvirt describes the one CPU model whose features nested KVM gives completely.
+const CPU_MODEL: &str = "usr/share/libvirt/cpu_map/x86_pentium3.xml";
 
 /// A process stopped by SIGSTOP, as one that hangs; goes on when dropped.
 #[derive(Debug)]
@@ -157,42 +165,41 @@ impl Drop for KvmMode {
     }
 }
 
-/// A memory limit on a guest's QEMU; lifted when dropped, if its cgroup is still there.
+/// A target that lacks a processor feature which the guest was given elsewhere; has it again when dropped.
+///
+/// libvirt on the node is told that a CPU model includes the feature; KVM does not give it, and the check that libvirt makes of every guest
+/// that arrives finds it missing, as it does where microcode or hardware differ. Only for guests with a checked CPU
+/// ([`GuestBuilder::with_checked_cpu`](crate::guest::GuestBuilder::with_checked_cpu)).
 #[derive(Debug)]
-pub struct MemoryLimit {
-    limit: PathBuf,
-    none: &'static str,
-}
+pub struct CpuFeatureMissing<'node>(&'node Node);
 
-impl MemoryLimit {
-    /// Allows the QEMU of a guest `spare_mib` MiB more than it uses now. A guest that grows further gets it killed by the kernel, in its
-    /// memory cgroup.
+impl<'node> CpuFeatureMissing<'node> {
+    /// Adds the feature to what the node's libvirt expects of the model, and restarts that libvirt.
     ///
     /// # Errors
-    /// If the guest does not run, or not in a memory cgroup of its own.
-    pub fn new(guest: &Guest<'_>, spare_mib: u64) -> Result<Self> {
-        let pid = guest.qemu_pid().with_context(|| format!("{} does not run", guest.name()))?;
-        let (usage, limit) = match process::cgroup(pid, "memory") {
-            Ok(v1) => (v1.join("memory.usage_in_bytes"), Self { limit: v1.join("memory.limit_in_bytes"), none: "-1" }),
-            Err(_) => {
-                // libvirt's cgroups of single threads have no memory of their own.
-                let of_thread = process::cgroup(pid, "")?;
-                let has_limit = |dir: &&Path| dir.join("memory.max").exists();
-                let v2 = of_thread.ancestors().find(has_limit).context("no memory controller")?;
-                (v2.join("memory.current"), Self { limit: v2.join("memory.max"), none: "max" })
-            }
-        };
-        let used = fs::read_to_string(&usage).with_context(|| format!("failed to read `{}`", usage.display()))?;
-        let bytes = used.trim().parse::<u64>()? + (spare_mib << 20);
-        fs::write(&limit.limit, bytes.to_string())
-            .with_context(|| format!("failed to write `{}`", limit.limit.display()))?;
-        Ok(limit)
+    /// If libvirt's list of models is not where Debian has it.
+    pub fn new(node: &'node Node, feature: &str) -> Result<Self> {
+        let file = node.root().join(CPU_MODEL);
+        let text = fs::read_to_string(&file).context("failed to read libvirt's CPU model")?;
+        fs::write(file.with_extension("kept"), &text)?;
+        let missing = Self(node);
+        let with_feature = text.replace("</model>", &format!("<feature name='{feature}'/></model>"));
+        fs::write(&file, with_feature).context("failed to write libvirt's CPU model")?;
+        missing.forget_capabilities()?;
+        Ok(missing)
+    }
+
+    /// libvirt reads its models at a start, and keeps what it knows of QEMU in a cache.
+    fn forget_capabilities(&self) -> Result<()> {
+        self.0.run(&["sh", "-ec", "rm -rf /var/cache/libvirt/qemu/capabilities; systemctl restart libvirtd"]).map(drop)
     }
 }
 
-impl Drop for MemoryLimit {
+impl Drop for CpuFeatureMissing<'_> {
     fn drop(&mut self) {
-        let _ = fs::write(&self.limit, self.none);
+        let file = self.0.root().join(CPU_MODEL);
+        undo(fs::rename(file.with_extension("kept"), &file).context("failed to put libvirt's CPU model back"));
+        undo(self.forget_capabilities());
     }
 }
 

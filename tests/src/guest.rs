@@ -3,6 +3,7 @@
 //! `Guest::define(..).start()` returns when the guest itself says, on its disk, that it runs. The domain is ended and undefined when the
 //! guard is dropped.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
@@ -35,6 +36,7 @@ pub struct GuestBuilder<'node> {
     disk_mib: u64,
     on_disk_error: &'static str,
     is_allocated: bool,
+    has_checked_cpu: bool,
 }
 
 impl<'node> GuestBuilder<'node> {
@@ -58,6 +60,11 @@ impl<'node> GuestBuilder<'node> {
         Self { is_allocated: true, ..self }
     }
 
+    /// Lets libvirt check its CPU, here and on the target of a migration.
+    pub fn with_checked_cpu(self) -> Self {
+        Self { has_checked_cpu: true, ..self }
+    }
+
     /// Defines the domain and leaves it shut off.
     ///
     /// # Errors
@@ -65,7 +72,7 @@ impl<'node> GuestBuilder<'node> {
     pub fn define(self) -> Result<Guest<'node>> {
         let image = self.folder.join(format!("{}.img", self.name));
         let boot_sector = self.program.assemble((self.disk_mib << 20) / SECTOR as u64)?;
-        let guest = Guest { node: self.node, name: self.name, image, boot_sector };
+        let guest = Guest { node: Cell::new(self.node), name: self.name, image, boot_sector };
         let path = guest.image_here();
         fs::create_dir_all(path.parent().context("an image lies in a folder")?)?;
         write_image(&path, self.disk_mib << 20, self.is_allocated).context("failed to make the image")?;
@@ -74,10 +81,11 @@ impl<'node> GuestBuilder<'node> {
             memory_mib: self.program.memory_mib(),
             image: &guest.image.to_string_lossy(),
             on_disk_error: self.on_disk_error,
+            has_checked_cpu: self.has_checked_cpu,
         };
         let xml = format!("/run/lab-{}.xml", guest.name);
         fs::write(guest.in_node(Path::new(&xml)), domain.to_xml())?;
-        guest.node.virsh(&["define", &xml])?;
+        guest.node().virsh(&["define", &xml])?;
         Ok(guest)
     }
 
@@ -95,7 +103,7 @@ impl<'node> GuestBuilder<'node> {
 /// A defined guest. Ended and undefined when dropped.
 #[derive(Debug)]
 pub struct Guest<'node> {
-    node: &'node Node,
+    node: Cell<&'node Node>,
     name: String,
     image: PathBuf,
     boot_sector: Vec<u8>,
@@ -112,6 +120,7 @@ impl<'node> Guest<'node> {
             disk_mib: 16,
             on_disk_error: "stop",
             is_allocated: false,
+            has_checked_cpu: false,
         }
     }
 
@@ -119,6 +128,17 @@ impl<'node> Guest<'node> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The node it is on: where it was defined, or where it last arrived.
+    #[must_use]
+    pub fn node(&self) -> &'node Node {
+        self.node.get()
+    }
+
+    /// Says that a migration took it to another node.
+    pub(crate) fn has_moved(&self, to: &'node Node) {
+        self.node.set(to);
     }
 
     /// Starts the domain and waits until the guest runs; returns how long that took.
@@ -138,7 +158,7 @@ impl<'node> Guest<'node> {
     /// # Errors
     /// If virsh fails.
     pub fn virsh(&self, verb: &str) -> Result<String> {
-        self.node.virsh(&[verb, &self.name])
+        self.node().virsh(&[verb, &self.name])
     }
 
     /// State and reason as `virsh domstate --reason` words them: `paused (I/O error)`.
@@ -146,7 +166,7 @@ impl<'node> Guest<'node> {
     /// # Errors
     /// If libvirt does not answer.
     pub fn state(&self) -> Result<String> {
-        Ok(self.node.virsh(&["domstate", "--reason", &self.name])?.trim().to_owned())
+        Ok(self.node().virsh(&["domstate", "--reason", &self.name])?.trim().to_owned())
     }
 
     /// Waits for a state of [`Guest::state`]; returns how long that took.
@@ -165,9 +185,7 @@ impl<'node> Guest<'node> {
     /// Pid of its QEMU on this machine; `None` while it has none.
     #[must_use]
     pub fn qemu_pid(&self) -> Option<i32> {
-        let file = format!("/run/libvirt/qemu/{}.pid", self.name);
-        let inner = fs::read_to_string(self.in_node(Path::new(&file))).ok()?;
-        process::on_host(self.node.leader(), inner.trim().parse().ok()?)
+        qemu_pid(self.node(), &self.name)
     }
 
     /// Sends its QEMU a signal.
@@ -207,7 +225,7 @@ impl<'node> Guest<'node> {
     }
 
     fn in_node(&self, path: &Path) -> PathBuf {
-        self.node.root().join(path.strip_prefix("/").unwrap_or(path))
+        self.node().root().join(path.strip_prefix("/").unwrap_or(path))
     }
 }
 
@@ -224,15 +242,26 @@ fn write_image(path: &Path, bytes: u64, is_allocated: bool) -> Result<()> {
 
 impl Drop for Guest<'_> {
     fn drop(&mut self) {
-        // QEMU first and by signal: libvirt may be what is broken. A fault's guard is dropped before the guest it was done to.
-        if let Some(pid) = self.qemu_pid() {
-            let _ = process::signal(pid, Signal::SIGKILL);
-            let _ = wait::wait_until("QEMU to end", Duration::from_secs(10), || Ok(!process::is_alive(pid)));
-        }
-        let remove = ["virsh", "--quiet", "undefine", "--managed-save", "--snapshots-metadata", &self.name];
-        if process::is_alive(self.node.leader()) {
-            let _ = self.node.run_within(5, &["virsh", "--quiet", "destroy", &self.name]);
-            let _ = self.node.run_within(5, &remove);
-        }
+        // A fault's guard is dropped before the guest it was done to.
+        remove(self.node(), &self.name);
+    }
+}
+
+/// Pid on this machine of a domain's QEMU on a node; `None` while it has none there.
+pub(crate) fn qemu_pid(node: &Node, name: &str) -> Option<i32> {
+    let inner = fs::read_to_string(node.root().join(format!("run/libvirt/qemu/{name}.pid"))).ok()?;
+    process::on_host(node.leader(), inner.trim().parse().ok()?)
+}
+
+/// Ends and undefines a domain on a node, if there is one.
+pub(crate) fn remove(node: &Node, name: &str) {
+    // QEMU first and by signal: libvirt may be what is broken.
+    if let Some(pid) = qemu_pid(node, name) {
+        let _ = process::signal(pid, Signal::SIGKILL);
+        let _ = wait::wait_until("QEMU to end", Duration::from_secs(10), || Ok(!process::is_alive(pid)));
+    }
+    if process::is_alive(node.leader()) {
+        let _ = node.run_within(5, &["virsh", "--quiet", "destroy", name]);
+        let _ = node.run_within(5, &["virsh", "--quiet", "undefine", "--managed-save", "--snapshots-metadata", name]);
     }
 }

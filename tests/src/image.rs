@@ -32,7 +32,8 @@ pub(crate) fn is_up(image: &Path) -> Result<bool> {
 }
 
 /// What a guest does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Program {
     /// Nothing, for ever; ignores the ACPI power button.
     Idle,

@@ -75,6 +75,9 @@ pub struct Cause {
     pub id: String,
     /// 0 to 1.
     pub probability: f64,
+    /// Which side it is on: `hosting`, `source`, `target`, `path` …
+    #[serde(default)]
+    pub role: String,
     /// Where it sits; empty for nowhere.
     #[serde(default)]
     pub node: String,
@@ -116,7 +119,7 @@ pub struct Member {
 }
 
 /// A state or an occurrence.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Finding {
     /// Its code.
     pub code: String,
@@ -132,6 +135,12 @@ pub struct Finding {
     /// `Present`, `Absent` or `Unknown`; none for an occurrence.
     #[serde(default)]
     pub status: Option<String>,
+    /// How often an occurrence was seen.
+    #[serde(default)]
+    pub count: Option<u64>,
+    /// When an occurrence was seen last, RFC 3339.
+    #[serde(default)]
+    pub last: Option<String>,
 }
 
 impl Finding {
@@ -149,4 +158,7 @@ pub struct Vm {
     pub name: String,
     /// libvirt's word for its state.
     pub state: String,
+    /// The node that shows it.
+    #[serde(default)]
+    pub node: String,
 }
