@@ -1,10 +1,28 @@
-//! Links and TCP connections of the node or of one process's network namespace.
+//! Links, routes and TCP connections of the node or of one process's network namespace; name service and registries.
 //!
 //! Sources: `/sys/class/net/*` (kernel `Documentation/ABI/testing/sysfs-class-net`), `/proc/net/tcp`, `/proc/net/tcp6`
 //! (`proc_pid_net(5)`).
 
+mod name;
+mod namespace;
+mod registry;
+mod route;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+
+pub use name::{
+    DnsAnswer, RecordType, ResolvConf, dns_question, parse_api_server, parse_dns_answer, parse_hosts,
+    parse_resolv_conf, read_api_server,
+};
+pub use namespace::NetworkNamespace;
+pub use registry::{
+    RegistryHost, TlsReply, parse_image_registry, parse_registry_hosts, parse_tls_reply, read_has_proxy,
+    read_registry_hosts, tls_hello,
+};
+pub use route::{
+    parse_default_routes, parse_default_routes_v6, parse_netstat_counter, read_default_routes, read_listen_overflows,
+};
 
 use crate::{HostRoot, Malformed, ReadError};
 
@@ -30,6 +48,14 @@ pub struct Link {
     pub rx_bytes: Option<u64>,
     /// Times the carrier went away.
     pub carrier_down_total: Option<u64>,
+    /// Whether a default route goes over it; only who reads routes sets it.
+    pub has_default_route: bool,
+    /// Largest packet, bytes.
+    pub mtu: Option<u32>,
+    /// Packets sent and received since the boot.
+    pub packets_total: Option<u64>,
+    /// Of these broken ones, and those that could not be sent.
+    pub errors_total: Option<u64>,
 }
 
 /// The links of the node, by name.
@@ -37,23 +63,51 @@ pub struct Link {
 /// # Errors
 /// When there is no list; `NotFound` when sysfs is not there.
 pub fn read_links(root: &HostRoot) -> Result<Vec<Link>, ReadError> {
-    let mut links = Vec::new();
-    for name in root.list("sys/class/net")?.into_iter().filter_map(|name| name.into_string().ok()).take(MAX_LINKS) {
-        let directory = format!("sys/class/net/{name}");
-        let text = |file: &str| root.read_text(format!("{directory}/{file}")).ok().map(|text| text.trim().to_owned());
-        let number = |file: &str| text(file)?.parse::<u64>().ok();
-        let flags = text("flags").and_then(|flags| u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
-        let entries = root.list(&directory).unwrap_or_default();
-        links.push(Link {
-            is_physical: entries.iter().any(|entry| entry == "device" || entry == "bonding"),
-            is_set_up: flags.map(|flags| flags & 1 != 0),
-            has_carrier: number("carrier").map(|carrier| carrier == 1),
-            rx_bytes: number("statistics/rx_bytes"),
-            carrier_down_total: number("carrier_down_count"),
-            name,
-        });
+    Ok(link_names(root)?.into_iter().map(|name| read_link(root, name)).collect())
+}
+
+/// The physical links, and those that carry one of `routes`, by name: few, where each pod has one more.
+///
+/// # Errors
+/// As [`read_links`].
+pub fn read_used_links(root: &HostRoot, routes: &[String]) -> Result<Vec<Link>, ReadError> {
+    let is_used = |name: &String| {
+        // A bond is virtual and bundles physical ones.
+        let is_virtual = root
+            .read_link(format!("sys/class/net/{name}"))
+            .is_ok_and(|link| link.components().any(|part| part.as_os_str() == "virtual"));
+        routes.contains(name) || !is_virtual || root.list(format!("sys/class/net/{name}/bonding")).is_ok()
+    };
+    let read = |name: String| Link { has_default_route: routes.contains(&name), ..read_link(root, name) };
+    Ok(link_names(root)?.into_iter().filter(is_used).map(read).collect())
+}
+
+fn link_names(root: &HostRoot) -> Result<Vec<String>, ReadError> {
+    let names = root.list("sys/class/net")?;
+    Ok(names.into_iter().filter_map(|name| name.into_string().ok()).take(MAX_LINKS).collect())
+}
+
+fn read_link(root: &HostRoot, name: String) -> Link {
+    let directory = format!("sys/class/net/{name}");
+    let text = |file: &str| root.read_text(format!("{directory}/{file}")).ok().map(|text| text.trim().to_owned());
+    let number = |file: &str| text(file)?.parse::<u64>().ok();
+    let both = |kind: &str| {
+        Some(number(&format!("statistics/rx_{kind}"))?.saturating_add(number(&format!("statistics/tx_{kind}"))?))
+    };
+    let flags = text("flags").and_then(|flags| u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
+    let entries = root.list(&directory).unwrap_or_default();
+    Link {
+        is_physical: entries.iter().any(|entry| entry == "device" || entry == "bonding"),
+        is_set_up: flags.map(|flags| flags & 1 != 0),
+        has_carrier: number("carrier").map(|carrier| carrier == 1),
+        rx_bytes: number("statistics/rx_bytes"),
+        carrier_down_total: number("carrier_down_count"),
+        has_default_route: false,
+        mtu: number("mtu").and_then(|mtu| mtu.try_into().ok()),
+        packets_total: both("packets"),
+        errors_total: both("errors"),
+        name,
     }
-    Ok(links)
 }
 
 /// One row of a TCP table.
@@ -198,6 +252,28 @@ mod tests {
         assert!(eth0.is_physical);
         assert_eq!((eth0.is_set_up, eth0.has_carrier, eth0.rx_bytes), (Some(true), Some(false), Some(9)));
         assert_eq!((links[1].is_physical, links[1].is_set_up), (false, None));
+    }
+
+    #[test]
+    fn links_of_pods_are_left_out_unless_a_route_goes_over_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let net = dir.path().join("sys/class/net");
+        std::fs::create_dir_all(&net).unwrap();
+        for (name, target) in [("eth0", "pci0000:00/0000:00:03.0/net/eth0"), ("veth1", "virtual/net/veth1")] {
+            std::fs::create_dir_all(dir.path().join("sys/devices").join(target).join("statistics")).unwrap();
+            std::os::unix::fs::symlink(format!("../../devices/{target}"), net.join(name)).unwrap();
+        }
+        let eth0 = dir.path().join("sys/devices/pci0000:00/0000:00:03.0/net/eth0");
+        for (file, text) in [("mtu", "9000\n"), ("statistics/rx_errors", "2\n"), ("statistics/tx_errors", "1\n")] {
+            std::fs::write(eth0.join(file), text).unwrap();
+        }
+        let root = HostRoot::new(dir.path());
+        let links = read_used_links(&root, &[]).unwrap();
+        assert_eq!(links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["eth0"]);
+        assert_eq!((links[0].mtu, links[0].errors_total, links[0].packets_total), (Some(9000), Some(3), None));
+        let links = read_used_links(&root, &["veth1".to_owned()]).unwrap();
+        assert_eq!(links.iter().map(|link| link.has_default_route).collect::<Vec<_>>(), [false, true]);
+        assert!(read_used_links(&HostRoot::new("/none"), &[]).is_err());
     }
 
     proptest! {

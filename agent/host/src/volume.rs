@@ -15,7 +15,7 @@ pub use ceph::{
     CephClient, PendingRequests, RbdImage, parse_ceph_requests, parse_ceph_status, read_ceph_clients, read_rbd_image,
 };
 pub use drbd::{DrbdDevice, parse_drbd_frozen, parse_drbd_line, parse_proc_drbd, read_drbd_device};
-pub use layer::{DmState, Layer, PodDevice, PodNode, read_layers, read_pod_devices};
+pub use layer::{DmState, Layer, PodDevice, PodNode, read_layers, read_pod_devices, refresh_layer};
 pub use nfs::{NfsMount, NfsTransport, parse_mountstats, read_nfs_mounts};
 pub use session::{IscsiSession, NvmeController, read_iscsi_sessions, read_nvme_controllers};
 

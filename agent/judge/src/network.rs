@@ -154,6 +154,10 @@ mod tests {
             has_carrier,
             rx_bytes,
             carrier_down_total: Some(1),
+            has_default_route: false,
+            mtu: Some(1500),
+            packets_total: Some(9),
+            errors_total: Some(0),
         };
         for (link, want) in [
             (link(true, Some(false), Some(9)), Some(Present)),

@@ -132,6 +132,17 @@ fn add(
     }
 }
 
+/// Reads again what changes while a device stands: its state, and whether device mapper holds it back.
+pub fn refresh_layer(root: &HostRoot, layer: &mut Layer) {
+    let name = &layer.name;
+    if layer.state.is_some() {
+        layer.state = word(root, format!("sys/class/block/{name}/device/state"));
+    }
+    if let Some(dm) = &mut layer.dm {
+        dm.is_suspended = word(root, format!("sys/class/block/{name}/dm/suspended")).map(|word| word == "1");
+    }
+}
+
 /// A raw block volume of a pod, as the kubelet keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodDevice {
