@@ -3,7 +3,7 @@
 //! Core tasks (tracker, uplink, socket, admin port) end the process when they end; probes are started again. On SIGTERM the
 //! probes end first, the tracker takes in what they sent, and the spool is closed last.
 
-use std::{env, process::ExitCode, sync::Arc};
+use std::{env, path::PathBuf, process::ExitCode, sync::Arc};
 
 use kulprit_daemon::{
     CancellationToken, Clock, Readiness, Supervisor, UsageError,
@@ -22,11 +22,13 @@ use crate::{
     capture::{Capturer, Files},
     check,
     config::AgentConfig,
+    docs,
     hello::{self, HelloSource},
     look::Look,
     metrics::{AgentMetrics, ProbeSeries, SpoolSeries},
-    probes::{Beat, Launchers, PROBES, ProbeContext, ProbeCounters, Suspects, VmIndex},
+    probes::{Beat, Launchers, PROBES, ProbeConfig, ProbeContext, ProbeCounters, ProbeSpec, Suspects, VmIndex},
     recorder::Recorder,
+    reload::{ReadConfig, Reload},
     sacrifice::Sacrifice,
     socket::{self, StatusService},
     spool::{Limits, Spool},
@@ -52,7 +54,11 @@ const N_CAPTURES: usize = 8;
 ///
 /// # Errors
 /// If it cannot start as told, or a core task ends.
-pub async fn run(config: AgentConfig, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    config: AgentConfig,
+    source: Option<(PathBuf, ReadConfig)>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let clock = Clock::kernel();
     let host = HostRoot::new(&config.host_root);
     let boot_id = host.boot_id().map_err(|error| {
@@ -122,7 +128,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> anyhow::Result
         suspects: Arc::clone(&context.suspects),
         capture_asks,
         captures: Mutex::new(captures),
-        metrics,
+        metrics: metrics.clone(),
         clock: clock.clone(),
     };
     tasks.core("uplink", uplink.run(stop.clone()));
@@ -136,18 +142,16 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> anyhow::Result
     };
     tasks.core("socket", service.serve(socket, stop.clone()));
     let admin = Admin::new(PROGRAM, VERSION, readiness, series, &config).map_err(anyhow::Error::from_boxed)?;
+    if let Some((file, read)) = source {
+        let (probes, page) = (context.config.clone(), admin.config_page());
+        let reload = Reload { file, read, running: config.clone(), probes, page, metrics: metrics.clone() };
+        tasks.core("reload", reload.run(context.beat, stop.clone()));
+    }
     tasks.core("admin", admin.serve(listener, stop.clone()));
 
     for spec in PROBES {
         let (context, looks, asks) = (context.clone(), looks.clone(), asks.clone());
-        tasks.restartable(spec.name, move || {
-            let (context, looks, asks) = (context.clone(), looks.clone(), asks.clone());
-            async move {
-                let start_at = position(&asks, spec.name).await;
-                (spec.spawn)(ProbeContext { start_at, ..context.make(looks, false) }).await;
-                Ok(())
-            }
-        });
+        tasks.restartable(spec.name, move || keep_probing(spec, context.clone(), looks.clone(), asks.clone()));
     }
     drop((looks, asks));
     let ended = tasks.run(config.drain.get()).await;
@@ -177,12 +181,36 @@ pub async fn check(config: AgentConfig, output: Output, stop: CancellationToken)
     Ok(check::exit_code(&checked).into())
 }
 
+/// Runs one probe once and prints one line, as node-problem-detector wants of a custom plugin: 0 OK, 1 NonOK, 2 Unknown.
+///
+/// # Errors
+/// If there is no such probe.
+#[expect(clippy::print_stdout, reason = "the line is what the command is for")]
+pub async fn check_npd(config: AgentConfig, probe: &str, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    let Some(index) = PROBES.iter().position(|spec| spec.name == probe) else {
+        let names: Vec<&str> = PROBES.iter().map(|spec| spec.name).collect();
+        return Err(UsageError::new(format!("there is no probe `{probe}`"))
+            .fix(format!("one of {}", names.join(", ")))
+            .into());
+    };
+    let clock = Clock::kernel();
+    let context =
+        ContextSource::new(&config, HostRoot::new(&config.host_root), clock.clone(), Arc::default(), stop.clone());
+    let checked = tokio::select! {
+        biased;
+        () = stop.cancelled() => anyhow::bail!("ended before the probe had looked"),
+        checked = check::check(&PROBES[index..=index], |looks| context.make(looks, true), &clock) => checked,
+    };
+    println!("{}", check::npd_line(&checked));
+    Ok(check::exit_code(&checked).into())
+}
+
 /// Prints the probe table.
 #[expect(clippy::print_stdout, reason = "the list is what the command is for")]
-pub fn list_probes() {
-    for spec in PROBES {
-        println!("{:<12} every {:>3} s  {}", spec.name, spec.look_every.as_secs(), spec.meaning);
-        println!("{:<12} looks at {}", "", spec.sources);
+pub fn list_probes(output: Output) {
+    match output {
+        Output::Human => print!("{}", docs::probes_text()),
+        Output::Json => print!("{}", docs::probes_json()),
     }
 }
 
@@ -210,6 +238,29 @@ async fn position(asks: &mpsc::Sender<Ask>, probe: &'static str) -> Option<Strin
     position.await.ok().flatten()
 }
 
+/// Runs a probe until it ends by itself; with another configuration it is ended and started anew, and goes on where it was.
+async fn keep_probing(
+    spec: &ProbeSpec,
+    context: ContextSource,
+    looks: mpsc::Sender<Look>,
+    asks: mpsc::Sender<Ask>,
+) -> Result<(), kulprit_daemon::BoxError> {
+    let mut configs = context.config.subscribe();
+    loop {
+        configs.mark_unchanged();
+        let stop = context.stop.child_token();
+        let start_at = position(&asks, spec.name).await;
+        let made = context.make(looks.clone(), false);
+        let mut probe = (spec.spawn)(ProbeContext { start_at, stop: stop.clone(), ..made });
+        tokio::select! {
+            () = &mut probe => return Ok(()),
+            Ok(()) = configs.changed() => {}
+        }
+        stop.cancel();
+        probe.await;
+    }
+}
+
 /// Freezes what led up to it whenever somebody becomes a suspect.
 async fn follow_suspects(
     recorder: Arc<Recorder>,
@@ -233,7 +284,7 @@ async fn follow_suspects(
 #[derive(Clone, Debug)]
 struct ContextSource {
     host: HostRoot,
-    config: Arc<crate::probes::ProbeConfig>,
+    config: watch::Sender<Arc<ProbeConfig>>,
     clock: Clock,
     stop: CancellationToken,
     suspects: Arc<watch::Sender<Arc<Suspects>>>,
@@ -255,7 +306,7 @@ impl ContextSource {
     ) -> Self {
         Self {
             host,
-            config: Arc::new(config.probes.clone()),
+            config: watch::Sender::new(Arc::new(config.probes.clone())),
             clock,
             stop,
             suspects: Arc::default(),
@@ -270,7 +321,7 @@ impl ContextSource {
 
     fn capturer(&self, tracker: mpsc::Sender<Ask>) -> Capturer {
         Capturer {
-            files: Files { host: self.host.clone(), procfs: Procfs::new(&self.config.procfs) },
+            files: Files { host: self.host.clone(), procfs: Procfs::new(&self.config.borrow().procfs) },
             launchers: Arc::clone(&self.launchers),
             vms: Arc::clone(&self.vms),
             recorder: Arc::clone(&self.recorder),
@@ -282,7 +333,7 @@ impl ContextSource {
     fn make(&self, out: mpsc::Sender<Look>, once: bool) -> ProbeContext {
         ProbeContext {
             host: self.host.clone(),
-            config: Arc::clone(&self.config),
+            config: Arc::clone(&self.config.borrow()),
             clock: self.clock.clone(),
             out,
             stop: self.stop.clone(),

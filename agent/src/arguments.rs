@@ -75,9 +75,17 @@ pub enum Command {
         /// Form of the answer
         #[arg(short, long, value_enum, default_value_t = Output::Human)]
         output: Output,
+        /// Runs this probe alone and speaks node-problem-detector's custom-plugin protocol: one line, and exit code 0 (OK),
+        /// 1 (NonOK) or 2 (Unknown)
+        #[arg(long, value_name = "PROBE", conflicts_with = "output")]
+        npd: Option<String>,
     },
-    /// Lists the probes
-    Probes,
+    /// Lists the probes: what each answers, how often, from what
+    Probes {
+        /// Form of the answer
+        #[arg(short, long, value_enum, default_value_t = Output::Human)]
+        output: Output,
+    },
     /// Does one thing that may never return: for the agent itself, which starts it
     #[command(hide = true)]
     Sacrifice {

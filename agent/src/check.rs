@@ -22,7 +22,7 @@ use crate::{
     tracker::{Memory, ProbeRow, Tracker},
 };
 
-pub use print::{human, json};
+pub use print::{human, json, npd_line};
 
 /// A probe that has not answered by then is blind.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);

@@ -91,6 +91,7 @@ impl AgentConfig {
                 self.spool_bytes
             ));
         }
+        crate::probes::check_npd_files(&self.probes)?;
         if self.node_name.as_deref() == Some("") {
             return Err("the node name is empty: leave it out to take the hostname".to_owned());
         }

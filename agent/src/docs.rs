@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
-use kulprit_model::catalogue::{CATALOGUE, FindingSpec, Kind, ONLY_RECORDED};
+use kulprit_model::catalogue::{CATALOGUE, FindingSpec, Kind, ONLY_RECORDED, TEXT, TEXT_PROBES};
 
-use crate::probes::PROBES;
+use serde::Serialize;
+
+use crate::probes::{PROBES, ProbeSpec};
 
 /// `docs/findings.md`: every finding and every probe.
 #[must_use]
@@ -30,6 +32,10 @@ pub fn findings_markdown() -> String {
                 ),
             );
         }
+        if probe == TEXT {
+            let said = format!("Read by the probes `{}`, and from recorded cases.\n\n", TEXT_PROBES.join("` and `"));
+            write(&mut text, &said);
+        }
         if ONLY_RECORDED.contains(&probe) {
             write(&mut text, "Read from recorded cases (`kulprit diagnose`); no agent looks for these yet.\n\n");
         }
@@ -40,6 +46,46 @@ pub fn findings_markdown() -> String {
         CATALOGUE.iter().filter(|spec| spec.probe == probe).for_each(|spec| write(&mut text, &row(spec)));
     }
     text
+}
+
+#[derive(Serialize)]
+struct JsonProbes {
+    probes: Vec<JsonProbe>,
+}
+
+#[derive(Serialize)]
+struct JsonProbe {
+    name: &'static str,
+    meaning: &'static str,
+    sources: &'static str,
+    look_every_secs: u64,
+    findings: Vec<&'static str>,
+}
+
+/// The probes for a person at a terminal.
+#[must_use]
+pub fn probes_text() -> String {
+    let mut text = String::new();
+    for spec in PROBES {
+        let every = spec.look_every.as_secs();
+        write(&mut text, &format!("{:<14} every {every:>3} s  {}\n", spec.name, spec.meaning));
+        write(&mut text, &format!("{:<14} looks at {}\n", "", spec.sources));
+    }
+    text
+}
+
+/// The probes for a program: `{"probes":[{"name","meaning","sources","look_every_secs","findings":[…]}]}`.
+#[must_use]
+pub fn probes_json() -> String {
+    let probe = |spec: &ProbeSpec| JsonProbe {
+        name: spec.name,
+        meaning: spec.meaning,
+        sources: spec.sources,
+        look_every_secs: spec.look_every.as_secs(),
+        findings: CATALOGUE.iter().filter(|row| row.probe == spec.name).map(|row| row.code.as_str()).collect(),
+    };
+    let all = JsonProbes { probes: PROBES.iter().map(probe).collect() };
+    serde_json::to_string_pretty(&all).expect("keys are texts and numbers are finite") + "\n"
 }
 
 fn row(spec: &FindingSpec) -> String {

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`look`] (what a probe hands over), [`probes`] (when to look), [`tracker`] (what is said and remembered),
 //! [`spool`] (what is kept until central has it), [`uplink`] (the stream to central), [`socket`] (the same without central),
-//! [`check`] (one look and a table), [`sacrifice`] (calls that may never return), [`config`], [`metrics`], [`docs`]; [`app`] is the
+//! [`check`] (one look and a table), [`sacrifice`] (calls that may never return), [`config`] ([`reload`]: read again while it runs), [`metrics`], [`docs`]; [`app`] is the
 //! only file that knows all parts.
 
 pub mod app;
@@ -16,6 +16,7 @@ pub mod look;
 pub mod metrics;
 pub mod probes;
 pub mod recorder;
+pub mod reload;
 pub mod sacrifice;
 pub mod socket;
 pub mod spool;

@@ -1,11 +1,12 @@
 //! The agent: parses, starts logging, runs, exits.
 
-use std::{cell::Cell, process::ExitCode};
+use std::{cell::Cell, process::ExitCode, sync::Arc};
 
 use clap::Parser as _;
 use kulprit_agent::{
     app,
     arguments::{Arguments, Command},
+    reload::ReadConfig,
     sacrifice,
 };
 use kulprit_daemon::{
@@ -25,18 +26,28 @@ fn main() -> ExitCode {
     };
     telemetry::init(config.log.format, &config.log.filter);
     let options = RunOptions { threads: Threads::Current, drain_deadline: config.drain.get(), ..RunOptions::default() };
-    match arguments.command.unwrap_or(Command::Run) {
-        Command::Run => run(&options, |stop| async { app::run(config, stop).await.map_err(boxed) }),
-        Command::Check { output } => {
+    match arguments.command.clone().unwrap_or(Command::Run) {
+        Command::Run => {
+            let source = arguments.config.clone().map(|file| {
+                let read: ReadConfig = Arc::new(move || arguments.to_config());
+                (file, read)
+            });
+            run(&options, |stop| async { app::run(config, source, stop).await.map_err(boxed) })
+        }
+        Command::Check { output, npd } => {
             let seen = Cell::new(ExitCode::SUCCESS);
             let ended = run(&options, |stop| async {
-                seen.set(app::check(config, output, stop).await.map_err(boxed)?);
+                let checked = match npd {
+                    Some(probe) => app::check_npd(config, &probe, stop).await,
+                    None => app::check(config, output, stop).await,
+                };
+                seen.set(checked.map_err(boxed)?);
                 Ok::<(), BoxError>(())
             });
             if ended == ExitCode::SUCCESS { seen.get() } else { ended }
         }
-        Command::Probes => {
-            app::list_probes();
+        Command::Probes { output } => {
+            app::list_probes(output);
             ExitCode::SUCCESS
         }
         Command::Sacrifice { place, task } => sacrifice::child(&place, &task),

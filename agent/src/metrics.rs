@@ -81,6 +81,11 @@ pub const SERIES: &[SeriesDoc] = &[
     doc("kulprit_uplink_failures_total", "", "Streams that failed or could not be opened."),
     doc("kulprit_uplink_sent_records_total", "", "Records sent, repetitions included."),
     doc("kulprit_uplink_acks_total", "", "Acks received."),
+    doc(
+        "kulprit_config_reads_total",
+        "outcome",
+        "Times the changed configuration file was read; outcome is taken, or refused: then the last good one stays.",
+    ),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,6 +97,11 @@ struct LookLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ProbeLabels {
     probe: ClosedName,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: ClosedName,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -117,6 +127,7 @@ pub struct AgentMetrics {
     failures: Counter,
     sent: Counter,
     acks: Counter,
+    config_reads: Family<OutcomeLabels, Counter>,
 }
 
 impl AgentMetrics {
@@ -140,7 +151,10 @@ impl AgentMetrics {
         uplink.register("failures", "Streams that failed or could not be opened", self.failures.clone());
         uplink.register("sent_records", "Records sent, repetitions included", self.sent.clone());
         uplink.register("acks", "Acks received", self.acks.clone());
+        let config = metrics.section("config");
+        config.register("reads", "Times the changed configuration file was read", self.config_reads.clone());
         self.count_subjects(std::iter::empty());
+        let _ = (self.config_reads(true), self.config_reads(false));
     }
 
     fn subjects(&self, code: &'static str, status: Status) -> Gauge {
@@ -192,6 +206,16 @@ impl AgentMetrics {
         }
     }
 
+    /// The configuration's file changed and was read; it was taken, or refused.
+    pub fn config_read(&self, is_taken: bool) {
+        self.config_reads.get_or_create(&outcome_of_config(is_taken)).inc();
+    }
+
+    /// How often it was.
+    pub(crate) fn config_reads(&self, is_taken: bool) -> u64 {
+        self.config_reads.get_or_create(&outcome_of_config(is_taken)).get()
+    }
+
     /// Central accepted a stream.
     pub fn connected(&self) {
         self.connects.inc();
@@ -213,6 +237,10 @@ impl AgentMetrics {
     pub fn acked(&self) {
         self.acks.inc();
     }
+}
+
+const fn outcome_of_config(is_taken: bool) -> OutcomeLabels {
+    OutcomeLabels { outcome: ClosedName(if is_taken { "taken" } else { "refused" }) }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds of a process's life fit 53 bits")]

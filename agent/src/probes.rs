@@ -23,9 +23,11 @@ mod launchers;
 mod limits;
 mod migration;
 mod network;
+mod npd;
 mod pressure;
 mod qemu;
 mod runtime;
+mod said;
 mod security;
 #[cfg(test)]
 mod testing;
@@ -45,8 +47,9 @@ use crate::sacrifice::Sacrifice;
 
 pub use beat::Beat;
 pub(crate) use blocking::{Blocking, Late};
-pub use config::{LibvirtConfig, ProbeConfig};
+pub use config::{LibvirtConfig, ProbeConfig, VolumesConfig};
 pub use counters::{ProbeCounters, ProbeCounts};
+pub(crate) use npd::check_files as check_npd_files;
 pub use launchers::{Launcher, LauncherCgroup, Launchers};
 pub use vm_index::{DiskTarget, VmIndex, VmProcess};
 
@@ -94,6 +97,7 @@ pub const PROBES: &[ProbeSpec] = &[
     network::SPEC,
     clock::SPEC,
     security::SPEC,
+    npd::SPEC,
 ];
 
 /// What a probe is given.

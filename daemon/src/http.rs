@@ -8,10 +8,16 @@
 //! | `/debug/config`, `/debug/config.json` | the effective configuration, defaults included, as YAML or JSON |
 //! | `/version` | program and version |
 //!
-//! It listens on loopback unless told otherwise and changes nothing. The configuration is rendered once at the start: a
+//! It listens on loopback unless told otherwise and changes nothing. The configuration is rendered at the start and on each change: a
 //! [`crate::config::Secret`] in it shows only that it is set.
 
-use std::{future::IntoFuture, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::IntoFuture,
+    io,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -82,8 +88,42 @@ pub struct Admin {
     version: &'static str,
     readiness: Readiness,
     metrics: Metrics,
-    config_yaml: String,
-    config_json: String,
+    config: ConfigPage,
+}
+
+/// The effective configuration as `/debug/config` shows it; clones share it.
+#[derive(Clone, Debug)]
+pub struct ConfigPage(Arc<RwLock<Rendered>>);
+
+#[derive(Debug)]
+struct Rendered {
+    yaml: String,
+    json: String,
+}
+
+impl Rendered {
+    fn of<C: Serialize>(config: &C) -> Result<Self, BoxError> {
+        Ok(Self { yaml: serde_saphyr::to_string(config)?, json: serde_json::to_string_pretty(config)? + "\n" })
+    }
+}
+
+impl ConfigPage {
+    /// Shows another configuration from now on: what was read again and taken.
+    ///
+    /// # Errors
+    /// As [`Admin::new`]; then the page stays as it is.
+    pub fn show<C: Serialize>(&self, config: &C) -> Result<(), BoxError> {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Rendered::of(config)?;
+        Ok(())
+    }
+
+    fn yaml(&self) -> String {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).yaml.clone()
+    }
+
+    fn json(&self) -> String {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).json.clone()
+    }
 }
 
 impl Admin {
@@ -98,9 +138,14 @@ impl Admin {
         metrics: Metrics,
         config: &C,
     ) -> Result<Self, BoxError> {
-        let config_yaml = serde_saphyr::to_string(config)?;
-        let config_json = serde_json::to_string_pretty(config)? + "\n";
-        Ok(Self { program, version, readiness, metrics, config_yaml, config_json })
+        let config = ConfigPage(Arc::new(RwLock::new(Rendered::of(config)?)));
+        Ok(Self { program, version, readiness, metrics, config })
+    }
+
+    /// The page of the configuration, for a program that reads its own again while it runs.
+    #[must_use]
+    pub fn config_page(&self) -> ConfigPage {
+        self.config.clone()
     }
 
     /// Serves until `stop` is cancelled; then requests under way get one second more.
@@ -129,10 +174,10 @@ fn router(state: Shared) -> Router {
         .route("/live", get(async || text("live\n".to_owned())))
         .route("/ready", get(ready))
         .route("/metrics", get(async |State(s): State<Shared>| typed(CONTENT_TYPE, s.admin.metrics.encode())))
-        .route("/debug/config", get(async |State(s): State<Shared>| text(s.admin.config_yaml.clone())))
+        .route("/debug/config", get(async |State(s): State<Shared>| text(s.admin.config.yaml())))
         .route(
             "/debug/config.json",
-            get(async |State(s): State<Shared>| typed("application/json", s.admin.config_json.clone())),
+            get(async |State(s): State<Shared>| typed("application/json", s.admin.config.json())),
         )
         .route(
             "/version",

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use kulprit_model::{Attributes, Evidence, Finding, Moment};
+use kulprit_model::{Attributes, Evidence, Finding, Moment, Severity};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -88,6 +88,37 @@ fn json_attributes(attributes: &Attributes) -> Map<String, Value> {
 
 fn json_evidence(evidence: &Evidence) -> JsonEvidence<'_> {
     JsonEvidence { source: &evidence.source, at: in_words(evidence.at), text: &evidence.text }
+}
+
+/// The one line of a node-problem-detector custom plugin: what is wrong first, then what could not be seen, then that all is well.
+///
+/// node-problem-detector cuts it at 80 bytes where its configuration says nothing else, so the code comes first.
+#[must_use]
+pub fn npd_line(checked: &[Checked]) -> String {
+    let said = |is_wanted: &dyn Fn(&Finding) -> bool| {
+        let findings = checked.iter().flat_map(|probe| &probe.findings).filter(|finding| is_wanted(finding));
+        let mut lines: Vec<String> = findings.map(npd_finding).collect();
+        lines.dedup();
+        (!lines.is_empty()).then(|| lines.join("; "))
+    };
+    let faults = said(&|finding| is_fault(finding) && !super::is_unknown(finding));
+    let unknown = said(&super::is_unknown);
+    let names: Vec<&str> = checked.iter().map(|probe| probe.name).collect();
+    let line = faults.or(unknown).unwrap_or_else(|| format!("{}: nothing is wrong", names.join(", ")));
+    line.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
+
+fn npd_finding(finding: &Finding) -> String {
+    let because = match finding {
+        Finding::State(state) => state.unknown_because.as_deref(),
+        Finding::Occurrence(_) => None,
+    };
+    let text = because.or(finding.evidence().first().map(|evidence| &*evidence.text));
+    text.map_or_else(|| finding.code().to_string(), |text| format!("{}: {text}", finding.code()))
+}
+
+fn is_fault(finding: &Finding) -> bool {
+    finding.code().spec().severity == Severity::Fault
 }
 
 /// Since when and seen last, or first and last time.

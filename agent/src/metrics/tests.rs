@@ -28,8 +28,10 @@ fn moved(metrics: &AgentMetrics) {
         attributes: Attributes::new(),
         evidence: Vec::new(),
     });
+    let of_another_probe =
+        Verdict::State(StateVerdict::seen(FindingCode::KubeletInactive, Subject::unit("kubelet.service"), true));
     for n in 0..20 {
-        let look = look(vec![missing(n % 2 == 0), foreign.clone()]);
+        let look = look(vec![missing(n % 2 == 0), of_another_probe.clone()]);
         metrics.looked(&look);
         tracker.look(look);
     }
@@ -49,6 +51,7 @@ fn moved(metrics: &AgentMetrics) {
     metrics.connected();
     metrics.sent();
     metrics.acked();
+    metrics.config_read(true);
 }
 
 #[test]

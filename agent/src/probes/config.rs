@@ -6,6 +6,23 @@ use kulprit_daemon::config::HumanDuration;
 use kulprit_host::cri::RUNTIME_SOCKETS;
 use serde::{Deserialize, Serialize};
 
+/// What VMs depend on beside the kubelet. Sources: containerd, CRI-O, cri-dockerd, open-iscsi, multipath-tools, libvirt,
+/// Longhorn's and Ceph's requirements for a node.
+const JOURNAL_UNITS: [&str; 12] = [
+    "containerd",
+    "crio",
+    "docker",
+    "cri-docker",
+    "iscsid",
+    "multipathd",
+    "rpc-statd",
+    "openvswitch",
+    "ovs-vswitchd",
+    "virtqemud",
+    "virtlogd",
+    "libvirtd",
+];
+
 /// Settings of the probes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -35,9 +52,20 @@ pub struct ProbeConfig {
     pub blocked_every: HumanDuration,
     /// How far the first start of all looks back in the kernel's log. Default 15 m: as long as an occurrence counts in full.
     pub kmsg_look_back: HumanDuration,
+    /// The same for the journal and the logs of pods. Default 15 m.
+    pub log_look_back: HumanDuration,
+    /// How often to look for new lines of them. Default 2 s: in step with `qemu_every`, and what they say is seldom a second's
+    /// matter.
+    pub log_every: HumanDuration,
+    /// Units whose journal is read beside the kubelet's: runtime, storage, libvirt. Those that write nothing cost nothing.
+    pub journal_units: Vec<String>,
+    /// The kubelet's folder below the host's root, for logs of QEMU inside launchers. Default `/var/lib/kubelet`.
+    pub kubelet_folder: PathBuf,
     /// Sockets of the container runtime below the host's root. Those that are not there are passed over. Default: containerd's,
     /// CRI-O's, that of k3s and rke2, cri-dockerd's.
     pub runtime_sockets: Vec<PathBuf>,
+    /// node-problem-detector rule files and custom plugin files, as they are; paths as the agent sees them. Default: none.
+    pub npd_files: Vec<PathBuf>,
     /// The libvirt daemons.
     pub libvirt: LibvirtConfig,
     /// Mounts and block devices under VMs.
@@ -93,7 +121,12 @@ impl Default for ProbeConfig {
             qemu_every: HumanDuration::from_secs(2),
             blocked_every: HumanDuration::from_secs(1),
             kmsg_look_back: HumanDuration::from_mins(15),
+            log_look_back: HumanDuration::from_mins(15),
+            log_every: HumanDuration::from_secs(2),
+            journal_units: JOURNAL_UNITS.map(|unit| format!("{unit}.service")).to_vec(),
+            kubelet_folder: "/var/lib/kubelet".into(),
             runtime_sockets: RUNTIME_SOCKETS.iter().map(|socket| PathBuf::from("/").join(socket.path)).collect(),
+            npd_files: Vec::new(),
             libvirt: LibvirtConfig::default(),
             volumes: VolumesConfig::default(),
         }

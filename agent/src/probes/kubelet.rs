@@ -292,7 +292,7 @@ impl Probe {
 }
 
 /// `http://127.0.0.1:10248/healthz` in address and path.
-fn split_url(url: &str) -> Option<(SocketAddr, &str)> {
+pub(super) fn split_url(url: &str) -> Option<(SocketAddr, &str)> {
     let rest = url.strip_prefix("http://")?;
     let slash = rest.find('/')?;
     Some((rest[..slash].parse().ok()?, &rest[slash..]))

@@ -4,7 +4,7 @@
 //! 5 s, so that a runtime that hangs is known within 10 s, and the lists of the launchers' sandboxes and containers every 30 s, every
 //! 10 s while a VM is suspect or a container of a launcher has failed. Nothing is asked of a runtime whose unit does not run.
 
-mod client;
+pub(super) mod client;
 mod endpoint;
 #[cfg(test)]
 mod fake;

@@ -50,7 +50,11 @@ impl Tracker {
                     self.vm_gone(&vm, at, batch);
                 }
             }
-            Subject::Unit { .. } | Subject::Device { .. } | Subject::Mount { .. } | Subject::Libvirt { .. } => {
+            Subject::Unit { .. }
+            | Subject::Device { .. }
+            | Subject::Mount { .. }
+            | Subject::Libvirt { .. }
+            | Subject::Problem { .. } => {
                 let n_states = self.states.len();
                 self.states.retain(|(_, about), _| about != subject);
                 if self.states.len() < n_states {

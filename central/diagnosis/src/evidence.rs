@@ -338,6 +338,7 @@ fn unit_of(subject: &Subject) -> Option<String> {
         | Subject::Process { .. }
         | Subject::Device { .. }
         | Subject::Mount { .. }
+        | Subject::Problem { .. }
         | Subject::Libvirt { .. }
         | Subject::Probe { .. } => None,
     }

@@ -125,7 +125,11 @@ impl<'a> OnNode<'_, 'a> {
             Subject::Process { pid, start_ticks } => self.of_process(*pid, *start_ticks, state.looked.wall_usec),
             Subject::Device { name } => self.of_device(name, state.attributes.get(DEVICE), state.since.wall_usec),
             Subject::Mount { point } => self.of_mount(point),
-            Subject::Node | Subject::Unit { .. } | Subject::Libvirt { .. } | Subject::Probe { .. } => self.of_node(),
+            Subject::Node
+            | Subject::Unit { .. }
+            | Subject::Libvirt { .. }
+            | Subject::Problem { .. }
+            | Subject::Probe { .. } => self.of_node(),
         };
         self.refined(nearness, &state.attributes, state.since.wall_usec)
     }
@@ -144,7 +148,11 @@ impl<'a> OnNode<'_, 'a> {
             Subject::Process { pid, start_ticks } => self.of_process(*pid, *start_ticks, last),
             Subject::Device { name } => self.of_device(name, attributes.get(DEVICE), last),
             Subject::Mount { point } => self.of_mount(point),
-            Subject::Node | Subject::Unit { .. } | Subject::Libvirt { .. } | Subject::Probe { .. } => self.of_node(),
+            Subject::Node
+            | Subject::Unit { .. }
+            | Subject::Libvirt { .. }
+            | Subject::Problem { .. }
+            | Subject::Probe { .. } => self.of_node(),
         };
         self.refined(nearness, attributes, last)
     }

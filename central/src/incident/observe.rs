@@ -113,6 +113,7 @@ fn present_states(node: &NodeView, whom: &Whom) -> Vec<String> {
         | Subject::Unit { .. }
         | Subject::Device { .. }
         | Subject::Mount { .. }
+        | Subject::Problem { .. }
         | Subject::Libvirt { .. }
         | Subject::Probe { .. } => state.code.spec().severity == Severity::Fault,
     };

@@ -214,6 +214,7 @@ pub(super) fn vm_name(node: Option<&NodeView>, subject: &Subject) -> String {
         | Subject::Unit { .. }
         | Subject::Device { .. }
         | Subject::Mount { .. }
+        | Subject::Problem { .. }
         | Subject::Libvirt { .. }
         | Subject::Probe { .. } => None,
     };

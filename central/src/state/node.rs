@@ -372,6 +372,7 @@ impl NodeState {
             | Subject::Unit { .. }
             | Subject::Device { .. }
             | Subject::Mount { .. }
+            | Subject::Problem { .. }
             | Subject::Libvirt { .. }
             | Subject::Probe { .. } => {}
         }

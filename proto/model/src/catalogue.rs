@@ -242,6 +242,12 @@ catalogue! {
     ErrorSaid, Occurrence, "text", NodeOrVm, Fault, raise 0, clear 0, "",
         None, "A log line, an event or a condition says that something failed.";
 
+    // Logs that are followed: what was not read of them. What their lines say is an `ErrorSaid`.
+    JournalLost, Occurrence, "journal", Node, Notice, raise 0, clear 0, "",
+        None, "Entries of the systemd journal could not be read: removed before they were, broken, or compressed with xz or lz4.";
+    LogLinesSkipped, Occurrence, "container-log", Node, Notice, raise 0, clear 0, "",
+        None, "Lines of pods, QEMU or libvirt were not read: more came than is read, or the file was gone before.";
+
     // The node: looked at by the probe that is named.
     KubeletRestarted, Occurrence, "kubelet-setup", Unit, Notice, raise 0, clear 0, "",
         None, "The kubelet started, or was started again.";
@@ -442,12 +448,23 @@ catalogue! {
     EvictionPending, State, "cluster", Vm, Notice, raise 0, clear 0, "",
         None, "The VM is to leave its node (evacuation) and is still there.";
 
+    ProblemCondition, State, "npd", Problem, Notice, raise 0, clear 0, "as the rule file says",
+        None, "A condition of an own node-problem-detector rule holds; `reason` is the rule's.";
+    ProblemEvent, Occurrence, "npd", Problem, Notice, raise 0, clear 0, "",
+        None, "A temporary rule of an own node-problem-detector file matched; `reason` is the rule's.";
+
     ProbeBlind, State, "agent", Probe, Notice, raise 0, clear 0, "",
         None, "A probe could not look; what it owns is unknown.";
 }
 
 /// Probes whose findings come from recorded cases only so far: no agent looks for them yet.
-pub const ONLY_RECORDED: &[&str] = &["text", "cluster"];
+pub const ONLY_RECORDED: &[&str] = &["cluster"];
+
+/// The probe of what texts say in a recorded case, where it matters little which log a line stood in.
+pub const TEXT: &str = "text";
+
+/// The probes of an agent that read texts: what is looked for in [`TEXT`] is looked for by them.
+pub const TEXT_PROBES: [&str; 2] = ["journal", "container-log"];
 
 impl FindingCode {
     /// Its row in the catalogue.

@@ -42,6 +42,11 @@ pub enum Subject {
         /// Its connection URI, for example `qemu:///system`.
         uri: String,
     },
+    /// A condition or event of a node-problem-detector rule of the operator's own.
+    Problem {
+        /// The condition's type or the event's reason, for example `KernelDeadlock`.
+        name: String,
+    },
     /// One of our own probes.
     Probe {
         /// Name in the probe table, for example `kernel-log`.
@@ -66,6 +71,8 @@ pub enum SubjectType {
     Mount,
     /// [`Subject::Libvirt`]
     Libvirt,
+    /// [`Subject::Problem`]
+    Problem,
     /// [`Subject::Probe`]
     Probe,
     /// [`Subject::Node`] or [`Subject::Vm`]: what a text of the node says, and whose it is if that can be told.
@@ -84,6 +91,7 @@ impl SubjectType {
             Self::Device => "device",
             Self::Mount => "mount",
             Self::Libvirt => "libvirt daemon",
+            Self::Problem => "problem",
             Self::Probe => "probe",
             Self::NodeOrVm => "node or VM",
         }
@@ -101,6 +109,7 @@ impl SubjectType {
                 | (Self::Device, Subject::Device { .. })
                 | (Self::Mount, Subject::Mount { .. })
                 | (Self::Libvirt, Subject::Libvirt { .. })
+                | (Self::Problem, Subject::Problem { .. })
                 | (Self::Probe, Subject::Probe { .. })
         )
     }
@@ -130,6 +139,7 @@ impl Subject {
             | Self::Device { .. }
             | Self::Mount { .. }
             | Self::Libvirt { .. }
+            | Self::Problem { .. }
             | Self::Probe { .. } => None,
         }
     }
@@ -145,6 +155,7 @@ impl fmt::Display for Subject {
             Self::Device { name } => write!(f, "device/{name}"),
             Self::Mount { point } => write!(f, "mount/{point}"),
             Self::Libvirt { uri } => write!(f, "libvirt/{uri}"),
+            Self::Problem { name } => write!(f, "problem/{name}"),
             Self::Probe { name } => write!(f, "probe/{name}"),
         }
     }
@@ -153,7 +164,7 @@ impl fmt::Display for Subject {
 /// A text is not a subject key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a subject key (expected node, unit/…, vm/…, process/PID@START, device/…, mount/…, libvirt/… or probe/…)"
+    "`{0}` is not a subject key (expected node, unit/…, vm/…, process/PID@START, device/…, mount/…, libvirt/…, problem/… or probe/…)"
 )]
 pub struct ParseSubjectError(String);
 
@@ -183,6 +194,7 @@ impl FromStr for Subject {
             "device" => Ok(Self::Device { name: rest_owned }),
             "mount" => Ok(Self::Mount { point: rest_owned }),
             "libvirt" => Ok(Self::Libvirt { uri: rest_owned }),
+            "problem" => Ok(Self::Problem { name: rest_owned }),
             "probe" => Ok(Self::Probe { name: rest_owned }),
             _ => Err(error()),
         }
@@ -205,6 +217,7 @@ mod tests {
             "device/dm-3",
             "mount//var/lib/kubelet",
             "libvirt/qemu:///system",
+            "problem/KernelDeadlock",
             "probe/kernel-log",
         ] {
             assert_eq!(key.parse::<Subject>().unwrap().to_string(), key);

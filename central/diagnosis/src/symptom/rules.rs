@@ -189,6 +189,7 @@ fn of_node(node: &NodeView) -> Option<Symptom> {
             | Subject::Unit { .. }
             | Subject::Device { .. }
             | Subject::Mount { .. }
+            | Subject::Problem { .. }
             | Subject::Libvirt { .. } => true,
             Subject::Vm { .. } | Subject::Process { .. } | Subject::Probe { .. } => false,
         })
@@ -253,6 +254,7 @@ impl<'a> VmLook<'a> {
             | Subject::Unit { .. }
             | Subject::Device { .. }
             | Subject::Mount { .. }
+            | Subject::Problem { .. }
             | Subject::Libvirt { .. }
             | Subject::Probe { .. } => false,
         }

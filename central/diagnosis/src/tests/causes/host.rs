@@ -61,6 +61,7 @@ fn subject(code: FindingCode) -> Subject {
         SubjectType::Mount => Subject::Mount { point: "/var".to_owned() },
         SubjectType::Process => Subject::Process { pid: 77, start_ticks: 0 },
         SubjectType::Libvirt => Subject::Libvirt { uri: "qemu:///system".to_owned() },
+        SubjectType::Problem => Subject::Problem { name: "KernelDeadlock".to_owned() },
         SubjectType::Probe => Subject::Probe { name: "qemu".to_owned() },
         SubjectType::Node | SubjectType::NodeOrVm => Subject::Node,
     }
