@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use crate::cgroup::parse_pod_cgroup;
+use crate::socket::connect_unix;
 use crate::{HostRoot, ReadError};
 
 /// Where virt-handler keeps its ghost records; `var/run` is a link to `run` on most hosts, and not always saved as one.
@@ -25,6 +26,8 @@ pub struct LauncherArgs {
     pub name: String,
     /// The VMI's UID.
     pub vmi_uid: String,
+    /// libvirt runs as another user than root, and so offers its session and not the system.
+    pub is_nonroot: bool,
 }
 
 /// Reads the arguments of a process. `None` when it is no launcher, or does not say whose VM it runs.
@@ -44,7 +47,9 @@ pub fn parse_launcher_args(args: &[String]) -> Option<LauncherArgs> {
         joint.or_else(apart).filter(|value| !value.starts_with("--")).map(str::to_owned)
     };
     let filled = |flag: &str| value(flag).filter(|value| !value.is_empty());
-    Some(LauncherArgs { is_monitor, namespace: filled("namespace")?, name: filled("name")?, vmi_uid: filled("uid")? })
+    let is_nonroot = flags.iter().any(|arg| arg == "--run-as-nonroot" || arg == "--run-as-nonroot=true");
+    let (namespace, name, vmi_uid) = (filled("namespace")?, filled("name")?, filled("uid")?);
+    Some(LauncherArgs { is_monitor, namespace, name, vmi_uid, is_nonroot })
 }
 
 /// Whether a process name is that of a libvirt daemon that has QEMU domains.
@@ -103,12 +108,60 @@ pub fn read_ghost_records(root: &HostRoot) -> (Vec<GhostRecord>, Vec<ReadError>)
     (records, errors)
 }
 
+/// The folder of a launcher's command socket, below the host's root.
+fn command_folder(pod_uid: &str) -> String {
+    format!("var/lib/kubelet/pods/{pod_uid}/volumes/kubernetes.io~empty-dir/sockets")
+}
+
 /// Whether virt-handler has marked the launcher of this pod as unresponsive. `None` when the folder was not saved.
 ///
 /// Source: `pkg/virt-handler/cmd-client/client.go`, `MarkSocketUnresponsive`.
 pub fn is_marked_unresponsive(root: &HostRoot, pod_uid: &str) -> Option<bool> {
-    let directory = format!("var/lib/kubelet/pods/{pod_uid}/volumes/kubernetes.io~empty-dir/sockets");
-    Some(root.list(directory).ok()?.iter().any(|name| name == "launcher-unresponsive"))
+    Some(root.list(command_folder(pod_uid)).ok()?.iter().any(|name| name == "launcher-unresponsive"))
+}
+
+/// Who is behind a launcher's command socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandSocket {
+    /// Somebody listens. Whether it also answers is not asked.
+    Listens,
+    /// Nobody listens.
+    Refuses,
+    /// Somebody listens and has taken no connection for so long that the kernel takes no more.
+    Full,
+}
+
+/// Connects to the command socket of a pod's launcher and hangs up, as virt-handler does every 11 s. `None` while there is no
+/// such socket: it appears when the launcher is ready.
+///
+/// # Errors
+/// It may not be connected to.
+pub fn try_command_socket(root: &HostRoot, pod_uid: &str) -> Result<Option<CommandSocket>, ReadError> {
+    use std::io::ErrorKind;
+    let path = format!("{}/launcher-sock", command_folder(pod_uid));
+    match connect_unix(root, &path) {
+        Ok(_) => Ok(Some(CommandSocket::Listens)),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound => Ok(None),
+            ErrorKind::ConnectionRefused => Ok(Some(CommandSocket::Refuses)),
+            ErrorKind::WouldBlock => Ok(Some(CommandSocket::Full)),
+            _ => Err(ReadError::from_io(root.display_path(path), error)),
+        },
+    }
+}
+
+/// Where libvirt's socket is in a launcher: virtqemud's, and libvirtd's of old releases.
+const LIBVIRT_SOCKETS: [&str; 2] = ["virtqemud-sock", "libvirt-sock"];
+/// Its folder; `/var/run` is a link in some images and a folder in others.
+const LIBVIRT_FOLDERS: [&str; 2] = ["/var/run/libvirt", "/run/libvirt"];
+
+/// The socket of the libvirt daemon in a launcher, by the launcher's own root. `None` while there is none.
+pub fn find_libvirt_socket(launcher: &HostRoot) -> Option<String> {
+    LIBVIRT_FOLDERS.iter().find_map(|folder| {
+        let names = launcher.list(folder).ok()?;
+        let socket = LIBVIRT_SOCKETS.iter().find(|socket| names.iter().any(|name| name == *socket))?;
+        Some(format!("{folder}/{socket}"))
+    })
 }
 
 #[cfg(test)]
@@ -126,13 +179,13 @@ mod tests {
         let rest = "--qemu-timeout 279s --name app --uid 288cbda0 --namespace prod --hook-sidecars 0 --run-as-nonroot";
         for (program, is_monitor) in [("/usr/bin/virt-launcher-monitor", true), ("/usr/bin/virt-launcher", false)] {
             let found = parse_launcher_args(&args(&format!("{program} {rest}"))).unwrap();
-            assert_eq!(found.is_monitor, is_monitor);
+            assert_eq!((found.is_monitor, found.is_nonroot), (is_monitor, true));
             assert_eq!((&*found.namespace, &*found.name, &*found.vmi_uid), ("prod", "app", "288cbda0"));
         }
         let found = parse_launcher_args(&args(
             "/tini -- /usr/bin/virt-launcher --allow-emulation --name=a --uid=b --namespace=c",
         ));
-        assert_eq!(found.unwrap().name, "a");
+        assert_eq!(found.map(|args| (args.name, args.is_nonroot)), Some(("a".to_owned(), false)));
     }
 
     #[test]
@@ -170,6 +223,37 @@ mod tests {
         assert_eq!(is_marked_unresponsive(&root, "u"), Some(false));
         std::fs::write(sockets.join("launcher-unresponsive"), "").unwrap();
         assert_eq!(is_marked_unresponsive(&root, "u"), Some(true));
+    }
+
+    #[test]
+    fn a_command_socket_listens_refuses_or_is_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = HostRoot::new(dir.path());
+        assert_eq!(try_command_socket(&root, "u").unwrap(), None, "no pod's folder");
+        let folder = dir.path().join(command_folder("u"));
+        std::fs::create_dir_all(&folder).unwrap();
+        assert_eq!(try_command_socket(&root, "u").unwrap(), None, "not ready yet");
+        let listener = std::os::unix::net::UnixListener::bind(folder.join("launcher-sock")).unwrap();
+        // The shortest queue there is; the kernel takes one more than it was told.
+        rustix::net::listen(&listener, 0).unwrap();
+        assert_eq!(try_command_socket(&root, "u").unwrap(), Some(CommandSocket::Listens));
+        assert_eq!(try_command_socket(&root, "u").unwrap(), Some(CommandSocket::Full));
+        drop(listener);
+        assert_eq!(try_command_socket(&root, "u").unwrap(), Some(CommandSocket::Refuses));
+    }
+
+    #[test]
+    fn libvirts_socket_is_found_by_the_launchers_own_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = HostRoot::new(dir.path());
+        assert_eq!(find_libvirt_socket(&root), None);
+        std::fs::create_dir_all(dir.path().join("run/libvirt")).unwrap();
+        std::fs::write(dir.path().join("run/libvirt/libvirt-sock"), "").unwrap();
+        assert_eq!(find_libvirt_socket(&root).as_deref(), Some("/run/libvirt/libvirt-sock"));
+        std::fs::create_dir(dir.path().join("var")).unwrap();
+        std::os::unix::fs::symlink("/run", dir.path().join("var/run")).unwrap();
+        std::fs::write(dir.path().join("run/libvirt/virtqemud-sock"), "").unwrap();
+        assert_eq!(find_libvirt_socket(&root).as_deref(), Some("/var/run/libvirt/virtqemud-sock"));
     }
 
     proptest! {

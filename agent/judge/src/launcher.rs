@@ -5,11 +5,15 @@
 //! answers: nothing here says that libvirt is responsive. Source: KubeVirt `cmd/virt-launcher-monitor` (v1.8).
 
 use kulprit_host::captured::Descriptor;
+use kulprit_host::launcher::CommandSocket;
 use kulprit_host::process::Thread;
 use kulprit_model::{Attributes, FindingCode, Moment, Subject, attribute};
 
 use crate::recorded::Health;
 use crate::say::{PROCFS, Reading, absent, present, unknown};
+
+/// The launcher's command socket, connected to.
+const SOCKET: &str = "launcher-sock";
 use crate::verdict::{StateVerdict, Verdict};
 
 /// One process of a launcher.
@@ -24,7 +28,7 @@ pub struct Member {
 }
 
 /// One look at the launcher of one VM. A member that is `None` was not among the processes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LauncherLook<'a> {
     /// When.
     pub at: Moment,
@@ -40,16 +44,29 @@ pub struct LauncherLook<'a> {
     pub qemus: &'a [u32],
     /// Whether virt-handler has marked its command socket; `None` when that was not recorded.
     pub is_marked_unresponsive: Option<bool>,
+    /// Who is behind that socket; `None` when there is none, or nobody asked.
+    pub command: Option<CommandSocket>,
+    /// The processes are those of a running machine: what was not among them is not there, and the same was so at every look
+    /// since the state began.
+    pub is_live: bool,
+    /// A job runs on the domain, so that one of its QEMUs may be the target of a migration.
+    pub has_job: bool,
 }
 
 /// `LauncherDefunct`, the states of its libvirt daemon, `TwoQemus`.
 #[must_use]
 pub fn judge(look: &LauncherLook<'_>) -> Vec<Verdict> {
+    let mut verdicts = judge_own(look);
+    verdicts.extend(judge_libvirt(look).into_iter().map(Verdict::State));
+    verdicts
+}
+
+/// The same without libvirt, where that can be asked itself.
+#[must_use]
+pub fn judge_own(look: &LauncherLook<'_>) -> Vec<Verdict> {
     let vm = Subject::vm(look.vmi_uid);
-    let mut states = vec![judge_defunct(look, &vm)];
-    states.extend(judge_libvirt(look));
-    states.extend(judge_count(look, &vm));
-    states.into_iter().map(Verdict::State).collect()
+    let count = judge_count(&vm, look.at, look.qemus, look.has_job);
+    std::iter::once(Verdict::State(judge_defunct(look, &vm))).chain(count).collect()
 }
 
 fn judge_defunct(look: &LauncherLook<'_>, vm: &Subject) -> StateVerdict {
@@ -60,7 +77,12 @@ fn judge_defunct(look: &LauncherLook<'_>, vm: &Subject) -> StateVerdict {
         return present(code, vm, look.at, PROCFS, Attributes::new().with(attribute::WHAT, "marked"), text);
     }
     for member in [&look.monitor, &look.launcher].into_iter().flatten() {
-        let fault = member.health.as_ref().and_then(Health::fault);
+        let fault = match &member.health {
+            Some(Health::Blocked { comm, wchan }) if look.is_live => {
+                Some(format!("has a thread ({comm}) in state D in {wchan}"))
+            }
+            health => health.as_ref().and_then(Health::fault),
+        };
         // A launcher that has ended is normal once its QEMU has.
         if let Some(fault) = fault.filter(|_| has_qemu || member.health != Some(Health::Ended)) {
             return present(
@@ -73,7 +95,23 @@ fn judge_defunct(look: &LauncherLook<'_>, vm: &Subject) -> StateVerdict {
             );
         }
     }
+    match look.command.filter(|_| has_qemu) {
+        Some(CommandSocket::Refuses) => {
+            let facts = Attributes::new().with(attribute::WHAT, "refused");
+            return present(code, vm, look.at, SOCKET, facts, "nobody listens on the launcher's command socket");
+        }
+        Some(CommandSocket::Full) => {
+            let facts = Attributes::new().with(attribute::WHAT, "silent");
+            let text = "the launcher takes no connection on its command socket: as many wait as the kernel allows";
+            return present(code, vm, look.at, SOCKET, facts, text);
+        }
+        Some(CommandSocket::Listens) | None => {}
+    }
     match (&look.monitor, &look.launcher) {
+        (None, None) if has_qemu && look.is_live => {
+            let text = format!("neither virt-launcher nor its monitor is there, while QEMU {} is", look.qemus[0]);
+            present(code, vm, look.at, PROCFS, Attributes::new().with(attribute::WHAT, "gone"), text)
+        }
         (Some(monitor), None) if has_qemu => {
             let text = format!(
                 "virt-launcher is not among the processes, while its monitor {} and QEMU {} are",
@@ -144,18 +182,23 @@ pub fn libvirt_uri(vmi_uid: &str) -> String {
     format!("launcher/{vmi_uid}")
 }
 
-/// Nothing without a QEMU.
-fn judge_count(look: &LauncherLook<'_>, vm: &Subject) -> Option<StateVerdict> {
+/// Whether several QEMUs of the VM live though no job runs on its domain; nothing without a QEMU.
+#[must_use]
+pub fn judge_count(vm: &Subject, at: Moment, qemus: &[u32], has_job: bool) -> Option<Verdict> {
     let code = FindingCode::TwoQemus;
-    match look.qemus {
-        [] => None,
-        [one] => Some(absent(code, vm, look.at, PROCFS, format!("QEMU {one} is the only one of the VM on this node"))),
-        many => {
-            let pids: Vec<String> = many.iter().map(u32::to_string).collect();
-            let text = format!("{} QEMUs of the VM live on this node: {}", many.len(), pids.join(", "));
-            Some(present(code, vm, look.at, PROCFS, Attributes::new().with(attribute::MEASURED, many.len()), text))
+    let pids = || qemus.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    Some(Verdict::State(match qemus {
+        [] => return None,
+        [one] => absent(code, vm, at, PROCFS, format!("QEMU {one} is the only one of the VM on this node")),
+        many if has_job => {
+            let text = format!("{} QEMUs of the VM live on this node ({}) while a job runs on it", many.len(), pids());
+            absent(code, vm, at, PROCFS, text)
         }
-    }
+        many => {
+            let text = format!("{} QEMUs of the VM live on this node: {}", many.len(), pids());
+            present(code, vm, at, PROCFS, Attributes::new().with(attribute::MEASURED, many.len()), text)
+        }
+    }))
 }
 
 fn facts(member: &Member) -> Attributes {

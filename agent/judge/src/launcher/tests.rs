@@ -19,6 +19,7 @@ fn well() -> LauncherLook<'static> {
         libvirt: member(3, Health::Runs),
         qemus: &[4],
         is_marked_unresponsive: Some(false),
+        ..LauncherLook::default()
     }
 }
 
@@ -137,4 +138,42 @@ fn a_device_whose_name_is_gone_is_stale_and_a_temporary_file_is_not() {
         let verdict = judge_open_devices(&vm, Moment::default(), &descriptors, &devices);
         assert_eq!(statuses(&[verdict]), [want], "{descriptors:?}");
     }
+}
+
+/// `LauncherDefunct` of a live launcher.
+#[track_caller]
+fn check_live(look: LauncherLook<'_>, want: Status, words: &str) {
+    let verdicts = judge_own(&LauncherLook { is_live: true, ..look });
+    assert_eq!(status_of(&verdicts, FindingCode::LauncherDefunct), Some(want), "{verdicts:?}");
+    let said = format!("{verdicts:?}");
+    assert!(said.contains(words), "{said}");
+    assert!(!said.contains("Libvirt"), "libvirt is asked itself: {said}");
+}
+
+#[test]
+fn of_a_live_launcher_what_is_not_there_is_gone() {
+    check_live(well(), Absent, "runs");
+    check_live(LauncherLook { monitor: None, launcher: None, ..well() }, Present, "neither virt-launcher");
+    check_live(LauncherLook { monitor: None, launcher: None, qemus: &[], ..well() }, Unknown, "");
+    let waits = Health::Blocked { comm: "virt-launcher".to_owned(), wchan: "fuse_wait".to_owned() };
+    check_live(LauncherLook { launcher: member(2, waits), ..well() }, Present, "in state D in fuse_wait");
+}
+
+#[test]
+fn a_command_socket_counts_only_while_qemu_lives() {
+    use CommandSocket::{Full, Listens, Refuses};
+    check_live(LauncherLook { command: Some(Listens), ..well() }, Absent, "runs");
+    check_live(LauncherLook { command: Some(Refuses), ..well() }, Present, "nobody listens");
+    check_live(LauncherLook { command: Some(Full), ..well() }, Present, "takes no connection");
+    check_live(LauncherLook { command: Some(Refuses), qemus: &[], ..well() }, Absent, "runs");
+}
+
+#[test]
+fn two_qemus_are_a_fault_unless_a_job_runs() {
+    let of = |qemus: &[u32], has_job| {
+        judge_count(&Subject::vm("u"), Moment::default(), qemus, has_job)
+            .and_then(|verdict| status_of(&[verdict], FindingCode::TwoQemus))
+    };
+    assert_eq!([of(&[], false), of(&[4], false), of(&[4], true)], [None, Some(Absent), Some(Absent)]);
+    assert_eq!([of(&[4, 5], false), of(&[4, 5], true)], [Some(Present), Some(Absent)]);
 }

@@ -63,8 +63,16 @@ fn read_family(tree: &mut Tree<'_>, uid: &str, family: &Family, alive: &[u32]) {
     let mut member = |process: &Option<CapturedProcess>| process.as_ref().map(|process| member_of(tree, process));
     let (monitor, launcher, libvirt) = (member(&family.monitor), member(&family.launcher), member(&family.libvirt));
     let is_marked_unresponsive = family.pod_uid.as_ref().and_then(|pod| is_marked_unresponsive(tree.root, pod));
-    let look =
-        LauncherLook { at: tree.at, vmi_uid: uid, monitor, launcher, libvirt, qemus: alive, is_marked_unresponsive };
+    let look = LauncherLook {
+        at: tree.at,
+        vmi_uid: uid,
+        monitor,
+        launcher,
+        libvirt,
+        qemus: alive,
+        is_marked_unresponsive,
+        ..LauncherLook::default()
+    };
     tree.say(launchers::judge(&look));
 }
 
