@@ -4,6 +4,7 @@
 //! KubeVirt needs of a kubelet: its root folder at one fixed place, and device plugins. Source: KubeVirt `pkg/util/util.go` (v1.8).
 
 use kulprit_host::captured::CapturedProcess;
+use kulprit_host::cgroup::CgroupMembership;
 use kulprit_host::kubelet_files::{
     KUBELET_ROOT, KubeletArgs, ManagerPolicies, PluginSocket, PodFolders, Validity, parse_kubelet_config_value,
 };
@@ -47,7 +48,13 @@ pub fn service_of(name: &str) -> Option<Service> {
 /// The unit that a process belongs to, by its cgroup, else `usual`.
 #[must_use]
 pub fn unit_of(process: &CapturedProcess, usual: &str) -> String {
-    let segments = process.cgroups.iter().flat_map(|row| row.path.split('/'));
+    unit_of_cgroups(&process.cgroups, usual)
+}
+
+/// As [`unit_of`], by the lines of its `cgroup` file.
+#[must_use]
+pub fn unit_of_cgroups(cgroups: &[CgroupMembership], usual: &str) -> String {
+    let segments = cgroups.iter().flat_map(|row| row.path.split('/'));
     segments.rev().find(|part| part.ends_with(".service")).unwrap_or(usual).to_owned()
 }
 
@@ -236,7 +243,6 @@ pub fn judge_leftovers(at: Moment, folders: &PodFolders) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use kulprit_host::cgroup::CgroupMembership;
     use kulprit_host::kubelet_files::parse_kubelet_args;
     use kulprit_host::process::TaskState;
     use kulprit_model::Status::{self, Absent, Present, Unknown};

@@ -37,14 +37,14 @@ pub struct PodFolders {
     pub leftovers: Vec<PodLeftover>,
 }
 
-/// Looks at the folders of pods; `None` when there are none, or no kubelet's cgroup to compare them with.
+/// Looks at the folders of pods; `None` when there are none.
 ///
 /// # Errors
-/// Every [`ReadError`] but `NotFound`; what vanishes while it is read is not there.
+/// `NotFound` when there is no kubelet's cgroup to compare them with. What vanishes while it is read is not there.
 pub fn read_pod_folders(root: &HostRoot, args: &KubeletArgs) -> Result<Option<PodFolders>, ReadError> {
     let folder = format!("{}/pods", args.root_dir.as_deref().unwrap_or(KUBELET_ROOT));
     let Some(uids) = list(root, &folder)? else { return Ok(None) };
-    let Some(alive) = read_container_counts(root)? else { return Ok(None) };
+    let alive = read_container_counts(root)?;
     let mut found = PodFolders { n_pods: uids.len(), leftovers: Vec::new() };
     for pod_uid in uids.into_iter().take(MAX_PODS) {
         if alive.get(&pod_uid).is_some_and(|n_containers| *n_containers > 0) {
@@ -65,8 +65,8 @@ pub fn read_pod_folders(root: &HostRoot, args: &KubeletArgs) -> Result<Option<Po
     Ok(Some(found))
 }
 
-/// How many containers each pod has, by its UID; `None` without a cgroup of a kubelet's.
-fn read_container_counts(root: &HostRoot) -> Result<Option<BTreeMap<String, usize>>, ReadError> {
+/// How many containers each pod has, by its UID.
+fn read_container_counts(root: &HostRoot) -> Result<BTreeMap<String, usize>, ReadError> {
     for hierarchy in HIERARCHIES {
         for kubepods in KUBEPODS {
             let top = format!("{hierarchy}/{kubepods}");
@@ -84,10 +84,10 @@ fn read_container_counts(root: &HostRoot) -> Result<Option<BTreeMap<String, usiz
                     }
                 }
             }
-            return Ok(Some(counts));
+            return Ok(counts);
         }
     }
-    Ok(None)
+    Err(ReadError::NotFound { path: root.display_path(HIERARCHIES[0]).join(KUBEPODS[0]) })
 }
 
 /// Child cgroups that are a container's: their name ends in 64 hex digits, or is CRI-O's for its helper.
@@ -161,6 +161,7 @@ mod tests {
         let root = HostRoot::new(dir.path());
         assert_eq!(read_pod_folders(&root, &KubeletArgs::default()).unwrap(), None);
         std::fs::create_dir_all(dir.path().join("var/lib/kubelet/pods").join(UID)).unwrap();
-        assert_eq!(read_pod_folders(&root, &KubeletArgs::default()).unwrap(), None);
+        let error = read_pod_folders(&root, &KubeletArgs::default()).unwrap_err();
+        assert!(error.is_not_found() && error.to_string().contains("kubepods"), "{error}");
     }
 }

@@ -109,7 +109,7 @@ pub(super) fn container(id: &str, sandbox_id: &str, name: &str, state: cri::Cont
 #[tonic::async_trait]
 impl RuntimeService for Fake {
     async fn version(&self, _: Request<cri::VersionRequest>) -> Result<Response<cri::VersionResponse>, Status> {
-        self.enter("Version").await?;
+        drop(self.enter("Version").await?);
         Ok(Response::new(cri::VersionResponse {
             version: "0.1.0".to_owned(),
             runtime_name: "fake".to_owned(),
@@ -173,7 +173,7 @@ impl ImageService for Fake {
         &self,
         request: Request<cri::ImageStatusRequest>,
     ) -> Result<Response<cri::ImageStatusResponse>, Status> {
-        self.enter("ImageStatus").await?;
+        drop(self.enter("ImageStatus").await?);
         let name = request.into_inner().image.unwrap_or_default().image;
         let image = (name == "here").then(|| cri::Image { id: name, size: 1 });
         Ok(Response::new(cri::ImageStatusResponse { image }))
@@ -183,7 +183,7 @@ impl ImageService for Fake {
         &self,
         _: Request<cri::ImageFsInfoRequest>,
     ) -> Result<Response<cri::ImageFsInfoResponse>, Status> {
-        self.enter("ImageFsInfo").await?;
+        drop(self.enter("ImageFsInfo").await?);
         let fs_id = Some(cri::FilesystemIdentifier { mountpoint: "/var/lib/fake".to_owned() });
         let usage = cri::FilesystemUsage { fs_id, ..cri::FilesystemUsage::default() };
         Ok(Response::new(cri::ImageFsInfoResponse { image_filesystems: vec![usage] }))
