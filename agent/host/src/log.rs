@@ -166,9 +166,9 @@ impl LogReader {
         self.take_block(bytes, 0, &mut find, &mut each);
     }
 
-    /// Takes the moment of asking anew.
-    pub fn set_now(&mut self, at_usec: i64) {
-        self.clock.at_usec = at_usec;
+    /// What stamps are completed with from now on, for who reads a log while it is written.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
     }
 
     /// What was read so far.
