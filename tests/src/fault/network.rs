@@ -30,10 +30,13 @@ impl<'node> PortsDropped<'node> {
     /// If nftables are missing.
     pub fn new(node: &'node Node, ports: &str) -> Result<Self> {
         let dropped = Self(node);
-        let rules = format!(
-            "table inet {TABLE} {{ chain arriving {{ type filter hook input priority filter; tcp dport {ports} drop; }} }}"
-        );
-        node.run(&["nft", &rules])?;
+        for rule in [
+            format!("add table inet {TABLE}"),
+            format!("add chain inet {TABLE} arriving {{ type filter hook input priority filter; }}"),
+            format!("add rule inet {TABLE} arriving tcp dport {ports} drop"),
+        ] {
+            node.run(&["nft", &rule])?;
+        }
         Ok(dropped)
     }
 }

@@ -81,7 +81,8 @@ fn play_watched<'stage>(
             undone_at: None,
         };
         for step in &scenario.steps {
-            player.take(step, rows).with_context(|| format!("step {step:?}"))?;
+            let taken = player.take(step, rows).with_context(|| words::of_step(step));
+            taken.inspect_err(|error| watch.tell(format!("FAILED: {error:#}")))?;
         }
         let undone_at = player.undone_at.unwrap_or_else(|| watch.elapsed());
         player.undo();

@@ -93,7 +93,7 @@ pub fn table(played: &[Played]) -> String {
         let name = format!("{}{}", one.name, if one.is_written { " *" } else { "" });
         lines.extend(one.rows.iter().map(|row| cells(&name, row)));
         if let Some(error) = &one.error {
-            let why = error.lines().next().unwrap_or_default().chars().take(120).collect::<String>();
+            let why = error.lines().next().unwrap_or_default().chars().take(160).collect::<String>();
             lines.push([name, String::new(), format!("FAILED: {why}"), dash(), dash(), dash(), dash()]);
         }
     }
