@@ -44,6 +44,11 @@ pub fn suspects(snapshot: &Snapshot, attributions: &[Attribution]) -> BTreeMap<S
             && attribution.symptom.id != SymptomId::Unspecified
         {
             by_node.entry(node.clone()).or_default().insert(uid.clone());
+            // The other end of a migration: half of what there is to see is there.
+            let ends = snapshot.nodes.iter().filter(|other| other.vm(uid).is_some_and(|vm| vm.qemu.is_some()));
+            for other in ends {
+                by_node.entry(other.name.clone()).or_default().insert(uid.clone());
+            }
         }
     }
     for node in &snapshot.nodes {

@@ -21,5 +21,7 @@ mod delivery;
 mod hang;
 #[path = "central/metrics.rs"]
 mod metrics;
+#[path = "central/migrations.rs"]
+mod migrations;
 #[path = "central/query.rs"]
 mod query;

@@ -1,28 +1,31 @@
-//! The `domain` probe: the system's libvirt, through the worker.
+//! The `domain` probe: the node's libvirt and that of each launcher, through the worker.
 //!
 //! The worker is started when there is a daemon's socket, killed and started anew when it wedges, and told to look again after
-//! each event. A daemon that is not there is missed only where one is expected (`presence`); socket activation needs nothing:
-//! the socket is there, connecting starts the daemon, and our connection keeps it from ending for idleness.
+//! each event. The node's daemon is missed only where one is expected (`presence`); socket activation needs nothing: the socket is
+//! there, connecting starts the daemon, and our connection keeps it from ending for idleness. Launchers come from the `launcher`
+//! probe's snapshot, and leave with it.
 
+mod daemon;
 mod presence;
 mod translate;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kulprit_daemon::backoff::{Backoff, BackoffPolicy, random_seed};
 use kulprit_judge::Verdict;
-use kulprit_judge::domain::{DaemonSeen, DomainBook, DomainSeen, EventSeen, judge_daemon};
-use kulprit_model::{FindingCode, Moment, Status, Subject};
-use kulprit_proto::worker::{AddTarget, FromWorker, GetDiskErrors, Poll, from_worker::Body, to_worker::Request};
+use kulprit_model::{FindingCode, Status};
+use kulprit_proto::worker::{FromWorker, GetJobStats, Poll, RemoveTarget, from_worker::Body, to_worker::Request};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use self::daemon::{Daemon, Key, merged, wanted};
 use self::presence::Presence;
 use super::counters::count;
-use super::{DiskTarget, ProbeContext, ProbeSpec, chain};
-use crate::look::{Look, Sighting};
+use super::{Launcher, Launchers, ProbeContext, ProbeSpec, chain};
+use crate::look::Look;
 use crate::worker::{Worker, WorkerError, find_binary};
 
 const NAME: &str = "domain";
@@ -36,9 +39,9 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
 };
 /// A worker that crashes at once is not started more often than this.
 const BACKOFF: BackoffPolicy = BackoffPolicy { base: Duration::from_millis(500), cap: Duration::from_secs(10) };
-/// How often a daemon's socket is looked for while there is none.
-const SOCKET_EVERY: Duration = Duration::from_secs(2);
-/// The worker says something every 5 s at least, hung calls included; after this it is itself stuck.
+/// How often the node's daemon's socket is looked for while there is none.
+const SOCKET_EVERY: Duration = Duration::from_secs(4);
+/// The worker says something every 10 s at least, hung calls included; after this it is itself stuck.
 const SILENCE: Duration = Duration::from_secs(15);
 /// After a worker's death its answers stand for two looks: the next worker needs half a second.
 const ANSWER_STANDS: Duration = Duration::from_secs(10);
@@ -46,23 +49,24 @@ const ANSWER_STANDS: Duration = Duration::from_secs(10);
 const START_STANDS: Duration = Duration::from_secs(5);
 /// How long `check` waits for an answer: the worker's deadline for opening a connection, and some.
 const ONCE_DEADLINE: Duration = Duration::from_secs(8);
-/// Calls that are asked of a domain, not of the daemon: their hanging is the QEMU's.
-const DOMAIN_CALLS: [&str; 3] = ["virDomainGetDiskErrors", "virDomainGetXMLDesc", "virDomainGetJobStats"];
+/// How long `check` waits for the first snapshot of launchers.
+const FIRST_LAUNCHERS: Duration = Duration::from_secs(1);
 
 async fn run(context: ProbeContext) {
     let mut backoff = Backoff::new(BACKOFF, random_seed());
+    let mut launchers = context.launchers.subscribe();
     let mut probe = Probe::new(context);
+    if probe.context.once {
+        // None there or none yet: the probe beside us says.
+        let _ = tokio::time::timeout(FIRST_LAUNCHERS, launchers.changed()).await;
+    }
     loop {
-        let wait = match probe.find_socket() {
-            Err(seen) => {
-                probe.daemon = seen;
-                if !probe.send_daemon().await || probe.context.once {
-                    return;
-                }
-                SOCKET_EVERY
-            }
-            Ok(socket) => match probe.serve(socket, &mut backoff).await {
-                Ok(()) => return,
+        let is_anybody_there =
+            probe.presence.find_socket().is_some() || !wanted(&launchers.borrow_and_update()).is_empty();
+        let wait = if is_anybody_there {
+            match probe.serve(&mut launchers, &mut backoff).await {
+                Ok(Served::Done) => return,
+                Ok(Served::NobodyLeft) => continue,
                 Err(error) => {
                     count(&probe.context.counters.errors, 1);
                     warn!(probe = NAME, error = %chain(&error), "the libvirt worker is started anew");
@@ -74,14 +78,21 @@ async fn run(context: ProbeContext) {
                             return;
                         }
                     }
-                    backoff.next_delay()
+                    Instant::now() + backoff.next_delay()
                 }
-            },
+            }
+        } else {
+            let look = probe.look_without_node();
+            if !probe.context.send(look).await || probe.context.once {
+                return;
+            }
+            probe.context.beat.next(SOCKET_EVERY)
         };
         tokio::select! {
             biased;
             () = probe.context.stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
+            _ = launchers.changed() => {}
+            () = tokio::time::sleep_until(wait) => {}
         }
     }
 }
@@ -95,17 +106,24 @@ fn is_death(error: &WorkerError) -> bool {
     }
 }
 
+/// How a worker's time ended well.
+enum Served {
+    /// The probe is to end.
+    Done,
+    /// There is no daemon any more that it could talk to.
+    NobodyLeft,
+}
+
 struct Probe {
     context: ProbeContext,
     /// Until when deaths of workers are nobody's business: what was answered last, here or before a restart, holds.
     stands_until: Instant,
-    book: DomainBook,
-    daemon: DaemonSeen,
     presence: Presence,
-    /// Domains of the look whose parts are coming.
-    parts: Vec<kulprit_proto::worker::Domain>,
-    since: BTreeMap<String, (i32, i32, Moment)>,
-    /// Requests for disk errors that are under way, and for which domain.
+    daemons: BTreeMap<Key, Daemon>,
+    /// The daemons that the present worker was told of, by the number it knows them by.
+    attached: BTreeMap<u64, Key>,
+    last_number: u64,
+    /// Requests for disk errors that are under way: of which domain, by its UUID.
     questions: BTreeMap<u64, String>,
 }
 
@@ -113,8 +131,9 @@ struct Probe {
 #[derive(Default)]
 struct Outcome {
     look: Option<Look>,
+    /// To the daemon that the message is about.
     requests: Vec<Request>,
-    /// `check` has what it wants.
+    /// `check` has what it wants of this daemon.
     is_answer: bool,
 }
 
@@ -124,52 +143,75 @@ impl Probe {
         Self {
             context,
             stands_until: Instant::now() + START_STANDS,
-            book: DomainBook::default(),
-            daemon: DaemonSeen::Unknown("not yet asked".to_owned()),
             presence,
-            parts: Vec::new(),
-            since: BTreeMap::new(),
+            daemons: BTreeMap::from([(Key::Node, Daemon::new(None))]),
+            attached: BTreeMap::new(),
+            last_number: 0,
             questions: BTreeMap::new(),
         }
     }
 
-    /// The daemon's socket, or what its lack means.
-    fn find_socket(&mut self) -> Result<PathBuf, DaemonSeen> {
-        match self.presence.find_socket() {
-            Some(socket) => Ok(socket),
-            None => Err(self.presence.without_socket()),
-        }
+    /// What it means that the node's daemon has no socket.
+    fn look_without_node(&mut self) -> Look {
+        let seen = self.presence.without_socket();
+        let Self { context, daemons, .. } = self;
+        let node = daemons.entry(Key::Node).or_insert_with(|| Daemon::new(None));
+        node.set_seen(context, seen).look.unwrap_or_else(|| node.look(context))
     }
 
-    /// Listens to a worker until the agent ends, `Ok`, or the worker does.
-    async fn serve(&mut self, socket: PathBuf, backoff: &mut Backoff) -> Result<(), WorkerError> {
-        let config = std::sync::Arc::clone(&self.context.config);
-        let libvirt = &config.libvirt;
+    /// Listens to a worker until the agent ends, nobody is left to be talked to, or the worker ends.
+    async fn serve(
+        &mut self,
+        launchers: &mut watch::Receiver<Arc<Launchers>>,
+        backoff: &mut Backoff,
+    ) -> Result<Served, WorkerError> {
         count(&self.context.counters.worker_starts, 1);
-        let mut worker = Worker::start(&find_binary(libvirt.worker.as_deref()))?;
-        let look_ms = libvirt.poll_every.get().as_millis();
-        let target = AddTarget {
-            uri: libvirt.uri.clone(),
-            socket: Some(socket.to_string_lossy().into_owned()),
-            root: self.context.host.path().to_string_lossy().into_owned(),
-            look_ms: u32::try_from(look_ms).unwrap_or(u32::MAX),
-            heartbeat_ms: 2_000,
-            ..AddTarget::default()
-        };
-        worker.request(1, Request::AddTarget(target)).await?;
+        let mut worker = Worker::start(&find_binary(self.context.config.libvirt.worker.as_deref()))?;
+        self.attached.clear();
+        self.last_number = 0;
+        self.questions.clear();
         let once_until = Instant::now() + ONCE_DEADLINE;
-        let mut heard = Instant::now();
+        let (mut heard, mut sync_at) = (Instant::now(), Instant::now());
         let mut has_answered = false;
+        let mut answers: BTreeMap<Key, Look> = BTreeMap::new();
         loop {
-            let heartbeat = heard + SILENCE;
-            let deadline = if self.context.once { once_until } else { heartbeat };
+            if Instant::now() >= sync_at {
+                sync_at = self.context.beat.next(SOCKET_EVERY);
+                let rows = wanted(&launchers.borrow_and_update());
+                for look in self.sync(&mut worker, &rows).await? {
+                    if self.context.once {
+                        answers.insert(Key::Node, look);
+                    } else if !self.context.send(look).await {
+                        return Ok(Served::Done);
+                    }
+                }
+                if self.attached.is_empty() {
+                    return Ok(Served::NobodyLeft);
+                }
+            }
+            let silent_at = heard + SILENCE;
+            let deadline = if self.context.once { once_until } else { silent_at };
             let message = tokio::select! {
                 biased;
-                () = self.context.stop.cancelled() => return Ok(()),
+                () = self.context.stop.cancelled() => return Ok(Served::Done),
                 message = worker.next() => message?,
+                wishes = self.context.vms.migrations.wishes() => {
+                    for uid in wishes {
+                        if let Some((number, uuid)) = self.find_domain(&uid) {
+                            worker.request(number, Request::GetJobStats(GetJobStats { uuid })).await?;
+                        }
+                    }
+                    continue;
+                }
+                _ = launchers.changed(), if !self.context.once => {
+                    sync_at = Instant::now();
+                    continue;
+                }
+                () = tokio::time::sleep_until(sync_at), if !self.context.once => continue,
                 () = tokio::time::sleep_until(deadline) => return Err(WorkerError::Io(std::io::ErrorKind::TimedOut.into())),
             };
             heard = Instant::now();
+            let number = message.target;
             let outcome = self.on_message(message);
             if outcome.is_answer {
                 self.stands_until = heard + ANSWER_STANDS;
@@ -178,189 +220,131 @@ impl Probe {
                     backoff.reset();
                 }
             }
-            for request in outcome.requests {
-                let uuid = match &request {
-                    Request::GetDiskErrors(question) => Some(question.uuid.clone()),
-                    Request::Poll(_)
-                    | Request::Shutdown(_)
-                    | Request::AddTarget(_)
-                    | Request::RemoveTarget(_)
-                    | Request::GetJobStats(_) => None,
-                };
-                let id = worker.request(1, request).await?;
-                self.questions.extend(uuid.map(|uuid| (id, uuid)));
-            }
-            let Some(mut look) = outcome.look else { continue };
-            if self.context.once {
-                if !outcome.is_answer {
-                    continue;
+            self.request(&mut worker, number, outcome.requests).await?;
+            let Some(look) = outcome.look else { continue };
+            if !self.context.once {
+                if !self.context.send(look).await {
+                    return Ok(Served::Done);
                 }
-                // Whoever looks once did not listen before: that is no blindness.
-                look.verdicts.retain(|verdict| {
-                    !matches!(verdict, Verdict::State(state)
-                    if state.code == FindingCode::GuestShutdownRequested && state.status == Status::Unknown)
-                });
+                continue;
             }
-            if !self.context.send(look).await || self.context.once {
-                return Ok(());
+            if let (true, Some(key)) = (outcome.is_answer, self.attached.get(&number)) {
+                answers.entry(*key).or_insert(look);
+            }
+            if self.attached.values().all(|key| answers.contains_key(key)) {
+                if let Some(look) = merged(answers.into_values().map(without_history)) {
+                    self.context.send(look).await;
+                }
+                return Ok(Served::Done);
             }
         }
+    }
+
+    /// Tells the worker of daemons that came and went; looks that say what this means.
+    async fn sync(&mut self, worker: &mut Worker, rows: &[Launcher]) -> Result<Vec<Look>, WorkerError> {
+        let mut looks = Vec::new();
+        let is_wanted = |key: &Key| *key == Key::Node || rows.iter().any(|row| Key::of(row) == *key);
+        let ended: Vec<Key> = self.daemons.keys().filter(|key| !is_wanted(key)).copied().collect();
+        for key in ended {
+            if let Some((number, _)) = self.attached.iter().find(|(_, known)| **known == key) {
+                let number = *number;
+                self.attached.remove(&number);
+                worker.request(number, Request::RemoveTarget(RemoveTarget {})).await?;
+            }
+            looks.extend(self.daemons.remove(&key).map(|daemon| daemon.end(&self.context)));
+        }
+        for row in rows {
+            self.daemons.entry(Key::of(row)).or_insert_with(|| Daemon::new(Some(row.clone()))).update(row);
+        }
+        let socket = self.presence.find_socket();
+        let keys: Vec<Key> = self.daemons.keys().copied().collect();
+        for key in keys {
+            if self.attached.values().any(|known| *known == key) {
+                continue;
+            }
+            if key == Key::Node && socket.is_none() {
+                looks.push(self.look_without_node());
+                continue;
+            }
+            self.last_number += 1;
+            self.attached.insert(self.last_number, key);
+            let target = self.daemons[&key].target(&self.context, socket.as_deref());
+            worker.request(self.last_number, Request::AddTarget(target)).await?;
+        }
+        Ok(looks)
+    }
+
+    async fn request(&mut self, worker: &mut Worker, number: u64, requests: Vec<Request>) -> Result<(), WorkerError> {
+        // Of no daemon: of all.
+        let numbers: Vec<u64> = if number == 0 { self.attached.keys().copied().collect() } else { vec![number] };
+        for request in requests {
+            let uuid = match &request {
+                Request::GetDiskErrors(question) => Some(question.uuid.clone()),
+                Request::Poll(_)
+                | Request::Shutdown(_)
+                | Request::GetJobStats(_)
+                | Request::AddTarget(_)
+                | Request::RemoveTarget(_) => None,
+            };
+            for number in &numbers {
+                let id = worker.request(*number, request.clone()).await?;
+                self.questions.extend(uuid.clone().map(|uuid| (id, uuid)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The daemon that has this VM, and libvirt's UUID of it.
+    fn find_domain(&self, uid: &str) -> Option<(u64, String)> {
+        self.attached.iter().find_map(|(number, key)| {
+            let uuid = self.daemons.get(key)?.uuid_of(uid)?;
+            Some((*number, uuid.clone()))
+        })
     }
 
     fn on_message(&mut self, message: FromWorker) -> Outcome {
         let at = translate::moment(self.context.clock.now(), message.boot_usec);
-        let Some(body) = message.body else {
-            count(&self.context.counters.errors, 1);
-            return Outcome::default();
-        };
-        match body {
-            Body::Started(started) => {
+        let daemon = self.attached.get(&message.target).and_then(|key| self.daemons.get_mut(key));
+        match (message.body, daemon) {
+            (Some(Body::Started(started)), _) => {
                 debug!(probe = NAME, pid = started.pid, lib_version = started.lib_version, "the libvirt worker runs");
                 Outcome::default()
             }
-            Body::Connected(connected) => {
-                self.presence.set_connected();
-                self.book.connected(connected.sees_powerdown);
-                self.set_daemon(DaemonSeen::Answers)
-            }
-            Body::ConnectionLost(lost) => {
-                let seen = translate::lost(&lost);
-                let is_missing =
-                    matches!(&seen, DaemonSeen::Lost { failure, .. } if translate::is_not_running(*failure));
-                let is_expected = !is_missing || self.presence.is_expected().is_ok();
-                self.set_daemon(if is_expected { seen } else { self.presence.without_socket() })
-            }
-            Body::Hung(hung) if DOMAIN_CALLS.contains(&hung.call.as_str()) => Outcome::default(),
-            Body::Hung(hung) if hung.daemon_answers => {
-                self.set_daemon(DaemonSeen::LookHangs { call: hung.call, age_ms: hung.age_ms })
-            }
-            Body::Hung(hung) => self.set_daemon(DaemonSeen::Hangs { call: hung.call, age_ms: hung.age_ms }),
-            // How it went shows in the look that follows, or in the loss of the connection.
-            Body::HungEnded(_) => Outcome { requests: vec![Request::Poll(Poll {})], ..Outcome::default() },
-            Body::JobStats(_) => Outcome::default(),
-            Body::Domains(domains) => {
-                self.parts.extend(domains.domains);
-                if domains.last { self.on_domains(at) } else { Outcome::default() }
-            }
-            Body::Disks(disks) => {
-                self.on_disks(disks);
-                Outcome::default()
-            }
-            Body::Event(event) => self.on_event(at, event),
-            Body::Dropped(dropped) => {
+            (Some(Body::Dropped(dropped)), _) => {
                 count(&self.context.counters.errors, dropped.events);
                 Outcome { requests: vec![Request::Poll(Poll {})], ..Outcome::default() }
             }
-            Body::Reply(reply) => match self.questions.remove(&reply.request_id) {
-                Some(uid) => {
+            (Some(Body::Reply(reply)), Some(daemon)) => match self.questions.remove(&reply.request_id) {
+                Some(uuid) => {
                     let errors: Vec<_> =
                         reply.disk_errors.into_iter().map(|error| (error.target, error.error)).collect();
-                    self.book.disk_errors(&uid, &errors);
-                    Outcome { requests: vec![Request::Poll(Poll {})], ..Outcome::default() }
+                    daemon.on_disk_errors(&uuid, &errors)
                 }
-                None => Outcome::default(),
+                None => {
+                    if let Some(error) = reply.error {
+                        debug!(probe = NAME, error = error.text, "the libvirt worker declined a request");
+                    }
+                    Outcome::default()
+                }
             },
+            (Some(body), Some(daemon)) => daemon.on_message(&self.context, &mut self.presence, at, body),
+            // What was on its way when the daemon was left.
+            (Some(_), None) => Outcome::default(),
+            (None, _) => {
+                count(&self.context.counters.errors, 1);
+                Outcome::default()
+            }
         }
     }
+}
 
-    fn set_daemon(&mut self, seen: DaemonSeen) -> Outcome {
-        self.parts.clear();
-        self.daemon = seen;
-        let is_answer = self.daemon != DaemonSeen::Answers;
-        Outcome { look: Some(self.daemon_look()), is_answer, ..Outcome::default() }
-    }
-
-    async fn send_daemon(&mut self) -> bool {
-        let look = self.daemon_look();
-        self.context.send(look).await
-    }
-
-    /// The daemon's states; while it does not answer, nobody can look at its domains.
-    fn daemon_look(&self) -> Look {
-        let draft = self.context.begin(NAME);
-        let at = self.context.clock.now();
-        let domains = match &self.daemon {
-            DaemonSeen::Answers => Vec::new(),
-            DaemonSeen::Hangs { .. } => self.book.unknown("the libvirt daemon does not answer"),
-            DaemonSeen::LookHangs { call, age_ms } => self.book.unknown(&format!(
-                "the libvirt daemon answers, but {call} has not returned for {age_ms} ms: it waits for one of its domains"
-            )),
-            DaemonSeen::Lost { text, .. } => self.book.unknown(&format!("no connection to the libvirt daemon: {text}")),
-            DaemonSeen::NotExpected(why) | DaemonSeen::Unknown(why) => self.book.unknown(why),
-        };
-        let daemon = judge_daemon(at, &self.context.config.libvirt.uri, &self.daemon);
-        draft.verdicts(daemon).verdicts(domains).end(&self.context.clock)
-    }
-
-    fn on_domains(&mut self, at: Moment) -> Outcome {
-        let draft = self.context.begin(NAME);
-        // A look is an answer, whatever was late before it.
-        self.daemon = DaemonSeen::Answers;
-        let parts = std::mem::take(&mut self.parts);
-        let seen: Vec<DomainSeen> = parts.iter().map(translate::domain).collect();
-        let (verdicts, gone) = self.book.look(at, &seen);
-        for domain in &seen {
-            self.context.vms.set_name(&domain.uid, &domain.name);
-        }
-        for uid in &gone {
-            self.context.vms.forget(uid);
-            self.since.remove(uid);
-        }
-        let sightings: Vec<Sighting> = parts.iter().filter_map(|part| self.sighting(at, part)).collect();
-        let questions =
-            seen.iter().filter(|domain| self.book.take_disk_question(domain)).map(|domain| domain.uid.clone());
-        let requests = questions.map(|uuid| Request::GetDiskErrors(GetDiskErrors { uuid })).collect();
-        let look = draft
-            .verdicts(judge_daemon(at, &self.context.config.libvirt.uri, &self.daemon))
-            .verdicts(verdicts)
-            .sightings(sightings)
-            .gone(gone.into_iter().map(Subject::vm))
-            .end(&self.context.clock);
-        Outcome { look: Some(look), requests, is_answer: true }
-    }
-
-    fn sighting(&mut self, at: Moment, part: &kulprit_proto::worker::Domain) -> Option<Sighting> {
-        let (state, reason) = (part.state?, part.reason.unwrap_or_default());
-        let since = match self.since.get(&part.uuid) {
-            Some((known_state, known_reason, since)) if (*known_state, *known_reason) == (state, reason) => *since,
-            _ => at,
-        };
-        self.since.insert(part.uuid.clone(), (state, reason, since));
-        Some(Sighting::Domain(kulprit_model::Domain {
-            uid: part.uuid.clone(),
-            name: part.name.clone(),
-            state,
-            reason,
-            since,
-            is_persistent: part.persistent.unwrap_or_default(),
-        }))
-    }
-
-    fn on_disks(&mut self, disks: kulprit_proto::worker::Disks) {
-        if disks.error.is_some() {
-            return;
-        }
-        let targets = disks.disks.into_iter().map(|disk| DiskTarget {
-            target: disk.target,
-            alias: disk.alias,
-            source: disk.source,
-        });
-        self.context.vms.set_disks(&disks.uuid, targets.collect());
-    }
-
-    fn on_event(&mut self, at: Moment, event: kulprit_proto::worker::DomainEvent) -> Outcome {
-        let draft = self.context.begin(NAME);
-        let disks = self.context.vms.disks(&event.uuid);
-        let Some(seen) = translate::event(&event, &disks) else { return Outcome::default() };
-        // VIR_DOMAIN_EVENT_STARTED
-        if matches!(seen, EventSeen::Lifecycle { event: 2, .. }) {
-            self.context.vms.started.notify_one();
-        }
-        let occurrence = self.book.event(at, &event.uuid, &seen);
-        let look =
-            occurrence.map(|occurrence| draft.verdicts([Verdict::Occurrence(occurrence)]).end(&self.context.clock));
-        Outcome { look, requests: vec![Request::Poll(Poll {})], is_answer: false }
-    }
+/// Whoever looks once did not listen before: that is no blindness.
+fn without_history(mut look: Look) -> Look {
+    look.verdicts.retain(|verdict| {
+        !matches!(verdict, Verdict::State(state)
+            if state.code == FindingCode::GuestShutdownRequested && state.status == Status::Unknown)
+    });
+    look
 }
 
 #[cfg(test)]

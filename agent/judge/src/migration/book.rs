@@ -91,13 +91,13 @@ pub struct MigrationBook {
 }
 
 impl MigrationBook {
-    /// A look at every running domain of the node.
-    pub fn look(&mut self, at: Moment, seen: &[JobSeen]) -> Vec<Verdict> {
+    /// A look at every running domain of the node. Unless `is_complete`, one that is not among them may still be there.
+    pub fn look(&mut self, at: Moment, seen: &[JobSeen], is_complete: bool) -> Vec<Verdict> {
         let is_for_all = self.all_told.is_none_or(|told| at.usec_since(told) >= ALL_EVERY_USEC);
         if is_for_all {
             self.all_told = Some(at);
         }
-        self.by_uid.retain(|uid, _| seen.iter().any(|domain| domain.uid == *uid));
+        self.by_uid.retain(|uid, _| !is_complete || seen.iter().any(|domain| domain.uid == *uid));
         let mut verdicts = Vec::new();
         for JobSeen { uid, migration } in seen {
             let known = self.by_uid.entry(uid.clone()).or_default();

@@ -61,37 +61,45 @@ fn check(verdicts: &[Verdict], want: [Status; 6]) {
 #[test]
 fn a_domain_that_stays_is_answered_for_at_once_and_then_once_a_minute() {
     let mut book = MigrationBook::default();
-    check(&book.look(secs(0), &[stays()]), [Absent; 6]);
-    assert_eq!(book.look(secs(59), &[stays()]), []);
-    check(&book.look(secs(60), &[stays()]), [Absent; 6]);
+    check(&book.look(secs(0), &[stays()], true), [Absent; 6]);
+    assert_eq!(book.look(secs(59), &[stays()], true), []);
+    check(&book.look(secs(60), &[stays()], true), [Absent; 6]);
     assert!(!book.is_any_running());
 }
 
 #[test]
 fn a_domain_that_arrives_is_said_to_and_nothing_is_said_of_its_copy() {
     let mut book = MigrationBook::default();
-    check(&book.look(secs(0), &[goes(Direction::In, None)]), [Absent, Present, Absent, Absent, Absent, Absent]);
+    check(&book.look(secs(0), &[goes(Direction::In, None)], true), [Absent, Present, Absent, Absent, Absent, Absent]);
     assert!(book.is_any_running());
     assert_eq!(book.leaving().count(), 0);
     assert_eq!(book.sample(secs(1), UID, figures(1, 1, 1, 1), false), []);
-    let arrived = book.look(secs(2), &[stays()]);
+    let arrived = book.look(secs(2), &[stays()], true);
     assert!(happened(&arrived).is_empty(), "the source says how it ended");
     check(&arrived, [Absent; 6]);
 }
 
 #[test]
+fn a_domain_that_could_not_be_read_is_not_forgotten() {
+    let (mut book, _) = play(&NEVER_CONVERGES);
+    assert_eq!(book.look(secs(14), &[], false), []);
+    assert!(book.is_any_running());
+    assert!(happened(&book.look(secs(15), &[leaves(0)], true)).is_empty());
+}
+
+#[test]
 fn a_migration_that_moves_its_domain_away_is_no_failure() {
     let mut book = MigrationBook::default();
-    book.look(secs(0), &[leaves(0)]);
+    book.look(secs(0), &[leaves(0)], true);
     assert_eq!(book.leaving().collect::<Vec<_>>(), [UID]);
-    assert_eq!(book.look(secs(3), &[]), []);
+    assert_eq!(book.look(secs(3), &[], true), []);
     assert!(!book.is_any_running());
 }
 
 #[test]
 fn figures_that_are_not_there_yet_make_the_copy_unknown_and_not_well() {
     let mut book = MigrationBook::default();
-    check(&book.look(secs(0), &[leaves(0)]), [Present, Absent, Unknown, Unknown, Unknown, Unknown]);
+    check(&book.look(secs(0), &[leaves(0)], true), [Present, Absent, Unknown, Unknown, Unknown, Unknown]);
 }
 
 /// As measured with libvirt 11.3, a guest that dirties 120 MiB a round, and a limit of 40 MiB/s.
@@ -100,7 +108,7 @@ const NEVER_CONVERGES: [(i64, u64, u64, u64); 4] =
 
 fn play(rows: &[(i64, u64, u64, u64)]) -> (MigrationBook, Vec<Verdict>) {
     let mut book = MigrationBook::default();
-    book.look(secs(0), &[leaves(0)]);
+    book.look(secs(0), &[leaves(0)], true);
     let mut last = Vec::new();
     for (at, processed, remaining, round) in rows {
         last = book.sample(secs(*at), UID, figures(*at, *processed, *remaining, *round), true);
@@ -144,20 +152,20 @@ fn a_guest_that_is_slowed_down_more_and_more_may_still_be_overtaken() {
 #[test]
 fn what_the_copy_did_until_its_end_stays_with_the_end() {
     let (mut book, _) = play(&NEVER_CONVERGES);
-    let ended = book.look(secs(16), &[stays()]);
+    let ended = book.look(secs(16), &[stays()], true);
     let occurrence = happened(&ended)[0];
     assert_eq!(occurrence.code, FindingCode::MigrationNotCompleted);
     assert_eq!(occurrence.attributes.get(attribute::WHAT), Some("dirtying"));
     assert_eq!(occurrence.attributes.get(attribute::LIMITED_BY), Some("guest"));
     assert!(occurrence.evidence[0].text.contains("after 16 s in phase perform3"), "{:?}", occurrence.evidence);
     check(&ended, [Absent; 6]);
-    assert_eq!(book.look(secs(17), &[stays()]), [], "said once");
+    assert_eq!(book.look(secs(17), &[stays()], true), [], "said once");
 }
 
 #[test]
 fn a_second_migration_is_not_judged_by_the_first() {
     let (mut book, _) = play(&NEVER_CONVERGES);
-    let next = book.look(secs(20), &[leaves(19)]);
+    let next = book.look(secs(20), &[leaves(19)], true);
     assert_eq!(happened(&next).len(), 1);
     check(&next, [Present, Absent, Unknown, Unknown, Unknown, Unknown]);
 }
@@ -171,7 +179,7 @@ fn a_qemu_that_libvirt_waits_for_copies_nothing_after_twenty_seconds() {
             book.set_unanswered(secs(at), UID, false);
             book.set_unanswered(secs(at), UID, true);
         }
-        status_of(&book.look(secs(now), &[leaves(0)]), FindingCode::MigrationNoBytes)
+        status_of(&book.look(secs(now), &[leaves(0)], true), FindingCode::MigrationNoBytes)
     };
     assert_eq!(no_bytes(20, None, false), Some(Unknown));
     assert_eq!(no_bytes(21, None, false), Some(Present));
@@ -193,7 +201,7 @@ fn a_job_without_a_byte_is_no_bytes_after_twenty_seconds_and_names_the_silent_pe
         _ => None,
     });
     assert_eq!(state.unwrap().attributes.get(attribute::SERVER), Some("10.77.0.11:49152"));
-    let ended = book.look(secs(25), &[stays()]);
+    let ended = book.look(secs(25), &[stays()], true);
     assert_eq!(happened(&ended)[0].attributes.get(attribute::WHAT), Some("no-bytes"));
 }
 
@@ -205,7 +213,7 @@ fn a_wall_clock_that_is_set_back_neither_ends_a_migration_nor_mixes_its_samples(
     assert_eq!(status_of(&verdicts, FindingCode::MigrationDirtying), Some(Present));
     // The begin is told by the wall clock; what it is on the other is computed anew from the clock that was set.
     let seen = goes(Direction::Out, Some(Moment { boottime_usec: 7_000_000_000, ..secs(0) }));
-    let verdicts = book.look(back(11), &[seen]);
+    let verdicts = book.look(back(11), &[seen], true);
     assert!(happened(&verdicts).is_empty());
     assert_eq!(status_of(&verdicts, FindingCode::MigrationDirtying), Some(Present));
 }
@@ -213,7 +221,7 @@ fn a_wall_clock_that_is_set_back_neither_ends_a_migration_nor_mixes_its_samples(
 #[test]
 fn a_begin_that_lies_ahead_is_taken_for_now() {
     let mut book = MigrationBook::default();
-    let verdicts = book.look(secs(0), &[leaves(100)]);
+    let verdicts = book.look(secs(0), &[leaves(100)], true);
     let Some(Verdict::State(state)) = verdicts.first() else { panic!("{verdicts:?}") };
     assert_eq!(state.since, Some(secs(0)));
 }
@@ -229,7 +237,7 @@ fn counters_that_go_back_begin_a_migration_anew() {
 fn figures_of_a_domain_that_nobody_knows_say_nothing() {
     let mut book = MigrationBook::default();
     assert_eq!(book.sample(secs(0), UID, figures(1, 1, 1, 1), true), []);
-    book.look(secs(0), &[stays()]);
+    book.look(secs(0), &[stays()], true);
     assert_eq!(book.sample(secs(0), UID, figures(1, 1, 1, 1), true), []);
     book.set_unanswered(secs(0), UID, true);
 }
