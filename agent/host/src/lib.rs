@@ -26,6 +26,7 @@ pub mod http;
 pub mod hugepages;
 pub mod inventory;
 pub mod journal;
+pub mod kept;
 pub mod kmsg;
 pub mod kubelet_files;
 pub mod kvm;

@@ -3,9 +3,13 @@
 //! Asking the file system itself (`statfs`, or `stat` on a dead NFS) can wait for ever; mountinfo is the kernel's memory and
 //! always answers. Source: `proc_pid_mountinfo(5)`; lines are parsed by procfs-core.
 
+mod watch;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
+
+pub use watch::MountWatch;
 
 use procfs_core::process::MountInfo;
 

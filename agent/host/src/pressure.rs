@@ -3,7 +3,11 @@
 //! The same format for the node (`/proc/pressure/*`) and for one cgroup (`cpu.pressure` …). Source: kernel
 //! `Documentation/accounting/psi.rst`, Linux ≥ 4.20; the `full` line of `cpu` is zero for the node and missing before 5.13.
 
+mod trigger;
+
 use std::path::Path;
+
+pub use trigger::PressureTrigger;
 
 use crate::{HostRoot, Malformed, ReadError};
 

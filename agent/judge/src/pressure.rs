@@ -3,11 +3,15 @@
 //! Thresholds as the finding catalogue has them. Pressure alone explains no symptom: a migration finished in seconds on a
 //! node with 16 busy loops on 2 processors, so these states say what is, and causes weigh them.
 
+mod window;
+
 use kulprit_host::cgroup::CpuThrottling;
 use kulprit_host::cpu::CpuTimes;
 use kulprit_host::memory::MemInfo;
 use kulprit_host::pressure::Pressure;
 use kulprit_model::{Attributes, FindingCode, Moment, Subject, attribute};
+
+pub use window::{StallWindow, ThrottleWindow, TimesWindow};
 
 use crate::say::{CGROUP, PROCFS, Reading, absent, present, unknown};
 use crate::verdict::{StateVerdict, Verdict};
@@ -126,7 +130,7 @@ fn measured(look: &PressureLook, code: FindingCode, what: &str, value: f64, limi
     present(code, &Subject::Node, look.at, PROCFS, facts, text)
 }
 
-/// Whether the CPU limit of a VM's container throttles it; from the counters since the container was made.
+/// Whether the CPU limit of a VM's container throttles it; from what was counted in a time, or since the container was made.
 #[must_use]
 pub fn judge_throttling(subject: &Subject, at: Moment, cpu: &Reading<CpuThrottling>) -> Verdict {
     let code = FindingCode::VmCpuThrottled;

@@ -1,29 +1,260 @@
-//! The `pressure` probe.
+//! The `pressure` probe: the node's stall times every second, its VMs' CPU limits every ten.
+//!
+//! Reading costs microseconds, waking up more: so once a second, on the shared beat. When a stall begins or a VM becomes a
+//! suspect, the kernel's totals are read 20 times a second for half a minute, for the flight recorder; the kernel's own trigger
+//! makes that begin within 50 ms where it lets us ask for windows below 2 s (CAP_SYS_RESOURCE). A stall that does not end is
+//! worth no second half minute before some minutes have passed.
 
+mod node;
+mod vms;
+
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ProbeContext, ProbeSpec};
+use kulprit_daemon::config::HumanDuration;
+use kulprit_host::pressure::PressureTrigger;
+use kulprit_judge::Verdict;
+use kulprit_model::Status;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tracing::debug;
+
+use self::node::Node;
+use self::vms::Vms;
+use super::counters::count;
+use super::{ProbeContext, ProbeSpec, Suspects, chain};
 
 const NAME: &str = "pressure";
 /// The probe's row in the table.
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether tasks of the node or of a VM wait for CPU, memory or I/O.",
-    sources: "PSI (/proc/pressure or a cgroup), /proc/stat, /proc/meminfo, cpu.stat and memory events of launchers",
+    sources: "PSI (/proc/pressure or a cgroup: totals, triggers), /proc/stat, /proc/meminfo; cpu.stat and PSI of VMs' cgroups",
     look_every: Duration::from_secs(10),
     spawn: |context| Box::pin(run(context)),
 };
+/// How often the node is read.
+const CALM_EVERY: Duration = Duration::from_secs(1);
+/// A look is said so often while something is wrong, for holds to move on; else every 10 s.
+const SAY_EVERY: Duration = Duration::from_secs(2);
+/// From which share of the time between two samples tasks count as stalled, percent.
+const STALLED_PCT: f64 = 5.0;
+/// The trigger's window: the shortest in which 5 % are more than a scheduler's tick or two.
+const TRIGGER_WINDOW: Duration = Duration::from_secs(1);
 
-async fn run(context: ProbeContext) {
-    loop {
-        let look = context.begin(NAME).end(&context.clock);
-        if !context.send(look).await || context.once {
-            return;
-        }
-        tokio::select! {
-            biased;
-            () = context.stop.cancelled() => return,
-            () = context.beat.wait(SPEC.look_every) => {}
+/// Settings of the `pressure` probe.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PressureConfig {
+    /// The version 2 cgroup below the host's root whose pressure is the node's. Default: none, all of `/proc/pressure`; for
+    /// nodes that share their kernel with others.
+    pub cgroup: Option<PathBuf>,
+    /// How often stall times are read while one has just begun. Default 50 ms: five samples in the quarter of a second within
+    /// which it shall show.
+    pub close_every: HumanDuration,
+    /// How long. Default 30 s: as long as a migration's last rounds, or a suspect's capture, need.
+    pub close_for: HumanDuration,
+    /// How long after that the next stall is read so closely again. Default 5 m: a node that always stalls costs a tenth of
+    /// that.
+    pub close_again_after: HumanDuration,
+    /// How often the CPU limits of VMs are read. Default 10 s: three times in the 30 s that are judged.
+    pub vms_every: HumanDuration,
+}
+
+impl Default for PressureConfig {
+    fn default() -> Self {
+        Self {
+            cgroup: None,
+            close_every: HumanDuration::from_millis(50),
+            close_for: HumanDuration::from_secs(30),
+            close_again_after: HumanDuration::from_mins(5),
+            vms_every: HumanDuration::from_secs(10),
         }
     }
 }
+
+async fn run(context: ProbeContext) {
+    let mut probe = Probe::new(context);
+    if probe.context.once {
+        let draft = probe.context.begin(NAME);
+        let at = probe.context.clock.now();
+        probe.node.sample(at);
+        let mut verdicts = probe.node.verdicts(at);
+        verdicts.extend(probe.vms.look(&probe.context, true).await);
+        probe.context.send(draft.verdicts(verdicts).end(&probe.context.clock)).await;
+        return;
+    }
+    probe.follow().await;
+}
+
+struct Probe {
+    context: ProbeContext,
+    node: Node,
+    vms: Vms,
+    triggers: Triggers,
+    close: Close,
+    suspects: Option<tokio::sync::watch::Receiver<Arc<Suspects>>>,
+}
+
+/// When the totals are read closely.
+#[derive(Debug, Default)]
+struct Close {
+    was_stalled: bool,
+    until: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Close {
+    fn is_close(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// A stall that begins is worth a closer look, unless the last one was only just over.
+    fn see_stall(&mut self, is_stalled: bool, now: Instant, config: &PressureConfig) {
+        let was_stalled = std::mem::replace(&mut self.was_stalled, is_stalled);
+        if is_stalled && !was_stalled && self.not_before.is_none_or(|not_before| now >= not_before) {
+            self.begin(now, config);
+        }
+    }
+
+    fn begin(&mut self, now: Instant, config: &PressureConfig) {
+        let until = now + config.close_for.get();
+        self.until = Some(until);
+        self.not_before = Some(until + config.close_again_after.get());
+    }
+}
+
+impl Probe {
+    fn new(context: ProbeContext) -> Self {
+        Self {
+            node: Node::new(&context.host, &context.config.pressure),
+            vms: Vms::default(),
+            triggers: Triggers::default(),
+            close: Close::default(),
+            suspects: Some(context.suspects.clone()),
+            context,
+        }
+    }
+
+    async fn follow(&mut self) {
+        let config = Arc::clone(&self.context.config);
+        let config = &config.pressure;
+        self.triggers = Triggers::open(&self.context, &self.node);
+        let mut said: Vec<Status> = Vec::new();
+        let mut say_at = Instant::now();
+        let mut vms_at = Instant::now();
+        let mut read_at = Instant::now();
+        loop {
+            let now = Instant::now();
+            let draft = self.context.begin(NAME);
+            let at = self.context.clock.now();
+            count(&self.context.counters.errors, self.node.sample(at));
+            self.node.record(&self.context.recorder, at);
+            self.close.see_stall(self.node.newest_pct().is_some_and(|share| share > STALLED_PCT), now, config);
+            if now >= read_at {
+                read_at = now + CALM_EVERY / 2;
+                let mut verdicts = self.node.verdicts(at);
+                let statuses = statuses(&verdicts);
+                let is_vms_turn = now >= vms_at;
+                if is_vms_turn {
+                    vms_at = self.context.beat.next(config.vms_every.get());
+                    verdicts.extend(self.vms.look(&self.context, false).await);
+                }
+                if is_vms_turn || statuses != said || now >= say_at {
+                    let is_well = statuses.iter().all(|status| *status == Status::Absent);
+                    say_at = now + if is_well { SPEC.look_every } else { SAY_EVERY };
+                    said = statuses;
+                    if !self.context.send(draft.verdicts(verdicts).end(&self.context.clock)).await {
+                        return;
+                    }
+                }
+            }
+            if !self.wait(config).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the next sample; `false` when the agent ends.
+    async fn wait(&mut self, config: &PressureConfig) -> bool {
+        let is_close = self.close.is_close(Instant::now());
+        let stop = self.context.stop.clone();
+        let beat = self.context.beat;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return false,
+            new = next_suspect(&mut self.suspects) => if new {
+                self.close.begin(Instant::now(), config);
+            },
+            () = self.triggers.fired(), if !is_close && !self.close.was_stalled => {}
+            () = async {
+                match is_close {
+                    true => tokio::time::sleep(config.close_every.get()).await,
+                    false => beat.wait(CALM_EVERY).await,
+                }
+            } => {}
+        }
+        true
+    }
+}
+
+/// Returns when the set of suspects changes: whether there are any. Never, when nobody names them any more.
+async fn next_suspect(suspects: &mut Option<tokio::sync::watch::Receiver<Arc<Suspects>>>) -> bool {
+    if let Some(receiver) = suspects {
+        match receiver.changed().await {
+            Ok(()) => return !receiver.borrow_and_update().is_empty(),
+            Err(_) => *suspects = None,
+        }
+    }
+    std::future::pending().await
+}
+
+fn statuses(verdicts: &[Verdict]) -> Vec<Status> {
+    let status = |verdict: &Verdict| match verdict {
+        Verdict::State(state) => Some(state.status),
+        Verdict::Occurrence(_) => None,
+    };
+    verdicts.iter().filter_map(status).collect()
+}
+
+/// The kernel's alarms, one for each resource; empty where it gives none quick enough to be worth it.
+#[derive(Debug, Default)]
+struct Triggers(Vec<PressureTrigger>);
+
+impl Triggers {
+    fn open(context: &ProbeContext, node: &Node) -> Self {
+        let stall = TRIGGER_WINDOW.mul_f64(STALLED_PCT / 100.0);
+        let open = |path: &std::path::Path| PressureTrigger::open(&context.host, path, stall, TRIGGER_WINDOW);
+        let opened: Result<Vec<_>, _> = node.paths().map(open).collect();
+        match opened {
+            Ok(triggers) => Self(triggers),
+            Err(error) => {
+                debug!(probe = NAME, error = %chain(&error), "the kernel gives no alarm, stalls show within a second");
+                Self::default()
+            }
+        }
+    }
+
+    /// Returns when one fires. One that fails takes all of them along: polling goes on.
+    async fn fired(&mut self) {
+        if self.0.is_empty() {
+            return std::future::pending().await;
+        }
+        let mut waits: Vec<_> = self.0.iter().map(|trigger| Box::pin(trigger.fired())).collect();
+        let first = std::future::poll_fn(|context| {
+            let ready = waits.iter_mut().find_map(|wait| match wait.as_mut().poll(context) {
+                std::task::Poll::Ready(result) => Some(result),
+                std::task::Poll::Pending => None,
+            });
+            ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        });
+        if first.await.is_err() {
+            drop(waits);
+            self.0.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
