@@ -21,7 +21,8 @@ mod tests;
 use std::{collections::BTreeMap, time::Duration};
 
 use kulprit_judge::{OccurrenceVerdict, StateVerdict, Verdict};
-use kulprit_model::{Body, Domain, FindingCode, Moment, Occurrence, Qemu, Record, State, Subject, catalogue::Kind};
+use kulprit_model::catalogue::{Kind, TEXT, TEXT_PROBES};
+use kulprit_model::{Attributes, Body, Domain, FindingCode, Moment, Occurrence, Qemu, Record, State, Subject};
 
 use crate::look::Look;
 use burst::Burst;
@@ -106,6 +107,8 @@ pub struct Counts {
 }
 
 type Key = (FindingCode, Subject);
+/// What belongs to one burst: for texts what they say, too, because a node's logs say many things of it.
+type BurstKey = (FindingCode, Subject, Option<Attributes>);
 
 #[derive(Debug)]
 struct Probe {
@@ -125,7 +128,7 @@ struct Probe {
 pub struct Tracker {
     probes: Vec<Probe>,
     states: BTreeMap<Key, Track>,
-    bursts: BTreeMap<Key, Burst>,
+    bursts: BTreeMap<BurstKey, Burst>,
     vms: Vms,
     counts: Counts,
     started: Moment,
@@ -175,7 +178,7 @@ impl Tracker {
                 self.states.insert(key, track);
             }
             Body::Occurrence(occurrence) if now.usec_since(occurrence.last) <= REMEMBER_USEC => {
-                let key = (occurrence.code, occurrence.subject.clone());
+                let key = burst_key(occurrence.code, &occurrence.subject, &occurrence.attributes);
                 self.bursts.insert(key, Burst::restored(occurrence));
             }
             Body::Domain(what) => {
@@ -383,16 +386,30 @@ impl Tracker {
             return;
         }
         self.counts.occurrences = self.counts.occurrences.saturating_add(verdict.count.max(1));
-        let key = (verdict.code, verdict.subject.clone());
+        let key = burst_key(verdict.code, &verdict.subject, &verdict.attributes);
         match self.bursts.get_mut(&key) {
             Some(burst) if burst.takes(verdict.at) => burst.grow(verdict),
             over => {
                 // The last growth of the burst that is over must not wait any longer.
                 let last_word = over.filter(|burst| burst.is_waiting).map(|burst| burst.take(now));
                 batch.bodies.extend(last_word.map(Body::Occurrence));
-                self.bursts.insert(key, Burst::new(verdict));
+                let first = self.free_first(&verdict);
+                self.bursts.insert(key, Burst::new(OccurrenceVerdict { at: first, ..verdict }));
             }
         }
+    }
+
+    /// A burst is known to central by code, subject and first time: of two texts written in one microsecond one is later.
+    fn free_first(&self, verdict: &OccurrenceVerdict) -> Moment {
+        let is_taken = |at: Moment| {
+            let mut same = self.bursts.values().map(|burst| &burst.occurrence);
+            same.any(|known| known.first == at && known.code == verdict.code && known.subject == verdict.subject)
+        };
+        let mut at = verdict.at;
+        while verdict.code == FindingCode::ErrorSaid && is_taken(at) {
+            at = at.offset_usec(1);
+        }
+        at
     }
 
     fn forget(&mut self, now: Moment) {
@@ -400,7 +417,7 @@ impl Tracker {
         let n_surplus = self.bursts.len().saturating_sub(N_REMEMBERED);
         if n_surplus > 0 {
             let sent = self.bursts.iter().filter(|(_, burst)| !burst.is_waiting);
-            let mut by_age: Vec<(Moment, Key)> =
+            let mut by_age: Vec<(Moment, BurstKey)> =
                 sent.map(|(key, burst)| (burst.occurrence.last, key.clone())).collect();
             by_age.sort();
             for (_, key) in by_age.into_iter().take(n_surplus) {
@@ -424,13 +441,21 @@ impl Tracker {
         for probe in &mut self.probes {
             let name = probe.view.name;
             let mut bursts = self.bursts.iter();
-            let is_waiting = bursts.any(|((code, _), burst)| burst.is_waiting && code.spec().probe == name);
+            let is_of = |code: FindingCode| {
+                let owner = code.spec().probe;
+                owner == name || owner == TEXT && TEXT_PROBES.contains(&name)
+            };
+            let is_waiting = bursts.any(|((code, ..), burst)| burst.is_waiting && is_of(*code));
             if probe.is_position_waiting && !is_waiting {
                 probe.is_position_waiting = false;
                 batch.positions.extend(probe.position.clone().map(|position| (name.to_owned(), position)));
             }
         }
     }
+}
+
+fn burst_key(code: FindingCode, subject: &Subject, attributes: &Attributes) -> BurstKey {
+    (code, subject.clone(), (code == FindingCode::ErrorSaid).then(|| attributes.clone()))
 }
 
 fn is_allowed(probe: &str, kind: Kind, code: FindingCode, subject: &Subject) -> bool {

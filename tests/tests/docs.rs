@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path};
 use kulprit_agent::{docs::findings_markdown, probes::PROBES};
 use kulprit_daemon::{CancellationToken, Clock, Supervisor, metrics::Metrics};
 use kulprit_diagnosis::causes_markdown;
-use kulprit_model::catalogue::{CATALOGUE, ONLY_RECORDED};
+use kulprit_model::catalogue::{CATALOGUE, ONLY_RECORDED, TEXT, TEXT_PROBES};
 
 const BLESS: &str = "KULPRIT_BLESS";
 const COMMAND: &str = "KULPRIT_BLESS=1 cargo test -p kulprit-tests --no-default-features --test docs";
@@ -150,7 +150,8 @@ fn the_probes_of_the_catalogue_are_those_of_the_agent() {
     let probes: BTreeSet<&str> = PROBES.iter().map(|spec| spec.name).collect();
     let only_recorded: BTreeSet<&str> = ONLY_RECORDED.iter().copied().collect();
     assert!(probes.is_disjoint(&only_recorded), "a probe that looks is said to be recorded only");
-    assert_eq!(catalogue, &probes | &only_recorded);
+    assert!(TEXT_PROBES.iter().all(|probe| probes.contains(probe)), "nobody reads texts");
+    assert_eq!(catalogue, &(&probes | &only_recorded) | &BTreeSet::from([TEXT]));
 }
 
 #[test]

@@ -4,14 +4,17 @@
 //! (`kulprit-signature`); here stands what only the log it is in tells: who speaks, whose pod or VM it is about, and which
 //! texts are no more than the chatter of that program. What stands in many lines is kept together by [`Statements`].
 
+mod hearing;
 mod statements;
 
 use kulprit_host::log::Line;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute, said as said_model};
-use kulprit_signature::{Peeled, Signatures, Speaker, Text};
+use kulprit_signature::{Peeled, Text};
 
 use crate::verdict::OccurrenceVerdict;
 
+pub use hearing::{Hearing, Told};
+pub use kulprit_signature::{Signatures, Speaker};
 pub use statements::Statements;
 
 /// Whose log it is.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use kulprit_model::FindingCode;
 use kulprit_proto::v1::{self, record::Body};
 use prost::Message as _;
 
@@ -31,7 +32,12 @@ impl Fold {
             }
             Some(Body::Occurrence(occurrence)) => {
                 let last_usec = occurrence.last.map_or(0, |last| last.boottime_usec);
-                let key = (occurrence.subject.clone(), occurrence.code.clone());
+                // A node's logs say many things of it: texts are told apart by what they say, as the tracker does.
+                let mut what = occurrence.code.clone();
+                if what == FindingCode::ErrorSaid.as_str() {
+                    occurrence.attributes.iter().for_each(|fact| what.extend(["\n", &fact.key, "=", &fact.value]));
+                }
+                let key = (occurrence.subject.clone(), what);
                 self.occurrences.insert(key, (last_usec, bytes()));
                 if self.occurrences.len() >= N_OCCURRENCES {
                     self.forget(last_usec);

@@ -1,13 +1,15 @@
-//! Occurrences: what happens again within a minute is one burst that counts.
+//! Occurrences: what happens again within a minute is one burst that counts; a text, within five.
 //!
 //! A burst keeps its `first` for ever, it is part of its key: a later record of it replaces the earlier one, so that a count
 //! never doubles. Growth is sent at most once a second; the first time at once.
 
 use kulprit_judge::OccurrenceVerdict;
-use kulprit_model::{Evidence, Moment, Occurrence};
+use kulprit_model::{Evidence, FindingCode, Moment, Occurrence};
 
 /// What follows within this time of the last belongs to the burst, microseconds.
 pub(super) const BURST_USEC: i64 = 60_000_000;
+/// The same for texts: what fails is tried again every few minutes.
+const TEXT_BURST_USEC: i64 = 300_000_000;
 /// Growth of one burst is sent at most this often, microseconds.
 const GROWTH_EVERY_USEC: i64 = 1_000_000;
 /// Pieces of evidence kept of a burst: the first, and the last ones.
@@ -35,8 +37,9 @@ impl Burst {
     }
 
     /// Whether something that happened at `at` belongs to this burst.
-    pub(super) const fn takes(&self, at: Moment) -> bool {
-        at.usec_since(self.occurrence.last) <= BURST_USEC && self.occurrence.first.usec_since(at) <= BURST_USEC
+    pub(super) fn takes(&self, at: Moment) -> bool {
+        let burst_usec = if self.occurrence.code == FindingCode::ErrorSaid { TEXT_BURST_USEC } else { BURST_USEC };
+        at.usec_since(self.occurrence.last) <= burst_usec && self.occurrence.first.usec_since(at) <= burst_usec
     }
 
     /// It happened again.
