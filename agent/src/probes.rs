@@ -47,11 +47,7 @@ use crate::sacrifice::Sacrifice;
 
 pub use beat::Beat;
 pub(crate) use blocking::{Blocking, Late};
-<<<<<<< ours
-pub use config::{LibvirtConfig, ProbeConfig, VolumesConfig};
-=======
-pub use config::{LibvirtConfig, PressureConfig, ProbeConfig};
->>>>>>> theirs
+pub use config::{LibvirtConfig, PressureConfig, ProbeConfig, VolumesConfig};
 pub use counters::{ProbeCounters, ProbeCounts};
 pub(crate) use npd::check_files as check_npd_files;
 pub use launchers::{Launcher, LauncherCgroup, Launchers};

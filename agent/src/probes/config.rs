@@ -6,7 +6,8 @@ use kulprit_daemon::config::HumanDuration;
 use kulprit_host::cri::RUNTIME_SOCKETS;
 use serde::{Deserialize, Serialize};
 
-<<<<<<< ours
+pub use super::pressure::PressureConfig;
+
 /// What VMs depend on beside the kubelet. Sources: containerd, CRI-O, cri-dockerd, open-iscsi, multipath-tools, libvirt,
 /// Longhorn's and Ceph's requirements for a node.
 const JOURNAL_UNITS: [&str; 12] = [
@@ -23,9 +24,6 @@ const JOURNAL_UNITS: [&str; 12] = [
     "virtlogd",
     "libvirtd",
 ];
-=======
-pub use super::pressure::PressureConfig;
->>>>>>> theirs
 
 /// Settings of the probes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -72,9 +70,10 @@ pub struct ProbeConfig {
     pub npd_files: Vec<PathBuf>,
     /// The libvirt daemons.
     pub libvirt: LibvirtConfig,
-<<<<<<< ours
     /// Mounts and block devices under VMs.
     pub volumes: VolumesConfig,
+    /// Pressure of the node and its VMs.
+    pub pressure: PressureConfig,
 }
 
 /// How often the storage under VMs is looked at.
@@ -90,10 +89,6 @@ pub struct VolumesConfig {
     pub ask_deadline: HumanDuration,
     /// How often to ask about one mount while there is reason to. Default 30 s: a child costs some 2 ms.
     pub ask_every: HumanDuration,
-=======
-    /// Pressure of the node and its VMs.
-    pub pressure: PressureConfig,
->>>>>>> theirs
 }
 
 /// Where libvirt is and who speaks to it.
@@ -137,8 +132,8 @@ impl Default for ProbeConfig {
             runtime_sockets: RUNTIME_SOCKETS.iter().map(|socket| PathBuf::from("/").join(socket.path)).collect(),
             npd_files: Vec::new(),
             libvirt: LibvirtConfig::default(),
-<<<<<<< ours
             volumes: VolumesConfig::default(),
+            pressure: PressureConfig::default(),
         }
     }
 }
@@ -150,9 +145,6 @@ impl Default for VolumesConfig {
             files_every: HumanDuration::from_secs(30),
             ask_deadline: HumanDuration::from_secs(5),
             ask_every: HumanDuration::from_secs(30),
-=======
-            pressure: PressureConfig::default(),
->>>>>>> theirs
         }
     }
 }
