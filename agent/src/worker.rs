@@ -81,6 +81,8 @@ impl Worker {
             match self.socket.read_buf(&mut self.buffer).await {
                 Ok(0) => return Err(WorkerError::Ended),
                 Ok(_) => {}
+                // It ended with something of ours unread.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(WorkerError::Ended),
                 Err(error) => return Err(WorkerError::Io(error)),
             }
         }
@@ -93,7 +95,10 @@ impl Worker {
         let length = u32::try_from(message.encoded_len()).map_err(|_| WorkerError::TooLong(message.encoded_len()))?;
         let mut frame = length.to_be_bytes().to_vec();
         message.encode(&mut frame).expect("a Vec grows as needed");
-        self.socket.write_all(&frame).await.map_err(WorkerError::Io)?;
+        self.socket.write_all(&frame).await.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WorkerError::Ended,
+            _ => WorkerError::Io(error),
+        })?;
         Ok(self.last_request_id)
     }
 }

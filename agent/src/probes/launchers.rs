@@ -27,8 +27,14 @@ pub struct Launcher {
     pub container_id: Option<String>,
     /// The oldest process of the container: `virt-launcher-monitor`, or `virt-launcher` where there is none. Host pid.
     pub pid: u32,
+    /// Start of that process, clock ticks since boot.
+    pub start_ticks: u64,
     /// Host pid of its libvirt daemon.
     pub libvirt_pid: Option<u32>,
+    /// Where that listens, a path in the container; `None` while there is no socket.
+    pub libvirt_socket: Option<String>,
+    /// It does not run as root, and so offers its session (`qemu:///session`).
+    pub is_nonroot: bool,
     /// Host pids of its QEMUs.
     pub qemu_pids: Vec<u32>,
     /// Directories of its container's cgroup below the host's root, one for each hierarchy that has controllers.
@@ -64,6 +70,12 @@ impl Launchers {
 }
 
 impl Launcher {
+    /// The VM's name for people: `namespace/name`.
+    #[must_use]
+    pub fn display_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
     /// The domain's name in its libvirt. Source: KubeVirt `pkg/virt-launcher/virtwrap/util/libvirt_helper.go`.
     #[must_use]
     pub fn domain_name(&self) -> String {
@@ -90,6 +102,7 @@ mod tests {
         assert_eq!(launchers.by_qemu(9).map(|row| row.vmi_uid.as_str()), Some("b"));
         assert_eq!(launchers.by_vmi("a").count(), 2);
         assert_eq!(launchers.by_pod("none"), None);
-        assert_eq!(launchers.rows[0].domain_name(), "prod_db-0");
+        let names = (launchers.rows[0].domain_name(), launchers.rows[0].display_name());
+        assert_eq!(names, ("prod_db-0".to_owned(), "prod/db-0".to_owned()));
     }
 }

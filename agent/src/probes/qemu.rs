@@ -9,9 +9,9 @@ mod identity;
 mod scan;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kulprit_daemon::backoff::stable_seed;
 use kulprit_host::ReadError;
 use kulprit_host::pidfd::{Exit, ProcessWatch};
 use kulprit_host::process::{CgroupFilter, ProcessId, Procfs};
@@ -24,9 +24,10 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::identity::{Identity, identify};
-use self::scan::{Scan, Scanner};
+use self::scan::{Scan, scan};
 use super::blocking::{Blocking, Late};
 use super::counters::count;
+use super::launcher::ResidentKind;
 use super::{DiskTarget, ProbeContext, ProbeSpec, chain};
 use crate::look::{Look, Sighting};
 
@@ -47,6 +48,8 @@ const IDENTITY_DEADLINE: Duration = Duration::from_secs(1);
 const REAP_DEADLINE: Duration = Duration::from_millis(30);
 /// A new libvirt domain's process is looked for after so long: its command line stands when the event comes.
 const STARTED_SETTLE: Duration = Duration::from_millis(10);
+/// A census of this age is of the same beat.
+const SAME_BEAT: Duration = Duration::from_millis(500);
 
 /// A QEMU we know.
 struct Tracked {
@@ -69,7 +72,6 @@ struct Probe {
     procfs: Procfs,
     tracked: BTreeMap<ProcessId, Tracked>,
     exits: Exits,
-    scanner: Option<Scanner>,
     scanning: Blocking,
     identifying: Blocking,
 }
@@ -80,7 +82,6 @@ async fn run(context: ProbeContext) {
         procfs,
         tracked: BTreeMap::new(),
         exits: JoinSet::new(),
-        scanner: None,
         scanning: Blocking::default(),
         identifying: Blocking::default(),
         context,
@@ -89,17 +90,14 @@ async fn run(context: ProbeContext) {
         probe.look_once().await;
         return;
     }
-    // Nodes and probes must not beat together.
-    let period_ms = u64::try_from(probe.context.config.qemu_every.get().as_millis()).unwrap_or(2_000).max(1);
-    let offset = Duration::from_millis(stable_seed(&[NAME, &std::process::id().to_string()]) % period_ms / 4);
-    let mut next = Instant::now() + offset;
+    let mut max_age = SAME_BEAT;
     loop {
-        let look = probe.look().await;
+        let look = probe.look(max_age).await;
         if !probe.context.send(look).await {
             return;
         }
-        next += probe.period();
-        next = next.max(Instant::now());
+        let next = probe.context.beat.next(probe.period());
+        max_age = SAME_BEAT;
         // Deaths are told at once, between looks.
         loop {
             let context = &probe.context;
@@ -115,6 +113,7 @@ async fn run(context: ProbeContext) {
                 }
                 () = context.vms.started.notified() => {
                     tokio::time::sleep(STARTED_SETTLE).await;
+                    max_age = Duration::ZERO;
                     break;
                 }
                 () = tokio::time::sleep_until(next) => break,
@@ -138,7 +137,7 @@ impl Probe {
         let hold = Duration::from_millis(u64::from(FindingCode::QemuThreadBlocked.spec().raise_after_ms));
         let until = Instant::now() + hold;
         loop {
-            let mut look = self.look().await;
+            let mut look = self.look(SAME_BEAT).await;
             let is_held = Instant::now() >= until;
             if is_held || !self.tracked.values().any(|row| row.has_blocked_thread) {
                 drop_young(&mut look);
@@ -153,20 +152,23 @@ impl Probe {
         }
     }
 
-    async fn look(&mut self) -> Look {
+    /// `max_age` is that of the census.
+    async fn look(&mut self, max_age: Duration) -> Look {
         let draft = self.context.begin(NAME);
         let at = self.context.clock.now();
-        let (mut scanner, procfs) = (self.scanner.take().unwrap_or_default(), self.procfs.clone());
+        let (vms, procfs) = (Arc::clone(&self.context.vms), self.procfs.clone());
         let filter = self.context.config.cgroup_prefix.clone().map_or(CgroupFilter::All, CgroupFilter::Under);
         let known: Vec<ProcessId> = self.tracked.keys().copied().collect();
         let scan = self.scanning.run(SCAN_DEADLINE, move || {
-            let scan = scanner.scan(&procfs, &filter, &known);
-            (scan, scanner)
+            let pass = vms.census.take(&procfs, &filter, max_age)?;
+            let qemus = pass.residents.iter().filter(|row| row.kind == ResidentKind::Qemu).map(|row| row.id);
+            Ok::<_, ReadError>((scan(&procfs, qemus, &known), pass.n_errors))
         });
-        let scan = match scan.await {
-            Ok((scan, scanner)) => {
-                self.scanner = Some(scanner);
-                scan
+        let (Scan { found, threads }, n_errors) = match scan.await {
+            Ok(Ok(scan)) => scan,
+            Ok(Err(error)) => {
+                count(&self.context.counters.errors, 1);
+                return draft.blind(chain(&error)).end(&self.context.clock);
             }
             Err(Late { for_secs }) => {
                 return draft
@@ -174,14 +176,7 @@ impl Probe {
                     .end(&self.context.clock);
             }
         };
-        let Scan { found, threads, errors } = match scan {
-            Ok(scan) => scan,
-            Err(error) => {
-                count(&self.context.counters.errors, 1);
-                return draft.blind(chain(&error)).end(&self.context.clock);
-            }
-        };
-        count(&self.context.counters.errors, u64::try_from(errors).unwrap_or(u64::MAX));
+        count(&self.context.counters.errors, u64::try_from(n_errors).unwrap_or(u64::MAX));
         let mut gone = Vec::new();
         for id in found {
             self.track(id, at).await;
@@ -211,6 +206,7 @@ impl Probe {
                     // Its pidfd tells too, unless there is none or the zombie was told already.
                     let is_told = row.has_ended;
                     let row = self.tracked.remove(&id).expect("found just now");
+                    self.context.vms.census.forget(id);
                     if !is_told {
                         self.context.vms.set_ended(id.pid, id.start_time_ticks, at);
                         verdicts.push(Verdict::Occurrence(exited(&row.subject, id.pid, at, Ended::NotTold)));
@@ -254,19 +250,30 @@ impl Probe {
             has_ended: false,
         };
         self.tracked.insert(id, row);
+        self.context.vms.changed.notify_one();
     }
 
     /// Who it is; `None` when it is no VM's (libvirt asks QEMU itself what it can).
     async fn identity(&mut self, id: ProcessId) -> Option<(Identity, Vec<DiskTarget>)> {
         let (procfs, host) = (self.procfs.clone(), self.context.host.clone());
-        let vms = std::sync::Arc::clone(&self.context.vms);
-        let read = self.identifying.run(IDENTITY_DEADLINE, move || identify(&procfs, &host, &vms, id));
+        let vms = Arc::clone(&self.context.vms);
+        let launchers = Arc::clone(&self.context.launchers.borrow());
+        let read = self.identifying.run(IDENTITY_DEADLINE, move || identify(&procfs, &host, &vms, &launchers, id));
         match read.await {
             Ok(identity) => identity,
             Err(Late { .. }) => {
                 count(&self.context.counters.errors, 1);
-                Some((identity::from_pidfile(&self.context.host, &self.context.vms, id), Vec::new()))
+                Some((self.identity_without_waiting(id), Vec::new()))
             }
+        }
+    }
+
+    /// What can be said of a process that cannot be asked.
+    fn identity_without_waiting(&self, id: ProcessId) -> Identity {
+        let launchers = Arc::clone(&self.context.launchers.borrow());
+        match identity::in_launcher(&self.procfs, &launchers, id) {
+            Some(launcher) => identity::of_launcher(launcher),
+            None => identity::from_pidfile(&self.context.host, &self.context.vms, id),
         }
     }
 
@@ -322,11 +329,13 @@ impl Probe {
             }
         };
         self.context.vms.set_ended(id.pid, id.start_time_ticks, at);
+        self.context.vms.changed.notify_one();
         let mut verdicts = vec![Verdict::Occurrence(exited(&row.subject, id.pid, at, ended))];
         // Not reaped: it stays to be looked at, as a zombie.
         let is_reaped = self.procfs.stat(id.pid).map_or(true, |stat| stat.id() != id);
         let mut gone = Vec::new();
         if is_reaped {
+            self.context.vms.census.forget(id);
             verdicts.extend(all_absent(&row.subject));
             gone.push(process_subject(id));
             self.tracked.remove(&id);

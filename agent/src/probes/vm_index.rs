@@ -4,12 +4,15 @@
 //! so an entry stays for ten minutes after the exit.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use kulprit_model::Moment;
 use tokio::sync::Notify;
+
+use super::launcher::Census;
+use super::migration::MigrationFeed;
 
 /// How long a process is remembered after its end, microseconds: the kernel's report of its death comes within seconds, and
 /// hung-task lines within 2 min.
@@ -45,6 +48,12 @@ pub struct VmIndex {
     inner: Mutex<Inner>,
     /// Notified when a VM is said to have started, so that its process is looked for at once.
     pub(super) started: Notify,
+    /// Notified when a QEMU was found or has ended, so that its launcher is looked at anew.
+    pub(super) changed: Notify,
+    /// The processes of VMs; whoever needs them counts them.
+    pub(super) census: Census,
+    /// What libvirt tells of migrations, and what is wished to know of them.
+    pub(super) migrations: MigrationFeed,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +61,8 @@ struct Inner {
     by_pid: BTreeMap<u32, VmProcess>,
     disks: BTreeMap<String, Vec<DiskTarget>>,
     uid_by_name: BTreeMap<String, String>,
+    /// VMs on whose domain a job runs.
+    with_job: BTreeSet<String>,
 }
 
 impl VmIndex {
@@ -153,10 +164,27 @@ impl VmIndex {
         fitting.next().is_none().then_some(uid)
     }
 
+    /// Whether a job (a migration, a backup) runs on the VM's domain.
+    pub fn set_job(&self, uid: &str, has_job: bool) {
+        let mut inner = self.lock();
+        if !has_job {
+            inner.with_job.remove(uid);
+        } else if !inner.with_job.contains(uid) {
+            inner.with_job.insert(uid.to_owned());
+        }
+    }
+
+    /// Whether libvirt said so at its last look; `false` also where it did not say.
+    #[must_use]
+    pub fn has_job(&self, uid: &str) -> bool {
+        self.lock().with_job.contains(uid)
+    }
+
     /// libvirt knows this VM no more.
     pub fn forget(&self, uid: &str) {
         let mut inner = self.lock();
         inner.disks.remove(uid);
+        inner.with_job.remove(uid);
         inner.uid_by_name.retain(|_, known| known != uid);
     }
 
@@ -209,6 +237,10 @@ mod tests {
     #[test]
     fn a_machine_is_the_one_domain_whose_name_fits() {
         let index = VmIndex::new();
+        index.set_job("a", true);
+        assert!(index.has_job("a") && !index.has_job("b"));
+        index.set_job("a", false);
+        assert!(!index.has_job("a"));
         index.set_name("a", "prod_db-0");
         index.set_name("b", "db-1");
         assert_eq!(index.by_machine_name("proddb-0").as_deref(), Some("a"));

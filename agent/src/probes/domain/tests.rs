@@ -8,30 +8,36 @@ use kulprit_proto::worker::{
 };
 use proptest::prelude::*;
 
+use kulprit_judge::domain::DaemonSeen;
+use kulprit_model::Subject;
+
 use super::*;
+use crate::look::Sighting;
 use crate::probes::testing::{self, status_of};
 
 const UID: &str = "0b2c0b2c-0000-4000-8000-000000000001";
 
 fn probe(root: &std::path::Path) -> Probe {
     let (out, _) = tokio::sync::mpsc::channel(1);
-    let (_, suspects) = tokio::sync::watch::channel(std::sync::Arc::default());
-    Probe::new(ProbeContext {
+    let (_, suspects) = watch::channel(Arc::default());
+    let mut probe = Probe::new(ProbeContext {
         host: HostRoot::new(root),
-        config: std::sync::Arc::default(),
+        config: Arc::default(),
         clock: kulprit_daemon::Clock::kernel(),
         out,
         stop: kulprit_daemon::CancellationToken::new(),
         suspects,
-        vms: std::sync::Arc::default(),
-        launchers: std::sync::Arc::default(),
+        vms: Arc::default(),
+        launchers: Arc::default(),
         beat: crate::probes::Beat::new(0),
-        recorder: std::sync::Arc::default(),
-        sacrifice: std::sync::Arc::default(),
-        counters: std::sync::Arc::default(),
+        recorder: Arc::default(),
+        sacrifice: Arc::default(),
+        counters: Arc::default(),
         start_at: None,
         once: false,
-    })
+    });
+    probe.attached.insert(1, Key::Node);
+    probe
 }
 
 fn say(probe: &mut Probe, body: Body) -> Outcome {
@@ -179,12 +185,168 @@ async fn without_a_worker_the_probe_is_blind_and_names_it() {
         testing::Probe::once_with(&SPEC, HostRoot::new(root.path()), move |context| {
             let mut config = (*context.config).clone();
             config.libvirt.worker = Some(worker.into());
-            context.config = std::sync::Arc::new(config);
+            context.config = Arc::new(config);
         })
     };
     let because = with_worker("/none/worker").await.blind_because.expect("blind");
     assert!(because.starts_with("failed to start the libvirt worker `/none/worker`"), "{because}");
     assert_eq!(with_worker("/bin/false").await.blind_because.as_deref(), Some("the libvirt worker has ended"));
+}
+
+const VMI: &str = "23a93a57-8a28-4551-94a0-f9ee63305db5";
+
+/// The launcher of `prod/db-0`, and whether its QEMU lives.
+fn launcher(has_qemu: bool) -> Launcher {
+    Launcher {
+        vmi_uid: VMI.to_owned(),
+        namespace: "prod".to_owned(),
+        name: "db-0".to_owned(),
+        pid: 10,
+        start_ticks: 1_010,
+        libvirt_pid: Some(12),
+        libvirt_socket: Some("/var/run/libvirt/virtqemud-sock".to_owned()),
+        qemu_pids: has_qemu.then_some(13).into_iter().collect(),
+        is_nonroot: true,
+        ..Launcher::default()
+    }
+}
+
+/// The probe with the node's daemon as 1 and that launcher's as 2.
+fn with_launcher(root: &std::path::Path) -> Probe {
+    let mut probe = probe(root);
+    let row = launcher(true);
+    probe.daemons.insert(Key::of(&row), Daemon::new(Some(row.clone())));
+    probe.attached.insert(2, Key::of(&row));
+    probe
+}
+
+fn say_of(probe: &mut Probe, target: u64, body: Body) -> Outcome {
+    probe.on_message(FromWorker { boot_usec: 0, target, body: Some(body) })
+}
+
+fn refused() -> Body {
+    let class = LostClass::Refused.into();
+    Body::ConnectionLost(ConnectionLost { class, text: "refused".to_owned(), ..ConnectionLost::default() })
+}
+
+/// Every subject that a look speaks of.
+fn subjects(look: &Look) -> Vec<String> {
+    let mut subjects: Vec<String> = look
+        .verdicts
+        .iter()
+        .map(|verdict| match verdict {
+            Verdict::State(state) => state.subject.to_string(),
+            Verdict::Occurrence(found) => found.subject.to_string(),
+        })
+        .collect();
+    subjects.sort();
+    subjects.dedup();
+    subjects
+}
+
+#[test]
+fn a_launchers_domain_is_its_vmi_and_other_domains_are_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut probe = with_launcher(folder.path());
+    say_of(&mut probe, 2, connected());
+    let look = say_of(&mut probe, 2, domains(1, 1)).look.expect("a look");
+    let [Sighting::Domain(seen)] = &look.sightings[..] else { panic!("{look:?}") };
+    assert_eq!((seen.uid.as_str(), seen.name.as_str()), (VMI, "prod/db-0"));
+    assert_eq!(probe.context.vms.by_name("prod_db-0").as_deref(), Some(VMI), "libvirt's name finds it");
+    assert_eq!(
+        subjects(&look),
+        [Subject::Libvirt { uri: format!("launcher/{VMI}") }.to_string(), Subject::vm(VMI).to_string()]
+    );
+    let look = say_of(&mut probe, 1, domains(1, 1)).look.expect("a look");
+    let [Sighting::Domain(seen)] = &look.sightings[..] else { panic!("{look:?}") };
+    assert_eq!((seen.uid.as_str(), seen.name.as_str()), (UID, "prod_db-0"), "on the node itself it is a domain");
+}
+
+#[test]
+fn questions_about_a_launchers_domain_go_to_libvirt_under_its_own_uuid() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut probe = with_launcher(folder.path());
+    say_of(&mut probe, 2, connected());
+    let outcome = say_of(&mut probe, 2, domains(3, 5));
+    assert!(
+        matches!(&outcome.requests[..], [Request::GetDiskErrors(question)] if question.uuid == UID),
+        "{:?}",
+        outcome.requests
+    );
+    assert_eq!(probe.find_domain(VMI), Some((2, UID.to_owned())));
+    probe.questions.insert(9, UID.to_owned());
+    let disk_errors = vec![worker::DiskError { target: "vda".to_owned(), error: 2 }];
+    say_of(&mut probe, 2, Body::Reply(Reply { request_id: 9, error: None, disk_errors }));
+    let look = say_of(&mut probe, 2, domains(3, 5)).look.expect("a look");
+    assert!(format!("{look:?}").contains(attribute::IO_NO_SPACE), "{look:?}");
+}
+
+#[test]
+fn each_daemon_hangs_for_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut probe = with_launcher(folder.path());
+    for target in [1, 2] {
+        say_of(&mut probe, target, connected());
+        say_of(&mut probe, target, domains(1, 1));
+    }
+    let hung = Hung { call: "virConnectGetLibVersion".to_owned(), domain: None, age_ms: 2_000, daemon_answers: false };
+    let look = say_of(&mut probe, 2, Body::Hung(hung)).look.expect("a look");
+    assert_eq!(status_of(&look, FindingCode::LibvirtUnresponsive), Some(Status::Present));
+    assert!(subjects(&look).iter().all(|subject| subject.contains(VMI)), "{:?}", subjects(&look));
+    assert_eq!(status_of(&look, FindingCode::LibvirtNotInstalled), None, "whether the node has one it does not say");
+    assert_eq!(probe.daemons[&Key::Node].seen, DaemonSeen::Answers);
+}
+
+#[test]
+fn a_launcher_that_ends_is_no_fault_and_one_whose_libvirt_ends_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut probe = with_launcher(folder.path());
+    let key = Key::of(&launcher(true));
+    say_of(&mut probe, 2, connected());
+    say_of(&mut probe, 2, domains(1, 1));
+    let look = say_of(&mut probe, 2, refused()).look.expect("a look");
+    assert_eq!(status_of(&look, FindingCode::LibvirtUnreachable), Some(Status::Present));
+    probe.daemons.get_mut(&key).unwrap().update(&launcher(false));
+    let look = say_of(&mut probe, 2, refused()).look.expect("a look");
+    assert_eq!(status_of(&look, FindingCode::LibvirtUnreachable), Some(Status::Unknown));
+    let look = probe.daemons[&key].end(&probe.context);
+    let gone: Vec<&Subject> = look
+        .sightings
+        .iter()
+        .filter_map(|sighting| if let Sighting::Gone(subject) = sighting { Some(subject) } else { None })
+        .collect();
+    assert_eq!(gone, [&Subject::vm(VMI), &Subject::Libvirt { uri: format!("launcher/{VMI}") }]);
+    assert!(look.verdicts.is_empty());
+}
+
+#[test]
+fn a_launcher_without_a_qemu_yet_whose_libvirt_does_not_run_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut probe = probe(folder.path());
+    let row = launcher(false);
+    probe.daemons.insert(Key::of(&row), Daemon::new(Some(row.clone())));
+    probe.attached.insert(2, Key::of(&row));
+    let look = say_of(&mut probe, 2, refused()).look.expect("a look");
+    assert_eq!(status_of(&look, FindingCode::LibvirtUnreachable), Some(Status::Present));
+}
+
+#[test]
+fn a_launcher_is_reached_by_its_root_and_its_start_in_the_form_it_offers() {
+    let folder = tempfile::tempdir().unwrap();
+    let probe = probe(folder.path());
+    let target = Daemon::new(Some(launcher(true))).target(&probe.context, None);
+    assert_eq!((target.uri.as_str(), target.root.as_str()), ("qemu:///session", "/proc/10/root"));
+    assert_eq!((target.start_time_ticks, target.socket.as_deref()), (1_010, Some("/var/run/libvirt/virtqemud-sock")));
+    let of_root = Launcher { is_nonroot: false, ..launcher(true) };
+    assert_eq!(Daemon::new(Some(of_root)).target(&probe.context, None).uri, "qemu:///system");
+}
+
+#[test]
+fn of_two_pods_of_one_vmi_the_younger_is_asked_and_none_without_a_socket() {
+    let younger = Launcher { pid: 20, start_ticks: 2_000, ..launcher(true) };
+    let silent = Launcher { vmi_uid: "other".to_owned(), libvirt_socket: None, ..launcher(true) };
+    let rows = vec![launcher(true), younger.clone(), silent];
+    assert_eq!(wanted(&Launchers { rows }), [younger]);
 }
 
 proptest! {

@@ -40,10 +40,11 @@ pub(super) fn is_not_running(failure: DaemonFailure) -> bool {
     }
 }
 
-pub(super) fn domain(domain: &worker::Domain) -> DomainSeen {
+/// `uid` and `name` are the VM's.
+pub(super) fn domain(domain: &worker::Domain, uid: String, name: String) -> DomainSeen {
     DomainSeen {
-        uid: domain.uuid.clone(),
-        name: domain.name.clone(),
+        uid,
+        name,
         id: domain.id,
         state: domain.state,
         reason: domain.reason,

@@ -1,21 +1,25 @@
 //! Which VM a QEMU runs, and where its disks lie.
 //!
-//! The VM's UID is the VMI's in a KubeVirt launcher (in the command line of its parent), else the machine's UUID, else that of
-//! the domain whose pidfile names the process. Disks are those of the command line and those libvirt knows (plugged in later);
+//! The VM's UID is the VMI's in a KubeVirt launcher (told by its pod, or by the command line of its parent), else the machine's
+//! UUID, else that of the domain whose pidfile names the process. Disks are those of the command line and those libvirt knows (plugged in later);
 //! where each lies comes from QEMU's own open files and mount table, without touching the file systems themselves.
 
 use std::path::{Component, Path, PathBuf};
 
 use kulprit_host::HostRoot;
 use kulprit_host::block::read_block_device;
+use kulprit_host::cgroup::pod_of;
+use kulprit_host::launcher::parse_launcher_args;
 use kulprit_host::mount::{DeviceNumber, Mount, mount_of};
 use kulprit_host::process::{ProcessId, Procfs};
 use kulprit_host::qemu::{CommandLine, OpenFile, parse_command_line, read_pidfiles};
 use kulprit_judge::qemu::QemuDisk;
 use kulprit_model::Disk;
 
-use crate::probes::{DiskTarget, VmIndex};
+use crate::probes::{DiskTarget, Launcher, Launchers, VmIndex};
 
+/// How far up parents are followed: QEMU, libvirt until it has let go of it, launcher, monitor.
+const MAX_PARENTS: usize = 4;
 /// Links followed below `/dev`: udev makes one, device mapper another.
 const MAX_LINKS: usize = 8;
 
@@ -24,7 +28,7 @@ const MAX_LINKS: usize = 8;
 pub(super) struct Identity {
     /// Of the VM; `None`: nobody said.
     pub(super) uid: Option<String>,
-    /// Of the guest.
+    /// Of the guest: `namespace/name` in a launcher, else libvirt's.
     pub(super) name: Option<String>,
     pub(super) disks: Vec<QemuDisk>,
 }
@@ -34,22 +38,38 @@ pub(super) fn identify(
     procfs: &Procfs,
     host: &HostRoot,
     vms: &VmIndex,
+    launchers: &Launchers,
     id: ProcessId,
 ) -> Option<(Identity, Vec<DiskTarget>)> {
+    let of_launcher = in_launcher(procfs, launchers, id).map(of_launcher).or_else(|| of_parents(procfs, id.pid));
     let args = procfs.command_line(id.pid).unwrap_or_default();
     if args.is_empty() {
-        return Some((from_pidfile(host, vms, id), Vec::new()));
+        return Some((of_launcher.unwrap_or_else(|| from_pidfile(host, vms, id)), Vec::new()));
     }
     let line = parse_command_line(&args);
     // libvirt starts such ones to ask what QEMU can.
     if line.machine.as_deref() == Some("none") {
         return None;
     }
-    let uid = launcher_uid(procfs, id.pid).or_else(|| line.uuid.as_deref().map(str::to_ascii_lowercase));
-    let uid = uid.or_else(|| from_pidfile(host, vms, id).uid);
+    let Identity { uid, name, disks: _ } = of_launcher.unwrap_or_else(|| {
+        let own = line.uuid.as_deref().map(str::to_ascii_lowercase);
+        Identity { uid: own.or_else(|| from_pidfile(host, vms, id).uid), name: line.name.clone(), disks: Vec::new() }
+    });
     let targets = uid.as_deref().map(|uid| vms.disks(uid)).unwrap_or_default();
     let disks = place_disks(procfs, host, id.pid, &line, &targets);
-    Some((Identity { uid, name: line.name, disks }, targets))
+    Some((Identity { uid, name, disks }, targets))
+}
+
+/// The launcher whose pod this QEMU is in. Never waits for the process.
+pub(super) fn in_launcher<'a>(procfs: &Procfs, launchers: &'a Launchers, id: ProcessId) -> Option<&'a Launcher> {
+    let by_pod = || launchers.by_pod(&pod_of(&procfs.cgroups(id.pid).ok()?)?.pod_uid);
+    launchers.by_qemu(id.pid).or_else(by_pod)
+}
+
+/// Who a launcher's QEMU is.
+pub(super) fn of_launcher(launcher: &Launcher) -> Identity {
+    let name = Some(launcher.display_name());
+    Identity { uid: Some(launcher.vmi_uid.clone()), name, disks: Vec::new() }
 }
 
 /// What libvirt's pidfile says of a process that cannot be asked.
@@ -59,12 +79,20 @@ pub(super) fn from_pidfile(host: &HostRoot, vms: &VmIndex, id: ProcessId) -> Ide
     Identity { uid: name.as_deref().and_then(|name| vms.by_name(name)), name, disks: Vec::new() }
 }
 
-/// The VMI's UID from KubeVirt's `virt-launcher-monitor`, which is QEMU's parent in its container.
-fn launcher_uid(procfs: &Procfs, pid: u32) -> Option<String> {
-    let args = procfs.command_line(procfs.stat(pid).ok()?.ppid).ok()?;
-    args.first().filter(|program| program.ends_with("virt-launcher-monitor"))?;
-    let mut rest = args.iter().skip_while(|arg| *arg != "--uid");
-    rest.nth(1).map(|uid| uid.to_ascii_lowercase())
+/// The same from the command line of virt-launcher-monitor, which is QEMU's parent in its container: a QEMU that is younger than the
+/// snapshot of launchers.
+fn of_parents(procfs: &Procfs, pid: u32) -> Option<Identity> {
+    let mut pid = pid;
+    for _ in 0..MAX_PARENTS {
+        pid = procfs.stat(pid).ok()?.ppid;
+        // Only the arguments of launchers are read: reading those of a process may wait for it.
+        if procfs.stat(pid).ok()?.comm.starts_with("virt-launcher") {
+            let args = parse_launcher_args(&procfs.command_line(pid).ok()?)?;
+            let (namespace, name, vmi_uid) = (args.namespace, args.name, args.vmi_uid.to_ascii_lowercase());
+            return Some(of_launcher(&Launcher { vmi_uid, namespace, name, ..Launcher::default() }));
+        }
+    }
+    None
 }
 
 fn place_disks(

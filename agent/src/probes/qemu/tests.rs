@@ -125,7 +125,7 @@ async fn without_procfs_the_probe_is_blind_and_says_which() {
     let look = testing::Probe::once_with(&SPEC, HostRoot::new("/"), |context| {
         let mut config = (*context.config).clone();
         config.procfs = "/none/proc".into();
-        context.config = std::sync::Arc::new(config);
+        context.config = Arc::new(config);
     });
     assert_eq!(look.await.blind_because.as_deref(), Some("`/none/proc` does not exist"));
 }
@@ -147,7 +147,7 @@ async fn a_tree_with_one_bad_process_keeps_the_good_one() {
     let mut probe = testing::Probe::start_with(&SPEC, HostRoot::new(tree.path()), |context| {
         let mut config = (*context.config).clone();
         config.procfs = tree.path().to_owned();
-        context.config = std::sync::Arc::new(config);
+        context.config = Arc::new(config);
         context.once = true;
     });
     let look = probe.look().await;
