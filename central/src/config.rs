@@ -87,6 +87,8 @@ pub struct SymptomConfig {
     pub stop_margin: HumanDuration,
     /// How long a killed QEMU may take to end. 15 s: freeing the memory of a big guest.
     pub kill_grace: HumanDuration,
+    /// How long a migration between plain hosts that failed is a symptom of its VM. Default 15 min: as long as a VM that went is shown.
+    pub migration_failed: HumanDuration,
     /// How old an occurrence may be to speak for now. 5 min: as long as the slowest of them is reported.
     pub occurrence_fresh: HumanDuration,
 }
@@ -125,6 +127,7 @@ impl Default for SymptomConfig {
             shutdown_grace: HumanDuration::from_mins(2),
             stop_margin: HumanDuration::from_secs(30),
             kill_grace: HumanDuration::from_secs(15),
+            migration_failed: HumanDuration::from_mins(15),
             occurrence_fresh: HumanDuration::from_mins(5),
         }
     }
@@ -163,6 +166,7 @@ impl Config {
             shutdown_grace_usec: usec(self.symptoms.shutdown_grace),
             stop_margin_usec: usec(self.symptoms.stop_margin),
             kill_grace_usec: usec(self.symptoms.kill_grace),
+            migration_failed_usec: usec(self.symptoms.migration_failed),
             occurrence_fresh_usec: usec(self.symptoms.occurrence_fresh),
             ..Settings::default()
         }

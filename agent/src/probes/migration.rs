@@ -18,7 +18,7 @@ use kulprit_judge::migration::book::{Direction, JobSeen, MigrationBook, Migratio
 use kulprit_judge::migration::limit::{Around, ThreadTimes};
 use kulprit_model::Moment;
 
-pub use feed::MigrationFeed;
+pub(super) use feed::MigrationFeed;
 
 use self::feed::News;
 use super::blocking::{Blocking, Late};

@@ -42,6 +42,8 @@ pub struct Settings {
     pub migration_phase_usec: i64,
     /// A migration that runs is stuck when it got no nearer to its end for this long.
     pub migration_progress_usec: i64,
+    /// Standalone: a migration that failed is a symptom of its VM for this long.
+    pub migration_failed_usec: i64,
 }
 
 impl Default for Settings {
@@ -56,6 +58,7 @@ impl Default for Settings {
             scheduled_usec: 60_000_000,
             migration_phase_usec: 60_000_000,
             migration_progress_usec: 30_000_000,
+            migration_failed_usec: 900_000_000,
         }
     }
 }

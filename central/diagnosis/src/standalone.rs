@@ -12,9 +12,6 @@ use crate::{
     snapshot::{NodeView, Snapshot},
 };
 
-/// So long after its end a failed migration is news, if nothing else became of the VM.
-const IS_NEWS_USEC: i64 = 15 * 60 * 1_000_000;
-
 /// A migration under way, or the last one that failed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DomainMigration<'a> {
@@ -45,7 +42,7 @@ pub(crate) fn migration_of<'a>(snapshot: &'a Snapshot, uid: &str) -> Option<Doma
     });
     let (source, occurrence) = failed.max_by_key(|(_, occurrence)| occurrence.last)?;
     let ended_usec = occurrence.last.wall_usec;
-    let is_news = snapshot.reference_wall_usec.saturating_sub(ended_usec) <= IS_NEWS_USEC;
+    let is_news = snapshot.reference_wall_usec.saturating_sub(ended_usec) <= snapshot.settings.migration_failed_usec;
     let is_still_there = source.vm(uid).is_some_and(|vm| vm.qemu.is_some());
     if !is_news || !is_still_there {
         return None;

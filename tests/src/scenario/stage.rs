@@ -20,7 +20,7 @@ const CLEAR_LIMIT: Duration = Duration::from_secs(100);
 
 /// Central's clocks for scenarios, short enough to wait for and in the same order as the defaults.
 const SHORT_CLOCKS: &str = "\
-symptoms: {shutdown_grace: 3s, stop_margin: 2s, kill_grace: 5s}
+symptoms: {shutdown_grace: 3s, stop_margin: 2s, kill_grace: 5s, migration_failed: 20s}
 incidents: {close_after: 2s, reopen_within: 1s}
 ";
 

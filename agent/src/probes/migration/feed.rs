@@ -46,7 +46,7 @@ pub(super) enum News {
 
 /// The exchange between the two probes. Locks are held for a move only.
 #[derive(Debug, Default)]
-pub struct MigrationFeed {
+pub(in crate::probes) struct MigrationFeed {
     inner: Mutex<Inner>,
     came: Notify,
     wished: Notify,
