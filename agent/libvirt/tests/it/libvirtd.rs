@@ -1,6 +1,6 @@
 //! The worker with a real libvirtd and real QEMUs, and with faults of both.
 
-use std::{process::Stdio, time::Duration};
+use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use kulprit_proto::worker::{
     AddTarget, Connected, Disks, Domain, DomainEvent, GetDiskErrors, LostClass, domain_event::Event, from_worker::Body,
@@ -336,12 +336,61 @@ fn the_worker_stays_small() {
     connected(&mut worker);
     disks(&mut worker);
     pause(Duration::from_secs(3));
+    // A debug build; agent and worker together may have 24 MB.
+    assert!(resident_kib(&worker) < 24_000);
+}
+
+/// Memory of the worker, KiB; says what of it is its own.
+fn resident_kib(worker: &Worker) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid())).unwrap();
-    let kib = |name: &str| -> u64 {
+    let number = |name: &str| -> u64 {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     };
-    println!("worker: {} KiB resident, of which {} anonymous", kib("VmRSS:"), kib("RssAnon:"));
-    // A debug build; agent and worker together may have 24 MB.
-    assert!(kib("VmRSS:") < 24_000, "{status}");
+    let (resident, anonymous, threads) = (number("VmRSS:"), number("RssAnon:"), number("Threads:"));
+    println!("worker: {resident} KiB resident, of which {anonymous} anonymous; {threads} threads");
+    resident
+}
+
+/// Time on processors of the worker so far.
+fn processor_time(worker: &Worker) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", worker.pid())).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
+
+#[test]
+fn a_hundred_connections_stay_small_and_one_that_hangs_delays_none() {
+    if !may_run("a_hundred_connections_stay_small_and_one_that_hangs_delays_none") {
+        return;
+    }
+    let (daemon, other) = (Daemon::start(), Daemon::start());
+    daemon.start_guest("db-0");
+    // As the agent adds launchers.
+    let as_launcher = |daemon: &Daemon| AddTarget { look_ms: 10_000, heartbeat_ms: 3_000, ..daemon.added() };
+    let mut worker = Worker::start(as_launcher(&other));
+    for _ in 0..100 {
+        worker.add(as_launcher(&daemon));
+    }
+    let mut connected = BTreeSet::new();
+    worker.wait_for_of("a hundred connections", Duration::from_secs(60), |target, body| {
+        connected.extend(matches!(body, Body::Connected(_)).then_some(target));
+        (connected.len() == 101).then_some(())
+    });
+    worker.listen(Duration::from_secs(12));
+    let before = processor_time(&worker);
+    let told = worker.listen(Duration::from_secs(30));
+    let spent = processor_time(&worker) - before;
+    println!("100 connections: {spent:?} of processor time in 30 s, {} messages", told.len());
+    assert!(resident_kib(&worker) < 40_000);
+
+    let _stopped = Stopped::stop(other.pid());
+    let told = worker.listen(Duration::from_secs(12));
+    let hung: BTreeSet<u64> =
+        told.iter().filter(|(_, body)| matches!(body, Body::Hung(_))).map(|(target, _)| *target).collect();
+    assert_eq!(hung, BTreeSet::from([1]), "only the one that hangs");
+    let looked: BTreeSet<u64> =
+        told.iter().filter(|(_, body)| matches!(body, Body::Domains(_))).map(|(target, _)| *target).collect();
+    assert!((2..=101).all(|target| looked.contains(&target)), "{looked:?}");
 }
