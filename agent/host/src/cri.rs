@@ -96,4 +96,6 @@ pub struct ContainerExit {
     pub reason: String,
     /// The runtime's text, often empty.
     pub message: String,
+    /// When, Unix time in microseconds; 0 when the runtime does not say.
+    pub finished_usec: i64,
 }

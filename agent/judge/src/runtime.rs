@@ -19,6 +19,13 @@ const CRI: &str = "cri";
 const SYSTEMD: &str = "systemd";
 /// A container that was made is started at once: kubelet's own deadline for a call is 2 min.
 const CREATED_USEC: i64 = 120_000_000;
+/// A pod that ended with a container that failed is spoken of for so long: as long as an occurrence counts in full.
+const RECENT_USEC: i64 = 900_000_000;
+/// The reason of a container that the memory limit killed.
+const OOM_KILLED: &str = "OOMKilled";
+/// Exit codes of a container that was ended by SIGTERM, or by SIGKILL after its grace period.
+const BY_SIGTERM: i32 = 143;
+const BY_SIGKILL: i32 = 137;
 /// Most of a runtime's text that is kept, characters.
 const MESSAGE_CHARS: usize = 300;
 
@@ -185,9 +192,19 @@ pub fn judge_shim(at: Moment, id: ProcessId, comm: &str, state: TaskState, wchan
     })
 }
 
-/// The containers of a VM's launcher whose sandbox is ready, of every attempt.
+/// Whether the pod of a container goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxSeen {
+    /// Its sandbox is ready.
+    Ready,
+    /// Its sandbox has ended: a launcher's pod is never started again, so it ends with the first container that fails, too.
+    Ended,
+}
+
+/// The containers of a VM's launcher, of every attempt, and how its sandbox is. What ended with its pod counts for a quarter of an
+/// hour, and not if a signal ended it as every pod's containers are ended.
 #[must_use]
-pub fn judge_containers(at: Moment, vm: &Subject, containers: &[Container]) -> Verdict {
+pub fn judge_containers(at: Moment, vm: &Subject, sandbox: SandboxSeen, containers: &[Container]) -> Verdict {
     let code = FindingCode::LauncherContainerFailed;
     // What ended is made good by a later attempt.
     let is_newest = |row: &&Container| {
@@ -196,9 +213,9 @@ pub fn judge_containers(at: Moment, vm: &Subject, containers: &[Container]) -> V
     };
     // The launcher's own container says most, and what ended more than what only waits.
     let rank = |row: &&Container| (row.state == ContainerState::Created, row.name != "compute", row.name.clone());
-    let failed = containers.iter().filter(is_newest).filter(|row| has_failed(at, row)).min_by_key(rank);
+    let failed = containers.iter().filter(is_newest).filter(|row| has_failed(at, sandbox, row)).min_by_key(rank);
     let Some(row) = failed else {
-        if containers.is_empty() {
+        if containers.is_empty() && sandbox == SandboxSeen::Ready {
             return Verdict::State(unknown(code, vm, "the runtime has a sandbox of its launcher and no container yet"));
         }
         let text = format!("none of the {} containers of its launcher has failed", containers.len());
@@ -230,25 +247,23 @@ pub fn judge_containers(at: Moment, vm: &Subject, containers: &[Container]) -> V
     Verdict::State(StateVerdict { hold_key: Some(key), ..present(code, vm, at, CRI, facts, text) })
 }
 
-/// What is said of a VM whose launcher has no sandbox that is ready, after one was.
-#[must_use]
-pub fn judge_ended(at: Moment, vm: &Subject) -> Verdict {
-    let text = "the sandbox of its launcher has ended";
-    Verdict::State(absent(FindingCode::LauncherContainerFailed, vm, at, CRI, text))
-}
-
 /// What is known of a VM's containers while the runtime does not say.
 #[must_use]
 pub fn unknown_containers(vm: &Subject, because: &str) -> Verdict {
     Verdict::State(unknown(FindingCode::LauncherContainerFailed, vm, because))
 }
 
-fn has_failed(at: Moment, row: &Container) -> bool {
-    match row.state {
-        ContainerState::Running => false,
-        ContainerState::Exited => row.exit.as_ref().is_some_and(|exit| exit.exit_code != 0),
-        ContainerState::Created => at.wall_usec.saturating_sub(row.created_usec) >= CREATED_USEC,
-        ContainerState::Unknown => true,
+fn has_failed(at: Moment, sandbox: SandboxSeen, row: &Container) -> bool {
+    match (row.state, sandbox) {
+        (ContainerState::Running, _) => false,
+        (ContainerState::Exited, SandboxSeen::Ready) => row.exit.as_ref().is_some_and(|exit| exit.exit_code != 0),
+        (ContainerState::Exited, SandboxSeen::Ended) => row.exit.as_ref().is_some_and(|exit| {
+            let is_recent = at.wall_usec.saturating_sub(exit.finished_usec) < RECENT_USEC;
+            is_recent && (exit.reason == OOM_KILLED || ![0, BY_SIGKILL, BY_SIGTERM].contains(&exit.exit_code))
+        }),
+        (ContainerState::Created, SandboxSeen::Ready) => at.wall_usec.saturating_sub(row.created_usec) >= CREATED_USEC,
+        (ContainerState::Unknown, SandboxSeen::Ready) => true,
+        (ContainerState::Created | ContainerState::Unknown, SandboxSeen::Ended) => false,
     }
 }
 

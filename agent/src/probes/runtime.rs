@@ -24,7 +24,7 @@ use kulprit_judge::Verdict;
 use kulprit_judge::command::node::is_runtime_unit;
 use kulprit_judge::kubelet::{ProcessSeen, is_active};
 use kulprit_judge::runtime::{
-    Answer, judge_answer, judge_containers, judge_ended, judge_inactive_by_socket, judge_network, judge_shim,
+    Answer, SandboxSeen, judge_answer, judge_containers, judge_inactive_by_socket, judge_network, judge_shim,
     judge_unit, unknown_containers, unknown_network, unknown_unit,
 };
 use kulprit_model::{FindingCode, Moment, Status, Subject};
@@ -32,7 +32,7 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use self::client::CallError;
-use self::endpoint::{Endpoint, RoundEnd, Rounds, SandboxSeen, Wants};
+use self::endpoint::{Endpoint, Launched, RoundEnd, Rounds, Wants};
 use self::shims::{Shim, Shims};
 use super::counters::count;
 use super::kubelet::process::ProcessFinder;
@@ -297,33 +297,34 @@ impl Probe {
         }
     }
 
-    fn judge_launchers(&mut self, sandboxes: &[SandboxSeen]) {
+    fn judge_launchers(&mut self, sandboxes: &[Launched]) {
         let at = self.context.clock.now();
         let launchers = Arc::clone(&self.context.launchers.borrow());
         let vm_of = |sandbox: &Sandbox| {
             let by_pod = || launchers.by_pod(&sandbox.pod_uid).map(|row| row.vmi_uid.clone());
             sandbox.vmi_uid.clone().or_else(by_pod)
         };
-        let mut ready: BTreeMap<String, Vec<Container>> = BTreeMap::new();
-        let mut ended: BTreeSet<String> = BTreeSet::new();
+        // By VM: a sandbox that is ready has the say, whatever ended before or beside it.
+        let mut by_vm: BTreeMap<String, (SandboxSeen, Vec<Container>)> = BTreeMap::new();
         for (sandbox, containers) in sandboxes {
-            match vm_of(sandbox) {
-                Some(vm) if sandbox.is_ready => ready.entry(vm).or_default().extend_from_slice(containers),
-                Some(vm) => drop(ended.insert(vm)),
-                None => {}
+            let Some(vm) = vm_of(sandbox) else { continue };
+            let seen = if sandbox.is_ready { SandboxSeen::Ready } else { SandboxSeen::Ended };
+            let known = by_vm.entry(vm).or_insert((seen, Vec::new()));
+            if known.0 == SandboxSeen::Ended && seen == SandboxSeen::Ready {
+                *known = (seen, Vec::new());
+            }
+            if known.0 == seen {
+                known.1.extend_from_slice(containers);
             }
         }
-        for uid in std::mem::take(&mut self.vms).into_keys().filter(|uid| !ready.contains_key(uid)) {
-            let vm = Subject::vm(uid.as_str());
-            if ended.contains(&uid) || launchers.by_vmi(&uid).next().is_some() {
-                self.verdicts.push(judge_ended(at, &vm));
-                self.vms.insert(uid, Status::Absent);
-            } else {
-                self.gone.push(vm);
+        for uid in std::mem::take(&mut self.vms).into_keys().filter(|uid| !by_vm.contains_key(uid)) {
+            // While there is a launcher, somebody else says when the VM is gone.
+            if launchers.by_vmi(&uid).next().is_none() {
+                self.gone.push(Subject::vm(uid));
             }
         }
-        for (uid, containers) in ready {
-            let verdict = judge_containers(at, &Subject::vm(uid.as_str()), &containers);
+        for (uid, (sandbox, containers)) in by_vm {
+            let verdict = judge_containers(at, &Subject::vm(uid.as_str()), sandbox, &containers);
             self.vms.insert(uid, status_of(&verdict));
             self.verdicts.push(verdict);
         }

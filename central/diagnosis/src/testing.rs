@@ -99,7 +99,11 @@ fn subjects(subject: SubjectType) -> Vec<Subject> {
         SubjectType::Probe => ["kubelet", "kvm", "qemu", "domain", "kernel-log"]
             .map(|name| Subject::Probe { name: name.to_owned() })
             .to_vec(),
-        SubjectType::Process | SubjectType::Device | SubjectType::Mount | SubjectType::NodeOrVm => Vec::new(),
+        SubjectType::Process
+        | SubjectType::Device
+        | SubjectType::Mount
+        | SubjectType::NodeOrVm
+        | SubjectType::Problem => Vec::new(),
     }
 }
 

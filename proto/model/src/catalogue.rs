@@ -255,7 +255,7 @@ catalogue! {
         Some(KubeletDegraded), "The kubelet is set up in a way that KubeVirt cannot use; `what` is root-dir, cpu-manager-state, memory-manager-state or feature-gate.";
     KubeletCertificateExpired, State, "kubelet-setup", Unit, Fault, raise 0, clear 0, "",
         Some(KubeletDegraded), "The kubelet's client certificate is expired or not yet valid.";
-    DevicePluginMissing, State, "kubelet-setup", Node, Fault, raise 0, clear 0, "",
+    DevicePluginMissing, State, "kubelet-setup", Node, Fault, raise 10_000, clear 0, "10 s: plugins come back by themselves after a kubelet's start",
         None, "No socket of KubeVirt's device plugins is in kubelet's folder.";
     OrphanedPodVolumes, State, "kubelet-setup", Node, Notice, raise 600_000, clear 0, "10 min",
         None, "Pods that ran here and have no container any more left volumes in kubelet's folder; `pod_uid` is the first, `measured` their number.";
@@ -267,7 +267,7 @@ catalogue! {
         Some(KubeletDegraded), "The container runtime says that the pod network is not ready.";
     RuntimeShimStuck, State, "runtime", Process, Fault, raise 30_000, clear 0, "state D or Z for 30 s",
         Some(KubeletDegraded), "A shim of the container runtime is blocked in the kernel or a zombie.";
-    LauncherContainerFailed, State, "runtime", Vm, Fault, raise 0, clear 0, "exit code not 0 and no later attempt, or made 2 min ago and not started",
+    LauncherContainerFailed, State, "runtime", Vm, Fault, raise 10_000, clear 0, "exit code not 0 and no later attempt, or made 2 min ago and not started",
         None, "A container of the VM's launcher failed, as the runtime says; `container`, `reason` and `exit_code` are the runtime's.";
     NodeCpuStalled, State, "pressure", Node, Fault, raise 10_000, clear 30_000, "PSI cpu some avg60 of 60 %, or 20 % steal",
         Some(HostPressure), "Tasks of the node wait for a CPU.";

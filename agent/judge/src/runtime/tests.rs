@@ -160,13 +160,13 @@ fn container(name: &str, n_attempts: u32, state: ContainerState) -> Container {
 }
 
 fn ended(name: &str, n_attempts: u32, exit_code: i32, reason: &str) -> Container {
-    let exit = ContainerExit { exit_code, reason: reason.to_owned(), message: String::new() };
+    let exit = ContainerExit { exit_code, reason: reason.to_owned(), ..ContainerExit::default() };
     Container { exit: Some(exit), ..container(name, n_attempts, ContainerState::Exited) }
 }
 
 #[track_caller]
 fn check(at: i64, containers: &[Container], want: Status, facts: [Option<&str>; 3]) {
-    let state = state_of(judge_containers(second(at), &Subject::vm("u"), containers));
+    let state = state_of(judge_containers(second(at), &Subject::vm("u"), SandboxSeen::Ready, containers));
     assert_eq!((state.code, state.status), (FindingCode::LauncherContainerFailed, want), "{containers:?}");
     let seen = [attribute::CONTAINER, attribute::REASON, attribute::EXIT_CODE].map(|key| state.attributes.get(key));
     assert_eq!(seen, facts, "{containers:?}");
@@ -191,6 +191,27 @@ fn launcher_container_failed_is_an_end_with_an_error_that_no_later_attempt_made_
     check(9, &[container("virtiofs-data", 0, ContainerState::Exited)], Absent, [None; 3]);
 }
 
+#[test]
+fn what_ended_with_its_pod_counts_for_a_while_and_not_when_it_was_told_to_end() {
+    let status = |at: i64, row: &Container| {
+        let rows = std::slice::from_ref(row);
+        state_of(judge_containers(second(at), &Subject::vm("u"), SandboxSeen::Ended, rows)).status
+    };
+    for (row, want) in [
+        (ended("compute", 0, 0, "Completed"), Absent),
+        (ended("compute", 0, 1, "Error"), Present),
+        (ended("compute", 0, 137, "OOMKilled"), Present),
+        (ended("compute", 0, 137, "Error"), Absent),
+        (ended("compute", 0, 143, "Error"), Absent),
+        (container("compute", 0, ContainerState::Created), Absent),
+    ] {
+        assert_eq!(status(899, &row), want, "{row:?}");
+        assert_eq!(status(900, &row), Absent, "{row:?}");
+    }
+    let none = judge_containers(second(9), &Subject::vm("u"), SandboxSeen::Ended, &[]);
+    assert_eq!(state_of(none).status, Absent);
+}
+
 proptest! {
     #[test]
     fn no_container_makes_the_judge_panic(
@@ -202,6 +223,8 @@ proptest! {
             let exit = code.map(|exit_code| ContainerExit { exit_code, ..ContainerExit::default() });
             Container { created_usec, exit, ..container(&name, n_attempts, state) }
         }).collect();
-        let _ = judge_containers(Moment { wall_usec: at, boottime_usec: at }, &Subject::vm("u"), &rows);
+        for sandbox in [SandboxSeen::Ready, SandboxSeen::Ended] {
+            let _ = judge_containers(Moment { wall_usec: at, boottime_usec: at }, &Subject::vm("u"), sandbox, &rows);
+        }
     }
 }

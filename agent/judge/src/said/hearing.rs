@@ -221,7 +221,7 @@ mod tests {
         let told = hearing.take();
         let counts: Vec<_> = told.verdicts.iter().map(|verdict| (verdict.at, verdict.count)).collect();
         assert_eq!(counts, [(at(1), 1), (at(9), 49)]);
-        assert_eq!(listen(&mut hearing, 1, &lines[..2]), [], "and later, too");
+        assert!(listen(&mut hearing, 1, &lines[..2]).is_empty(), "and later, too");
         assert_eq!(hearing.take().verdicts.iter().map(|verdict| verdict.count).sum::<u64>(), 2);
         assert_eq!(listen(&mut hearing, 2, &lines), [0], "another log is another speaker");
     }

@@ -168,6 +168,7 @@ impl CriClient {
             exit_code: status.exit_code,
             reason: status.reason,
             message: status.message,
+            finished_usec: status.finished_at / 1_000,
         }))
     }
 }

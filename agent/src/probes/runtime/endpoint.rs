@@ -38,8 +38,8 @@ pub(super) enum Wants {
 
 /// The rounds under way, at most one for each endpoint.
 pub(super) type Rounds = JoinSet<RoundEnd>;
-/// A sandbox with its containers.
-pub(super) type SandboxSeen = (Sandbox, Vec<Container>);
+/// The sandbox of a launcher with its containers.
+pub(super) type Launched = (Sandbox, Vec<Container>);
 /// How containers that were asked for ended, by their id.
 type Exits = BTreeMap<String, ContainerExit>;
 
@@ -95,7 +95,7 @@ pub(super) struct RoundEnd {
 struct Seen {
     info: RuntimeInfo,
     /// The sandboxes of launchers; `None` when the lists were not asked for.
-    launchers: Option<Vec<SandboxSeen>>,
+    launchers: Option<Vec<Launched>>,
 }
 
 impl Endpoint {
@@ -169,7 +169,7 @@ impl Endpoint {
     }
 
     /// Takes a round in; what it says of the launchers, if that was asked for. `None` also for a round that was given up.
-    pub(super) fn take(&mut self, end: RoundEnd) -> Option<Vec<SandboxSeen>> {
+    pub(super) fn take(&mut self, end: RoundEnd) -> Option<Vec<Launched>> {
         self.under_way.take_if(|round| round.began == end.began)?;
         (self.exits, self.words) = (end.exits, end.words);
         // A connection on which a call failed is not trusted with another.

@@ -6,7 +6,7 @@
 //! killed.
 
 use kulprit_model::{
-    FindingCode::{LauncherContainerNotReady, LauncherOomKilled, PodImageWaiting},
+    FindingCode::{LauncherContainerFailed, LauncherContainerNotReady, LauncherOomKilled, PodImageWaiting},
     attribute::{ACTOR, CLASS, CONTAINER, OPERATION, REASON, SIGNATURE},
     said::{actor, class, operation},
 };
@@ -69,6 +69,27 @@ or the launcher process itself.",
                 )],
             ),
             text: "a container of the launcher pod waits, restarts or failed",
+        },
+        Clue {
+            group: "state",
+            strength: Strength::Strong,
+            look: Look::Present(
+                LauncherContainerFailed,
+                &[Fact::NoneOf(CONTAINER, &["compute", "guest-console-log"]), Fact::NoneOf(REASON, &["OOMKilled"])],
+            ),
+            text: "the container runtime says that a container beside the launcher failed",
+        },
+        Clue {
+            group: "state",
+            strength: Strength::Some,
+            look: Look::Present(LauncherContainerFailed, &[Fact::NoneOf(REASON, &["OOMKilled"])]),
+            text: "the container runtime says that a container of the launcher pod failed",
+        },
+        Clue {
+            group: "state",
+            strength: Strength::Against,
+            look: Look::Absent(LauncherContainerFailed),
+            text: "the container runtime has no container of the launcher pod that failed",
         },
         Clue {
             group: "state",

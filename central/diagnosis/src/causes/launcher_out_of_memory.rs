@@ -3,8 +3,8 @@
 //! `QemuOutOfMemory`.
 
 use kulprit_model::{
-    FindingCode::{LauncherOomKilled, MemcgOomKill, NodeOomKill},
-    attribute::{COMM, CONTAINER, SIGNATURE},
+    FindingCode::{LauncherContainerFailed, LauncherOomKilled, MemcgOomKill, NodeOomKill},
+    attribute::{COMM, CONTAINER, REASON, SIGNATURE},
 };
 
 use crate::{
@@ -57,6 +57,15 @@ pub const LAUNCHER_OUT_OF_MEMORY: Cause = Cause {
                 Look::Vm(VmFact::QemuLives),
             ]),
             text: "a process of the VM was killed for memory, and QEMU lives",
+        },
+        Clue {
+            group: "oom",
+            strength: Strength::Strong,
+            look: Look::Present(
+                LauncherContainerFailed,
+                &[Fact::NoneOf(CONTAINER, &["compute"]), Fact::OneOf(REASON, &["OOMKilled"])],
+            ),
+            text: "the container runtime says that a container beside the launcher's own was OOMKilled",
         },
         Clue {
             group: "oom",

@@ -4,8 +4,11 @@
 //! matter, and speaks against.
 
 use kulprit_model::{
-    FindingCode::{LauncherEvicted, LauncherOomKilled, LimitNearGuestMemory, MemcgOomKill, NodeOomKill, QemuExited},
-    attribute::{ACTOR, CLASS, COMM, CONTAINER, OPERATION, SIGNAL, SIGNATURE},
+    FindingCode::{
+        LauncherContainerFailed, LauncherEvicted, LauncherOomKilled, LimitNearGuestMemory, MemcgOomKill, NodeOomKill,
+        QemuExited,
+    },
+    attribute::{ACTOR, CLASS, COMM, CONTAINER, OPERATION, REASON, SIGNAL, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -71,6 +74,15 @@ pub const QEMU_OUT_OF_MEMORY: Cause = Cause {
             strength: Strength::Strong,
             look: Look::Happened(MemcgOomKill, &[Fact::Own, Fact::Missing(COMM)]),
             text: "the kernel killed a process of the VM because its memory cgroup reached its limit",
+        },
+        Clue {
+            group: "oom",
+            strength: Strength::Strong,
+            look: Look::Present(
+                LauncherContainerFailed,
+                &[Fact::OneOf(CONTAINER, &["compute"]), Fact::OneOf(REASON, &["OOMKilled"])],
+            ),
+            text: "the container runtime says that the container QEMU runs in was OOMKilled",
         },
         Clue {
             group: "oom",

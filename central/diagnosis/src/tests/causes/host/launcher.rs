@@ -25,6 +25,12 @@ fn the_launcher_pod() {
         ),
         (
             "LauncherContainerFailed",
+            StuckStarting,
+            &[Is(LauncherContainerFailed, &[("container", "istio-proxy"), ("reason", "Error")])],
+            &[IsNot(LauncherContainerFailed)],
+        ),
+        (
+            "LauncherContainerFailed",
             InError,
             &[Text("runtime", "create-container", "invalid")],
             &[NodeText("runtime", "create-container", "invalid")],

@@ -139,6 +139,18 @@ fn the_end_of_a_qemu() {
             &[Own(MemcgOomKill, &[(COMM, "qemu-kvm")])],
         ),
         (
+            "QemuOutOfMemory",
+            InError,
+            &[Is(LauncherContainerFailed, &[(CONTAINER, "compute"), (REASON, "OOMKilled")])],
+            &[Is(LauncherContainerFailed, &[(CONTAINER, "compute"), (REASON, "Error")])],
+        ),
+        (
+            "LauncherOutOfMemory",
+            StuckStarting,
+            &[Is(LauncherContainerFailed, &[(CONTAINER, "virtiofs-data"), (REASON, "OOMKilled")])],
+            &[Is(LauncherContainerFailed, &[(CONTAINER, "virtiofs-data"), (REASON, "Error")])],
+        ),
+        (
             "LauncherOutOfMemory",
             StuckStarting,
             &[Is(LauncherOomKilled, &[(CONTAINER, "virtiofs-data")])],
