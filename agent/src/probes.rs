@@ -47,9 +47,10 @@ use crate::sacrifice::Sacrifice;
 
 pub use beat::Beat;
 pub(crate) use blocking::{Blocking, Late};
-pub use config::{LibvirtConfig, PressureConfig, ProbeConfig, VolumesConfig};
+pub use config::{LibvirtConfig, NetworkConfig, PressureConfig, ProbeConfig, VolumesConfig};
 pub use counters::{ProbeCounters, ProbeCounts};
 pub(crate) use npd::check_files as check_npd_files;
+pub use network::PullFailures;
 pub use launchers::{Launcher, LauncherCgroup, Launchers};
 pub use vm_index::{DiskTarget, VmIndex, VmProcess};
 
@@ -119,6 +120,8 @@ pub struct ProbeContext {
     pub vms: Arc<VmIndex>,
     /// The virt-launchers of the node; the `launcher` probe fills it, the others read it.
     pub launchers: Arc<watch::Sender<Arc<Launchers>>>,
+    /// Images whose pull fails; whoever hears of one says so, the `network` probe tries their registry.
+    pub pulls: Arc<PullFailures>,
     /// When polls of this process wake up.
     pub beat: Beat,
     /// Where samples go that are worth a value a second.

@@ -45,13 +45,46 @@ pub enum Task {
         /// Below it.
         path: PathBuf,
     },
+    /// `statfs`, for whether it answers at all. Answer: [`Reached`].
+    Reach {
+        /// As above.
+        root: PathBuf,
+        /// Below it.
+        path: PathBuf,
+    },
+}
+
+/// Whether a file system answers, be it with an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// What it answered instead of its room; `None`: it is well.
+    pub error: Option<ReachError>,
+}
+
+/// An error that a file system answered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachError {
+    /// Number of the error (`errno.h`). `None` where there was none.
+    pub errno: Option<i32>,
+    /// In words.
+    pub text: String,
 }
 
 /// Does the task, however long it takes. Runs in the child.
 fn perform(task: &Task) -> Result<serde_json::Value, Box<dyn std::error::Error>> {
     Ok(match task {
         Task::Space { root, path } => serde_json::to_value(read_space(&HostRoot::new(root), path)?)?,
+        Task::Reach { root, path } => {
+            let error = read_space(&HostRoot::new(root), path).err();
+            let error = error.map(|error| ReachError { errno: errno_of(&error), text: chain(&error) });
+            serde_json::to_value(Reached { error })?
+        }
     })
+}
+
+fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
 }
 
 /// Why there is no answer.

@@ -2,7 +2,9 @@
 //!
 //! A connection in SYN-SENT that was sent again has no answer for 3 s at least (1 s, then 2 s; kernel `TCP_TIMEOUT_INIT`). Which
 //! thing does not answer is told by the port, and by whose connection it is: a migration's stand in the network namespace of
-//! virt-handler's pod.
+//! virt-handler's pod. What the node reaches at all is in [`reach`].
+
+mod reach;
 
 use kulprit_host::network::{Link, TcpSocket};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
@@ -10,8 +12,14 @@ use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribut
 use crate::say::{PROCFS, SYSFS, absent, present};
 use crate::verdict::{OccurrenceVerdict, Verdict};
 
+pub use reach::{
+    LinkHistory, NameSeen, ReachLook, RegistryReach, RegistrySeen, judge_link_errors, judge_listen_queues, judge_reach,
+};
+
 /// Retransmissions from which a peer counts as silent.
 const MIN_RETRANSMITS: u32 = 2;
+/// The same of a connection that stood: one timeout after another, 1.4 s at least (0.2 s, doubled each time).
+const MIN_RETRANSMITS_ESTABLISHED: u32 = 3;
 /// Ports of storage servers, and the backend's word. Sources: IANA; Ceph `ms_bind_port`.
 const STORAGE_PORTS: [(u16, &str); 5] =
     [(2049, "nfs"), (3260, "iscsi"), (3300, "ceph"), (6789, "ceph"), (4420, "nvme")];
@@ -25,14 +33,19 @@ const FIRST_CHOSEN_PORT: u16 = 30_000;
 pub enum Owner {
     /// The node's own namespace.
     Node,
+    /// The same, of a host on which libvirt migrates by itself.
+    Libvirt,
     /// The namespace of virt-handler's or a launcher's pod.
     KubeVirt,
 }
 
-/// `LinkDown` of physical links that have carried something since the boot; others may never have had a cable.
+/// `LinkDown` of physical links that have carried something since the boot, and of those with a default route; others may never
+/// have had a cable.
 #[must_use]
 pub fn judge_links(at: Moment, links: &[Link]) -> Vec<Verdict> {
-    let used = links.iter().filter(|link| link.is_physical && link.rx_bytes.is_some_and(|bytes| bytes > 0));
+    let used = links
+        .iter()
+        .filter(|link| link.has_default_route || link.is_physical && link.rx_bytes.is_some_and(|bytes| bytes > 0));
     let judged = used.filter_map(|link| {
         let code = FindingCode::LinkDown;
         let subject = Subject::Device { name: link.name.clone() };
@@ -41,7 +54,8 @@ pub fn judge_links(at: Moment, links: &[Link]) -> Vec<Verdict> {
         Some(Verdict::State(match (link.is_set_up, link.has_carrier) {
             // The kernel answers for a link that is set up only.
             (Some(true) | None, Some(false)) => {
-                let facts = Attributes::new().with(attribute::DEVICE_NAME, &link.name);
+                let facts =
+                    Attributes::new().with(attribute::DEVICE_NAME, &link.name).with_some(attribute::MTU, link.mtu);
                 present(code, &subject, at, SYSFS, facts, format!("{} has no carrier{n_lost}", link.name))
             }
             (Some(true) | None, Some(true)) => {
@@ -55,32 +69,38 @@ pub fn judge_links(at: Moment, links: &[Link]) -> Vec<Verdict> {
 
 /// `MigrationPeerSilent`, and `StorageConnectionLost` for each storage server that does not answer.
 ///
-/// `MigrationPeerSilent` becomes `Absent` only from KubeVirt's own namespace: a migration is not seen from the node's.
+/// `MigrationPeerSilent` becomes `Absent` only where migrations are seen: not in the node's namespace beside KubeVirt.
 #[must_use]
 pub fn judge_connections(at: Moment, owner: Owner, sockets: &[TcpSocket]) -> Vec<Verdict> {
     let code = FindingCode::MigrationPeerSilent;
     let silent: Vec<&TcpSocket> =
         sockets.iter().filter(|row| row.is_syn_sent() && row.n_retransmits >= MIN_RETRANSMITS).collect();
+    let stalled = sockets.iter().filter(|row| row.state == 1 && row.n_retransmits >= MIN_RETRANSMITS_ESTABLISHED);
     let words = |row: &TcpSocket| {
-        format!(
-            "{} has sent {} requests to {} without an answer (SYN-SENT)",
-            row.local,
-            row.n_retransmits + 1,
-            row.remote
-        )
+        if row.is_syn_sent() {
+            let n_sent = row.n_retransmits + 1;
+            format!("{} has sent {n_sent} requests to {} without an answer (SYN-SENT)", row.local, row.remote)
+        } else {
+            let n_open = row.send_queue_bytes;
+            format!(
+                "{} has sent {n_open} bytes to {} {} times again without an answer",
+                row.local, row.remote, row.n_retransmits
+            )
+        }
     };
-    let is_migration = |row: &&&TcpSocket| match owner {
-        Owner::Node => LIBVIRT_PORTS.contains(&row.remote.port()),
+    let is_migration = |row: &&TcpSocket| match owner {
+        Owner::Node | Owner::Libvirt => LIBVIRT_PORTS.contains(&row.remote.port()),
         Owner::KubeVirt => row.remote.port() >= FIRST_CHOSEN_PORT,
     };
     let mut verdicts = Vec::new();
-    match silent.iter().find(is_migration) {
+    match silent.iter().copied().chain(stalled).find(is_migration) {
         Some(row) => {
-            let facts = Attributes::new().with(attribute::SERVER, row.remote).with(attribute::WHAT, "syn-sent");
+            let what = if row.is_syn_sent() { "syn-sent" } else { "retransmits" };
+            let facts = Attributes::new().with(attribute::SERVER, row.remote).with(attribute::WHAT, what);
             verdicts.push(Verdict::State(present(code, &Subject::Node, at, PROCFS, facts, words(row))));
         }
-        None if owner == Owner::KubeVirt => {
-            let text = format!("{} connections of KubeVirt's pods, none without an answer", sockets.len());
+        None if owner != Owner::Node => {
+            let text = format!("{} connections of those that migrate, none without an answer", sockets.len());
             verdicts.push(Verdict::State(absent(code, &Subject::Node, at, PROCFS, text)));
         }
         None => {}
@@ -118,7 +138,9 @@ mod tests {
 
     #[test]
     fn a_peer_is_silent_after_two_retransmissions() {
-        for (state, retransmits, want) in [(2, 1, Absent), (2, 2, Present), (1, 9, Absent)] {
+        for (state, retransmits, want) in
+            [(2, 1, Absent), (2, 2, Present), (1, 2, Absent), (1, 3, Present), (6, 9, Absent)]
+        {
             let verdicts =
                 judge_connections(Moment::default(), Owner::KubeVirt, &[socket("192.0.2.9:43210", state, retransmits)]);
             assert_eq!(status_of(&verdicts, FindingCode::MigrationPeerSilent), Some(want), "{state} {retransmits}");
@@ -146,6 +168,16 @@ mod tests {
     }
 
     #[test]
+    fn a_plain_hosts_own_namespace_shows_its_migrations() {
+        let status = |remote| {
+            let verdicts = judge_connections(Moment::default(), Owner::Libvirt, &[socket(remote, 2, 5)]);
+            status_of(&verdicts, FindingCode::MigrationPeerSilent)
+        };
+        assert_eq!(status("192.0.2.9:49152"), Some(Present));
+        assert_eq!(status("192.0.2.9:43210"), Some(Absent));
+    }
+
+    #[test]
     fn only_a_link_that_was_in_use_can_be_down() {
         let link = |is_physical, has_carrier, rx_bytes| Link {
             name: "eth0".to_owned(),
@@ -166,6 +198,7 @@ mod tests {
             (link(false, Some(false), Some(9)), None),
             (link(true, None, Some(9)), None),
             (Link { is_set_up: Some(false), ..link(true, Some(false), Some(9)) }, None),
+            (Link { has_default_route: true, ..link(false, Some(false), None) }, Some(Present)),
         ] {
             let verdicts = judge_links(Moment::default(), std::slice::from_ref(&link));
             assert_eq!(status_of(&verdicts, FindingCode::LinkDown), want, "{link:?}");

@@ -30,6 +30,7 @@ fn context(out: mpsc::Sender<Look>) -> ProbeContext {
         suspects: watch::channel(Arc::default()).1,
         vms: Arc::new(VmIndex::new()),
         launchers: Arc::default(),
+        pulls: Arc::default(),
         beat: crate::probes::Beat::new(0),
         recorder: Arc::default(),
         sacrifice: Arc::default(),

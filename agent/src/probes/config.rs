@@ -72,8 +72,21 @@ pub struct ProbeConfig {
     pub libvirt: LibvirtConfig,
     /// Mounts and block devices under VMs.
     pub volumes: VolumesConfig,
+    /// Links, names and connections.
+    pub network: NetworkConfig,
     /// Pressure of the node and its VMs.
     pub pressure: PressureConfig,
+}
+
+/// How often the network is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// How often to read links, routes and connections. Default 10 s: a link that is down is held for 5 s.
+    pub every: HumanDuration,
+    /// How often to ask the name servers while they answer. Default 60 s: a query is some 60 bytes; while they do not, and for
+    /// a suspect VM, they are asked at each look.
+    pub names_every: HumanDuration,
 }
 
 /// How often the storage under VMs is looked at.
@@ -133,8 +146,15 @@ impl Default for ProbeConfig {
             npd_files: Vec::new(),
             libvirt: LibvirtConfig::default(),
             volumes: VolumesConfig::default(),
+            network: NetworkConfig::default(),
             pressure: PressureConfig::default(),
         }
+    }
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self { every: HumanDuration::from_secs(10), names_every: HumanDuration::from_secs(60) }
     }
 }
 

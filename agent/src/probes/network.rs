@@ -1,29 +1,313 @@
-//! The `network` probe.
+//! The `network` probe: links, routes, names, full listen queues, the sockets of migrations; registries on suspicion.
+//!
+//! Links and counters are small files, read on the beat. Tables of connections can be long: the node's is read while it is
+//! short or a VM is suspect, virt-handler's always. Name servers are asked once a minute, and at each look while they fail or
+//! a VM is suspect; a registry only when somebody says that a pull from it fails ([`PullFailures`]). Tries run beside the
+//! looks, each answer is a look of its own.
 
+mod pulls;
+mod reach;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{ProbeContext, ProbeSpec};
+use kulprit_host::network::{Link, TcpSocket, read_default_routes, read_listen_overflows, read_tcp, read_used_links};
+use kulprit_host::process::{CgroupFilter, Procfs};
+use kulprit_host::{HostRoot, ReadError};
+use kulprit_judge::Verdict;
+use kulprit_judge::network::{
+    LinkHistory, NameSeen, Owner, ReachLook, RegistrySeen, judge_connections, judge_link_errors, judge_links,
+    judge_listen_queues, judge_reach,
+};
+use kulprit_model::Subject;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::reach::{NameConfig, ask_names, try_registry};
+use super::blocking::{Blocking, Late};
+use super::counters::count;
+use super::{ProbeContext, ProbeSpec, chain};
+use crate::look::Look;
+
+pub use pulls::PullFailures;
 
 const NAME: &str = "network";
 /// The probe's row in the table.
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether links, routes, name service and the paths of migrations work.",
-    sources: "/sys/class/net, /proc/net, /proc/PID/net/tcp; DNS, TCP and TLS to a registry on suspicion",
+    sources: "/sys/class/net, /proc/1/net/{route,ipv6_route,netstat,tcp,tcp6}, /proc/PID/net/tcp of virt-handler, /etc/resolv.conf; one DNS query a minute; on suspicion TCP and TLS to a registry",
     look_every: Duration::from_secs(10),
     spawn: |context| Box::pin(run(context)),
 };
+/// A look takes some ms.
+const READ_DEADLINE: Duration = Duration::from_secs(4);
+/// A table of so many connections is short: it costs some 0.2 ms.
+const SHORT_TABLE: usize = 500;
+/// A table that was long is read again after so many looks.
+const N_LOOKS_OF_LONG: u32 = 30;
+/// virt-handler is looked for this often.
+const FIND_EVERY: Duration = Duration::from_secs(60);
+/// A registry is tried again after this while pulls from it fail.
+const TRY_EVERY: Duration = Duration::from_secs(60);
+/// What was seen of a registry counts so long.
+const REGISTRY_COUNTS: Duration = Duration::from_secs(600);
+
+struct Probe {
+    context: ProbeContext,
+    reading: Blocking,
+    reader: Option<Reader>,
+    links: LinkHistory,
+    overflows: Option<u64>,
+    had_route: bool,
+    has_route: Option<bool>,
+    names: NameSeen,
+    asked_names: Option<Instant>,
+    is_asking_names: bool,
+    registries: BTreeMap<String, (Instant, RegistrySeen)>,
+    tries: JoinSet<Tried>,
+    told: Vec<Subject>,
+}
+
+/// What came of a try.
+enum Tried {
+    Names(NameSeen),
+    Registry(RegistrySeen),
+}
 
 async fn run(context: ProbeContext) {
+    let mut probe = Probe {
+        reading: Blocking::default(),
+        reader: None,
+        links: LinkHistory::default(),
+        overflows: None,
+        had_route: false,
+        has_route: None,
+        names: NameSeen::NotAsked("no name server was asked yet".to_owned()),
+        asked_names: None,
+        is_asking_names: false,
+        registries: BTreeMap::new(),
+        tries: JoinSet::new(),
+        told: Vec::new(),
+        context,
+    };
     loop {
-        let look = context.begin(NAME).end(&context.clock);
-        if !context.send(look).await || context.once {
+        let mut look = probe.look().await;
+        probe.start_tries();
+        if probe.context.once {
+            while let Some(Ok(tried)) = probe.tries.join_next().await {
+                probe.on_tried(tried);
+            }
+            look.verdicts.push(probe.judge_reach());
+            probe.context.send(look).await;
             return;
         }
-        tokio::select! {
-            biased;
-            () = context.stop.cancelled() => return,
-            () = context.beat.wait(SPEC.look_every) => {}
+        if !probe.context.send(look).await {
+            return;
+        }
+        let next = probe.context.beat.next(probe.context.config.network.every.get());
+        loop {
+            let context = &probe.context;
+            tokio::select! {
+                biased;
+                () = context.stop.cancelled() => return,
+                Some(tried) = probe.tries.join_next() => {
+                    let Ok(tried) = tried else { continue };
+                    probe.on_tried(tried);
+                    let draft = probe.context.begin(NAME);
+                    let look = draft.verdicts([probe.judge_reach()]).end(&probe.context.clock);
+                    if !probe.context.send(look).await {
+                        return;
+                    }
+                }
+                () = context.pulls.reported() => probe.start_tries(),
+                () = tokio::time::sleep_until(next) => break,
+            }
         }
     }
 }
+
+impl Probe {
+    async fn look(&mut self) -> Look {
+        let draft = self.context.begin(NAME);
+        let config = &self.context.config;
+        let mut reader = self.reader.take().unwrap_or_else(|| Reader {
+            host: self.context.host.clone(),
+            procfs: Procfs::new(&config.procfs),
+            filter: config.cgroup_prefix.clone().map_or(CgroupFilter::All, CgroupFilter::Under),
+            handler: None,
+            looked_for_handler: None,
+            n_long: 0,
+        });
+        let has_launchers = !self.context.launchers.borrow().rows.is_empty();
+        let is_suspect = !self.context.suspects.borrow().is_empty();
+        let read = self.reading.run(READ_DEADLINE, move || {
+            let seen = reader.read(has_launchers, is_suspect);
+            (seen, reader)
+        });
+        let seen = match read.await {
+            Ok((seen, reader)) => {
+                self.reader = Some(reader);
+                seen
+            }
+            Err(Late { for_secs }) => {
+                let because = format!("reading sysfs and procfs has not returned for {for_secs} s");
+                return draft.blind(because).end(&self.context.clock);
+            }
+        };
+        count(&self.context.counters.errors, seen.n_errors);
+        let links = match seen.links {
+            Ok(links) => links,
+            Err(because) => return draft.blind(because).end(&self.context.clock),
+        };
+        self.has_route = seen.has_route;
+        self.had_route |= seen.has_route == Some(true);
+        let at = self.context.clock.now();
+        let mut verdicts = judge_links(at, &links);
+        verdicts.extend(judge_link_errors(at, &links, &mut self.links));
+        let node = seen.node.as_deref().unwrap_or_default();
+        if let Some(now) = seen.overflows {
+            verdicts.extend(judge_listen_queues(at, self.overflows.replace(now), now, node));
+        }
+        if seen.node.is_some() {
+            let owner = if has_launchers || seen.handler.is_some() { Owner::Node } else { Owner::Libvirt };
+            verdicts.extend(judge_connections(at, owner, node));
+        }
+        if let Some(handler) = &seen.handler {
+            verdicts.extend(judge_connections(at, Owner::KubeVirt, handler));
+        }
+        // What a storage server's silence means is told by the probe of volumes.
+        verdicts.retain(|verdict| matches!(verdict, Verdict::State(_)));
+        if !self.context.once {
+            verdicts.push(self.judge_reach());
+        }
+        let now: Vec<Subject> = links.into_iter().map(|link| Subject::Device { name: link.name }).collect();
+        let gone: Vec<Subject> = self.told.iter().filter(|subject| !now.contains(subject)).cloned().collect();
+        self.told = now;
+        draft.verdicts(verdicts).gone(gone).end(&self.context.clock)
+    }
+
+    fn judge_reach(&self) -> Verdict {
+        let registries: Vec<RegistrySeen> = self.registries.values().map(|(_, seen)| seen.clone()).collect();
+        judge_reach(&ReachLook {
+            at: self.context.clock.now(),
+            has_route: self.has_route,
+            had_route: self.had_route,
+            names: &self.names,
+            registries: &registries,
+        })
+    }
+
+    /// Begins what is due: name servers, registries of images whose pull fails.
+    fn start_tries(&mut self) {
+        let config = &self.context.config.network;
+        let is_suspicious =
+            !matches!(self.names, NameSeen::Answered { code: 0, .. } | NameSeen::Answered { name: None, .. })
+                || !self.context.suspects.borrow().is_empty();
+        let every = if is_suspicious { config.every.get() } else { config.names_every.get() };
+        // A look that comes a moment early must not wait for the next.
+        let is_due = self.asked_names.is_none_or(|at| at.elapsed() + Duration::from_secs(1) >= every);
+        if is_due && !self.is_asking_names {
+            self.asked_names = Some(Instant::now());
+            self.is_asking_names = true;
+            let host = self.context.host.clone();
+            self.tries.spawn(async move {
+                let read = tokio::task::spawn_blocking(move || NameConfig::read(&host)).await;
+                Tried::Names(match read {
+                    Ok(Ok(config)) => ask_names(&config).await,
+                    Ok(Err(why)) => NameSeen::NotAsked(why),
+                    Err(error) => NameSeen::NotAsked(error.to_string()),
+                })
+            });
+        }
+        self.registries.retain(|_, (at, _)| at.elapsed() < REGISTRY_COUNTS);
+        for image in self.context.pulls.take() {
+            let is_fresh = self.registries.get(&image).is_some_and(|(at, _)| at.elapsed() < TRY_EVERY);
+            if !is_fresh {
+                let host = self.context.host.clone();
+                self.tries.spawn(async move { Tried::Registry(try_registry(host, image).await) });
+            }
+        }
+    }
+
+    fn on_tried(&mut self, tried: Tried) {
+        match tried {
+            Tried::Names(seen) => {
+                self.is_asking_names = false;
+                self.names = seen;
+            }
+            Tried::Registry(seen) => drop(self.registries.insert(seen.image.clone(), (Instant::now(), seen))),
+        }
+    }
+}
+
+/// Reads procfs and sysfs, on a thread that may wait.
+struct Reader {
+    host: HostRoot,
+    procfs: Procfs,
+    filter: CgroupFilter,
+    /// virt-handler's pid.
+    handler: Option<u32>,
+    looked_for_handler: Option<Instant>,
+    /// Looks since the node's table was last read, once it was long.
+    n_long: u32,
+}
+
+struct Seen {
+    links: Result<Vec<Link>, String>,
+    has_route: Option<bool>,
+    overflows: Option<u64>,
+    /// Connections of the node's own namespace; `None` when they were not read.
+    node: Option<Vec<TcpSocket>>,
+    /// Those of virt-handler's.
+    handler: Option<Vec<TcpSocket>>,
+    n_errors: u64,
+}
+
+impl Reader {
+    fn read(&mut self, has_launchers: bool, is_suspect: bool) -> Seen {
+        let mut n_errors = 0;
+        // The namespace of the host's process 1, not that of whoever reads.
+        let directory = "proc/1/net";
+        let routes = keep(read_default_routes(&self.host, directory), &mut n_errors);
+        let links = read_used_links(&self.host, routes.as_deref().unwrap_or_default()).map_err(|error| chain(&error));
+        let overflows = keep(read_listen_overflows(&self.host, directory), &mut n_errors).flatten();
+        let is_short = self.n_long == 0;
+        let node = if is_short || is_suspect || self.n_long >= N_LOOKS_OF_LONG {
+            let node = keep(read_tcp(&self.host, directory), &mut n_errors);
+            self.n_long = u32::from(node.as_ref().is_some_and(|rows| rows.len() > SHORT_TABLE));
+            node
+        } else {
+            self.n_long += 1;
+            None
+        };
+        let handler = self.find_handler(has_launchers).and_then(|pid| {
+            let table = read_tcp(&HostRoot::new(self.procfs.path()), format!("{pid}/net"));
+            keep(table, &mut n_errors)
+        });
+        Seen { links, has_route: routes.map(|routes| !routes.is_empty()), overflows, node, handler, n_errors }
+    }
+
+    /// virt-handler, on a node that has launchers.
+    fn find_handler(&mut self, has_launchers: bool) -> Option<u32> {
+        let is_one = |pid: &u32| self.procfs.stat(*pid).is_ok_and(|stat| stat.comm == "virt-handler");
+        if let Some(pid) = self.handler.filter(is_one) {
+            return Some(pid);
+        }
+        self.handler = None;
+        if !has_launchers || self.looked_for_handler.is_some_and(|at| at.elapsed() < FIND_EVERY) {
+            return None;
+        }
+        self.looked_for_handler = Some(Instant::now());
+        let (found, _) = self.procfs.scan(&self.filter, |stat| stat.comm == "virt-handler").ok()?;
+        self.handler = found.first().map(|stat| stat.pid);
+        self.handler
+    }
+}
+
+fn keep<T>(result: Result<T, ReadError>, n_errors: &mut u64) -> Option<T> {
+    result.inspect_err(|_| *n_errors += 1).ok()
+}
+
+#[cfg(test)]
+mod tests;

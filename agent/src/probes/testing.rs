@@ -43,6 +43,7 @@ impl Probe {
             suspects,
             vms: Arc::default(),
             launchers: Arc::default(),
+            pulls: Arc::default(),
             beat: crate::probes::Beat::new(0),
             recorder: Arc::default(),
             sacrifice: Arc::default(),

@@ -29,6 +29,7 @@ fn probe(root: &std::path::Path) -> Probe {
         suspects,
         vms: Arc::default(),
         launchers: Arc::default(),
+        pulls: Arc::default(),
         beat: crate::probes::Beat::new(0),
         recorder: Arc::default(),
         sacrifice: Arc::default(),

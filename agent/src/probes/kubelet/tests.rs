@@ -90,6 +90,7 @@ fn start(units: &FakeUnits, once: bool) -> (tokio::sync::mpsc::Receiver<Look>, t
         suspects,
         vms: Arc::default(),
         launchers: Arc::default(),
+        pulls: Arc::default(),
         beat: crate::probes::Beat::new(0),
         recorder: Arc::default(),
         sacrifice: Arc::default(),
