@@ -13,14 +13,15 @@ pub(crate) struct Domain<'a> {
     pub(crate) image: &'a str,
     /// Answer to disk errors: `stop`, `report`.
     pub(crate) on_disk_error: &'a str,
-    /// Whether libvirt checks that the guest gets every feature of its CPU model, here and where it migrates to.
+    /// Whether libvirt checks that the guest gets every feature of its CPU model, here and where it migrates to. `partial`, as KubeVirt
+    /// has it: `full` also refuses what the hypervisor adds.
     pub(crate) has_checked_cpu: bool,
 }
 
 impl Domain<'_> {
     pub(crate) fn to_xml(&self) -> String {
         let Self { name, memory_mib, image, on_disk_error, has_checked_cpu } = self;
-        let (check, model) = if *has_checked_cpu { ("full", "pentium3") } else { ("none", "qemu64") };
+        let (check, model) = if *has_checked_cpu { ("partial", "pentium3") } else { ("none", "qemu64") };
         format!(
             "<domain type='kvm'>
   <name>{name}</name>
