@@ -3,8 +3,15 @@
 //! Sources: `proc_pid_limits(5)`; kernel `Documentation/admin-guide/sysctl/fs.rst` (`file-nr`, `aio-nr`) and
 //! `Documentation/networking/nf_conntrack-sysctl.rst`.
 
+mod inotify;
+
 use std::path::Path;
 
+pub use inotify::{InotifyUse, InotifyUsers, parse_inotify_watches};
+
+use crate::memory::{ProcessMemory, parse_process_memory};
+use crate::process::{Procfs, numbers_in};
+use crate::text::{into_text, read_plain};
 use crate::{HostRoot, Malformed, ReadError};
 
 /// A soft limit.
@@ -47,6 +54,33 @@ pub fn parse_process_limits(text: &str) -> Result<ProcessLimits, Malformed> {
     match limits == ProcessLimits::default() {
         true => Err(Malformed::new(1, text.lines().next().unwrap_or_default())),
         false => Ok(limits),
+    }
+}
+
+impl Procfs {
+    /// The soft limits of a process.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; `NotFound` when the process has ended.
+    pub fn limits(&self, pid: u32) -> Result<ProcessLimits, ReadError> {
+        let path = self.file_of(pid, "limits");
+        parse_process_limits(&into_text(read_plain(&path)?)).map_err(|malformed| malformed.at(path))
+    }
+
+    /// Memory of a process that a limit may apply to.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; `NotFound` when the process has ended.
+    pub fn memory(&self, pid: u32) -> Result<ProcessMemory, ReadError> {
+        Ok(parse_process_memory(&into_text(read_plain(&self.file_of(pid, "status"))?)))
+    }
+
+    /// How many descriptors a process has open.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; `Denied` for another user's process, `NotFound` when it has ended.
+    pub fn open_file_count(&self, pid: u32) -> Result<u64, ReadError> {
+        Ok(numbers_in(&self.file_of(pid, "fd"))?.len() as u64)
     }
 }
 

@@ -8,10 +8,10 @@ use kulprit_host::cgroup::{MemoryCgroup, MemoryLimit, PidsCgroup};
 use kulprit_host::hugepages::HugepagePool;
 use kulprit_host::limits::{Limit, ProcessLimits, Usage};
 use kulprit_host::memory::ProcessMemory;
-use kulprit_model::{Attributes, FindingCode, Moment, Subject, attribute};
+use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
 
 use crate::say::{CGROUP, PROCFS, Reading, SYSFS, absent, counted, present, unknown};
-use crate::verdict::{StateVerdict, Verdict};
+use crate::verdict::{OccurrenceVerdict, StateVerdict, Verdict};
 
 /// From how much of a limit it counts as used up, percent.
 const NEARLY_PCT: u128 = 90;
@@ -178,6 +178,31 @@ pub fn judge_launcher(look: &LauncherLimitsLook<'_>) -> Vec<Verdict> {
         verdicts.push(counted(FindingCode::ForkRejected, &Subject::Node, look.at, *refused, CGROUP, facts, text));
     }
     verdicts
+}
+
+/// `ForkRejected`, when the counter of refused forks has grown since the look before; `before` is what it was then.
+///
+/// The first one of a cgroup is the kernel log's to tell (`kernel/cgroup/pids.c` logs no further one).
+#[must_use]
+pub fn judge_refused_forks(at: Moment, path: &str, before: u64, now: u64) -> Option<Verdict> {
+    let n_new = now.checked_sub(before)?.saturating_sub(u64::from(before == 0));
+    let evidence = || {
+        vec![Evidence::new(
+            CGROUP,
+            at,
+            format!("{path}: pids.events counts {now} refused forks, {before} at the last look"),
+        )]
+    };
+    (n_new > 0).then(|| {
+        Verdict::Occurrence(OccurrenceVerdict {
+            code: FindingCode::ForkRejected,
+            subject: Subject::Node,
+            at,
+            count: n_new,
+            attributes: Attributes::new().with(attribute::MEMCG, path),
+            evidence: evidence(),
+        })
+    })
 }
 
 fn judge_launcher_limits(look: &LauncherLimitsLook<'_>) -> StateVerdict {

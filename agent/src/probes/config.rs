@@ -6,7 +6,7 @@ use kulprit_daemon::config::HumanDuration;
 use kulprit_host::cri::RUNTIME_SOCKETS;
 use serde::{Deserialize, Serialize};
 
-pub use super::pressure::PressureConfig;
+use super::{limits::LimitsConfig, pressure::PressureConfig};
 
 /// What VMs depend on beside the kubelet. Sources: containerd, CRI-O, cri-dockerd, open-iscsi, multipath-tools, libvirt,
 /// Longhorn's and Ceph's requirements for a node.
@@ -76,6 +76,8 @@ pub struct ProbeConfig {
     pub network: NetworkConfig,
     /// Pressure of the node and its VMs.
     pub pressure: PressureConfig,
+    /// Limits of the node and its VMs.
+    pub limits: LimitsConfig,
 }
 
 /// How often the network is looked at.
@@ -148,6 +150,7 @@ impl Default for ProbeConfig {
             volumes: VolumesConfig::default(),
             network: NetworkConfig::default(),
             pressure: PressureConfig::default(),
+            limits: LimitsConfig::default(),
         }
     }
 }

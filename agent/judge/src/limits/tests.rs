@@ -163,3 +163,20 @@ fn kills_of_a_memory_limit_are_told_as_often_as_they_were_counted() {
         (FindingCode::MemcgOomKill, 2, Some("pod"))
     );
 }
+
+#[test]
+fn forks_that_were_refused_since_the_last_look_are_told_and_the_first_is_the_kernel_logs() {
+    for (before, now, want) in
+        [(0, 0, None), (0, 1, None), (0, 3, Some(2)), (3, 3, None), (3, 4, Some(1)), (4, 1, None)]
+    {
+        let verdict = judge_refused_forks(Moment::default(), "kubepods/a", before, now);
+        let count = verdict.map(|verdict| match verdict {
+            Verdict::Occurrence(refused) => {
+                assert_eq!(refused.code, FindingCode::ForkRejected);
+                refused.count
+            }
+            Verdict::State(state) => panic!("{state:?}"),
+        });
+        assert_eq!(count, want, "{before} then {now}");
+    }
+}
