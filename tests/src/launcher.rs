@@ -5,10 +5,12 @@
 //! is `virt-launcher-monitor` with KubeVirt's flags, below it `virt-launcher` (the program `lab-launcher`), its own libvirt with the
 //! socket `/run/libvirt/virtqemud-sock`, and QEMU, a child of the monitor, with the domain `<namespace>_<name>`.
 //!
-//! Source of the shape: KubeVirt `pkg/virt-controller/services/{template,rendervolumes}.go`, v1.8, with the feature gate `Root`. What is
-//! not KubeVirt's: the programs come from the node's `/usr`, libvirt is the monolithic `libvirtd`, and migrations go from pod to pod.
+//! Source of the shape: KubeVirt `pkg/virt-controller/services/{template,rendervolumes}.go`, v1.8, with the feature gate `Root`, or, by
+//! [`LauncherBuilder::non_root`], without. What is not KubeVirt's: the programs come from the node's `/usr`, libvirt is the monolithic
+//! `libvirtd`, and migrations go from pod to pod.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -31,11 +33,20 @@ pub const DOMAIN: &str = "/run/kubevirt-private/vmi-disks/rootdisk/domain.xml";
 pub const COMMAND_SOCKETS: &str = "/run/kubevirt/sockets";
 /// The folder of a launcher's libvirt sockets, in its container.
 pub const LIBVIRT_RUN: &str = "/run/libvirt";
-/// How a client in the container connects to a launcher's libvirt.
-pub const LIBVIRT_URI: &str = "qemu:///system?socket=/run/libvirt/virtqemud-sock";
+/// The user of a launcher that is not root, in KubeVirt's image `qemu`.
+const QEMU_USER: u32 = 107;
+/// Makes the masquerade binding's bridge and the guest's tap for the user `$1`, as virt-handler does (`pkg/network/setup`, phase 1).
+const GUEST_NETWORK: &str = "\
+ip link add k6t-eth0 type bridge
+ip address add 10.0.2.1/24 dev k6t-eth0
+ip link set k6t-eth0 up
+ip tuntap add tap0 mode tap user $1
+ip link set tap0 master k6t-eth0 up
+";
 
-/// The pod's `emptyDir` volumes and where its container has them; an outer one before those inside it.
-pub(crate) const EMPTY_DIRS: [(&str, &str); 7] = [
+/// The pod's `emptyDir` volumes and where its container has them; an outer one before those inside it. KubeVirt's, and `libvirt` for what
+/// its image brings.
+pub(crate) const EMPTY_DIRS: [(&str, &str); 8] = [
     ("private", "/run/kubevirt-private"),
     ("public", "/run/kubevirt"),
     ("ephemeral-disks", "/run/kubevirt-ephemeral-disks"),
@@ -43,6 +54,7 @@ pub(crate) const EMPTY_DIRS: [(&str, &str); 7] = [
     ("hotplug-disks", "/run/kubevirt/hotplug-disks"),
     ("libvirt-runtime", LIBVIRT_RUN),
     ("sockets", COMMAND_SOCKETS),
+    ("libvirt", "/etc/libvirt"),
 ];
 
 /// How long a launcher may take until its guest runs; 2 to 4 s are normal.
@@ -51,6 +63,16 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const END_LIMIT: Duration = Duration::from_secs(20);
 /// Size of the guest's (sparse) disk.
 const DISK_BYTES: u64 = 16 << 20;
+
+/// How a client in the container connects to a launcher's libvirt: the system's where the launcher is root, else the user's own.
+#[must_use]
+pub fn libvirt_uri(is_root: bool) -> &'static str {
+    if is_root {
+        "qemu:///system?socket=/run/libvirt/virtqemud-sock"
+    } else {
+        "qemu:///session?socket=/run/libvirt/virtqemud-sock"
+    }
+}
 
 /// A launcher to be started; from [`Launcher::define`].
 #[derive(Debug)]
@@ -73,6 +95,8 @@ pub(crate) struct Identity {
     pub(crate) vmi_uid: String,
     /// Of the pod: `virt-launcher-<name>-<5 letters>`.
     pub(crate) pod_name: String,
+    /// Whether its processes are root's.
+    pub(crate) is_root: bool,
 }
 
 impl Identity {
@@ -83,11 +107,17 @@ impl Identity {
             name: name.to_owned(),
             vmi_uid: uuid()?,
             pod_name: format!("virt-launcher-{name}-{suffix}"),
+            is_root: true,
         })
     }
 
     pub(crate) fn domain(&self) -> String {
         format!("{}_{}", self.namespace, self.name)
+    }
+
+    /// User and group of its processes.
+    pub(crate) fn user(&self) -> u32 {
+        if self.is_root { 0 } else { QEMU_USER }
     }
 
     /// The command line of process 1 (`template.go`, `launcherCommand`).
@@ -119,7 +149,8 @@ impl Identity {
             "--hypervisor",
             "kvm",
         ];
-        words.map(str::to_owned).into()
+        let non_root = (!self.is_root).then_some("--run-as-nonroot");
+        words.into_iter().chain(non_root).map(str::to_owned).collect()
     }
 }
 
@@ -134,6 +165,12 @@ impl<'node> LauncherBuilder<'node> {
         Self { folder: disk.path(), ..self }
     }
 
+    /// Runs everything in the container as the user 107 and libvirt as that user's session, as KubeVirt does by default. It is root
+    /// otherwise, as with the feature gate `Root`, and libvirt is the system's.
+    pub fn non_root(self) -> Self {
+        Self { identity: Identity { is_root: false, ..self.identity }, ..self }
+    }
+
     /// The memory limit of the container, MiB; none otherwise. libvirt, launcher and QEMU together need about 130 beside the guest's own.
     pub fn memory_limit_mib(self, mib: u32) -> Self {
         Self { memory_limit_mib: Some(mib), ..self }
@@ -145,6 +182,7 @@ impl<'node> LauncherBuilder<'node> {
             namespace: source.identity.namespace.clone(),
             name: source.identity.name.clone(),
             vmi_uid: source.identity.vmi_uid.clone(),
+            is_root: source.identity.is_root,
             ..self.identity
         };
         Self { identity, waits_for_migration: true, ..self }
@@ -182,6 +220,13 @@ impl<'node> LauncherBuilder<'node> {
             let xml = domain::to_xml(&self.identity, &uuid()?, self.program.memory_mib());
             fs::write(folder.join("domain.xml"), xml)?;
         }
+        // Without a name for its user, a session of libvirt does not start.
+        let users = here(Path::new("/etc/passwd"));
+        let known = fs::read_to_string(&users)?;
+        if !known.lines().any(|line| line.split(':').nth(2) == Some("107")) {
+            fs::write(&users, known + "qemu:x:107:107::/:/usr/sbin/nologin\n")?;
+        }
+        fs::set_permissions(&image, fs::Permissions::from_mode(0o666))?;
         Ok(())
     }
 
@@ -196,8 +241,13 @@ impl<'node> LauncherBuilder<'node> {
             keeper,
         };
         let up = wait::wait_until("the launcher's command socket", START_LIMIT, || {
-            launcher.monitor = launcher.find_monitor().unwrap_or_default();
-            Ok(launcher.monitor != 0 && launcher.empty_dir("sockets").join("launcher-sock").exists())
+            if launcher.monitor == 0 {
+                let Some(monitor) = launcher.find_monitor() else { return Ok(false) };
+                launcher.monitor = monitor;
+                let (of, user) = (format!("--net=/proc/{monitor}/ns/net"), launcher.identity.user().to_string());
+                shell::run(&["nsenter", &of, "--", "sh", "-ec", GUEST_NETWORK, "network", &user])?;
+            }
+            Ok(launcher.empty_dir("sockets").join("launcher-sock").exists())
         });
         let up = up.and_then(|_| {
             if self.waits_for_migration {
@@ -348,14 +398,16 @@ impl<'node> Launcher<'node> {
         Ok(address.with_context(|| format!("no address in `{line}`"))?.to_owned())
     }
 
-    /// Runs a command in its container to its end and returns its output.
+    /// Runs a command in its container, as its user, to its end and returns its output.
     ///
     /// # Errors
     /// If it fails, or does not end within 20 s.
     pub fn run(&self, line: &[&str]) -> Result<String> {
         let monitor = self.monitor.to_string();
-        let enter = ["nsenter", "--target", &monitor, "--mount", "--pid", "--net", "--uts", "--ipc", "--root", "--"];
-        shell::run(&[&enter, &["timeout", "-k", "2", "20"][..], line].concat())
+        let user = self.identity.user().to_string();
+        let enter = ["nsenter", "--target", &monitor, "--mount", "--pid", "--net", "--uts", "--ipc", "--root"];
+        let as_user = ["--setgid", &user, "--setuid", &user, "--"];
+        shell::run(&[&enter[..], &as_user, &["timeout", "-k", "2", "20"][..], line].concat())
     }
 
     /// `virsh` with its own libvirt.
@@ -363,7 +415,7 @@ impl<'node> Launcher<'node> {
     /// # Errors
     /// As [`Launcher::run`].
     pub fn virsh(&self, args: &[&str]) -> Result<String> {
-        self.run(&[&["virsh", "--quiet", "--connect", LIBVIRT_URI], args].concat())
+        self.run(&[&["virsh", "--quiet", "--connect", libvirt_uri(self.identity.is_root)], args].concat())
     }
 
     /// Migrates its VM to a launcher that waits for it, live and with its memory alone, and returns how long that took.
@@ -373,7 +425,10 @@ impl<'node> Launcher<'node> {
     pub fn migrate_to(&self, target: &Launcher<'_>) -> Result<Duration> {
         let clock = wait::Stopwatch::start();
         let address = target.address()?;
-        let (to, carry) = (format!("qemu+tcp://{address}/system"), format!("tcp://{address}"));
+        let (to, carry) = (
+            format!("qemu+tcp://{address}/{}", if self.identity.is_root { "system" } else { "session" }),
+            format!("tcp://{address}"),
+        );
         self.virsh(&["migrate", "--live", "--p2p", "--unsafe", &self.domain(), &to, &carry])?;
         Ok(clock.elapsed())
     }

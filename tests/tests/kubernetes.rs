@@ -62,7 +62,7 @@ fn a_launcher_without_kubernetes_is_in_kubevirts_shape() -> Result<()> {
     leaving_nothing(|lab| {
         let node = lab.node("n1").without_libvirt().start()?;
         let clock = Stopwatch::start();
-        let launcher = Launcher::start(&node, "prod", "db-0")?;
+        let launcher = Launcher::define(&node, "prod", "db-0")?.non_root().start()?;
         report("launcher", clock.elapsed());
         assert_is_in_kubevirts_shape(&launcher)?;
         let (volumes, log) = (launcher.empty_dir("sockets"), launcher.log_path());
@@ -129,8 +129,13 @@ fn a_cluster_of_two_nodes_runs_launchers_as_pods() -> Result<()> {
         nodes[1].systemctl(&["start", "kubelet.service"])?;
         report("Ready again", cluster.wait_for_node(&nodes[1], true, Duration::from_secs(60))?);
 
+        let session = cluster.launch(Launcher::define(&nodes[1], "prod", "db-0")?.non_root())?;
+        assert_is_in_kubevirts_shape(&session)?;
+
+        let clock = Stopwatch::start();
+        cluster.kubectl(&["delete", "pod", "--namespace", "prod", launcher.pod_name()])?;
+        report("pod ended with grace", clock.elapsed());
         let volumes = launcher.empty_dir("sockets");
-        drop(launcher);
         report(
             "pod's folders gone",
             wait_until("kubelet to clean up", Duration::from_secs(60), || Ok(!volumes.exists()))?,

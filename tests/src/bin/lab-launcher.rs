@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use kulprit_tests::launcher::{COMMAND_SOCKETS, DOMAIN, LIBVIRT_RUN, LIBVIRT_URI};
+use kulprit_tests::launcher::{COMMAND_SOCKETS, DOMAIN, LIBVIRT_RUN, libvirt_uri};
 use kulprit_tests::wait;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -32,15 +32,21 @@ const QEMU_GRACE: Duration = Duration::from_secs(10);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// How often the launcher looks whether its domain runs.
 const REFRESH: Duration = Duration::from_secs(1);
+/// How long the guest's network may take to be set up.
+const NETWORK_LIMIT: Duration = Duration::from_secs(60);
 /// How long libvirt may take to offer its socket.
 const LIBVIRT_LIMIT: Duration = Duration::from_secs(30);
 /// An empty HTTP/2 SETTINGS frame: what a gRPC server sends first.
 const GREETING: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
+/// Whose configuration libvirt reads as a user other than root; KubeVirt sets the same in the pod's environment.
+const XDG: [(&str, &str); 3] = [
+    ("XDG_CACHE_HOME", "/run/kubevirt-private"),
+    ("XDG_CONFIG_HOME", "/run/kubevirt-private"),
+    ("XDG_RUNTIME_DIR", "/var/run"),
+];
 /// A sandbox for QEMU inside the container would be one too many, and it stays in the container's cgroup: as KubeVirt's `qemu.conf`.
 const QEMU_CONF: &str = "\
-user = \"root\"
-group = \"root\"
 dynamic_ownership = 0
 remember_owner = 0
 security_driver = \"none\"
@@ -167,8 +173,10 @@ fn children_named(prefix: &str) -> Vec<Pid> {
 fn launch() -> Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
+        // Outlives the choice below: libvirt, which it holds, is needed to end the domain.
+        let mut domain = Box::pin(run_domain());
         tokio::select! {
-            ended = run_domain() => ended?,
+            ended = &mut domain => ended?,
             _ = terminate.recv() => {
                 log("info", "Received signal terminated");
                 // As KubeVirt asks: SIGTERM for QEMU, and no SIGKILL after it.
@@ -183,7 +191,7 @@ fn launch() -> Result<ExitCode> {
 /// Keeps the daemons and the domain running; returns when the domain has ended.
 async fn run_domain() -> Result<()> {
     write_config()?;
-    set_up_network().await?;
+    wait_for_network().await?;
     let mut virtlogd = daemon(&["/usr/sbin/virtlogd", "-f", "/etc/libvirt/virtlogd.conf"])?;
     let mut libvirt = start_libvirt().await?;
     log("info", "Connected to libvirt daemon");
@@ -230,7 +238,8 @@ async fn run_domain() -> Result<()> {
 
 /// Pid of the domain's QEMU in this container, from libvirt's own note; `None` while there is none, or what it names is gone.
 fn qemu(domain: &str) -> Option<i32> {
-    let note = Path::new(LIBVIRT_RUN).join(format!("qemu/{domain}.pid"));
+    let folder = if is_root() { "qemu" } else { "qemu/run" };
+    let note = Path::new(LIBVIRT_RUN).join(folder).join(format!("{domain}.pid"));
     let pid = fs::read_to_string(note).ok()?.trim().parse().ok()?;
     kulprit_tests::process::is_alive(pid).then_some(pid)
 }
@@ -245,36 +254,47 @@ fn domain_name() -> Result<String> {
     Ok(format!("{namespace}_{name}"))
 }
 
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 fn write_config() -> Result<()> {
+    let (qemu_conf, user) = if is_root() {
+        ("/etc/libvirt/qemu.conf", "user = \"root\"\ngroup = \"root\"\n")
+    } else {
+        ("/run/kubevirt-private/libvirt/qemu.conf", "")
+    };
     for (path, text) in [
-        ("/etc/libvirt/qemu.conf", QEMU_CONF),
+        (qemu_conf, &*format!("{user}{QEMU_CONF}")),
         ("/etc/libvirt/virtlogd.conf", ""),
         (&format!("{LIBVIRT_RUN}/virtqemud.conf"), LIBVIRTD_CONF),
     ] {
-        fs::write(path, text).with_context(|| format!("failed to write `{path}`"))?;
+        let path = Path::new(path);
+        fs::create_dir_all(path.parent().context("a file lies in a folder")?)?;
+        fs::write(path, text).with_context(|| format!("failed to write `{}`", path.display()))?;
     }
     Ok(())
 }
 
-/// The masquerade binding's bridge and tap, which KubeVirt has virt-handler make (`pkg/network/setup`, phase 1).
-async fn set_up_network() -> Result<()> {
-    for line in [
-        "link add k6t-eth0 type bridge",
-        "address add 10.0.2.1/24 dev k6t-eth0",
-        "link set k6t-eth0 up",
-        "tuntap add tap0 mode tap user 0",
-        "link set tap0 master k6t-eth0 up",
-    ] {
-        run("ip", line.split(' ')).await?;
-    }
-    Ok(())
+/// Waits for the guest's tap, which is made from outside, as virt-handler makes it (`pkg/network/setup`, phase 1).
+async fn wait_for_network() -> Result<()> {
+    let made = async {
+        while !Path::new("/sys/class/net/tap0").exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(NETWORK_LIMIT, made).await.context("nobody made tap0")
 }
 
 /// A daemon that ends with this program, and whose standard error goes to the log.
 fn daemon(line: &[&str]) -> Result<Child> {
     let (program, args) = line.split_first().context("a command has a name")?;
-    let child = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn();
-    let mut child = child.with_context(|| format!("failed to start {program}"))?;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    if !is_root() {
+        command.envs(XDG);
+    }
+    let mut child = command.spawn().with_context(|| format!("failed to start {program}"))?;
     let stderr = child.stderr.take().context("standard error is piped")?;
     tokio::spawn(async move {
         let mut lines = BufReader::new(stderr).lines();
@@ -287,16 +307,18 @@ fn daemon(line: &[&str]) -> Result<Child> {
     Ok(child)
 }
 
-/// Starts libvirt and gives its sockets the names that the modular daemon of KubeVirt's image has; Debian ships the monolithic one.
+/// Starts libvirt and gives its sockets the names that the modular daemon of KubeVirt's image has; Debian ships the monolithic one. A
+/// session's has no read-only socket.
 async fn start_libvirt() -> Result<Child> {
     let config = format!("{LIBVIRT_RUN}/virtqemud.conf");
     let mut libvirt = daemon(&["/usr/sbin/libvirtd", "--listen", "-f", &config])?;
     let at = |name: &str| Path::new(LIBVIRT_RUN).join(name);
     let sockets = [
         ("libvirt-admin-sock", "virtqemud-admin-sock"),
-        ("libvirt-sock-ro", "virtqemud-sock-ro"),
         ("libvirt-sock", "virtqemud-sock"),
+        ("libvirt-sock-ro", "virtqemud-sock-ro"),
     ];
+    let sockets = &sockets[..if is_root() { 3 } else { 2 }];
     let offered = async {
         while !sockets.iter().all(|(made, _)| at(made).exists()) {
             if let Some(status) = libvirt.try_wait()? {
@@ -331,7 +353,7 @@ fn serve_commands(name: &str) -> Result<()> {
 }
 
 async fn virsh(verb: &str, args: &[&str]) -> Result<()> {
-    run("virsh", ["--quiet", "--connect", LIBVIRT_URI, verb].iter().chain(args).copied()).await
+    run("virsh", ["--quiet", "--connect", libvirt_uri(is_root()), verb].iter().chain(args).copied()).await
 }
 
 async fn run(program: &str, args: impl Iterator<Item = &str>) -> Result<()> {

@@ -3,6 +3,8 @@
 //! Labels, annotations, volumes and restart policy are KubeVirt's (`pkg/virt-controller/services/template.go`, v1.8). The container is
 //! privileged, because KubeVirt's device plugins are not here; the node's `/usr` and `/etc` stand for the launcher's image.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -66,16 +68,17 @@ impl Cluster {
 }
 
 fn manifest(launcher: &LauncherBuilder<'_>) -> Value {
+    let user = launcher.identity.user();
+    // Who may open `/dev/kvm`; KubeVirt's virt-handler gives the device in the container to the user instead.
+    let kvm_group = fs::metadata(launcher.node.root().join("dev/kvm")).map_or(user, |device| device.gid());
     let identity = &launcher.identity;
     let mount =
         |name: &str, path: &str, read_only: bool| json!({"name": name, "mountPath": path, "readOnly": read_only});
     let host_path = |name: &str, path: &str| json!({"name": name, "hostPath": {"path": path, "type": "Directory"}});
-    let mut mounts =
-        vec![mount("usr", "/usr", true), mount("etc", "/etc", true), mount("libvirt", "/etc/libvirt", false)];
+    let mut mounts = vec![mount("usr", "/usr", true), mount("etc", "/etc", true)];
     let mut volumes = vec![
         host_path("usr", "/usr"),
         host_path("etc", "/etc"),
-        json!({"name": "libvirt", "emptyDir": {}}),
         host_path("rootdisk", &launcher.folder.to_string_lossy()),
     ];
     mounts.extend(EMPTY_DIRS.map(|(name, path)| mount(name, path, false)));
@@ -109,6 +112,7 @@ fn manifest(launcher: &LauncherBuilder<'_>) -> Value {
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "terminationGracePeriodSeconds": 60,
+            "securityContext": {"runAsUser": user, "runAsGroup": user, "fsGroup": user, "supplementalGroups": [kvm_group]},
             "containers": [{
                 "name": "compute",
                 "image": images::LAUNCHER,
@@ -116,7 +120,7 @@ fn manifest(launcher: &LauncherBuilder<'_>) -> Value {
                 "command": identity.command_line(),
                 "env": [{"name": "PATH", "value": "/usr/sbin:/usr/bin:/sbin:/bin"}],
                 "resources": resources,
-                "securityContext": {"privileged": true, "runAsUser": 0},
+                "securityContext": {"privileged": true},
                 "volumeMounts": mounts,
             }],
             "volumes": volumes,

@@ -5,6 +5,7 @@
 //! plugins give, and is linked to the node by `eth0`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -91,7 +92,9 @@ pub(super) fn start(launcher: &LauncherBuilder<'_>, pod_uid: &str) -> Result<Con
     let bundle = format!("{BUNDLES}/{}", container.id);
     let here = |path: &str| node.root().join(path.trim_start_matches('/'));
     for (name, _) in EMPTY_DIRS {
-        fs::create_dir_all(here(&empty_dir(pod_uid, name)))?;
+        let folder = here(&empty_dir(pod_uid, name));
+        fs::create_dir_all(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
     }
     fs::create_dir_all(here(&container.log_folder))?;
     images::make_root(&here(&bundle).join("rootfs"))?;
@@ -141,7 +144,6 @@ fn config(launcher: &LauncherBuilder<'_>, container: &Container) -> Value {
         bind("/usr", "/usr", "ro"),
         bind("/etc", "/etc", "ro"),
         bind(&hosts_file(&container.pod_uid), "/etc/hosts", "rw"),
-        mount("tmpfs", "/etc/libvirt", &["nosuid", "mode=755"]),
     ];
     mounts.extend(EMPTY_DIRS.map(|(name, to)| bind(&empty_dir(&container.pod_uid, name), to, "rw")));
     mounts.push(bind(&launcher.folder.to_string_lossy(), "/run/kubevirt-private/vmi-disks/rootdisk", "rw"));
@@ -168,7 +170,7 @@ fn config(launcher: &LauncherBuilder<'_>, container: &Container) -> Value {
             "args": launcher.identity.command_line(),
             "cwd": "/",
             "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"],
-            "user": {"uid": 0, "gid": 0},
+            "user": {"uid": launcher.identity.user(), "gid": launcher.identity.user()},
             "capabilities": capabilities,
         },
         "mounts": mounts,
