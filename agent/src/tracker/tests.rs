@@ -289,6 +289,42 @@ fn a_burst_keeps_its_first_time_and_counts_on() {
     );
 }
 
+fn text(msec: i64, what: &str) -> Verdict {
+    Verdict::Occurrence(OccurrenceVerdict {
+        code: FindingCode::ErrorSaid,
+        subject: Subject::Node,
+        at: at(msec),
+        count: 1,
+        attributes: Attributes::new().with(kulprit_model::attribute::OBJECT, what),
+        evidence: vec![Evidence::new("kubelet", at(msec), what)],
+    })
+}
+
+#[test]
+fn each_text_is_a_burst_of_its_own_and_known_to_central_by_its_first_time() {
+    let row = |name| ProbeRow { name, look_every: Duration::from_secs(30) };
+    let mut tracker = Tracker::new(&[row("journal"), row("container-log")], BOOT, Memory::default(), at(0));
+    let first = Look { position: Some("1".to_owned()), ..look("journal", 0, vec![text(0, "a"), text(0, "b")]) };
+    let batch = tracker.look(first);
+    let n_said = batch.bodies.iter().filter(|body| matches!(body, Body::Occurrence(_))).count();
+    assert_eq!((n_said, batch.positions.len()), (2, 1));
+    // A minute or two later the kubelet tries again.
+    let again = Look {
+        position: Some("2".to_owned()),
+        ..look("container-log", 130_000, vec![text(130_000, "a"), text(130_000, "a")])
+    };
+    let batch = tracker.look(again);
+    assert_eq!(batch.positions.len(), 1, "the growth went out with it");
+    tracker.look(look("journal", 500_000, vec![text(500_000, "a")]));
+    let bursts: Vec<_> = tracker.occurrences().map(|burst| (burst.first, burst.last, burst.count)).collect();
+    assert_eq!(bursts, [(at(500_000), at(500_000), 1), (at(0).offset_usec(1), at(0).offset_usec(1), 1)]);
+    // What waits for its second to be over holds the position of both probes that read texts back.
+    tracker.look(look("container-log", 500_100, vec![text(500_100, "a")]));
+    let waiting = Look { position: Some("3".to_owned()), ..look("journal", 500_200, Vec::new()) };
+    assert_eq!(tracker.look(waiting).positions, []);
+    assert_eq!(tracker.tick(at(502_000)).positions, [("journal".to_owned(), "3".to_owned())]);
+}
+
 #[test]
 fn a_position_waits_for_everything_it_covers() {
     let mut tracker = tracker();

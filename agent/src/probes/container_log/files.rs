@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use kulprit_host::follow::{FolderChanges, FolderWatch, FollowStart};
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::OccurrenceVerdict;
-use kulprit_judge::said::{Hearing, LogSource};
+use kulprit_judge::said::{Hearing, LogSource, Statements};
 use kulprit_model::Moment;
 
 use super::log::{Ear, Log, left_out};
@@ -35,6 +35,8 @@ const SWEEP_UNWATCHED_USEC: i64 = 10_000_000;
 const MAX_BYTES: u64 = 2 * 1024 * 1024;
 /// Of a QEMU's log that was there before us, so much is about now, bytes.
 const QEMU_TAIL_BYTES: u64 = 64 * 1024;
+/// Different statements of one look.
+const MAX_STATEMENTS: usize = 64;
 /// Logs that are followed at most.
 const MAX_LOGS: usize = 2_000;
 
@@ -135,11 +137,12 @@ impl Files {
             log.is_changed |= is_sweep || path.parent().is_some_and(|folder| changes.folders.contains(folder));
         }
         let mut read = Read { blind_because: self.blind_because.clone(), ..Read::default() };
+        let mut statements = Statements::new(MAX_STATEMENTS);
         loop {
             self.n_looks += 1;
             let is_behind = self.read_changed(now, launchers, &mut read);
             let told = self.hearing.take();
-            read.verdicts.extend(told.verdicts);
+            told.verdicts.into_iter().for_each(|verdict| statements.add(verdict));
             read.n_unheard += told.n_unheard;
             if !is_behind {
                 read.position = Some(self.position(now));
@@ -148,6 +151,7 @@ impl Files {
                 break;
             }
         }
+        read.verdicts = statements.into_verdicts(|attributes| attributes).collect();
         // Most looks find nothing to read.
         self.buffer = Vec::new();
         read
