@@ -4,11 +4,15 @@
 //! arguments; virt-handler keeps a ghost record for each launcher it has talked to. Sources: KubeVirt
 //! `pkg/virt-controller/services/template.go`, `pkg/virt-handler/cache/cache.go` (v1.8).
 
+mod tap;
+
 use serde_json::Value;
 
 use crate::cgroup::parse_pod_cgroup;
 use crate::socket::connect_unix;
 use crate::{HostRoot, ReadError};
+
+pub use tap::{Taps, parse_net_dev, parse_tun_fdinfo};
 
 /// Where virt-handler keeps its ghost records; `var/run` is a link to `run` on most hosts, and not always saved as one.
 const GHOST_RECORDS: [&str; 2] = ["var/run/kubevirt-private/ghost-records", "run/kubevirt-private/ghost-records"];

@@ -5,12 +5,12 @@
 //! answers: nothing here says that libvirt is responsive. Source: KubeVirt `cmd/virt-launcher-monitor` (v1.8).
 
 use kulprit_host::captured::Descriptor;
-use kulprit_host::launcher::CommandSocket;
+use kulprit_host::launcher::{CommandSocket, Taps};
 use kulprit_host::process::Thread;
 use kulprit_model::{Attributes, FindingCode, Moment, Subject, attribute};
 
 use crate::recorded::Health;
-use crate::say::{PROCFS, Reading, absent, present, unknown};
+use crate::say::{PROCFS, Reading, SYSFS, absent, present, unknown};
 
 /// The launcher's command socket, connected to.
 const SOCKET: &str = "launcher-sock";
@@ -242,6 +242,34 @@ pub fn judge_emulation(
         present(code, vm, at, PROCFS, Attributes::new(), "QEMU was started with accel=tcg")
     } else {
         unknown(code, vm, "neither threads nor open files of QEMU that tell were recorded")
+    })
+}
+
+/// Whether the VM is cut off from the network of its own pod: a tap that QEMU has open is gone, or a link that is set up has no
+/// carrier.
+#[must_use]
+pub fn judge_links(vm: &Subject, at: Moment, taps: &Reading<Taps>) -> Verdict {
+    let code = FindingCode::VmLinkLost;
+    Verdict::State(match taps {
+        Err(error) => unknown(code, vm, error.as_str()),
+        Ok(Taps { held, links, carriers }) => {
+            let is_there = |tap: &&String| links.contains(*tap);
+            let n_lost = held.iter().filter(|tap| tap.as_ref().filter(is_there).is_none()).count();
+            let facts = |what: &str| Attributes::new().with(attribute::WHAT, what);
+            if n_lost > 0 {
+                let lost = held.iter().flatten().find(|tap| !links.contains(tap));
+                let text = match lost {
+                    Some(tap) => format!("QEMU has {tap} open, which is no link of its network namespace"),
+                    None => format!("{n_lost} of the tap devices that QEMU has open are deleted"),
+                };
+                present(code, vm, at, PROCFS, facts("tap").with_some(attribute::DEVICE_NAME, lost), text)
+            } else if let Some((link, _)) = carriers.iter().find(|(_, has_carrier)| !**has_carrier) {
+                let text = format!("{link} of the pod is set up and has no carrier");
+                present(code, vm, at, SYSFS, facts("carrier").with(attribute::DEVICE_NAME, link), text)
+            } else {
+                absent(code, vm, at, PROCFS, format!("QEMU has {} taps open, each a link", held.len()))
+            }
+        }
     })
 }
 

@@ -21,7 +21,7 @@ use kulprit_host::process::{CgroupFilter, ProcessId, Procfs};
 use kulprit_host::qemu::parse_command_line;
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Verdict;
-use kulprit_judge::launcher::{LauncherLook, Member, judge_count, judge_emulation, judge_own};
+use kulprit_judge::launcher::{LauncherLook, Member, judge_count, judge_emulation, judge_links, judge_own};
 use kulprit_judge::recorded::Health;
 use kulprit_model::{Moment, Status, Subject};
 use tokio::task::JoinSet;
@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use self::family::{AllFacts, Facts, Family, complete, families, has_unnamed, read_member};
 use super::blocking::{Blocking, Late};
 use super::counters::count;
-use super::{Launcher, Launchers, ProbeContext, ProbeSpec, VmIndex, chain};
+use super::{Launcher, Launchers, ProbeContext, ProbeSpec, VmIndex, VmProcess, chain};
 use crate::look::Look;
 
 pub(super) use census::{Census, ResidentKind};
@@ -39,7 +39,7 @@ const NAME: &str = "launcher";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether each virt-launcher of the node runs and answers, and has what its VM needs.",
-    sources: "/proc/PID/{stat,cgroup,cmdline,wchan} of launchers, libvirt daemons and QEMUs; pidfd; virt-handler's ghost records; each launcher's command socket and its marker",
+    sources: "/proc/PID/{stat,cgroup,cmdline,wchan} of launchers, libvirt daemons and QEMUs; pidfd; virt-handler's ghost records; each launcher's command socket and its marker; /proc/PID/{fdinfo,net/dev} of QEMUs, their /sys/class/net/*/carrier",
     look_every: Duration::from_secs(4),
     spawn: |context| Box::pin(run(context)),
 };
@@ -51,6 +51,8 @@ const ARGS_DEADLINE: Duration = Duration::from_secs(1);
 const SAME_BEAT: Duration = Duration::from_millis(500);
 /// Looks between two connections to a command socket; virt-handler makes one every 11 s.
 const LOOKS_OF_SOCKET: u64 = 3;
+/// Looks between two at the taps of QEMUs: some 40 links are read for each.
+const LOOKS_OF_LINKS: u64 = 5;
 /// After so many looks a VM's emulation is asked for again, should its first answer have been unknown.
 const MAX_EMULATION_LOOKS: u32 = 15;
 
@@ -154,6 +156,9 @@ impl Probe {
         self.watch();
         let mut verdicts = self.judge(at, &seen);
         verdicts.extend(self.judge_qemus(at).await);
+        if (self.n_looks - 1).is_multiple_of(LOOKS_OF_LINKS) {
+            verdicts.extend(self.judge_taps(at).await);
+        }
         draft.verdicts(verdicts).gone(gone).end(&self.context.clock)
     }
 
@@ -311,6 +316,25 @@ impl Probe {
     }
 }
 
+impl Probe {
+    /// `VmLinkLost` of every QEMU.
+    async fn judge_taps(&mut self, at: Moment) -> Vec<Verdict> {
+        let launchers = Arc::clone(&self.context.launchers.borrow());
+        let (procfs, running) = (self.procfs.clone(), self.context.vms.running());
+        let judge = move || {
+            let of = |(pid, vm): &(u32, VmProcess)| {
+                // Of a QEMU without a pod the links are the node's.
+                let taps = procfs.taps(*pid, launchers.by_qemu(*pid).is_some());
+                let is_gone = matches!(&taps, Err(error) if error.is_not_found());
+                let taps = taps.map_err(|error| chain(&error));
+                (!is_gone).then(|| judge_links(&Subject::vm(vm.uid.as_str()), at, &taps))
+            };
+            running.iter().filter_map(of).collect()
+        };
+        self.reading_args.run(ARGS_DEADLINE, judge).await.unwrap_or_default()
+    }
+}
+
 /// By the names of QEMU's threads, or by what it was told.
 fn emulation(procfs: &Procfs, subject: &Subject, pid: u32, at: Moment) -> Verdict {
     let threads = procfs.threads(pid).unwrap_or_default();
@@ -353,6 +377,7 @@ fn look_at(
             Some(known) => {
                 row.libvirt_socket.clone_from(&known.libvirt_socket);
                 row.cgroups.clone_from(&known.cgroups);
+                row.is_nonroot = known.is_nonroot;
             }
             None => complete(row, procfs, host, prefix, &facts),
         }

@@ -330,9 +330,11 @@ catalogue! {
     SoftwareEmulation, State, "launcher", Vm, Notice, raise 0, clear 0, "",
         None, "The VM's QEMU runs without KVM (threads CPU n/TCG).";
     LauncherDefunct, State, "launcher", Vm, Fault, raise 30_000, clear 0, "",
-        Some(VirtStackUnresponsive), "virt-launcher is stopped, blocked or gone while the VM's QEMU lives; or its command socket is marked unresponsive.";
+        Some(VirtStackUnresponsive), "virt-launcher is stopped, blocked or gone while the VM's QEMU lives; or its command socket is marked unresponsive or takes no connection.";
     TwoQemus, State, "launcher", Vm, Fault, raise 60_000, clear 0, "",
         None, "Two QEMUs of one VM live and no migration runs.";
+    VmLinkLost, State, "launcher", Vm, Fault, raise 10_000, clear 0, "",
+        None, "The VM is cut off on its own node: `what` is tap (a tap device that its QEMU has open is gone) or carrier (a link of its pod has none); `device_name` is which link.";
     MigrationOutgoing, State, "migration", Vm, Notice, raise 0, clear 0, "",
         None, "A job of libvirt moves the VM to another node; `phase` is libvirt's, `limited_by` what its copy waits for.";
     MigrationIncoming, State, "migration", Vm, Notice, raise 0, clear 0, "",

@@ -1,6 +1,7 @@
-//! QEMU's command line, pidfiles and `/proc/PID/fdinfo`: a domain's owner names disks and aliases.
+//! QEMU's command line, pidfiles, `/proc/PID/fdinfo` and `/proc/PID/net/dev`: a domain's owner names disks and aliases.
 #![no_main]
 
+use kulprit_host::launcher::{parse_net_dev, parse_tun_fdinfo};
 use kulprit_host::qemu::{parse_command_line, parse_fdinfo, parse_pid};
 use libfuzzer_sys::fuzz_target;
 
@@ -11,4 +12,6 @@ fuzz_target!(|data: &[u8]| {
     parse_command_line(&args);
     let _ = parse_pid(&text);
     parse_fdinfo(&text);
+    parse_tun_fdinfo(&text);
+    let _ = parse_net_dev(&text);
 });

@@ -177,3 +177,30 @@ fn two_qemus_are_a_fault_unless_a_job_runs() {
     assert_eq!([of(&[], false), of(&[4], false), of(&[4], true)], [None, Some(Absent), Some(Absent)]);
     assert_eq!([of(&[4, 5], false), of(&[4, 5], true)], [Some(Present), Some(Absent)]);
 }
+
+/// `VmLinkLost`, and which link it names.
+#[track_caller]
+fn check_links(held: &[Option<&str>], links: &[&str], carriers: &[(&str, bool)], want: Status, name: Option<&str>) {
+    let taps = Taps {
+        held: held.iter().map(|tap| tap.map(str::to_owned)).collect(),
+        links: links.iter().map(|link| (*link).to_owned()).collect(),
+        carriers: carriers.iter().map(|(link, has)| ((*link).to_owned(), *has)).collect(),
+    };
+    let verdict = judge_links(&Subject::vm("u"), Moment::default(), &Ok(taps));
+    let Verdict::State(state) = &verdict else { panic!("a state") };
+    assert_eq!((state.code, state.status), (FindingCode::VmLinkLost, want), "{state:?}");
+    assert_eq!(state.attributes.get(attribute::DEVICE_NAME), name);
+}
+
+#[test]
+fn a_vm_whose_tap_is_gone_or_whose_pod_has_no_carrier_is_cut_off() {
+    let pod = ["lo", "eth0", "k6t-eth0", "tap0"];
+    let well = [("eth0", true), ("k6t-eth0", true), ("tap0", true)];
+    check_links(&[Some("tap0")], &pod, &well, Absent, None);
+    check_links(&[], &pod, &well, Absent, None);
+    check_links(&[None], &pod[..3], &well[..2], Present, None);
+    check_links(&[Some("tap0")], &pod[..3], &well[..2], Present, Some("tap0"));
+    check_links(&[Some("tap0")], &pod, &[("eth0", false), ("tap0", true)], Present, Some("eth0"));
+    let denied = judge_links(&Subject::vm("u"), Moment::default(), &Err("permission denied".to_owned()));
+    assert_eq!(status_of(&[denied], FindingCode::VmLinkLost), Some(Unknown));
+}

@@ -180,8 +180,8 @@ fn identity(of: &Facts, ghosts: &[GhostRecord]) -> Option<LauncherArgs> {
             namespace: ghost.namespace.clone(),
             name: ghost.name.clone(),
             vmi_uid: ghost.vmi_uid.clone(),
-            // Launchers have run as another user than root by default since KubeVirt 1.0.
-            is_nonroot: true,
+            // Its libvirt's owner will tell, see [`complete`].
+            is_nonroot: false,
         })
     })
 }
@@ -202,11 +202,14 @@ fn by_parents(procfs: &Procfs, pid: u32, families: &[Family]) -> Option<usize> {
 
 /// Where the launcher's libvirt listens, and the directories of its container's cgroup. Looks into the container's file systems.
 pub(super) fn complete(row: &mut Launcher, procfs: &Procfs, host: &HostRoot, prefix: Option<&str>, facts: &AllFacts) {
-    if row.libvirt_pid.is_some() {
+    let of = facts.get(&ProcessId { pid: row.pid, start_time_ticks: row.start_ticks });
+    if let Some(libvirt) = row.libvirt_pid {
+        if of.is_none_or(|of| of.args.is_none()) {
+            row.is_nonroot = procfs.status(libvirt).is_ok_and(|status| status.uid != Some(0));
+        }
         row.libvirt_socket = find_libvirt_socket(&HostRoot::new(procfs.path().join(row.pid.to_string()).join("root")));
     }
-    let id = ProcessId { pid: row.pid, start_time_ticks: row.start_ticks };
-    if let Some(of) = facts.get(&id) {
+    if let Some(of) = of {
         row.cgroups = cgroups(host, &of.cgroups, prefix);
     }
 }

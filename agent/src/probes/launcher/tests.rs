@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use kulprit_model::FindingCode::{LauncherDefunct, SoftwareEmulation, TwoQemus};
+use kulprit_model::FindingCode::{LauncherDefunct, SoftwareEmulation, TwoQemus, VmLinkLost};
 use kulprit_model::Status::{self, Absent, Present};
 use kulprit_model::{FindingCode, attribute};
 
@@ -274,7 +274,7 @@ async fn a_marker_and_a_dead_command_socket_are_told() {
 }
 
 #[tokio::test]
-async fn emulation_is_told_of_every_qemu_of_a_vm_and_two_of_one_vm_are() {
+async fn emulation_a_second_qemu_and_a_lost_tap_are_told_of_every_vm() {
     let tree = Tree::new(Layout::Systemd);
     tree.put(20, 1, "qemu-system-x86", 'S', "/usr/bin/qemu-system-x86_64 -accel tcg");
     tree.thread(20, "CPU 0/TCG");
@@ -295,6 +295,17 @@ async fn emulation_is_told_of_every_qemu_of_a_vm_and_two_of_one_vm_are() {
     vms.set_job("plain", true);
     let (seen, _) = look(&vms).await;
     assert_eq!(status(&seen, "plain", TwoQemus), Some(Absent), "a migration within the node");
+    // Its descriptors were not recorded: nobody says anything of its links.
+    assert_eq!(status(&seen, VMI, VmLinkLost), None);
+    std::fs::create_dir_all(tree.root.path().join("proc/13/fd")).unwrap();
+    std::os::unix::fs::symlink("/dev/net/tun", tree.root.path().join("proc/13/fd/9")).unwrap();
+    tree.write("proc/13/fdinfo/9", "iff:\ttap0\n");
+    tree.write("proc/13/net/dev", "Inter-|\n face |\n  tap0: 0\n");
+    let (seen, _) = look(&vms).await;
+    assert_eq!(status(&seen, VMI, VmLinkLost), Some(Absent));
+    tree.write("proc/13/net/dev", "Inter-|\n face |\n    lo: 0\n");
+    let (seen, _) = look(&vms).await;
+    assert_eq!(status(&seen, VMI, VmLinkLost), Some(Present));
 }
 
 #[tokio::test]
