@@ -52,6 +52,7 @@ pub use counters::{ProbeCounters, ProbeCounts};
 pub(crate) use npd::check_files as check_npd_files;
 pub use network::PullFailures;
 pub use launchers::{Launcher, LauncherCgroup, Launchers};
+pub use filesystem::FilesystemConfig;
 pub use limits::LimitsConfig;
 pub use pressure::PressureConfig;
 pub use vm_index::{DiskTarget, VmIndex, VmProcess};

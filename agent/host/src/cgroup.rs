@@ -5,10 +5,12 @@
 //! kernel `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
 
 mod controllers;
+mod devices;
 
 use std::path::Path;
 
 pub use controllers::{CpuThrottling, PidsCgroup, controller_directories, parse_cpu_stat, read_pids_cgroup};
+pub use devices::{DeviceRule, parse_devices_list};
 
 use crate::{HostRoot, Malformed, ReadError};
 

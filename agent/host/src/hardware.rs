@@ -3,6 +3,12 @@
 //! Sources: kernel `Documentation/ABI/testing/sysfs-kernel-iommu_groups`, `sysfs-bus-pci`, `sysfs-devices-edac`,
 //! `sysfs-class-iscsi_session`; `drivers/scsi/scsi_sysfs.c` (`sdev_states`), `drivers/nvme/host/sysfs.c`.
 
+mod processor;
+
+pub use processor::{
+    Heat, Processor, parse_processor, read_clocksource, read_heat, read_libvirt_version, read_processor,
+};
+
 use crate::{HostRoot, ReadError};
 
 /// Most entries of one folder that are read.

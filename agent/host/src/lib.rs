@@ -16,6 +16,7 @@ mod text;
 pub mod block;
 pub mod captured;
 pub mod cgroup;
+pub mod clock;
 pub mod command;
 pub mod cpu;
 pub mod cri;

@@ -5,6 +5,8 @@
 //! systems, which mount `/var` apart. The states of paths are those of `drivers/scsi/scsi_sysfs.c`, `drivers/nvme/host/sysfs.c`
 //! and `drivers/scsi/scsi_transport_iscsi.c`.
 
+mod space;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -12,11 +14,13 @@ use kulprit_host::hardware::StoragePath;
 use kulprit_host::mount::{Mount, mount_of};
 use kulprit_model::{Attributes, FindingCode, Moment, Subject, attribute};
 
+pub use space::{Asked, judge_space, judge_vm_space};
+
 use crate::say::{PROCFS, SYSFS, absent, counted, present};
 use crate::verdict::Verdict;
 
 /// Folders that a node with VMs writes to.
-const STATE_FOLDERS: [&str; 8] = [
+pub const STATE_FOLDERS: [&str; 8] = [
     "/var/lib/kubelet",
     "/var/lib/containerd",
     "/var/lib/containers",

@@ -2,9 +2,13 @@
 //!
 //! Counters of hardware have no times: what they prove happened since the boot, and is told so.
 
+mod counters;
+
 use kulprit_host::hardware::{EdacCounters, PciDevice};
 use kulprit_host::kvm::CpuVirtualization;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
+
+pub use counters::{HardwareCounters, judge_clocksource, judge_counters};
 
 use crate::say::{PROCFS, Reading, SYSFS, absent, counted, present, unknown};
 use crate::verdict::{OccurrenceVerdict, Verdict};

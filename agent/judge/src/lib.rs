@@ -3,6 +3,7 @@
 //! The same functions serve the live agent and recorded cases. Thresholds and log rules live here and nowhere else; holds
 //! (how long a state must last) are the tracker's, from the finding catalogue.
 
+pub mod clock;
 pub mod command;
 pub mod domain;
 pub mod filesystem;
@@ -20,6 +21,7 @@ pub mod recorded;
 pub mod said;
 pub mod runtime;
 mod say;
+pub mod security;
 pub mod services;
 #[cfg(test)]
 mod testing;

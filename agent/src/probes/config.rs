@@ -6,7 +6,9 @@ use kulprit_daemon::config::HumanDuration;
 use kulprit_host::cri::RUNTIME_SOCKETS;
 use serde::{Deserialize, Serialize};
 
-use super::{limits::LimitsConfig, pressure::PressureConfig};
+use super::filesystem::FilesystemConfig;
+use super::limits::LimitsConfig;
+use super::pressure::PressureConfig;
 
 /// What VMs depend on beside the kubelet. Sources: containerd, CRI-O, cri-dockerd, open-iscsi, multipath-tools, libvirt,
 /// Longhorn's and Ceph's requirements for a node.
@@ -78,6 +80,8 @@ pub struct ProbeConfig {
     pub pressure: PressureConfig,
     /// Limits of the node and its VMs.
     pub limits: LimitsConfig,
+    /// Room of file systems.
+    pub filesystem: FilesystemConfig,
 }
 
 /// How often the network is looked at.
@@ -151,6 +155,7 @@ impl Default for ProbeConfig {
             network: NetworkConfig::default(),
             pressure: PressureConfig::default(),
             limits: LimitsConfig::default(),
+            filesystem: FilesystemConfig::default(),
         }
     }
 }

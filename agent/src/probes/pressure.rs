@@ -1,7 +1,7 @@
 //! The `pressure` probe: the node's stall times every second, its VMs' CPU limits every ten.
 //!
-//! Reading costs microseconds, waking up more: so once a second, on the shared beat. When a stall begins or a VM becomes a
-//! suspect, the kernel's totals are read 20 times a second for half a minute, for the flight recorder; the kernel's own trigger
+//! Reading costs microseconds, waking up more: so once a second, on the shared beat. When a stall or a migration begins or a VM
+//! becomes a suspect, the kernel's totals are read 20 times a second for half a minute, for the flight recorder; the kernel's own trigger
 //! makes that begin within 50 ms where it lets us ask for windows below 2 s (CAP_SYS_RESOURCE). A stall that does not end is
 //! worth no second half minute before some minutes have passed.
 
@@ -101,6 +101,7 @@ struct Probe {
 #[derive(Debug, Default)]
 struct Close {
     was_stalled: bool,
+    n_jobs: usize,
     until: Option<Instant>,
     not_before: Option<Instant>,
 }
@@ -114,6 +115,13 @@ impl Close {
     fn see_stall(&mut self, is_stalled: bool, now: Instant, config: &PressureConfig) {
         let was_stalled = std::mem::replace(&mut self.was_stalled, is_stalled);
         if is_stalled && !was_stalled && self.not_before.is_none_or(|not_before| now >= not_before) {
+            self.begin(now, config);
+        }
+    }
+
+    /// So does a migration that begins.
+    fn see_jobs(&mut self, n_jobs: usize, now: Instant, config: &PressureConfig) {
+        if n_jobs > std::mem::replace(&mut self.n_jobs, n_jobs) {
             self.begin(now, config);
         }
     }
@@ -152,6 +160,7 @@ impl Probe {
             count(&self.context.counters.errors, self.node.sample(at));
             self.node.record(&self.context.recorder, at);
             self.close.see_stall(self.node.newest_pct().is_some_and(|share| share > STALLED_PCT), now, config);
+            self.close.see_jobs(self.context.vms.n_jobs(), now, config);
             if now >= read_at {
                 read_at = now + CALM_EVERY / 2;
                 let mut verdicts = self.node.verdicts(at);

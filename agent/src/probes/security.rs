@@ -1,23 +1,60 @@
-//! The `security` probe.
+//! The `security` probe: SELinux's mode, and device cgroups that would refuse a VM's devices.
+//!
+//! What was refused is told by the kernel's log and by error texts, which other probes read; here is what explains it. The rules
+//! of a device cgroup can be read in version 1 only, so nothing is said of VMs elsewhere.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{ProbeContext, ProbeSpec};
+use kulprit_host::HostRoot;
+use kulprit_host::cgroup::{controller_directories, parse_devices_list};
+use kulprit_host::mount::DeviceNumber;
+use kulprit_host::process::Procfs;
+use kulprit_judge::security::{NeededDevice, judge_devices, judge_selinux};
+use kulprit_judge::{Reading, Verdict};
+use kulprit_model::{Moment, Subject};
+
+use super::blocking::{Blocking, Late};
+use super::counters::count;
+use super::{ProbeContext, ProbeSpec, chain};
 
 const NAME: &str = "security";
 /// The probe's row in the table.
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
-    meaning: "Whether SELinux, AppArmor, seccomp or a device cgroup stand between a VM and what it needs.",
-    sources: "/sys/fs/selinux, /sys/kernel/security/apparmor, /proc/PID/{attr/current,status}, device cgroups",
-    look_every: Duration::from_secs(60),
+    meaning: "Whether SELinux enforces, and whether a device cgroup forbids what a VM's QEMU has open.",
+    sources: "/sys/fs/selinux/enforce, /sys/kernel/security/lsm; devices.list of VMs' cgroups (version 1) and /proc/PID/fd of QEMU",
+    look_every: Duration::from_secs(120),
     spawn: |context| Box::pin(run(context)),
 };
+/// A look takes 0.1 ms for the node and 0.5 ms for a VM.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// `/dev/kvm`. Source: kernel `Documentation/admin-guide/devices.txt`.
+const KVM: DeviceNumber = DeviceNumber { major: 10, minor: 232 };
 
 async fn run(context: ProbeContext) {
+    let mut blocking = Blocking::default();
     loop {
-        let look = context.begin(NAME).end(&context.clock);
-        if !context.send(look).await || context.once {
+        let draft = context.begin(NAME);
+        let launchers = context.launchers.borrow().clone();
+        let known = |pid: u32| {
+            let row = launchers.by_qemu(pid)?;
+            let cgroup = row.cgroups.iter().find(|row| row.controller.split(',').any(|name| name == "devices"))?;
+            Some(cgroup.directory.clone())
+        };
+        let vms: Vec<(u32, String, Option<PathBuf>)> =
+            context.vms.running().into_iter().map(|(pid, process)| (pid, process.uid, known(pid))).collect();
+        let (host, procfs, at) = (context.host.clone(), Procfs::new(&context.config.procfs), context.clock.now());
+        let draft = match blocking.run(DEADLINE, move || look(&host, &procfs, at, &vms)).await {
+            Ok((verdicts, n_errors)) => {
+                count(&context.counters.errors, n_errors);
+                draft.verdicts(verdicts)
+            }
+            Err(Late { for_secs }) => {
+                draft.blind(format!("reading security modules has not returned for {for_secs} s"))
+            }
+        };
+        if !context.send(draft.end(&context.clock)).await || context.once {
             return;
         }
         tokio::select! {
@@ -25,5 +62,128 @@ async fn run(context: ProbeContext) {
             () = context.stop.cancelled() => return,
             () = context.beat.wait(SPEC.look_every) => {}
         }
+    }
+}
+
+fn look(host: &HostRoot, procfs: &Procfs, at: Moment, vms: &[(u32, String, Option<PathBuf>)]) -> (Vec<Verdict>, u64) {
+    let mut n_errors = 0;
+    let is_enforcing = read_enforce(host);
+    n_errors += u64::from(is_enforcing.is_err());
+    let modules = host.read_text("sys/kernel/security/lsm").ok();
+    let mut verdicts = vec![judge_selinux(at, &is_enforcing, modules.as_deref().map(str::trim))];
+    for (pid, uid, directory) in vms {
+        let Some(rules) = read_rules(host, procfs, *pid, directory.as_ref()) else { continue };
+        let rules = rules.map(|text| parse_devices_list(&text));
+        let needed = match read_needed(procfs, *pid) {
+            Ok(needed) => Ok(needed),
+            // It has ended since.
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => Err(chain(&error)),
+        };
+        n_errors += u64::from(rules.is_err()) + u64::from(needed.is_err());
+        verdicts.push(judge_devices(&Subject::vm(uid), at, &rules, &needed));
+    }
+    (verdicts, n_errors)
+}
+
+/// `None` where SELinux has no file system: not built, or switched off.
+fn read_enforce(host: &HostRoot) -> Reading<Option<bool>> {
+    if let Err(error) = host.list("sys/fs") {
+        return Err(chain(&error));
+    }
+    let text = host.read_text_if_any("sys/fs/selinux/enforce").map_err(|error| chain(&error))?;
+    match text.as_deref().map(str::trim) {
+        None => Ok(None),
+        Some("1") => Ok(Some(true)),
+        Some("0") => Ok(Some(false)),
+        Some(other) => Err(format!("unexpected content in `/sys/fs/selinux/enforce`: {other:?}")),
+    }
+}
+
+/// The text of the VM's `devices.list`; `None` where its cgroup has none, as in version 2.
+fn read_rules(host: &HostRoot, procfs: &Procfs, pid: u32, known: Option<&PathBuf>) -> Option<Reading<String>> {
+    let directories = match known {
+        Some(directory) => vec![directory.clone()],
+        None => controller_directories(&procfs.cgroups(pid).ok()?, "devices"),
+    };
+    directories.into_iter().find_map(|directory| match host.read_text_if_any(directory.join("devices.list")) {
+        Ok(text) => text.map(Ok),
+        Err(error) => Some(Err(chain(&error))),
+    })
+}
+
+/// KVM, and the block devices that a QEMU has open.
+fn read_needed(procfs: &Procfs, pid: u32) -> Result<Vec<NeededDevice>, kulprit_host::ReadError> {
+    let block = procfs.open_files(pid)?.into_iter().filter(|file| file.is_block_device).filter_map(|file| {
+        Some(NeededDevice { path: file.path.display().to_string(), is_block: true, device: file.device? })
+    });
+    let has_kvm = procfs.has_open(pid, |target| target == "anon_inode:kvm-vm" || target == "/dev/kvm")?;
+    let kvm = has_kvm.then(|| NeededDevice { path: "/dev/kvm".to_owned(), is_block: false, device: KVM });
+    Ok(kvm.into_iter().chain(block).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use kulprit_model::FindingCode::{DeviceForbidden, SelinuxNotEnforcing};
+    use kulprit_model::Status::{self, Absent, Present, Unknown};
+
+    use super::*;
+    use crate::probes::testing::{Probe, status_of};
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    #[tokio::test]
+    async fn this_machine_is_read() {
+        let look = Probe::once(&SPEC, HostRoot::new("/")).await;
+        let is_enforcing = std::fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|text| text.trim() == "1");
+        let want = if is_enforcing { Absent } else { Present };
+        assert_eq!(status_of(&look, SelinuxNotEnforcing), Some(want), "{look:?}");
+    }
+
+    #[tokio::test]
+    async fn selinux_is_told_from_no_selinux_and_from_what_cannot_be_read() {
+        let root = tempfile::tempdir().unwrap();
+        let status = async || status_of(&Probe::once(&SPEC, HostRoot::new(root.path())).await, SelinuxNotEnforcing);
+        assert_eq!(status().await, Some(Unknown), "no sysfs at all");
+        std::fs::create_dir_all(root.path().join("sys/fs/selinux")).unwrap();
+        assert_eq!(status().await, Some(Present));
+        for (text, want) in [("1", Absent), ("0\n", Present), ("yes", Unknown)] {
+            write(root.path(), "sys/fs/selinux/enforce", text);
+            assert_eq!(status().await, Some(want), "{text:?}");
+        }
+    }
+
+    async fn devices(list: Option<&str>) -> Option<Status> {
+        let root = tempfile::tempdir().unwrap();
+        let dir = "sys/fs/cgroup/devices/kubepods/pod0b2c0b2c-0000-4000-8000-000000000001/a";
+        list.into_iter().for_each(|list| write(root.path(), &format!("{dir}/devices.list"), list));
+        write(root.path(), "proc/7/cgroup", "4:devices:/kubepods/pod0b2c0b2c-0000-4000-8000-000000000001/a\n0::/x\n");
+        write(root.path(), "proc/7/mountinfo", "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n");
+        std::fs::create_dir_all(root.path().join("proc/7/fd")).unwrap();
+        symlink("anon_inode:kvm-vm", root.path().join("proc/7/fd/9")).unwrap();
+        let look = Probe::once_with(&SPEC, HostRoot::new(root.path()), |context| {
+            let mut config = (*context.config).clone();
+            config.procfs = root.path().join("proc");
+            context.config = Arc::new(config);
+            context.vms.insert(7, 1, "vm-a");
+        })
+        .await;
+        status_of(&look, DeviceForbidden)
+    }
+
+    #[tokio::test]
+    async fn a_device_cgroup_that_would_refuse_kvm_is_told_where_it_can_be_read() {
+        assert_eq!(devices(Some("c 1:3 rwm\nc 10:232 rwm\n")).await, Some(Absent));
+        assert_eq!(devices(Some("c 1:3 rwm\n")).await, Some(Present));
+        assert_eq!(devices(Some("a *:* rwm\n")).await, Some(Absent));
+        assert_eq!(devices(None).await, None, "version 2 says nothing");
     }
 }

@@ -180,6 +180,12 @@ impl VmIndex {
         self.lock().with_job.contains(uid)
     }
 
+    /// On how many domains libvirt's last look saw a job.
+    #[must_use]
+    pub fn n_jobs(&self) -> usize {
+        self.lock().with_job.len()
+    }
+
     /// libvirt knows this VM no more.
     pub fn forget(&self, uid: &str) {
         let mut inner = self.lock();

@@ -325,8 +325,14 @@ catalogue! {
         None, "The node has no IOMMU groups: no host device can be passed through.";
     DeviceNotBoundToVfio, State, "cpu-hardware", Node, Fault, raise 0, clear 0, "",
         None, "A device that VMs are to get is bound to another driver than vfio-pci.";
+    CpuOverheated, Occurrence, "cpu-hardware", Node, Fault, raise 0, clear 0, "",
+        Some(HostPressure), "The processors were slowed down because they were too hot; `what` is package or core.";
+    ClocksourceSlow, State, "cpu-hardware", Node, Notice, raise 0, clear 0, "hpet, acpi_pm, pit or jiffies",
+        None, "The kernel has given up the processor's own clock: every reading of the time is slow, in guests too.";
     SelinuxNotEnforcing, State, "security", Node, Notice, raise 0, clear 0, "",
         None, "SELinux is off or permissive on the node: it denies nothing; `mode` says which.";
+    DeviceForbidden, State, "security", Vm, Fault, raise 0, clear 0, "",
+        None, "The device cgroup of the VM's container does not allow a device that QEMU needs; `object` is which (version 1 only: version 2 cannot be read).";
     SoftwareEmulation, State, "launcher", Vm, Notice, raise 0, clear 0, "",
         None, "The VM's QEMU runs without KVM (threads CPU n/TCG).";
     LauncherDefunct, State, "launcher", Vm, Fault, raise 30_000, clear 0, "",

@@ -2,8 +2,8 @@
 #![no_main]
 
 use kulprit_host::cgroup::{
-    parse_memory_events, parse_memory_limit, parse_memory_oom_control, parse_pod_cgroup, parse_proc_cgroup, pod_of,
-    v1_path, v2_path,
+    parse_devices_list, parse_memory_events, parse_memory_limit, parse_memory_oom_control, parse_pod_cgroup,
+    parse_proc_cgroup, pod_of, v1_path, v2_path,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -18,4 +18,5 @@ fuzz_target!(|data: &[u8]| {
     parse_memory_events(&text);
     parse_memory_oom_control(&text);
     parse_memory_limit(&text);
+    assert!(parse_devices_list(&text).len() <= text.lines().count());
 });

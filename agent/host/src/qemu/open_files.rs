@@ -74,6 +74,17 @@ impl Procfs {
         Ok(files)
     }
 
+    /// Whether a descriptor of a process leads to what `is_wanted` says, by the text of its link alone.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; `Denied` for another user's process, `NotFound` when it has ended.
+    pub fn has_open(&self, pid: u32, is_wanted: impl Fn(&str) -> bool) -> Result<bool, ReadError> {
+        let fds = numbers_in(&self.file_of(pid, "fd"))?;
+        let mut targets =
+            fds.into_iter().filter_map(|fd| std::fs::read_link(self.file_of(pid, &format!("fd/{fd}"))).ok());
+        Ok(targets.any(|target| target.to_str().is_some_and(&is_wanted)))
+    }
+
     fn open_file(&self, pid: u32, fd: u32, link: &Path, target: &Path, mounts: &[Mount]) -> Option<OpenFile> {
         let info = optional_text(&self.file_of(pid, &format!("fdinfo/{fd}")));
         let (flags, mount_id) = info.as_deref().map(parse_fdinfo).unwrap_or_default();

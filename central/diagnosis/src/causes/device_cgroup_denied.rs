@@ -3,7 +3,7 @@
 //! denied") is `VolumePermissionDenied` or `SecurityPolicyDenied`, an EPERM of chown is the export's doing.
 
 use kulprit_model::{
-    FindingCode::{BlockIoError, DomainIoError, SecurityDenied},
+    FindingCode::{BlockIoError, DeviceForbidden, DomainIoError, SecurityDenied},
     attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
     said::{actor, class, operation},
 };
@@ -29,6 +29,12 @@ pub const DEVICE_CGROUP_DENIED: Cause = Cause {
     ],
     rare: &[SymptomId::StuckTerminating, SymptomId::StuckStopping, SymptomId::ExcessiveMigrations],
     clues: &[
+        Clue {
+            group: "rules",
+            strength: Strength::Proof,
+            look: Look::Present(DeviceForbidden, &[]),
+            text: "the device cgroup does not allow a device that QEMU has open",
+        },
         Clue {
             group: "text",
             strength: Strength::Strong,

@@ -1,0 +1,160 @@
+//! The processors: which they are, the clock they give the kernel, how often they were too hot; and libvirt's version.
+//!
+//! Sources: `/proc/cpuinfo`; kernel `Documentation/admin-guide/pm/`, `arch/x86/kernel/cpu/mce/therm_throt.c`
+//! (`thermal_throttle/*_throttle_count`), `kernel/time/clocksource.c`.
+
+use crate::{HostRoot, ReadError};
+
+/// Most of `/proc/cpuinfo` that is read, bytes: some 1.5 KiB for each processor.
+const CPUINFO_LIMIT_BYTES: usize = 8 << 20;
+/// Processors whose heat is read; they share their package's count.
+const MAX_CPUS: usize = 1024;
+/// Where distributions have shared libraries.
+const LIBRARIES: [&str; 4] = ["usr/lib64", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib"];
+
+/// Which processor this is. `None` for what is not said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Processor {
+    /// `AMD EPYC 7763 64-Core Processor`.
+    pub model: Option<String>,
+    /// Revision of its microcode: `0xa0011d1`.
+    pub microcode: Option<String>,
+}
+
+/// Parses the first processor of `/proc/cpuinfo`; the others are the same on any machine that boots.
+pub fn parse_processor(text: &str) -> Processor {
+    let field = |name: &str| {
+        let value = text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim_end() == name)?.1;
+        Some(value.trim().to_owned()).filter(|value| !value.is_empty())
+    };
+    Processor { model: field("model name"), microcode: field("microcode") }
+}
+
+/// Reads which processor this is.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn read_processor(root: &HostRoot) -> Result<Processor, ReadError> {
+    let bytes = root.read_bytes("proc/cpuinfo", CPUINFO_LIMIT_BYTES)?;
+    Ok(parse_processor(&String::from_utf8_lossy(&bytes)))
+}
+
+/// What the kernel takes its time from: `tsc`, `kvm-clock`, `hpet`, `acpi_pm`.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn read_clocksource(root: &HostRoot) -> Result<String, ReadError> {
+    let text = root.read_text("sys/devices/system/clocksource/clocksource0/current_clocksource")?;
+    Ok(text.trim().to_owned())
+}
+
+/// How often the processors were slowed down because they were too hot, since the boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heat {
+    /// Sum over all processors; those of one core count the same event.
+    pub core_total: u64,
+    /// The largest of all packages' counts.
+    pub package_total: u64,
+}
+
+/// Reads the counts. `None` where no processor has them: another vendor, or a virtual machine.
+pub fn read_heat(root: &HostRoot) -> Option<Heat> {
+    let mut heat: Option<Heat> = None;
+    let names = root.list("sys/devices/system/cpu").ok()?;
+    let is_cpu = |name: &&str| name.strip_prefix("cpu").is_some_and(|number| number.parse::<u32>().is_ok());
+    for name in names.iter().filter_map(|name| name.to_str()).filter(is_cpu).take(MAX_CPUS) {
+        let number = |file: &str| {
+            let path = format!("sys/devices/system/cpu/{name}/thermal_throttle/{file}_throttle_count");
+            crate::limits::read_number(root, path).ok()
+        };
+        // One that has none has none anywhere: 256 processors are not asked in vain.
+        let Some(core) = number("core") else { break };
+        let all = heat.get_or_insert_default();
+        all.core_total = all.core_total.saturating_add(core);
+        all.package_total = all.package_total.max(number("package").unwrap_or(0));
+    }
+    heat
+}
+
+/// libvirt's version, from the name that its library's link leads to: `libvirt.so.0.11003.0` is 11.3.0.
+///
+/// `None` where the node has none: in KubeVirt it is in the launchers.
+pub fn read_libvirt_version(root: &HostRoot) -> Option<String> {
+    LIBRARIES.iter().find_map(|directory| {
+        let target = root.read_link(format!("{directory}/libvirt.so.0")).ok()?;
+        let name = target.file_name()?.to_str()?.strip_prefix("libvirt.so.0.")?.to_owned();
+        let (number, patch) = name.split_once('.')?;
+        let (number, patch) = (number.parse::<u32>().ok()?, patch.parse::<u32>().ok()?);
+        Some(format!("{}.{}.{patch}", number / 1_000, number % 1_000))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, HostRoot) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let root = HostRoot::new(dir.path());
+        (dir, root)
+    }
+
+    #[test]
+    fn model_and_microcode_are_those_of_the_first_processor() {
+        let text =
+            "processor\t: 0\nmodel name\t: AMD EPYC\nmicrocode\t: 0x1000065\n\nprocessor\t: 1\nmodel name\t: other\n";
+        let want = Processor { model: Some("AMD EPYC".to_owned()), microcode: Some("0x1000065".to_owned()) };
+        assert_eq!(parse_processor(text), want);
+        assert_eq!(parse_processor("model name :\n"), Processor::default());
+        assert!(read_processor(&HostRoot::new("/")).is_ok());
+    }
+
+    #[test]
+    fn heat_is_counted_where_processors_have_it() {
+        let (_dir, root) = tree(&[
+            ("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", "2\n"),
+            ("sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count", "7\n"),
+            ("sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count", "3\n"),
+            ("sys/devices/system/cpu/cpu1/thermal_throttle/package_throttle_count", "6\n"),
+            ("sys/devices/system/cpu/cpufreq/x", ""),
+        ]);
+        assert_eq!(read_heat(&root), Some(Heat { core_total: 5, package_total: 7 }));
+        let (_dir, root) = tree(&[("sys/devices/system/cpu/cpu0/topology/x", "")]);
+        assert_eq!(read_heat(&root), None);
+    }
+
+    #[test]
+    fn a_librarys_name_is_its_version() {
+        let (dir, root) = tree(&[("usr/lib64/x", "")]);
+        assert_eq!(read_libvirt_version(&root), None);
+        let link = dir.path().join("usr/lib64/libvirt.so.0");
+        for (target, want) in
+            [("libvirt.so.0.11003.0", Some("11.3.0")), ("libvirt.so.0.9000.2", Some("9.0.2")), ("garbage", None)]
+        {
+            let _ = std::fs::remove_file(&link);
+            symlink(target, &link).unwrap();
+            assert_eq!(read_libvirt_version(&root).as_deref(), want, "{target}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_a_source_of_time() {
+        assert!(!read_clocksource(&HostRoot::new("/")).unwrap().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "(model name|microcode)?\\s?:?\\PC{0,40}") {
+            let _ = parse_processor(&text);
+        }
+    }
+}
