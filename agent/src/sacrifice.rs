@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::net::IpAddr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use kulprit_daemon::backoff::stable_seed;
 use kulprit_host::HostRoot;
+use kulprit_host::network::{NetworkNamespace, try_path};
 use kulprit_host::space::read_space;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,13 @@ pub enum Task {
         /// Below it.
         path: PathBuf,
     },
+    /// Small and large packets to another host. Answer: [`kulprit_host::network::PathTry`].
+    Packets {
+        /// The network namespace they leave from: `/proc/PID/ns/net`.
+        namespace: PathBuf,
+        /// Whom they are for.
+        peer: IpAddr,
+    },
 }
 
 /// Whether a file system answers, be it with an error.
@@ -79,6 +88,7 @@ fn perform(task: &Task) -> Result<serde_json::Value, Box<dyn std::error::Error>>
             let error = error.map(|error| ReachError { errno: errno_of(&error), text: chain(&error) });
             serde_json::to_value(Reached { error })?
         }
+        Task::Packets { namespace, peer } => serde_json::to_value(try_path(&NetworkNamespace::at(namespace)?, *peer)?)?,
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod name;
 mod namespace;
+mod path;
 mod registry;
 mod route;
 
@@ -16,6 +17,7 @@ pub use name::{
     parse_resolv_conf, read_api_server,
 };
 pub use namespace::NetworkNamespace;
+pub use path::{PathTry, try_path};
 pub use registry::{
     RegistryHost, TlsReply, parse_image_registry, parse_registry_hosts, parse_tls_reply, read_has_proxy,
     read_registry_hosts, tls_hello,

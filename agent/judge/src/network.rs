@@ -6,7 +6,9 @@
 
 mod reach;
 
-use kulprit_host::network::{Link, TcpSocket};
+use std::net::IpAddr;
+
+use kulprit_host::network::{Link, PathTry, TcpSocket};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
 
 use crate::say::{PROCFS, SYSFS, absent, present};
@@ -16,6 +18,8 @@ pub use reach::{
     LinkHistory, NameSeen, ReachLook, RegistryReach, RegistrySeen, judge_link_errors, judge_listen_queues, judge_reach,
 };
 
+/// What the answers to packets are.
+const ICMP: &str = "icmp";
 /// Retransmissions from which a peer counts as silent.
 const MIN_RETRANSMITS: u32 = 2;
 /// The same of a connection that stood: one timeout after another, 1.4 s at least (0.2 s, doubled each time).
@@ -65,6 +69,20 @@ pub fn judge_links(at: Moment, links: &[Link]) -> Vec<Verdict> {
         }))
     });
     judged.collect()
+}
+
+/// `MtuMismatch`, of what was sent to the peer of a migration. `None` where it does not answer to small packets either, or the
+/// ways in between could not be tried: then a large one tells nothing.
+#[must_use]
+pub fn judge_packets(at: Moment, peer: IpAddr, tried: PathTry) -> Option<Verdict> {
+    let (code, n_bytes) = (FindingCode::MtuMismatch, tried.large_bytes);
+    let facts = Attributes::new().with(attribute::SERVER, peer).with(attribute::MTU, n_bytes);
+    Some(Verdict::State(if tried.is_large_answered? {
+        absent(code, &Subject::Node, at, ICMP, format!("{peer} answers to packets of {n_bytes} bytes as to small ones"))
+    } else {
+        let text = format!("{peer} answers to small packets, and not to one of {n_bytes} bytes or its parts");
+        present(code, &Subject::Node, at, ICMP, facts, text)
+    }))
 }
 
 /// `MigrationPeerSilent`, and `StorageConnectionLost` for each storage server that does not answer.
@@ -134,6 +152,18 @@ mod tests {
     fn socket(remote: &str, state: u8, n_retransmits: u32) -> TcpSocket {
         let (local, remote) = ("192.0.2.1:40000".parse().unwrap(), remote.parse().unwrap());
         TcpSocket { local, remote, state, n_retransmits, send_queue_bytes: 0, receive_queue_bytes: 0, inode: 0 }
+    }
+
+    #[test]
+    fn large_packets_that_are_lost_where_small_ones_are_answered_are_an_mtu() {
+        let check = |is_small_answered, is_large_answered, want| {
+            let tried = PathTry { is_small_answered, is_large_answered, large_bytes: 9_000 };
+            let judged = judge_packets(Moment::default(), "192.0.2.1".parse().unwrap(), tried);
+            assert_eq!(status_of(judged.as_slice(), FindingCode::MtuMismatch), want, "{tried:?}");
+        };
+        check(true, Some(false), Some(Present));
+        check(true, Some(true), Some(Absent));
+        check(false, None, None);
     }
 
     #[test]

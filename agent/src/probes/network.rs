@@ -5,29 +5,36 @@
 //! a VM is suspect; a registry only when somebody says that a pull from it fails ([`PullFailures`]). Tries run beside the
 //! looks, each answer is a look of its own.
 
+mod packets;
 mod pulls;
 mod reach;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kulprit_host::network::{Link, TcpSocket, read_default_routes, read_listen_overflows, read_tcp, read_used_links};
+use kulprit_host::network::{
+    Link, PathTry, TcpSocket, read_default_routes, read_listen_overflows, read_tcp, read_used_links,
+};
 use kulprit_host::process::{CgroupFilter, Procfs};
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Verdict;
 use kulprit_judge::network::{
     LinkHistory, NameSeen, Owner, ReachLook, RegistrySeen, judge_connections, judge_link_errors, judge_links,
-    judge_listen_queues, judge_reach,
+    judge_listen_queues, judge_packets, judge_reach,
 };
 use kulprit_model::Subject;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::debug;
 
+use self::packets::{Packets, Silent};
 use self::reach::{NameConfig, ask_names, try_registry};
 use super::blocking::{Blocking, Late};
 use super::counters::count;
 use super::{ProbeContext, ProbeSpec, chain};
 use crate::look::Look;
+use crate::sacrifice::Lost;
 
 pub use pulls::PullFailures;
 
@@ -36,7 +43,7 @@ const NAME: &str = "network";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether links, routes, name service and the paths of migrations work.",
-    sources: "/sys/class/net, /proc/1/net/{route,ipv6_route,netstat,tcp,tcp6}, /proc/PID/net/tcp of virt-handler, /etc/resolv.conf; one DNS query a minute; on suspicion TCP and TLS to a registry",
+    sources: "/sys/class/net, /proc/1/net/{route,ipv6_route,netstat,tcp,tcp6}, /proc/PID/net/tcp of virt-handler, /etc/resolv.conf; one DNS query a minute; on suspicion TCP and TLS to a registry, UDP to the peer of a migration",
     look_every: Duration::from_secs(10),
     spawn: |context| Box::pin(run(context)),
 };
@@ -65,6 +72,7 @@ struct Probe {
     asked_names: Option<Instant>,
     is_asking_names: bool,
     registries: BTreeMap<String, (Instant, RegistrySeen)>,
+    packets: Packets,
     tries: JoinSet<Tried>,
     told: Vec<Subject>,
 }
@@ -73,6 +81,7 @@ struct Probe {
 enum Tried {
     Names(NameSeen),
     Registry(RegistrySeen),
+    Packets(Silent, Result<PathTry, Lost>),
 }
 
 async fn run(context: ProbeContext) {
@@ -87,6 +96,7 @@ async fn run(context: ProbeContext) {
         asked_names: None,
         is_asking_names: false,
         registries: BTreeMap::new(),
+        packets: Packets::default(),
         tries: JoinSet::new(),
         told: Vec::new(),
         context,
@@ -96,7 +106,7 @@ async fn run(context: ProbeContext) {
         probe.start_tries();
         if probe.context.once {
             while let Some(Ok(tried)) = probe.tries.join_next().await {
-                probe.on_tried(tried);
+                look.verdicts.extend(probe.on_tried(tried));
             }
             look.verdicts.push(probe.judge_reach());
             probe.context.send(look).await;
@@ -113,8 +123,8 @@ async fn run(context: ProbeContext) {
                 () = context.stop.cancelled() => return,
                 Some(tried) = probe.tries.join_next() => {
                     let Ok(tried) = tried else { continue };
-                    probe.on_tried(tried);
-                    let draft = probe.context.begin(NAME);
+                    let verdict = probe.on_tried(tried);
+                    let draft = probe.context.begin(NAME).verdicts(verdict);
                     let look = draft.verdicts([probe.judge_reach()]).end(&probe.context.clock);
                     if !probe.context.send(look).await {
                         return;
@@ -171,10 +181,14 @@ impl Probe {
         }
         if seen.node.is_some() {
             let owner = if has_launchers || seen.handler.is_some() { Owner::Node } else { Owner::Libvirt };
-            verdicts.extend(judge_connections(at, owner, node));
+            let judged = judge_connections(at, owner, node);
+            self.packets.note(1, &judged);
+            verdicts.extend(judged);
         }
-        if let Some(handler) = &seen.handler {
-            verdicts.extend(judge_connections(at, Owner::KubeVirt, handler));
+        if let Some((pid, handler)) = &seen.handler {
+            let judged = judge_connections(at, Owner::KubeVirt, handler);
+            self.packets.note(*pid, &judged);
+            verdicts.extend(judged);
         }
         // What a storage server's silence means is told by the probe of volumes.
         verdicts.retain(|verdict| matches!(verdict, Verdict::State(_)));
@@ -220,6 +234,14 @@ impl Probe {
                 })
             });
         }
+        if let Some(silent) = self.packets.due() {
+            let (sacrifice, procfs) = (Arc::clone(&self.context.sacrifice), self.context.host.display_path("proc"));
+            let procfs = if silent.pid == 1 { procfs } else { self.context.config.procfs.clone() };
+            self.tries.spawn(async move {
+                let tried = packets::send(&sacrifice, &procfs, silent).await;
+                Tried::Packets(silent, tried)
+            });
+        }
         self.registries.retain(|_, (at, _)| at.elapsed() < REGISTRY_COUNTS);
         for image in self.context.pulls.take() {
             let is_fresh = self.registries.get(&image).is_some_and(|(at, _)| at.elapsed() < TRY_EVERY);
@@ -230,13 +252,30 @@ impl Probe {
         }
     }
 
-    fn on_tried(&mut self, tried: Tried) {
+    /// Takes in what came of a try; what it says by itself comes back.
+    fn on_tried(&mut self, tried: Tried) -> Option<Verdict> {
         match tried {
             Tried::Names(seen) => {
                 self.is_asking_names = false;
                 self.names = seen;
+                None
             }
-            Tried::Registry(seen) => drop(self.registries.insert(seen.image.clone(), (Instant::now(), seen))),
+            Tried::Registry(seen) => {
+                self.registries.insert(seen.image.clone(), (Instant::now(), seen));
+                None
+            }
+            Tried::Packets(silent, tried) => {
+                let judged = match tried {
+                    Ok(tried) => judge_packets(self.context.clock.now(), silent.peer, tried),
+                    Err(error) => {
+                        count(&self.context.counters.errors, 1);
+                        debug!(probe = NAME, error = %chain(&error), "packets to the peer of a migration were not tried");
+                        None
+                    }
+                };
+                self.packets.done(silent, judged.as_ref());
+                judged
+            }
         }
     }
 }
@@ -259,8 +298,8 @@ struct Seen {
     overflows: Option<u64>,
     /// Connections of the node's own namespace; `None` when they were not read.
     node: Option<Vec<TcpSocket>>,
-    /// Those of virt-handler's.
-    handler: Option<Vec<TcpSocket>>,
+    /// Those of virt-handler's, and its pid.
+    handler: Option<(u32, Vec<TcpSocket>)>,
     n_errors: u64,
 }
 
@@ -283,7 +322,7 @@ impl Reader {
         };
         let handler = self.find_handler(has_launchers).and_then(|pid| {
             let table = read_tcp(&HostRoot::new(self.procfs.path()), format!("{pid}/net"));
-            keep(table, &mut n_errors)
+            Some((pid, keep(table, &mut n_errors)?))
         });
         Seen { links, has_route: routes.map(|routes| !routes.is_empty()), overflows, node, handler, n_errors }
     }

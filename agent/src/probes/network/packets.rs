@@ -1,0 +1,145 @@
+//! Packets to the peer of a migration, once its connections are seen to get no answer.
+//!
+//! Whether the way to it is blocked, or only loses large packets, shows no table of connections. So a child sends some, from the
+//! network namespace of the silent connection: the node's, or virt-handler's. Again after a minute while the peer is silent, and
+//! after it was found to lose large ones until a try shows that it does not.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use kulprit_host::network::PathTry;
+use kulprit_judge::Verdict;
+use kulprit_model::{FindingCode, Status, attribute};
+use tokio::time::Instant;
+
+use crate::sacrifice::{Lost, Sacrifice, Task};
+
+/// Between two tries.
+const EVERY: Duration = Duration::from_secs(60);
+/// A try waits 1.1 s for each of six answers at most.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// A peer that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Silent {
+    /// Whose network namespace its connection is in.
+    pub(super) pid: u32,
+    /// Its address.
+    pub(super) peer: IpAddr,
+}
+
+/// Which peer is to be tried, and when.
+#[derive(Debug, Default)]
+pub(super) struct Packets {
+    silent: Option<Silent>,
+    /// The one that was found to lose large packets.
+    lossy: Option<Silent>,
+    tried: Option<Instant>,
+    is_trying: bool,
+}
+
+impl Packets {
+    /// Takes in what the connections in the namespace of `pid` say.
+    pub(super) fn note(&mut self, pid: u32, verdicts: &[Verdict]) {
+        for verdict in verdicts {
+            let Verdict::State(state) = verdict else { continue };
+            if state.code != FindingCode::MigrationPeerSilent {
+                continue;
+            }
+            let peer = state.attributes.get(attribute::SERVER).and_then(|peer| peer.parse::<SocketAddr>().ok());
+            match (state.status, peer) {
+                (Status::Present, Some(peer)) => self.silent = Some(Silent { pid, peer: peer.ip() }),
+                _ if self.silent.is_some_and(|silent| silent.pid == pid) => self.silent = None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whom to try now; the try counts as under way then.
+    pub(super) fn due(&mut self) -> Option<Silent> {
+        let silent = self.silent.or(self.lossy)?;
+        let is_due = !self.is_trying && self.tried.is_none_or(|tried| tried.elapsed() >= EVERY);
+        self.is_trying |= is_due;
+        is_due.then_some(silent)
+    }
+
+    /// What came of it.
+    pub(super) fn done(&mut self, silent: Silent, judged: Option<&Verdict>) {
+        self.is_trying = false;
+        self.tried = Some(Instant::now());
+        match judged {
+            Some(Verdict::State(state)) if state.status == Status::Present => self.lossy = Some(silent),
+            Some(_) => self.lossy = None,
+            None => {}
+        }
+    }
+}
+
+/// Sends packets to a peer.
+pub(super) async fn send(sacrifice: &Sacrifice, procfs: &Path, silent: Silent) -> Result<PathTry, Lost> {
+    let namespace = procfs.join(silent.pid.to_string()).join("ns/net");
+    let place = format!("packets to {} from {}", silent.peer, namespace.display());
+    sacrifice.ask(&place, &Task::Packets { namespace, peer: silent.peer }, DEADLINE).await
+}
+
+#[cfg(test)]
+mod tests {
+    use kulprit_host::network::TcpSocket;
+    use kulprit_judge::network::{Owner, judge_connections, judge_packets};
+    use kulprit_model::Moment;
+
+    use super::*;
+
+    fn connections(is_silent: bool) -> Vec<Verdict> {
+        let row = TcpSocket {
+            local: "192.0.2.1:40000".parse().unwrap(),
+            remote: "192.0.2.2:49152".parse().unwrap(),
+            state: if is_silent { 2 } else { 1 },
+            n_retransmits: if is_silent { 3 } else { 0 },
+            send_queue_bytes: 0,
+            receive_queue_bytes: 0,
+            inode: 0,
+        };
+        judge_connections(Moment::default(), Owner::Libvirt, &[row])
+    }
+
+    fn judged(is_large_answered: bool) -> Option<Verdict> {
+        let tried = PathTry { is_small_answered: true, is_large_answered: Some(is_large_answered), large_bytes: 9_000 };
+        judge_packets(Moment::default(), "192.0.2.2".parse().unwrap(), tried)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_tried_at_once_and_then_once_a_minute() {
+        let mut packets = Packets::default();
+        packets.note(1, &connections(false));
+        assert_eq!(packets.due(), None);
+        packets.note(1, &connections(true));
+        let silent = Silent { pid: 1, peer: "192.0.2.2".parse().unwrap() };
+        assert_eq!(packets.due(), Some(silent));
+        assert_eq!(packets.due(), None, "one at a time");
+        packets.done(silent, judged(true).as_ref());
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(packets.due(), None);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(packets.due(), Some(silent));
+        packets.done(silent, None);
+        packets.note(1, &connections(false));
+        tokio::time::advance(EVERY).await;
+        assert_eq!(packets.due(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_path_that_loses_large_packets_is_tried_until_it_does_not() {
+        let mut packets = Packets::default();
+        packets.note(7, &connections(true));
+        let silent = packets.due().unwrap();
+        packets.done(silent, judged(false).as_ref());
+        packets.note(7, &connections(false));
+        tokio::time::advance(EVERY).await;
+        assert_eq!(packets.due(), Some(silent));
+        packets.done(silent, judged(true).as_ref());
+        tokio::time::advance(EVERY).await;
+        assert_eq!(packets.due(), None);
+    }
+}
