@@ -78,16 +78,15 @@ pub(crate) fn write(root: &Path, node: &NodeBuilder) -> Result<()> {
         // Mounts of this machine that no node has.
         ("etc/fstab", String::new()),
         ("etc/crypttab", String::new()),
-        (
-            "etc/libvirt/libvirtd.conf",
-            format!("host_uuid = \"{}\"\n{LIBVIRTD_CONF}", uuid()?),
-        ),
+        ("etc/libvirt/libvirtd.conf", format!("host_uuid = \"{}\"\n{LIBVIRTD_CONF}", uuid()?)),
         ("etc/libvirt/qemu.conf", QEMU_CONF.to_owned()),
         ("etc/systemd/system/libvirtd.service", LIBVIRTD_UNIT.to_owned()),
         ("etc/systemd/system/lab-node.service", lab_node_unit(&node.address, node.has_kvm)),
     ] {
         write_file(&root.join(path), text.as_bytes())?;
     }
+    // This machine's name servers are not reached from the lab, which would be a fault of the node's network: it has none.
+    let _ = fs::remove_file(root.join("etc/resolv.conf"));
     // libvirt's default network wants dnsmasq and iptables at boot; guests here have no network card.
     let _ = fs::remove_dir_all(root.join("etc/libvirt/qemu/networks/autostart"));
     for folder in LIBRARY_FOLDERS {

@@ -28,8 +28,6 @@ const PORT: u16 = 7443;
 const AGENT_ADMIN_PORT: u16 = 7442;
 /// How long central may take to start, and an agent until every probe has looked once: a debug build on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// The kernel log is the whole machine's: what other tests left in it before is no fault of this node.
-const AGENT_CONFIG: &str = "probes: {kmsg_look_back: 1s}\n";
 /// Lines of each log shown with a failure.
 const LOG_TAIL: usize = 15;
 
@@ -80,7 +78,7 @@ impl System {
         // The worker stands beside the agent, where it is looked for.
         binary("kulprit-agent-libvirt")?;
         let file = self.folder.path().join(format!("{name}.yaml"));
-        fs::write(&file, AGENT_CONFIG)?;
+        fs::write(&file, agent_config(node))?;
         let mut command = node.agent_command(binary("kulprit-agent")?);
         command
             .arg("--config")
@@ -171,6 +169,15 @@ impl System {
         command.args(["--central", &format!("http://{GATEWAY}:{PORT}")]).args(words);
         command
     }
+}
+
+/// What an agent of a lab node must be told. The kernel log is the whole machine's: what other tests left in it before is no fault of this
+/// node. So is `/proc/pressure`: the node's own is that of its cgroup, which its own mount of the version 2 tree shows as the root.
+fn agent_config(node: &Node) -> String {
+    let trees = ["sys/fs/cgroup/unified", "sys/fs/cgroup"];
+    let own = trees.into_iter().find(|tree| node.root().join(tree).join("cpu.pressure").exists());
+    let pressure = own.map(|tree| format!(", pressure: {{cgroup: {tree}}}")).unwrap_or_default();
+    format!("probes: {{kmsg_look_back: 1s, log_look_back: 1s{pressure}}}\n")
 }
 
 /// Starts a program with its log in a file of that name.

@@ -147,8 +147,15 @@ impl<'stage> Watch<'stage> {
             if record.before.contains(&key) {
                 continue;
             }
-            if !record.findings.iter().any(|seen| seen.finding == finding) {
+            let is_known = |seen: &Seen| {
+                let known = &seen.finding;
+                (known.count, &known.last) == (finding.count, &finding.last)
+                    && words::of_finding(known) == words::of_finding(&finding)
+            };
+            if !record.findings.iter().any(is_known) {
                 record.findings.push(Seen { at: self.clock.elapsed(), finding: finding.clone() });
+                let why = finding.evidence.first().map_or("", |evidence| &evidence.text);
+                self.push(&mut record, format!("  + finding {}: {why}", words::of_finding(&finding)));
             }
             shown.insert(format!("finding {}", words::of_finding(&finding)));
         }
@@ -163,7 +170,7 @@ impl<'stage> Watch<'stage> {
         record.calm_since = verdicts.is_empty().then(|| record.calm_since.unwrap_or_else(|| self.clock.elapsed()));
         record.verdicts = verdicts;
         let before = std::mem::replace(&mut record.shown, shown.clone());
-        for text in shown.difference(&before) {
+        for text in shown.difference(&before).filter(|text| text.starts_with("why")) {
             self.push(&mut record, format!("  + {text}"));
         }
         for text in before.difference(&shown) {

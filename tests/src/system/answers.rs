@@ -89,8 +89,8 @@ pub struct Cause {
     pub safe_to_force_delete: bool,
 }
 
-/// What speaks for or against a cause.
-#[derive(Clone, Debug, Deserialize)]
+/// What speaks for or against a cause, or for a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Evidence {
     /// Words for a person.
     pub text: String,
@@ -141,6 +141,9 @@ pub struct Finding {
     /// When an occurrence was seen last, RFC 3339.
     #[serde(default)]
     pub last: Option<String>,
+    /// What speaks for it.
+    #[serde(default)]
+    pub evidence: Vec<Evidence>,
 }
 
 impl Finding {
