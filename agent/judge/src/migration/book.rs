@@ -253,7 +253,7 @@ impl Running {
             Verdict::Occurrence(_) => None,
         });
         let mut states: Vec<StateVerdict> = states.collect();
-        let has_copied = self.samples.iter().any(|sample| sample.job.processed_bytes.is_some());
+        let has_copied = self.samples.iter().any(|sample| sample.job.processed_bytes.is_some_and(|bytes| bytes > 0));
         let waited_usec = self.unanswered.map_or(0, |since| at.usec_since(since));
         let is_too_long = waited_usec >= i64::try_from(NO_BYTES_MS).unwrap_or(i64::MAX).saturating_mul(1_000);
         if is_too_long && !has_copied {

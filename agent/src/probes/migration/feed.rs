@@ -153,6 +153,10 @@ fn job_info(job: &worker::Job) -> JobInfo {
     };
     let page_bytes = job.memory_page_size_bytes.unwrap_or(4096);
     let whole = |number: Option<u64>| number.map(whole_f64);
+    let (total, processed) =
+        (job.data_total_bytes.or(job.memory_total_bytes), job.data_processed_bytes.or(job.memory_processed_bytes));
+    // Before QEMU has begun libvirt gives zeroes, where nothing is known.
+    let has_begun = total.is_some_and(|bytes| bytes > 0) || processed.is_some_and(|bytes| bytes > 0);
     JobInfo {
         // virDomainJobType, virDomainJobOperation.
         job_type: word(&["None", "Bounded", "Unbounded", "Completed", "Failed", "Cancelled"], job.r#type),
@@ -162,9 +166,9 @@ fn job_info(job: &worker::Job) -> JobInfo {
         }),
         migration_uid: None,
         elapsed_ms: job.time_elapsed_ms,
-        processed_bytes: job.data_processed_bytes.or(job.memory_processed_bytes),
-        remaining_bytes: job.data_remaining_bytes.or(job.memory_remaining_bytes),
-        total_bytes: job.data_total_bytes.or(job.memory_total_bytes),
+        processed_bytes: processed.filter(|_| has_begun),
+        remaining_bytes: job.data_remaining_bytes.or(job.memory_remaining_bytes).filter(|_| has_begun),
+        total_bytes: total.filter(|_| has_begun),
         copy_bytes_per_sec: whole(job.memory_rate_bytes),
         dirty_bytes_per_sec: job.memory_dirty_rate_pages.map(|pages| whole_f64(pages.saturating_mul(page_bytes))),
         iteration: job.memory_iteration,
@@ -258,6 +262,16 @@ mod tests {
         assert!(job.is_outgoing());
         assert_eq!((job.dirty_bytes_per_sec, job.iteration, job.throttle_pct), (Some(40_960.0), Some(3), Some(20)));
         assert_eq!((job.processed_bytes, job.remaining_bytes), (Some(7), None));
+        let zeroes = worker::Job {
+            data_total_bytes: Some(0),
+            data_processed_bytes: Some(0),
+            data_remaining_bytes: Some(0),
+            time_elapsed_ms: Some(5),
+            ..worker::Job::default()
+        };
+        let none = job_info(&zeroes);
+        assert_eq!((none.processed_bytes, none.remaining_bytes, none.total_bytes), (None, None, None), "not begun");
+        assert_eq!(none.elapsed_ms, Some(5));
         let arrives = worker::Job { r#type: 2, operation: Some(4), ..worker::Job::default() };
         let later = worker::Job { r#type: 2, operation: Some(77), ..worker::Job::default() };
         assert!(!job_info(&arrives).is_outgoing() && !job_info(&later).is_outgoing());

@@ -173,7 +173,7 @@ fn a_second_migration_is_not_judged_by_the_first() {
 #[test]
 fn a_qemu_that_libvirt_waits_for_copies_nothing_after_twenty_seconds() {
     let no_bytes = |now: i64, answered_at: Option<i64>, copied: bool| {
-        let (mut book, _) = play(if copied { &NEVER_CONVERGES[..1] } else { &[] });
+        let (mut book, _) = play(if copied { &NEVER_CONVERGES[..2] } else { &[] });
         book.set_unanswered(secs(1), UID, true);
         if let Some(at) = answered_at {
             book.set_unanswered(secs(at), UID, false);
