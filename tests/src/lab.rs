@@ -85,6 +85,18 @@ impl Lab {
         command
     }
 
+    /// Tears the lab down and returns what remains of it, as [`remains`] lists it; no other lab can be alive meanwhile.
+    ///
+    /// # Errors
+    /// If a node still holds it, or it cannot be torn down: as when it is dropped.
+    pub fn close(self) -> Result<Vec<String>> {
+        let shared = Arc::into_inner(self.0).context("a node of the lab is still there")?;
+        leftovers::remove()?;
+        let remains = leftovers::list()?;
+        drop(shared);
+        Ok(remains)
+    }
+
     /// Sends what goes to the pods of a node (10.78.*n*.0/24 for the node 10.77.0.*n*) to that node. Twice is as good as once.
     pub(crate) fn route_pods(&self, node: &Node) -> Result<()> {
         let pods = format!("{}.0/24", pod_subnet(node));

@@ -1,25 +1,20 @@
 //! Launchers as KubeVirt's are, first without Kubernetes, then as real pods of a real one: two nodes with kubelet and containerd.
-//!
-//! One test after the other: at its end each looks for what remains of its lab on the whole machine.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use kulprit_tests::check::{SOON, assert_contains, report};
 use kulprit_tests::guest::Program;
 use kulprit_tests::wait::{Stopwatch, wait_until};
-use kulprit_tests::{Cluster, Lab, Launcher, lab};
-
-static TURN: Mutex<()> = Mutex::new(());
+use kulprit_tests::{Cluster, Lab, Launcher};
 
 /// Runs a test of the lab, and shows that nothing of it remains.
-fn leaving_nothing(test: impl FnOnce(Lab) -> Result<()>) -> Result<()> {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    test(Lab::open()?)?;
-    assert_eq!(lab::remains()?, Vec::<String>::new());
+fn leaving_nothing(test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    let lab = Lab::open()?;
+    test(&lab)?;
+    assert_eq!(lab.close()?, Vec::<String>::new());
     Ok(())
 }
 
@@ -111,7 +106,7 @@ fn a_vm_migrates_from_launcher_to_launcher() -> Result<()> {
 fn a_cluster_of_two_nodes_runs_launchers_as_pods() -> Result<()> {
     leaving_nothing(|lab| {
         let clock = Stopwatch::start();
-        let (cluster, nodes) = Cluster::start(&lab, &["n1", "n2"])?;
+        let (cluster, nodes) = Cluster::start(lab, &["n1", "n2"])?;
         report("two nodes Ready", clock.elapsed());
 
         let clock = Stopwatch::start();
