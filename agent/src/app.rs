@@ -79,7 +79,7 @@ pub async fn run(
         agent_version: VERSION.to_owned(),
         sent: None,
         inventory: Some(hello::inventory(&host)),
-        cannot_show: opened.notes,
+        cannot_show: [opened.notes, hello::cannot_show(&host, &config.probes).await].concat(),
     });
     info!(version = VERSION, node, epoch = opened.epoch, central = config.central, socket = %config.socket().display(), "agent starts");
 

@@ -1,10 +1,14 @@
 //! Who this agent is: what Hello says, read once at the start.
 
-use std::sync::Arc;
+mod gaps;
+
+use std::{sync::Arc, time::Duration};
 
 use kulprit_daemon::Clock;
 use kulprit_host::{HostRoot, inventory::read_inventory};
 use kulprit_proto::v1;
+
+use crate::probes::{Blocking, Late, ProbeConfig};
 
 /// Makes Hellos that differ in the time only. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -40,5 +44,17 @@ pub fn inventory(host: &HostRoot) -> v1::Inventory {
         os: seen.os_pretty_name.unwrap_or_default(),
         n_cpus: seen.n_cpus.unwrap_or(0),
         memory_bytes: seen.memory_bytes.unwrap_or(0),
+    }
+}
+
+/// Reading it takes under a millisecond.
+const GAPS_WITHIN: Duration = Duration::from_secs(2);
+
+/// What this host cannot show us, one sentence for each gap.
+pub async fn cannot_show(host: &HostRoot, config: &ProbeConfig) -> Vec<String> {
+    let (host, config) = (host.clone(), config.clone());
+    match Blocking::default().run(GAPS_WITHIN, move || gaps::cannot_show(&host, &config)).await {
+        Ok(gaps) => gaps,
+        Err(Late { for_secs }) => vec![format!("what this host shows: its files have not answered for {for_secs} s")],
     }
 }
