@@ -92,6 +92,8 @@ pub struct JournalReader {
     root: HostRoot,
     units: Vec<String>,
     start: JournalStart,
+    /// Where journald keeps files of this machine.
+    folders: Vec<PathBuf>,
     /// The files being written to when last looked, by folder.
     active: Vec<[u8; 16]>,
     files: Vec<Known>,
@@ -117,7 +119,16 @@ impl JournalReader {
             JournalStart::After(position) => Some(position),
             JournalStart::Since(_) => None,
         };
-        Self { root, units, start, active: Vec::new(), files: Vec::new(), buffers: Buffers::default(), position }
+        Self {
+            root,
+            units,
+            start,
+            folders: Vec::new(),
+            active: Vec::new(),
+            files: Vec::new(),
+            buffers: Buffers::default(),
+            position,
+        }
     }
 
     /// The units asked for.
@@ -143,7 +154,8 @@ impl JournalReader {
         mut each: impl FnMut(&JournalEntry<'_>),
     ) -> Result<JournalPoll, ReadError> {
         let mut poll = JournalPoll { is_drained: true, ..JournalPoll::default() };
-        let active = self.find_active()?;
+        let headers = self.find_active()?;
+        let active: Vec<_> = headers.iter().map(|header| header.file_id).collect();
         if active != self.active || self.files.is_empty() {
             self.list(&mut poll)?;
             self.active = active;
@@ -161,6 +173,10 @@ impl JournalReader {
         };
         let mut failed = None;
         for known in &mut self.files {
+            // Most often nothing is new, and nothing more is opened.
+            if headers.iter().any(|header| header.file_id == known.id && known.following.is_drained(header)) {
+                continue;
+            }
             let read = || -> Result<bool, ReadError> {
                 let at = |source| ReadError::from_io(self.root.display_path(&known.path), source);
                 let file = self.root.open(&known.path)?;
@@ -202,14 +218,17 @@ impl JournalReader {
         Ok(poll)
     }
 
-    /// The ids of the files that are written to.
-    fn find_active(&mut self) -> Result<Vec<[u8; 16]>, ReadError> {
+    /// The headers of the files that are written to.
+    fn find_active(&mut self) -> Result<Vec<Header>, ReadError> {
         let mut found = Vec::new();
         let mut failed = None;
-        for folder in self.folders() {
-            let path = folder.join(ACTIVE);
+        if self.active.is_empty() {
+            self.folders = self.find_folders();
+        }
+        for folder_idx in 0..self.folders.len() {
+            let path = self.folders[folder_idx].join(ACTIVE);
             match self.header(&path) {
-                Ok(header) => found.push(header.file_id),
+                Ok(header) => found.push(header),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => failed = Some(error),
             }
@@ -221,8 +240,7 @@ impl JournalReader {
         }
     }
 
-    /// The folders of this machine.
-    fn folders(&self) -> Vec<PathBuf> {
+    fn find_folders(&self) -> Vec<PathBuf> {
         let own = self.root.machine_id().ok();
         let of_machine = |folder: &str| match &own {
             Some(id) => vec![Path::new(folder).join(id)],
@@ -247,8 +265,12 @@ impl JournalReader {
             (None, JournalStart::Since(usec)) => usec,
             (None, JournalStart::After(position)) => position.realtime_usec,
         };
+        // A file that is new by now has nothing before the position to be handed out again.
+        if let Some(position) = self.position {
+            self.start = JournalStart::After(position);
+        }
         let mut old = std::mem::take(&mut self.files);
-        for folder in self.folders() {
+        for folder in self.folders.clone() {
             let names = match self.root.list(&folder) {
                 Ok(names) => names,
                 Err(error) if error.is_not_found() => continue,
@@ -281,10 +303,6 @@ impl JournalReader {
                     });
                 }
             }
-        }
-        // A file that is new by now has nothing before the position to be handed out again.
-        if let Some(position) = self.position {
-            self.start = JournalStart::After(position);
         }
         self.files.sort_by_key(|known| known.head_realtime_usec);
         poll.n_removed += old.iter().filter(|known| known.is_behind).count() as u64;

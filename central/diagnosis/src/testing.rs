@@ -96,7 +96,7 @@ fn subjects(subject: SubjectType) -> Vec<Subject> {
         SubjectType::Unit => vec![Subject::unit("kubelet.service")],
         SubjectType::Vm => vec![Subject::vm(UID), Subject::vm(OTHER_UID)],
         SubjectType::Libvirt => vec![Subject::Libvirt { uri: "qemu:///system".to_owned() }],
-        SubjectType::Probe => ["kubelet", "kvm", "qemu", "domain", "kernel-log"]
+        SubjectType::Probe => ["kubelet", "kvm", "qemu", "domain", "kernel-log", "journal", "container-log"]
             .map(|name| Subject::Probe { name: name.to_owned() })
             .to_vec(),
         SubjectType::Process
