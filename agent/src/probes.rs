@@ -123,7 +123,7 @@ pub struct ProbeContext {
     pub vms: Arc<VmIndex>,
     /// The virt-launchers of the node; the `launcher` probe fills it, the others read it.
     pub launchers: Arc<watch::Sender<Arc<Launchers>>>,
-    /// Images whose pull fails; whoever hears of one says so, the `network` probe tries their registry.
+    /// Images whose pull fails, heard from all looks; the `network` probe tries their registry.
     pub pulls: Arc<PullFailures>,
     /// When polls of this process wake up.
     pub beat: Beat,
@@ -142,6 +142,7 @@ pub struct ProbeContext {
 impl ProbeContext {
     /// Hands over a look; `false` when nobody takes looks any more or the agent ends.
     async fn send(&self, look: Look) -> bool {
+        self.pulls.hear(&look.verdicts);
         tokio::select! {
             biased;
             () = self.stop.cancelled() => false,

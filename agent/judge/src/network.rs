@@ -123,7 +123,7 @@ pub fn judge_connections(at: Moment, owner: Owner, sockets: &[TcpSocket]) -> Vec
         }
         None => {}
     }
-    let mut told: Vec<(&str, std::net::IpAddr)> = Vec::new();
+    let mut told: Vec<(&str, IpAddr)> = Vec::new();
     for row in silent {
         let Some((_, backend)) = STORAGE_PORTS.iter().find(|(port, _)| *port == row.remote.port()) else { continue };
         if told.contains(&(backend, row.remote.ip())) {

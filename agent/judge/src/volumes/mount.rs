@@ -194,6 +194,10 @@ pub fn judge_mount(
     }
     let is_to_be_asked = history.is_late || seen.is_suspect;
     match passive {
+        // The last look at it has not come back: that look decides, whatever waits.
+        Passive::Unclear(_) | Passive::Answers(_) if history.is_late => {
+            MountVerdict { state: None, is_to_be_asked: true }
+        }
         Passive::Silent { since, text } => MountVerdict {
             state: Some(StateVerdict { since: Some(since), ..says(attribute::FAILURE_TIMEOUT, text) }),
             is_to_be_asked: false,
@@ -208,8 +212,6 @@ pub fn judge_mount(
             };
             MountVerdict { state: Some(unknown(CODE, &subject, because)), is_to_be_asked: true }
         }
-        // Nothing waits, yet the last look at it has not come back: that look decides.
-        Passive::Answers(_) if history.is_late => MountVerdict { state: None, is_to_be_asked: true },
         Passive::Answers(text) => MountVerdict { state: Some(well(text)), is_to_be_asked },
         Passive::NotKnown => MountVerdict { state: None, is_to_be_asked },
     }

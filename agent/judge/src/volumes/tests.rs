@@ -127,7 +127,8 @@ fn a_look_that_answers_settles_what_was_unclear() {
     assert_eq!(look(30, 110, 109, None), (Some(Absent), false), "that request is no longer waited for");
     assert_eq!(look(40, 111, 109, Some(Asked::Late { for_secs: 5 })), (Some(Present), true));
     assert_eq!(look(50, 112, 112, None), (None, true), "the look that hangs decides, not the counters");
-    assert_eq!(look(60, 113, 113, Some(Asked::Answered)), (Some(Absent), false));
+    assert_eq!(look(54, 113, 112, None), (None, true));
+    assert_eq!(look(60, 114, 113, Some(Asked::Answered)), (Some(Absent), false));
 }
 
 #[test]
@@ -159,6 +160,21 @@ fn fuse_requests_that_wait_for_5_s_are_asked_about() {
     assert_eq!(look(15, Some(1)), (Some(Unknown), true));
     assert_eq!(look(20, Some(0)), (Some(Absent), false));
     assert_eq!(look(30, None), (None, false), "nothing tells, and nobody suspects");
+}
+
+#[test]
+fn what_waits_does_not_take_back_that_a_look_hangs() {
+    let mount = mount("fuse.glusterfs", "gluster1:/vol");
+    let waiting = MountSeen { fuse_waiting: Some(2), ..seen(&mount, None) };
+    let mut history = MountHistory::default();
+    let mut look = |at, asked: Option<Asked>| {
+        let verdict = judge_mount(sec(at), &waiting, asked.as_ref(), &mut history);
+        (verdict.state.map(|state| state.status), verdict.is_to_be_asked)
+    };
+    look(0, None);
+    assert_eq!(look(10, None), (Some(Unknown), true));
+    assert_eq!(look(15, Some(Asked::Late { for_secs: 5 })), (Some(Present), true));
+    assert_eq!(look(20, None), (None, true), "it stands as it was said");
 }
 
 #[test]

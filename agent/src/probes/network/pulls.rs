@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use kulprit_judge::Verdict;
+use kulprit_model::{FindingCode, attribute, said::operation};
 use tokio::sync::Notify;
 
 /// Most images that wait to be looked at.
@@ -32,6 +34,19 @@ impl PullFailures {
         }
     }
 
+    /// Takes note of the pulls among what a look heard: error texts of the runtime and the kubelet that name an image.
+    pub(in crate::probes) fn hear(&self, verdicts: &[Verdict]) {
+        for verdict in verdicts {
+            if let Verdict::Occurrence(said) = verdict
+                && said.code == FindingCode::ErrorSaid
+                && said.attributes.get(attribute::OPERATION) == Some(operation::PULL)
+                && let Some(image) = said.attributes.get(attribute::IMAGE)
+            {
+                self.report(image);
+            }
+        }
+    }
+
     /// Those reported since the last call, sorted.
     pub(super) fn take(&self) -> BTreeSet<String> {
         std::mem::take(&mut self.images.lock().unwrap_or_else(PoisonError::into_inner))
@@ -45,7 +60,31 @@ impl PullFailures {
 
 #[cfg(test)]
 mod tests {
+    use kulprit_judge::OccurrenceVerdict;
+    use kulprit_model::{Attributes, Moment, Subject};
+
     use super::*;
+
+    #[test]
+    fn only_a_text_about_a_pull_that_names_its_image_is_heard() {
+        let said = |facts: &[(&str, &str)]| {
+            Verdict::Occurrence(OccurrenceVerdict {
+                code: FindingCode::ErrorSaid,
+                subject: Subject::Node,
+                at: Moment::default(),
+                count: 1,
+                attributes: facts.iter().copied().collect::<Attributes>(),
+                evidence: Vec::new(),
+            })
+        };
+        let failures = PullFailures::default();
+        failures.hear(&[
+            said(&[(attribute::OPERATION, operation::PULL), (attribute::IMAGE, "a/b:1")]),
+            said(&[(attribute::OPERATION, operation::UNPACK), (attribute::IMAGE, "a/b:2")]),
+            said(&[(attribute::OPERATION, operation::PULL)]),
+        ]);
+        assert_eq!(failures.take().into_iter().collect::<Vec<_>>(), ["a/b:1"]);
+    }
 
     #[tokio::test]
     async fn images_are_told_once_and_their_number_is_bounded() {
