@@ -11,7 +11,7 @@ use kulprit_tests::fault::Hung;
 use kulprit_tests::system::System;
 use kulprit_tests::system::answers::Finding;
 use kulprit_tests::wait::wait_until;
-use kulprit_tests::{Lab, Launcher, programs};
+use kulprit_tests::{Lab, Launcher, programs, shell};
 
 /// Longer than the hold of any finding here (30 s) and the looks around it.
 const LATE: Duration = Duration::from_secs(60);
@@ -90,5 +90,11 @@ fn launchers_are_watched_each_for_itself_and_leave_without_a_trace() -> Result<(
     let left: Vec<Finding> = system.findings(&["--all"])?.into_iter().filter(is_left).collect();
     assert!(left.is_empty(), "nothing is said of it any more: {left:?}");
     assert_contains(&format!("{:?}", said(&system, &first, "LibvirtUnreachable")?), "Absent");
+
+    wait_until("its links", LATE, || is(&system, &first, "VmLinkLost", "Absent")).with_context(|| system.logs())?;
+    let of = format!("--net=/proc/{}/ns/net", first.monitor_pid());
+    shell::run(&["nsenter", &of, "--", "ip", "link", "delete", "tap0"])?;
+    let took = wait_until("a lost tap", LATE, || is(&system, &first, "VmLinkLost", "Present"));
+    report("a tap that was deleted under its QEMU", took.with_context(|| system.logs())?);
     Ok(())
 }
