@@ -44,11 +44,8 @@ pub(super) fn cannot_show(host: &HostRoot, config: &ProbeConfig) -> Vec<String> 
 /// What hides processes from us.
 fn processes(procfs: &Procfs) -> Vec<String> {
     let mut gaps = Vec::new();
-    match procfs.stat(1) {
-        Ok(_) => {}
-        Err(error) => {
-            gaps.push(format!("processes of others: {error}; is {} mounted with hidepid?", procfs.path().display()))
-        }
+    if let Err(error) = procfs.stat(1) {
+        gaps.push(format!("processes of others: {error}; is {} mounted with hidepid?", procfs.path().display()));
     }
     let namespace = std::fs::read_link(procfs.path().join("self/ns/pid"));
     if namespace.is_ok_and(|name| name.as_os_str() != INITIAL_PID_NAMESPACE) {

@@ -22,6 +22,16 @@ const THROTTLING_USEC: i64 = 30 * SEC_USEC;
 /// Steal is judged over so long, microseconds.
 const STEAL_USEC: i64 = 10 * SEC_USEC;
 
+/// Stall times of a pressure file, microseconds: `some` and `full`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Totals {
+    some: Option<u64>,
+    full: Option<u64>,
+}
+
+/// Which of the two.
+type Which = fn(&Totals) -> Option<u64>;
+
 /// Counters of one thing over the last minute, oldest first.
 #[derive(Clone, Debug)]
 struct Past<T> {
@@ -63,7 +73,7 @@ impl<T: Copy> Past<T> {
 /// Stall times of one resource.
 #[derive(Clone, Debug)]
 pub struct StallWindow {
-    past: Past<(Option<u64>, Option<u64>)>,
+    past: Past<Totals>,
     /// The last two samples, however close together.
     newest: [Option<(i64, Option<u64>)>; 2],
 }
@@ -78,25 +88,25 @@ impl StallWindow {
     /// Keeps what was read at `at`. Totals that went back (the cgroup is another one) begin anew.
     pub fn push(&mut self, at: Moment, pressure: &Pressure) {
         let total = |line: Option<PressureLine>| line.map(|line| line.total_usec);
-        let totals = (total(pressure.some), total(pressure.full));
-        if self.past.rows.back().is_some_and(|(_, last)| totals.0 < last.0 || totals.1 < last.1) {
+        let totals = Totals { some: total(pressure.some), full: total(pressure.full) };
+        if self.past.rows.back().is_some_and(|(_, last)| totals.some < last.some || totals.full < last.full) {
             *self = Self::default();
         }
         self.past.push(at, totals);
-        self.newest = [self.newest[1], Some((at.boottime_usec, totals.0))];
+        self.newest = [self.newest[1], Some((at.boottime_usec, totals.some))];
     }
 
     /// `pressure`, as it was read last, with averages of our own where the window has been watched.
     #[must_use]
     pub fn averaged(&self, pressure: &Pressure) -> Pressure {
-        let line = |line: Option<PressureLine>, total: fn(&(Option<u64>, Option<u64>)) -> Option<u64>| {
+        let line = |line: Option<PressureLine>, total: Which| {
             line.map(|line| PressureLine {
                 avg10_pct: self.share(10 * SEC_USEC, total).unwrap_or(line.avg10_pct),
                 avg60_pct: self.share(LONGEST_USEC, total).unwrap_or(line.avg60_pct),
                 ..line
             })
         };
-        Pressure { some: line(pressure.some, |row| row.0), full: line(pressure.full, |row| row.1) }
+        Pressure { some: line(pressure.some, |row| row.some), full: line(pressure.full, |row| row.full) }
     }
 
     /// Share of the time between the last two samples in which tasks (`some`) stalled, percent.
@@ -106,7 +116,7 @@ impl StallWindow {
         share_of(last?.checked_sub(first?)?, last_at - first_at)
     }
 
-    fn share(&self, age_usec: i64, total: fn(&(Option<u64>, Option<u64>)) -> Option<u64>) -> Option<f64> {
+    fn share(&self, age_usec: i64, total: Which) -> Option<f64> {
         let ((first_at, first), (last_at, last)) = self.past.span(age_usec)?;
         share_of(total(&last)?.checked_sub(total(&first)?)?, last_at - first_at)
     }
