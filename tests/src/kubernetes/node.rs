@@ -36,7 +36,7 @@ version = 3
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
   [plugins.'io.containerd.cri.v1.runtime'.cni]
-    bin_dirs = ['/usr/lib/cni']
+    bin_dirs = ['/usr/lib/cni', '/usr/libexec/cni', '/opt/cni/bin']
     conf_dir = '/etc/cni/net.d'
 ";
 
@@ -100,6 +100,8 @@ pub(super) fn join(cluster: &Cluster, node: &Node) -> Result<()> {
         }],
     });
     for (path, text) in [
+        // containerd gives pods the node's; there is no name server, which is found out at once this way.
+        ("etc/resolv.conf", "nameserver 127.0.0.1\n".to_owned()),
         ("etc/systemd/system/containerd.service", CONTAINERD_UNIT.to_owned()),
         ("etc/containerd/config.toml", CONTAINERD_CONFIG.replace("@PAUSE@", images::PAUSE)),
         ("etc/cni/net.d/10-lab.conflist", network.to_string()),
