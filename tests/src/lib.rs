@@ -36,6 +36,8 @@ pub mod kernel_log;
 pub mod process;
 pub mod programs;
 
+pub mod bench;
+pub mod broken_root;
 pub mod disk;
 pub mod domain_xml;
 pub mod fault;

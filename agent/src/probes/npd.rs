@@ -305,7 +305,7 @@ impl Event {
             at,
             count: 1,
             attributes: Attributes::new().with(attribute::REASON, reason),
-            evidence: vec![Evidence::new(source, at, message)],
+            evidence: vec![Evidence::new(&source, at, message)],
         })
     }
 }

@@ -86,7 +86,6 @@ pub(super) struct LogRule {
 #[derive(Debug)]
 pub(super) struct CustomRules {
     pub(super) source: String,
-    pub(super) invoke_interval: Duration,
     pub(super) max_output_bytes: usize,
     pub(super) concurrency: usize,
     pub(super) conditions: Vec<Condition>,
@@ -271,7 +270,6 @@ fn custom_rules(wire: WireCustom) -> Result<CustomRules, String> {
     });
     Ok(CustomRules {
         source,
-        invoke_interval,
         max_output_bytes: plugin_config.max_output_length.unwrap_or(MAX_OUTPUT_BYTES),
         concurrency: plugin_config.concurrency.unwrap_or(CONCURRENCY).max(1),
         rules: made.collect::<Result<_, String>>()?,
