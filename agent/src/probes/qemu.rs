@@ -280,9 +280,13 @@ impl Probe {
     /// Asks again for those that could not be told, and those whose disks have changed; returns subjects that are no more.
     async fn identify_again(&mut self) -> Vec<Subject> {
         let vms = &self.context.vms;
+        let launchers = Arc::clone(&self.context.launchers.borrow());
+        let is_anothers = |row: &Tracked, uid: &String| {
+            launchers.by_qemu(row.id.pid).is_some_and(|launcher| launcher.vmi_uid != *uid)
+        };
         let is_stale = |row: &&Tracked| match &row.identity.uid {
             None => !row.has_ended,
-            Some(uid) => vms.disks(uid) != row.targets,
+            Some(uid) => vms.disks(uid) != row.targets || is_anothers(row, uid),
         };
         let stale: Vec<ProcessId> = self.tracked.values().filter(is_stale).map(|row| row.id).collect();
         let mut gone = Vec::new();

@@ -96,8 +96,8 @@ impl Daemon {
                 start_time_ticks: launcher.start_ticks,
                 look_ms: LAUNCHER_LOOK_MS,
                 heartbeat_ms: LAUNCHER_HEARTBEAT_MS,
-                // Writable, or requests to shut down are not shown; the worker only reads all the same.
-                readonly: false,
+                // A launcher's libvirt is somebody else's, and who asks its guest to shut down is KubeVirt: its objects say so.
+                readonly: true,
             },
         }
     }

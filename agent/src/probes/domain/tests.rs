@@ -337,6 +337,7 @@ fn a_launcher_is_reached_by_its_root_and_its_start_in_the_form_it_offers() {
     let probe = probe(folder.path());
     let target = Daemon::new(Some(launcher(true))).target(&probe.context, None);
     assert_eq!((target.uri.as_str(), target.root.as_str()), ("qemu:///session", "/proc/10/root"));
+    assert!(target.readonly);
     assert_eq!((target.start_time_ticks, target.socket.as_deref()), (1_010, Some("/var/run/libvirt/virtqemud-sock")));
     let of_root = Launcher { is_nonroot: false, ..launcher(true) };
     assert_eq!(Daemon::new(Some(of_root)).target(&probe.context, None).uri, "qemu:///system");

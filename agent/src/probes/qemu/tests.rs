@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::*;
-use crate::probes::testing;
+use crate::probes::{Launchers, testing};
 
 /// A shell under QEMU's name that waits for its input to end.
 struct FakeQemu {
@@ -153,5 +153,54 @@ async fn a_tree_with_one_bad_process_keeps_the_good_one() {
     let look = probe.look().await;
     assert_eq!(testing::status_of(&look, FindingCode::QemuStopped), Some(Status::Present), "{look:?}");
     assert!(probe.counters.read().errors > 0);
+    probe.stop().await;
+}
+
+#[tokio::test]
+async fn a_launchers_qemu_is_its_vmi_by_its_parent_or_by_the_snapshot_and_is_corrected() {
+    let tree = tempfile::tempdir().unwrap();
+    let put = |pid: u32, ppid: u32, name: &str, args: &str| {
+        let stat = format!("{pid} ({name}) S {ppid} 1 1 0 -1 0 0 0 0 0 3 4 0 0 20 0 1 0 900 0 0\n");
+        let task = tree.path().join(format!("{pid}/task/{pid}"));
+        std::fs::create_dir_all(&task).unwrap();
+        std::fs::write(task.join("stat"), &stat).unwrap();
+        std::fs::write(tree.path().join(format!("{pid}/stat")), &stat).unwrap();
+        std::fs::write(tree.path().join(format!("{pid}/status")), "State:\tS\nSigPnd:\t0\nShdPnd:\t0\n").unwrap();
+        std::fs::write(tree.path().join(format!("{pid}/cmdline")), args.replace(' ', "\0") + "\0").unwrap();
+    };
+    put(1, 0, "systemd", "init");
+    put(10, 1, "virt-launcher-m", "virt-launcher-monitor --name db-0 --uid VMI-0 --namespace prod");
+    put(13, 10, "qemu-kvm", "qemu-kvm -name guest=prod_db-0 -uuid ABCD");
+    put(14, 1, "qemu-kvm", "qemu-kvm -name guest=prod_db-1 -uuid EF01");
+    let launchers = Arc::new(tokio::sync::watch::Sender::new(Arc::<Launchers>::default()));
+    let shared = Arc::clone(&launchers);
+    let mut probe = testing::Probe::start_with(&SPEC, HostRoot::new(tree.path()), |context| {
+        let mut config = (*context.config).clone();
+        config.procfs = tree.path().to_owned();
+        context.config = Arc::new(config);
+        context.launchers = shared;
+    });
+    let names = |look: &Look| -> Vec<(String, Option<String>)> {
+        let seen = look.sightings.iter().filter_map(|sighting| match sighting {
+            Sighting::Qemu(seen) => Some((seen.uid.clone(), seen.name.clone())),
+            Sighting::Domain(_) | Sighting::Gone(_) => None,
+        });
+        seen.collect()
+    };
+    let of = |uid: &str, name: &str| (uid.to_owned(), Some(name.to_owned()));
+    let look = probe.look_until(|look| names(look).len() == 2).await;
+    assert_eq!(names(&look), [of("vmi-0", "prod/db-0"), of("ef01", "prod_db-1")], "nobody said whose the second is");
+    let row = crate::probes::Launcher {
+        vmi_uid: "vmi-1".to_owned(),
+        namespace: "prod".to_owned(),
+        name: "db-1".to_owned(),
+        qemu_pids: vec![14],
+        ..crate::probes::Launcher::default()
+    };
+    launchers.send_replace(Arc::new(Launchers { rows: vec![row] }));
+    let want = of("vmi-1", "prod/db-1");
+    let look = probe.look_until(|look| names(look).contains(&want)).await;
+    let is_other = |sighting: &Sighting| matches!(sighting, Sighting::Gone(subject) if *subject == Subject::vm("ef01"));
+    assert!(look.sightings.iter().any(is_other), "what it was taken for is gone: {look:?}");
     probe.stop().await;
 }
