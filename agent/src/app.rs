@@ -71,6 +71,12 @@ pub async fn run(
     let opened = Spool::open(Some(&config.state_dir), limits, &boot_id, &clock)?;
     let socket = socket::listen(&config.socket()).await?;
     let listener = http::listen("admin HTTP", config.admin_listen, "--admin-listen").await?;
+    let mut cannot_show = opened.notes;
+    let inventory = hello::inventory(&host).await.unwrap_or_else(|why| {
+        cannot_show.push(why);
+        v1::Inventory::default()
+    });
+    cannot_show.extend(hello::cannot_show(&host, &config.probes).await);
     let hello = HelloSource::new(v1::Hello {
         cluster: config.cluster.clone(),
         node: node.clone(),
@@ -78,8 +84,8 @@ pub async fn run(
         epoch: opened.epoch,
         agent_version: VERSION.to_owned(),
         sent: None,
-        inventory: Some(hello::inventory(&host)),
-        cannot_show: [opened.notes, hello::cannot_show(&host, &config.probes).await].concat(),
+        inventory: Some(inventory),
+        cannot_show,
     });
     info!(version = VERSION, node, epoch = opened.epoch, central = config.central, socket = %config.socket().display(), "agent starts");
 

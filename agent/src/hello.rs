@@ -34,17 +34,26 @@ impl HelloSource {
     }
 }
 
+/// Reading it takes under a millisecond; its files may lie on a disk that hangs.
+const INVENTORY_WITHIN: Duration = Duration::from_secs(2);
+
 /// What the node is; what could not be found out stays empty or 0, as the contract says.
-#[must_use]
-pub fn inventory(host: &HostRoot) -> v1::Inventory {
-    let seen = read_inventory(host);
-    v1::Inventory {
-        machine_id: host.machine_id().unwrap_or_default(),
-        kernel: seen.kernel_release.unwrap_or_default(),
-        os: seen.os_pretty_name.unwrap_or_default(),
-        n_cpus: seen.n_cpus.unwrap_or(0),
-        memory_bytes: seen.memory_bytes.unwrap_or(0),
-    }
+///
+/// # Errors
+/// If the host's files do not answer: a sentence for `cannot_show`.
+pub async fn inventory(host: &HostRoot) -> Result<v1::Inventory, String> {
+    let (host, mut reading) = (host.clone(), Blocking::default());
+    let read = reading.run(INVENTORY_WITHIN, move || {
+        let seen = read_inventory(&host);
+        v1::Inventory {
+            machine_id: host.machine_id().unwrap_or_default(),
+            kernel: seen.kernel_release.unwrap_or_default(),
+            os: seen.os_pretty_name.unwrap_or_default(),
+            n_cpus: seen.n_cpus.unwrap_or(0),
+            memory_bytes: seen.memory_bytes.unwrap_or(0),
+        }
+    });
+    read.await.map_err(|Late { for_secs }| format!("what the node is: its files have not answered for {for_secs} s"))
 }
 
 /// Reading it takes under a millisecond.
