@@ -7,6 +7,7 @@ use kulprit_cluster::{ClusterFinding, ClusterVm};
 use kulprit_model::{
     Finding, FindingCode, Occurrence, Qemu, Side, State, Status, Subject,
     attribute::{READ_FROM_USEC, READ_UNTIL_USEC, SIDE},
+    catalogue::{TEXT, TEXT_PROBES},
 };
 
 pub(crate) use crate::nearness::{Nearness, SAME_MOMENT_USEC};
@@ -14,10 +15,11 @@ use crate::{
     identity::Identity,
     nearness::Who,
     snapshot::{NodeView, Settings, Snapshot, VmView},
+    standalone,
     symptom::{Symptom, SymptomId, SymptomSubject, kubevirt::is_shown_well},
 };
 
-/// How far the kernel log is read back when an agent starts for the first time.
+/// How far logs are read back when an agent starts for the first time.
 const LOG_LOOK_BACK_USEC: i64 = 900_000_000;
 
 /// What a scene is made from.
@@ -126,7 +128,8 @@ impl<'a> Scene<'a> {
             settings: &snapshot.settings,
             now_usec: snapshot.reference_wall_usec,
             onset_usec,
-            begin_usec: begin_of_migration(symptom, *cluster_vm).map_or(onset_usec, |begin| begin.min(onset_usec)),
+            begin_usec: begin_of_migration(snapshot, symptom, *cluster_vm)
+                .map_or(onset_usec, |begin| begin.min(onset_usec)),
             ages: symptom.since_wall_usec.is_some() || cluster_vm.is_none() || is_well,
             views: Vec::new(),
             states: Vec::new(),
@@ -300,11 +303,16 @@ impl<'a> Scene<'a> {
 
     /// What is known of a probe's own blindness on the node of this place; `None` if nothing is.
     pub(crate) fn blindness(&self, probe: &str) -> Option<Sighting<'a, State>> {
-        self.blindnesses(probe).find(|sighting| sighting.node == self.node_name)
+        // Of the probes that read texts the one that could not: what it would have shown is not known.
+        let own = self.blindnesses(probe).filter(|sighting| sighting.node == self.node_name);
+        own.min_by_key(|sighting| sighting.status() == Status::Absent)
     }
 
     fn blindnesses<'s>(&'s self, probe: &'s str) -> impl Iterator<Item = Sighting<'a, State>> + 's {
-        let is_it = move |state: &State| matches!(&state.subject, Subject::Probe { name } if name == probe);
+        let is_it = move |state: &State| match &state.subject {
+            Subject::Probe { name } => name == probe || probe == TEXT && TEXT_PROBES.contains(&name.as_str()),
+            _ => false,
+        };
         self.states_of(FindingCode::ProbeBlind).iter().copied().filter(move |sighting| is_it(sighting.of))
     }
 
@@ -318,8 +326,8 @@ impl<'a> Scene<'a> {
     pub(crate) fn was_watched_at_onset(&self, probe: &str) -> bool {
         !self.views.is_empty()
             && self.views.iter().all(|view| {
-                let of_node = self.blindnesses(probe).find(|sighting| sighting.node == view.name);
-                of_node.is_some_and(|sighting| self.spans_onset(&sighting, probe))
+                let mut of_node = self.blindnesses(probe).filter(|sighting| sighting.node == view.name).peekable();
+                of_node.peek().is_some() && of_node.all(|sighting| self.spans_onset(&sighting, probe))
             })
     }
 
@@ -333,7 +341,7 @@ impl<'a> Scene<'a> {
             return from <= self.begin_usec && until >= self.onset_usec;
         }
         let since = blindness.of.since.wall_usec;
-        let reach = if probe == "kernel-log" { LOG_LOOK_BACK_USEC } else { 0 };
+        let reach = if matches!(probe, "kernel-log" | TEXT) { LOG_LOOK_BACK_USEC } else { 0 };
         let is_spanned = since.saturating_sub(reach) <= self.onset_usec;
         let window = self.settings.occurrence_fresh_usec;
         let has_hole = probe == "kernel-log"
@@ -428,9 +436,15 @@ impl<'a> Scene<'a> {
 }
 
 /// When the migration whose failure is the symptom began.
-fn begin_of_migration(symptom: &Symptom, vm: Option<&ClusterVm>) -> Option<i64> {
-    let is_over = symptom.id == SymptomId::MigrationFailed;
-    let migration = vm?.life.migration.as_ref().filter(|_| is_over)?;
+fn begin_of_migration(snapshot: &Snapshot, symptom: &Symptom, vm: Option<&ClusterVm>) -> Option<i64> {
+    if symptom.id != SymptomId::MigrationFailed {
+        return None;
+    }
+    let Some(vm) = vm else {
+        let SymptomSubject::Vm { uid, .. } = &symptom.subject else { return None };
+        return standalone::migration_of(snapshot, uid).map(|migration| migration.began_usec);
+    };
+    let migration = vm.life.migration.as_ref()?;
     [migration.created_usec, migration.started_usec].into_iter().flatten().min()
 }
 
