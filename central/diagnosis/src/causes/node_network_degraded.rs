@@ -42,14 +42,14 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
         Clue {
             group: "reach",
             strength: Strength::Proof,
-            look: Look::Present(NetworkUnreachable, &[Fact::Not(WHAT, &["peer"])]),
+            look: Look::Present(NetworkUnreachable, &[Fact::Not(WHAT, &["peer", "registry", "tcp", "tls"])]),
             text: "the node does not reach a name server or the API server",
         },
         Clue {
             group: "reach",
             strength: Strength::Proof,
             look: Look::All(&[
-                Look::Present(NetworkUnreachable, &[]),
+                Look::Present(NetworkUnreachable, &[Fact::Not(WHAT, &["registry", "tcp", "tls"])]),
                 said(&[
                     Fact::Not(
                         OPERATION,
@@ -71,7 +71,7 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
         Clue {
             group: "reach",
             strength: Strength::Some,
-            look: Look::Present(NetworkUnreachable, &[]),
+            look: Look::Present(NetworkUnreachable, &[Fact::Not(WHAT, &["registry", "tcp", "tls"])]),
             text: "the node does not reach a peer",
         },
         Clue {
