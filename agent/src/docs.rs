@@ -58,8 +58,42 @@ struct JsonProbe {
     name: &'static str,
     meaning: &'static str,
     sources: &'static str,
+    needs: &'static str,
+    lost_without: &'static str,
     look_every_secs: u64,
     findings: Vec<&'static str>,
+}
+
+/// `docs/probes.md`: what each probe looks at, what it needs, and what is lost without. What each costs stands in `docs/figures.md`.
+#[must_use]
+pub fn probes_markdown() -> String {
+    let mut text = String::from(
+        "# Probes\n\nWhat the agent looks at. Generated from the table of probes (`kulprit-agent probes`); do not edit.\n\n\
+         A probe that cannot look says so, and all it owns is `Unknown`; the others go on. What each costs on an idle node, and how to \
+         measure it, is in [figures.md](figures.md); what each can say, in [findings.md](findings.md). The agent needs no right at the \
+         Kubernetes API, signals no process but plugins that it started itself, and writes nothing but its state folder.\n",
+    );
+    for spec in PROBES {
+        let findings: Vec<String> =
+            CATALOGUE.iter().filter(|row| row.probe == spec.name).map(|row| format!("`{}`", row.code)).collect();
+        let findings = if findings.is_empty() {
+            "what texts say (`ErrorSaid` and others)".to_owned()
+        } else {
+            findings.join(", ")
+        };
+        let every = spec.look_every.as_secs();
+        write(&mut text, &format!("\n## {}\n\n{}\n\n", spec.name, spec.meaning));
+        for (name, value) in [
+            ("Looks at", spec.sources.to_owned()),
+            ("At least every", format!("{every} s")),
+            ("Needs", spec.needs.to_owned()),
+            ("Unknown without", spec.lost_without.to_owned()),
+            ("Says", findings),
+        ] {
+            write(&mut text, &format!("- {name}: {value}\n"));
+        }
+    }
+    text
 }
 
 /// The probes for a person at a terminal.
@@ -74,13 +108,15 @@ pub fn probes_text() -> String {
     text
 }
 
-/// The probes for a program: `{"probes":[{"name","meaning","sources","look_every_secs","findings":[…]}]}`.
+/// The probes for a program: `{"probes":[{"name","meaning","sources","needs","lost_without","look_every_secs","findings":[…]}]}`.
 #[must_use]
 pub fn probes_json() -> String {
     let probe = |spec: &ProbeSpec| JsonProbe {
         name: spec.name,
         meaning: spec.meaning,
         sources: spec.sources,
+        needs: spec.needs,
+        lost_without: spec.lost_without,
         look_every_secs: spec.look_every.as_secs(),
         findings: CATALOGUE.iter().filter(|row| row.probe == spec.name).map(|row| row.code.as_str()).collect(),
     };

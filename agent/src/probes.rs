@@ -49,11 +49,11 @@ pub use beat::Beat;
 pub(crate) use blocking::{Blocking, Late};
 pub use config::{LibvirtConfig, NetworkConfig, ProbeConfig, VolumesConfig};
 pub use counters::{ProbeCounters, ProbeCounts};
-pub(crate) use npd::check_files as check_npd_files;
-pub use network::PullFailures;
-pub use launchers::{Launcher, LauncherCgroup, Launchers};
 pub use filesystem::FilesystemConfig;
+pub use launchers::{Launcher, LauncherCgroup, Launchers};
 pub use limits::LimitsConfig;
+pub use network::PullFailures;
+pub(crate) use npd::check_files as check_npd_files;
 pub use pressure::PressureConfig;
 pub use vm_index::{DiskTarget, VmIndex, VmProcess};
 
@@ -68,6 +68,10 @@ pub struct ProbeSpec {
     pub meaning: &'static str,
     /// What it looks at, for the generated docs.
     pub sources: &'static str,
+    /// What it needs to see all of that: privileges, namespaces, kernel.
+    pub needs: &'static str,
+    /// What is `Unknown` without.
+    pub lost_without: &'static str,
     /// It sends a look at least this often; after three times as long without one, what it owns is `Unknown`.
     pub look_every: Duration,
     /// Starts it. The future ends when `stop` is cancelled, or after one look with `once`.

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path};
 
-use kulprit_agent::{docs::findings_markdown, probes::PROBES};
+use kulprit_agent::{
+    docs::{findings_markdown, probes_markdown},
+    probes::PROBES,
+};
 use kulprit_daemon::{CancellationToken, Clock, Supervisor, metrics::Metrics};
 use kulprit_diagnosis::causes_markdown;
 use kulprit_model::catalogue::{CATALOGUE, ONLY_RECORDED, TEXT, TEXT_PROBES};
@@ -117,6 +120,11 @@ fn a_text_of_series_becomes_a_table() {
 #[test]
 fn findings_are_up_to_date() {
     check("findings.md", &findings_markdown());
+}
+
+#[test]
+fn probes_are_up_to_date() {
+    check("probes.md", &probes_markdown());
 }
 
 #[test]

@@ -100,7 +100,15 @@ fn logging(context: ProbeContext) -> Boxed {
 
 macro_rules! probe {
     ($name:literal, $spawn:ident) => {
-        ProbeSpec { name: $name, meaning: "", sources: "", look_every: Duration::from_secs(60), spawn: $spawn }
+        ProbeSpec {
+            name: $name,
+            meaning: "",
+            sources: "",
+            needs: "",
+            lost_without: "",
+            look_every: Duration::from_secs(60),
+            spawn: $spawn,
+        }
     };
 }
 

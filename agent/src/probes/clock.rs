@@ -20,6 +20,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether the node's clock is synchronised.",
     sources: "adjtimex(2); names of processes in /proc while the clock is not synchronised",
+    needs: "adjtimex(2), reading only: no privilege",
+    lost_without: "whether it is synchronised where seccomp forbids the call",
     look_every: Duration::from_secs(60),
     spawn: |context| Box::pin(run(context)),
 };

@@ -27,6 +27,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "What launchers, virt-handler, CSI and CNI pods of this node, QEMU and libvirt write to their logs.",
     sources: "/var/log/pods/**, QEMU's logs inside launchers, /var/log/libvirt/**",
+    needs: "/var/log/pods and /var/lib/kubelet/pods readable (root)",
+    lost_without: "what launchers, virt-handler and drivers write",
     look_every: Duration::from_secs(30),
     spawn: |context| Box::pin(run(context)),
 };

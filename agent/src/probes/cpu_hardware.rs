@@ -23,6 +23,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "What the processor and the board offer, and what they report broken.",
     sources: "/sys/kernel/iommu_groups, /sys/bus/pci, /sys/devices/system/{clocksource,cpu/*/thermal_throttle,edac}, /proc/cmdline, modprobe.d",
+    needs: "/sys of the host",
+    lost_without: "everything it says",
     look_every: Duration::from_secs(300),
     spawn: |context| Box::pin(run(context)),
 };

@@ -34,6 +34,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether a file system that the node or a VM needs is full or read-only.",
     sources: "/proc/1/mountinfo (POLLPRI), statfs of local file systems every 30 s, of others in a child process every 5 min",
+    needs: "the host's mount namespace below its root; /proc/1/mountinfo",
+    lost_without: "everything it says",
     look_every: Duration::from_secs(30),
     spawn: |context| Box::pin(run(context)),
 };

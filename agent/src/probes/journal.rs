@@ -26,6 +26,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "What the kubelet, the container runtime, storage daemons and libvirt write to the journal.",
     sources: "systemd journal files of /run/log/journal and /var/log/journal",
+    needs: "/var/log/journal or /run/log/journal readable (root or group systemd-journal)",
+    lost_without: "what units write; nothing on hosts without a journal",
     look_every: Duration::from_secs(30),
     spawn: |context| Box::pin(run(context)),
 };

@@ -26,6 +26,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "What the kernel logged: OOM kills, hung tasks, crashes, I/O and file system errors.",
     sources: "/dev/kmsg, by sequence number",
+    needs: "/dev/kmsg; CAP_SYSLOG where dmesg_restrict is set",
+    lost_without: "everything it says",
     look_every: Duration::from_secs(30),
     spawn: |context| Box::pin(run(context)),
 };

@@ -32,6 +32,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether this node's kubelet runs, restarts in a loop, hangs or reports itself unhealthy.",
     sources: "org.freedesktop.systemd1 over the system bus; /proc/PID/stat of the main process; http://127.0.0.1:10248/healthz",
+    needs: "the socket of the system bus; procfs of the host's pid namespace; the node's network namespace for healthz",
+    lost_without: "state and restarts of the unit without the bus (the probe is blind); whether it is stopped without procfs; healthz from another network",
     look_every: Duration::from_secs(10),
     spawn: |context| Box::pin(run(context)),
 };

@@ -32,6 +32,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether the kubelet was restarted, and is set up as KubeVirt needs it.",
     sources: "the kubelet's command line; below /var/lib/kubelet: certificate, device-plugin sockets (inotify), CPU and memory manager state, pods, with their cgroups",
+    needs: "/var/lib/kubelet and /etc/kubernetes readable (root); procfs of the host's pid namespace",
+    lost_without: "everything it says; the certificate alone where only pki/ is denied",
     look_every: Duration::from_secs(60),
     spawn: |context| Box::pin(run(context)),
 };

@@ -23,6 +23,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether virtual machines can use KVM on this node.",
     sources: "/dev/kvm (inotify; open, KVM_GET_API_VERSION, KVM_CREATE_VM every 60 s), /sys/module/kvm*, /proc/misc, /proc/cpuinfo",
+    needs: "/dev/kvm openable (a device allowed to the container, or privileged)",
+    lost_without: "whether KVM can create a machine; that the node is there and its mode are seen without",
     look_every: Duration::from_secs(60),
     spawn: |context| Box::pin(run(context)),
 };

@@ -27,6 +27,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether a limit of the node or of a VM is nearly used up.",
     sources: "pid_max, file-nr, aio-nr, conntrack, hugepages, inotify of all descriptors (every 5 min); pids cgroups; /proc/PID/{limits,status,fd}",
+    needs: "procfs and cgroupfs of the host; CAP_SYS_PTRACE for open files of other users",
+    lost_without: "open files and inotify instances of others without CAP_SYS_PTRACE",
     look_every: Duration::from_secs(30),
     spawn: |context| Box::pin(run(context)),
 };

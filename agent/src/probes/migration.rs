@@ -32,6 +32,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "How each running migration comes on, and which side limits it.",
     sources: "/run/libvirt/qemu/*.xml of libvirt and of launchers; libvirt: virDomainGetJobStats, job and migration events; of a QEMU that sends: /proc/PID/{fd,net/tcp}, /proc/PID/task/*/schedstat",
+    needs: "what `domain` needs; /proc/PID/net of virt-handler; CAP_SYS_ADMIN for its network namespace on suspicion",
+    lost_without: "figures of a running migration without libvirt; the proof of its path without CAP_SYS_ADMIN",
     look_every: CALM_EVERY,
     spawn: |context| Box::pin(run(context)),
 };

@@ -44,6 +44,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether links, routes, name service and the paths of migrations work.",
     sources: "/sys/class/net, /proc/1/net/{route,ipv6_route,netstat,tcp,tcp6}, /proc/PID/net/tcp of virt-handler, /etc/resolv.conf; one DNS query a minute; on suspicion TCP and TLS to a registry, UDP to the peer of a migration",
+    needs: "the node's network namespace; /proc/PID/net of pods (root)",
+    lost_without: "links and routes from another network namespace; silent peers of migrations without /proc/PID/net",
     look_every: Duration::from_secs(10),
     spawn: |context| Box::pin(run(context)),
 };

@@ -35,6 +35,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "What the operator's own node-problem-detector rules and plugins say.",
     sources: "the files of `npd_files`: /dev/kmsg, the journal, log files, programs",
+    needs: "what the operator's own files name",
+    lost_without: "the rules of files that cannot be read are Unknown",
     look_every: Duration::from_secs(60),
     spawn: |context| Box::pin(run(context)),
 };
@@ -121,7 +123,8 @@ impl Probe {
         // Another boot: what was wrong then is over, and the kernel's numbers begin anew.
         let mut position = kept.unwrap_or_default();
         if position.boot_id != boot_id {
-            position = Position { boot_id, files: position.files, journal_usec: position.journal_usec, ..Position::default() };
+            position =
+                Position { boot_id, files: position.files, journal_usec: position.journal_usec, ..Position::default() };
         }
         let mut probe = Self {
             position,
@@ -231,7 +234,11 @@ impl Probe {
             let rule = &source.rules.rules[index];
             source.due[index] = Instant::now() + rule.invoke_interval;
             if rule.condition.is_none() && outcome.verdict == Said::NonOk {
-                let event = Event { source: source.rules.source.clone(), reason: rule.reason.clone(), message: outcome.message.clone() };
+                let event = Event {
+                    source: source.rules.source.clone(),
+                    reason: rule.reason.clone(),
+                    message: outcome.message.clone(),
+                };
                 verdicts.push(event.into_verdict(self.context.clock.now()));
             }
             source.last[index] = Some(outcome);
@@ -255,12 +262,18 @@ impl Probe {
         let of_logs = self.logs.iter().filter(|log| log.reader.is_some()).flat_map(|log| {
             log.rules.conditions.iter().map(|condition| match self.position.set.get(&condition.kind) {
                 Some((reason, message)) => present(&condition.kind, reason, &log.rules.source, message, at),
-                None => absent(&condition.kind, &log.rules.source, &format!("{}: {}", condition.reason, condition.message), at),
+                None => absent(
+                    &condition.kind,
+                    &log.rules.source,
+                    &format!("{}: {}", condition.reason, condition.message),
+                    at,
+                ),
             })
         });
-        let of_plugins = self.plugins.iter().flat_map(|source| {
-            source.rules.conditions.iter().map(|condition| source.condition(condition, at))
-        });
+        let of_plugins = self
+            .plugins
+            .iter()
+            .flat_map(|source| source.rules.conditions.iter().map(|condition| source.condition(condition, at)));
         of_logs.chain(of_plugins).collect()
     }
 }
@@ -284,7 +297,9 @@ impl PluginSource {
         match own.iter().find(|(_, last)| !is(last, Said::Ok)) {
             Some((rule, Some(outcome))) => unknown(&condition.kind, &format!("{}: {}", rule.reason, outcome.message)),
             Some((rule, None)) => unknown(&condition.kind, &format!("{} has not run yet", rule.path)),
-            None => absent(&condition.kind, &self.rules.source, &format!("{}: {}", condition.reason, condition.message), at),
+            None => {
+                absent(&condition.kind, &self.rules.source, &format!("{}: {}", condition.reason, condition.message), at)
+            }
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether tasks of the node or of a VM wait for CPU, memory or I/O.",
     sources: "PSI (/proc/pressure or a cgroup: totals, triggers), /proc/stat, /proc/meminfo; cpu.stat and PSI of VMs' cgroups",
+    needs: "/proc/pressure or a cgroup's, cgroupfs of the host; CAP_SYS_RESOURCE for triggers shorter than 2 s",
+    lost_without: "onset within 250 ms without CAP_SYS_RESOURCE (1.2 s then); everything where PSI is off",
     look_every: Duration::from_secs(10),
     spawn: |context| Box::pin(run(context)),
 };

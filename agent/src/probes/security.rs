@@ -24,6 +24,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether SELinux enforces, and whether a device cgroup forbids what a VM's QEMU has open.",
     sources: "/sys/fs/selinux/enforce, /sys/kernel/security/lsm; devices.list of VMs' cgroups (version 1) and /proc/PID/fd of QEMU",
+    needs: "/sys/fs/selinux, /sys/kernel/security; /proc/PID/attr (root)",
+    lost_without: "everything it says; denials stand in the kernel log as well",
     look_every: Duration::from_secs(120),
     spawn: |context| Box::pin(run(context)),
 };

@@ -35,6 +35,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether the mounts and block devices under VMs answer and are those that QEMU opened.",
     sources: "mountinfo, mountstats, /proc/diskstats, /sys/block, /sys/class/{iscsi_session,iscsi_connection,nvme}, /sys/bus/rbd, /sys/fs/fuse, debugfs of Ceph and DRBD, /proc/drbd, /proc/PID/fd of QEMU, volumeDevices of pods; on suspicion statfs in a child process",
+    needs: "CAP_SYS_PTRACE for QEMU's open devices; debugfs for Ceph and DRBD details",
+    lost_without: "stale devices without CAP_SYS_PTRACE; pending Ceph requests without debugfs",
     look_every: Duration::from_secs(10),
     spawn: |context| Box::pin(run(context)),
 };

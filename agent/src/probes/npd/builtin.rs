@@ -29,7 +29,10 @@ const ENTRIES: usize = 4_096;
 /// A helper's command line.
 #[derive(Debug, PartialEq)]
 pub(super) enum Builtin {
-    Health { component: String, socket: Option<String> },
+    Health {
+        component: String,
+        socket: Option<String>,
+    },
     Count(Count),
     /// A helper, asked for something that we do not do.
     Unknown(String),
@@ -104,7 +107,9 @@ fn flags_of(args: &[String]) -> BTreeMap<String, String> {
 pub(super) async fn run(builtin: &Builtin, context: &ProbeContext, within: Duration) -> Outcome {
     let answer = match builtin {
         Builtin::Unknown(why) => return Outcome::unknown(why.as_str()),
-        Builtin::Health { component, socket } => timeout(within, health(context, component, socket.as_deref(), within)).await,
+        Builtin::Health { component, socket } => {
+            timeout(within, health(context, component, socket.as_deref(), within)).await
+        }
         Builtin::Count(count) => timeout(within, count_lines(context, count, within)).await,
     };
     answer.unwrap_or_else(|_| Outcome::unknown(format!("no answer within {} ms", within.as_millis())))
@@ -124,10 +129,13 @@ async fn health(context: &ProbeContext, component: &str, socket: Option<&str>, w
 
 async fn get_healthz(address: SocketAddr, path: &str, within: Duration, component: &str) -> Outcome {
     match http::get(address, path, within).await {
-        Ok(answer) if answer.status == 200 => Outcome { verdict: Verdict::Ok, message: format!("{component} is healthy") },
-        Ok(answer) => {
-            Outcome { verdict: Verdict::NonOk, message: format!("{component} answers {} {}", answer.status, answer.body) }
+        Ok(answer) if answer.status == 200 => {
+            Outcome { verdict: Verdict::Ok, message: format!("{component} is healthy") }
         }
+        Ok(answer) => Outcome {
+            verdict: Verdict::NonOk,
+            message: format!("{component} answers {} {}", answer.status, answer.body),
+        },
         Err(error) => Outcome { verdict: Verdict::NonOk, message: chain(&error) },
     }
 }
@@ -237,11 +245,16 @@ mod tests {
     #[test]
     fn the_helpers_of_real_configurations_are_known_by_their_command_lines() {
         // config/health-checker-kubelet.json, config/kernel-monitor-counter.json, config/systemd-monitor-counter.json.
-        let kubelet = ["--component=kubelet", "--enable-repair=true", "--cooldown-time=1m", "--health-check-timeout=10s"];
+        let kubelet =
+            ["--component=kubelet", "--enable-repair=true", "--cooldown-time=1m", "--health-check-timeout=10s"];
         let want = Builtin::Health { component: "kubelet".to_owned(), socket: None };
         assert_eq!(of_rule(&rule("/home/kubernetes/bin/health-checker", &kubelet)), Some(want));
         let restarts = [
-            "--journald-source=systemd", "--log-path=/var/log/journal", "--lookback=20m", "--delay=5m", "--count=5",
+            "--journald-source=systemd",
+            "--log-path=/var/log/journal",
+            "--lookback=20m",
+            "--delay=5m",
+            "--count=5",
             "--pattern=Started (Kubernetes kubelet|kubelet.service)",
         ];
         let Some(Builtin::Count(count)) = of_rule(&rule("/home/kubernetes/bin/log-counter", &restarts)) else {

@@ -136,10 +136,10 @@ mod tests {
             ("kill -9 $$", Verdict::Unknown, ""),
             ("echo äöü", Verdict::Ok, "äö"),
         ] {
-            assert_eq!(run(&rule(script, 10_000), if script.contains('ä') { 5 } else { 80 }).await, Outcome {
-                verdict,
-                message: message.to_owned()
-            });
+            assert_eq!(
+                run(&rule(script, 10_000), if script.contains('ä') { 5 } else { 80 }).await,
+                Outcome { verdict, message: message.to_owned() }
+            );
         }
     }
 
@@ -151,7 +151,8 @@ mod tests {
         let outcome = run(&rule(&script, 500), 80).await;
         assert_eq!(outcome, Outcome::unknown("/bin/sh took longer than 500 ms"));
         let pid: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
-        let is_gone = || std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
+        let is_gone =
+            || std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
         while !is_gone() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

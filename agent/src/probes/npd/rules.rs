@@ -56,9 +56,14 @@ pub(super) struct LogRules {
 pub(super) enum Log {
     Kmsg,
     /// Lines of this unit.
-    Journal { unit: String },
+    Journal {
+        unit: String,
+    },
     /// This file, and where in a line the message is.
-    File { path: std::path::PathBuf, message: String },
+    File {
+        path: std::path::PathBuf,
+        message: String,
+    },
 }
 
 /// A condition as it is while nothing is wrong.
@@ -340,7 +345,10 @@ mod tests {
     fn a_log_rule_file_is_read_as_it_is() {
         let Ok(RuleFile::Log(rules)) = parse(KERNEL.as_bytes(), "f") else { panic!("it is a log rule file") };
         assert_eq!((rules.log, rules.lookback, rules.buffer_size), (Log::Kmsg, Duration::from_secs(300), 10));
-        assert_eq!(rules.rules.iter().map(|rule| rule.condition.as_deref()).collect::<Vec<_>>(), [None, Some("KernelDeadlock")]);
+        assert_eq!(
+            rules.rules.iter().map(|rule| rule.condition.as_deref()).collect::<Vec<_>>(),
+            [None, Some("KernelDeadlock")]
+        );
         assert!(rules.rules[0].pattern.is_match(b"INFO: task qemu:77 blocked for more than 120 seconds."));
         assert!(!rules.rules[0].pattern.is_match(b"task qemu:77 blocked for more than 120 seconds. Not"), "to its end");
     }
