@@ -26,7 +26,9 @@ use crate::{
     hello::{self, HelloSource},
     look::Look,
     metrics::{AgentMetrics, ProbeSeries, SpoolSeries},
-    probes::{Beat, Launchers, PROBES, ProbeConfig, ProbeContext, ProbeCounters, ProbeSpec, PullFailures, Suspects, VmIndex},
+    probes::{
+        Beat, Launchers, PROBES, ProbeConfig, ProbeContext, ProbeCounters, ProbeSpec, PullFailures, Suspects, VmIndex,
+    },
     recorder::Recorder,
     reload::{ReadConfig, Reload},
     sacrifice::Sacrifice,

@@ -248,7 +248,7 @@ mod tests {
         let kubelet =
             ["--component=kubelet", "--enable-repair=true", "--cooldown-time=1m", "--health-check-timeout=10s"];
         let want = Builtin::Health { component: "kubelet".to_owned(), socket: None };
-        assert_eq!(of_rule(&rule("/home/kubernetes/bin/health-checker", &kubelet)), Some(want));
+        assert_eq!(of_rule(&rule("/opt/npd/bin/health-checker", &kubelet)), Some(want));
         let restarts = [
             "--journald-source=systemd",
             "--log-path=/var/log/journal",
@@ -257,7 +257,7 @@ mod tests {
             "--count=5",
             "--pattern=Started (Kubernetes kubelet|kubelet.service)",
         ];
-        let Some(Builtin::Count(count)) = of_rule(&rule("/home/kubernetes/bin/log-counter", &restarts)) else {
+        let Some(Builtin::Count(count)) = of_rule(&rule("/opt/npd/bin/log-counter", &restarts)) else {
             panic!("it counts lines")
         };
         assert_eq!((count.source.as_str(), count.lookback, count.at_least), ("systemd", Duration::from_secs(1200), 5));
