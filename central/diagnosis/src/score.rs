@@ -278,10 +278,15 @@ fn is_allowed_as_shared(stage: &Stage<'_>, cause: &Cause, here: &ScoreSheet) -> 
 fn is_affected<'a>(stage: &Stage<'a>, cause: &Cause, other: &Scene<'a>, thing: Option<&str>) -> Option<bool> {
     let mut is_well = None;
     for clue in cause.clues.iter().filter(|clue| clue.strength.decibans() >= 7.0) {
-        if evidence::asks_elsewhere(&clue.look) {
+        // Of a clue that compares, what it compares is asked of the other node by itself.
+        let look = match &clue.look {
+            Look::All(looks) => looks.iter().find(|look| !evidence::asks_elsewhere(look)).unwrap_or(&clue.look),
+            look => look,
+        };
+        if evidence::asks_elsewhere(look) {
             continue;
         }
-        if let Some(hit) = evidence::strongest(evidence::hits(stage, other, &clue.look, clue.text)) {
+        if let Some(hit) = evidence::strongest(evidence::hits(stage, other, look, clue.text)) {
             let theirs = thing_in(&hit.attributes);
             // Two that name no thing share none that is known, except where the cause is nothing but the shared thing.
             let is_same = match (thing, theirs.as_deref()) {
@@ -292,9 +297,9 @@ fn is_affected<'a>(stage: &Stage<'a>, cause: &Cause, other: &Scene<'a>, thing: O
             if is_same && hit.freshness > 0.5 {
                 return Some(true);
             }
-        } else if let Look::Present(code, _) | Look::Happened(code, _) = &clue.look {
+        } else if let Look::Present(code, _) | Look::Happened(code, _) = look {
             let is_absent = other.states_of(*code).iter().any(|sighting| sighting.status() == Status::Absent);
-            if is_absent || matches!(clue.look, Look::Happened(..)) && other.was_watched_at_onset(code.spec().probe) {
+            if is_absent || matches!(look, Look::Happened(..)) && other.was_watched_at_onset(code.spec().probe) {
                 is_well = Some(false);
             }
         }

@@ -37,7 +37,8 @@ pub const HOST_DEVICE_UNAVAILABLE: Cause = Cause {
         },
         Clue {
             group: "iommu",
-            strength: Strength::Good,
+            // True of most nodes for ever, and of no weight for a VM that asks for no host device: it only makes another clue surer.
+            strength: Strength::Hint,
             look: Look::Present(IommuMissing, &[]),
             text: "the node has no IOMMU groups",
         },
