@@ -21,9 +21,10 @@ fn leaving_nothing(test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
 /// What makes a launcher of `prod/db-0` one, whatever started it.
 fn assert_is_in_kubevirts_shape(launcher: &Launcher<'_>) -> Result<()> {
     let monitor = launcher.monitor_pid();
-    let cmdline = fs::read_to_string(format!("/proc/{monitor}/cmdline"))?;
-    assert_contains(&cmdline, "/usr/bin/virt-launcher-monitor\0--qemu-timeout\0279s\0--name\0db-0\0--uid\0");
-    assert_contains(&cmdline, launcher.vmi_uid());
+    let cmdline = fs::read_to_string(format!("/proc/{monitor}/cmdline"))?.replace('\0', " ");
+    let uid = launcher.vmi_uid();
+    let words = format!("/usr/bin/virt-launcher-monitor --qemu-timeout 279s --name db-0 --uid {uid} --namespace prod ");
+    assert_contains(&cmdline, &words);
     let status = fs::read_to_string(format!("/proc/{monitor}/status"))?;
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).context("its pids")?;
     assert_eq!(ids.split_whitespace().next_back(), Some("1"), "the monitor is process 1 of its container");
