@@ -20,8 +20,8 @@ use kulprit_host::process::{CgroupFilter, Procfs};
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Verdict;
 use kulprit_judge::network::{
-    LinkHistory, NameSeen, Owner, ReachLook, RegistrySeen, judge_connections, judge_link_errors, judge_links,
-    judge_listen_queues, judge_packets, judge_reach,
+    LinkHistory, NameSeen, Owner, ReachLook, RegistryReach, RegistrySeen, judge_connections, judge_link_errors,
+    judge_links, judge_listen_queues, judge_packets, judge_reach,
 };
 use kulprit_model::Subject;
 use tokio::task::JoinSet;
@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::packets::{Packets, Silent};
-use self::reach::{NameConfig, ask_names, try_registry};
+use self::reach::{NameConfig, ask_names, is_image_here, try_registry};
 use super::blocking::{Blocking, Late};
 use super::counters::count;
 use super::{ProbeContext, ProbeSpec, chain};
@@ -248,8 +248,18 @@ impl Probe {
         for image in self.context.pulls.take() {
             let is_fresh = self.registries.get(&image).is_some_and(|(at, _)| at.elapsed() < TRY_EVERY);
             if !is_fresh {
-                let host = self.context.host.clone();
-                self.tries.spawn(async move { Tried::Registry(try_registry(host, image).await) });
+                let (host, config) = (self.context.host.clone(), Arc::clone(&self.context.config));
+                self.tries.spawn(async move {
+                    // What is here by now needs no registry; asking the runtime pulls nothing.
+                    Tried::Registry(match is_image_here(&host, &config.runtime_sockets, &image).await {
+                        Some(true) => RegistrySeen {
+                            server: image.clone(),
+                            image,
+                            reach: RegistryReach::NotTried("the container runtime has the image by now".to_owned()),
+                        },
+                        Some(false) | None => try_registry(host, image).await,
+                    })
+                });
             }
         }
     }

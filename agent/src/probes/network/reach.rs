@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kulprit_host::HostRoot;
@@ -20,11 +21,14 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::probes::chain;
+use crate::probes::runtime::client::{self, CriClient};
 
 /// One question to one server. The C library waits 5 s; a server that is well answers in some ms.
 const DNS_DEADLINE: Duration = Duration::from_secs(2);
 /// A connection, and the reply to it. A lost packet is sent again after 1 s.
 const TCP_DEADLINE: Duration = Duration::from_secs(3);
+/// A runtime that is well answers in 1 ms.
+const RUNTIME_DEADLINE: Duration = Duration::from_secs(2);
 /// Longest datagram of DNS without extensions, bytes.
 const MAX_DATAGRAM_BYTES: usize = 512;
 /// Addresses of one registry that are tried.
@@ -126,6 +130,19 @@ async fn ask(
 fn rand_byte() -> u8 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(0_u8).to_ne_bytes()[0]
+}
+
+/// Whether a container runtime of the node has the image (CRI `ImageStatus`, which asks no registry); `None`: none says.
+pub(super) async fn is_image_here(host: &HostRoot, sockets: &[PathBuf], image: &str) -> Option<bool> {
+    for socket in sockets {
+        let asked = async {
+            CriClient::new(client::open(host, &socket.to_string_lossy()).ok()?).await.ok()?.has_image(image).await.ok()
+        };
+        if let Ok(Some(is_here)) = timeout(RUNTIME_DEADLINE, asked).await {
+            return Some(is_here);
+        }
+    }
+    None
 }
 
 /// Tries the registry of an image: its mirrors first; the first that speaks is enough.

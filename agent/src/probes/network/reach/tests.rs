@@ -131,3 +131,10 @@ async fn a_registrys_name_is_looked_up_and_a_short_one_in_the_search_domains() {
     server.abort();
     tls.abort();
 }
+
+#[tokio::test]
+async fn where_no_runtime_can_be_asked_it_is_not_known_whether_an_image_is_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let sockets = ["/run/containerd/containerd.sock".into()];
+    assert_eq!(is_image_here(&HostRoot::new(dir.path()), &sockets, "registry.example/a:v1").await, None);
+}
