@@ -134,6 +134,27 @@ impl FileDisk {
         Ok(filled)
     }
 
+    /// Unmounts it in its nodes, each at once as kubelet does, then here, and gives its loop device back.
+    ///
+    /// # Errors
+    /// If somebody still uses it: a file or folder of it is open, or another mount namespace holds it.
+    pub fn detach(mut self) -> Result<()> {
+        let inside = self.path().to_string_lossy().into_owned();
+        for leader in std::mem::take(&mut self.leaders) {
+            shell::run(&["nsenter", "--target", &leader.to_string(), "--all", "--", "umount", &inside])?;
+        }
+        shell::run(&["umount", &self.here.to_string_lossy()])?;
+        // Of a device in use the kernel only notes that it is to go.
+        shell::run(&["losetup", "-d", &self.device])?;
+        let device = self.device.clone();
+        wait::wait_until("the loop device to be free", Duration::from_secs(5), || {
+            Ok(!shell::run(&["losetup", "--list", "--noheadings", "--output", "NAME"])?
+                .lines()
+                .any(|name| name == device))
+        })
+        .map(drop)
+    }
+
     fn resize(&self, bytes: u64) -> Result<()> {
         File::options().write(true).open(&self.backing)?.set_len(bytes).context("failed to resize the backing file")
     }

@@ -69,6 +69,15 @@ impl Lab {
         NodeBuilder::new(self.clone(), name, format!("10.77.0.{}", number + 2))
     }
 
+    /// Runs lines of `ip` in the lab's network namespace, as one batch.
+    ///
+    /// # Errors
+    /// If one of them fails.
+    pub fn ip(&self, lines: &str) -> Result<()> {
+        let mut command = self.brief_command("sh");
+        shell::output(command.args(["-c", "printf %s \"$0\" | ip -batch -", lines])).map(drop)
+    }
+
     /// A command that runs in the lab's network namespace, from where all nodes are reached, and dies with the lab.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {

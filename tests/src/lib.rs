@@ -25,6 +25,7 @@ pub mod wait;
 
 pub mod shell;
 
+pub mod cage;
 mod cgroup;
 pub mod lab;
 mod leftovers;

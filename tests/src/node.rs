@@ -319,6 +319,12 @@ impl Running {
         command.stdin(Stdio::null()).spawn().map(Self).context("failed to start a command")
     }
 
+    /// Its pid.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.0.id().cast_signed()
+    }
+
     /// The process, to wait for it or to ask for its pid.
     pub fn child(&mut self) -> &mut Child {
         &mut self.0

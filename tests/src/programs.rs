@@ -134,13 +134,27 @@ impl Drop for Started {
 /// Pid of the child of `parent` whose command name begins with `name`; `None` while there is none.
 #[must_use]
 pub fn child_of(parent: i32, name: &str) -> Option<i32> {
-    let tasks = fs::read_dir(format!("/proc/{parent}/task")).ok()?;
-    let children = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let pids: Vec<i32> = children
-        .flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect();
     let is_named = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(name));
-    pids.into_iter().find(|pid| is_named(pid) && process::is_alive(*pid))
+    children_of(parent).into_iter().find(|pid| is_named(pid) && process::is_alive(*pid))
+}
+
+/// A process and all below it, itself first; only itself if it is gone.
+#[must_use]
+pub fn family_of(pid: i32) -> Vec<i32> {
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = family.get(next) {
+        family.extend(children_of(*parent));
+        next += 1;
+    }
+    family
+}
+
+/// The children of all threads of a process.
+fn children_of(parent: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    children.flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 /// An address of this machine that nobody has now.

@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
+use crate::cage::Cage;
 use crate::lab::{GATEWAY, Lab, built_binary};
 use crate::node::{Node, Running};
-use crate::{cgroup, check, wait};
+use crate::{cgroup, check, process, programs, wait};
 
 pub mod answers;
 
@@ -28,6 +30,10 @@ const PORT: u16 = 7443;
 const AGENT_ADMIN_PORT: u16 = 7442;
 /// How long central may take to start, and an agent until every probe has looked once: a debug build on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long an agent may take to end: its drain is 10 s.
+const END_LIMIT: Duration = Duration::from_secs(15);
+/// How long its worker may outlive it: the kernel kills it then.
+const CHILDREN_LIMIT: Duration = Duration::from_secs(1);
 /// Lines of each log shown with a failure.
 const LOG_TAIL: usize = 15;
 
@@ -74,12 +80,27 @@ impl System {
     /// # Errors
     /// If that does not happen in time: the last log lines.
     pub fn watch(&mut self, node: &Node) -> Result<()> {
-        let name = format!("agent-{}", node.name());
         // The worker stands beside the agent, where it is looked for.
         binary("kulprit-agent-libvirt")?;
+        let command = node.agent_command(binary("kulprit-agent")?);
+        self.watch_by(node, command, &[], START_LIMIT)
+    }
+
+    /// As [`System::watch`], of an agent in a small cgroup.
+    ///
+    /// # Errors
+    /// As [`System::watch`]; a slow start is given four times as long.
+    pub fn watch_in(&mut self, node: &Node, cage: &Cage) -> Result<()> {
+        let mut command = node.agent_command("sh");
+        command.args(cage.agent_words());
+        let worker = cage.write_worker(self.folder.path())?;
+        self.watch_by(node, command, &["--libvirt-worker", &worker.to_string_lossy()], START_LIMIT * 4)
+    }
+
+    fn watch_by(&mut self, node: &Node, mut command: Command, words: &[&str], limit: Duration) -> Result<()> {
+        let name = format!("agent-{}", node.name());
         let file = self.folder.path().join(format!("{name}.yaml"));
         fs::write(&file, agent_config(node))?;
-        let mut command = node.agent_command(binary("kulprit-agent")?);
         command
             .arg("--config")
             .arg(&file)
@@ -88,13 +109,38 @@ impl System {
             .arg("--host-root")
             .arg(node.root())
             .arg("--state-dir")
-            .arg(self.folder.path().join(&name));
+            .arg(self.folder.path().join(&name))
+            .args(words);
         self.agents.push(start(&mut command, self.folder.path(), &name)?);
         let is_ready = || check::get(node, AGENT_ADMIN_PORT, "/ready").is_ok_and(|answer| answer.contains("200 OK"));
         let is_heard = || self.page(&["node", node.name()]).is_ok();
-        wait::wait_until("the agent's first looks", START_LIMIT, || Ok(is_ready() && is_heard()))
+        wait::wait_until("the agent's first looks", limit, || Ok(is_ready() && is_heard()))
             .with_context(|| self.logs())?;
         Ok(())
+    }
+
+    /// Pids of the agent that was started last, of its worker, and of any child that waits for a host in its stead.
+    ///
+    /// # Errors
+    /// If no agent was started.
+    pub fn agent_family(&self) -> Result<Vec<i32>> {
+        Ok(programs::family_of(self.agents.last().context("an agent was started")?.pid()))
+    }
+
+    /// SIGTERM to the agent that was started last; returns how long it took to end, and its children with it.
+    ///
+    /// # Errors
+    /// If it ends with a failure, as it does when its tasks do not end within the drain, or a child outlives it: the last log lines.
+    pub fn stop_agent(&mut self) -> Result<Duration> {
+        let family = self.agent_family()?;
+        let mut agent = self.agents.pop().context("an agent was started")?;
+        process::signal(agent.pid(), Signal::SIGTERM)?;
+        let (status, took) = wait::wait_for("the agent to end", END_LIMIT, || Ok(agent.child().try_wait()?))
+            .with_context(|| self.logs())?;
+        ensure!(status.success(), "the agent ended with {status}: {}", self.logs());
+        let is_over = || Ok(!family.iter().any(|pid| process::is_alive(*pid)));
+        let after = wait::wait_until("the agent's children to end", CHILDREN_LIMIT, is_over)?;
+        Ok(took + after)
     }
 
     /// `kulprit why`: everything that is in trouble now.

@@ -144,6 +144,9 @@ pub struct Finding {
     /// What speaks for it.
     #[serde(default)]
     pub evidence: Vec<Evidence>,
+    /// Facts of it by name, as `device_name`.
+    #[serde(default)]
+    pub attributes: serde_json::Value,
 }
 
 impl Finding {
