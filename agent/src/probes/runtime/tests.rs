@@ -116,6 +116,8 @@ const IDLE: ProbeSpec = ProbeSpec {
     name: "idle",
     meaning: "",
     sources: "",
+    needs: "",
+    lost_without: "",
     look_every: Duration::from_secs(1),
     spawn: |_| Box::pin(std::future::ready(())),
 };
