@@ -63,6 +63,11 @@ pub enum Heard {
 /// Judges a line of a log that is not the kernel's. `is_dated`: whether `at` is when it was written.
 #[must_use]
 pub fn hear(signatures: &Signatures, source: &LogSource, line: &Line<'_>, at: Moment, is_dated: bool) -> Heard {
+    // libvirt writes the command that it runs above what QEMU says: a name in it is no statement.
+    if matches!(source, LogSource::Qemu { .. }) && line.text.trim_end().ends_with('\\') {
+        return Heard::Nothing;
+    }
+
     let speaker = speaker_of(source, line);
     match signatures.peel(&Text { speaker, reason: None, text: &line.text }) {
         Peeled::Nothing => Heard::Nothing,

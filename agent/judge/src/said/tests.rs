@@ -79,6 +79,7 @@ fn lines_of_healthy_systems_and_chatter_weigh_nothing() {
             r#"{"component":"virt-launcher","level":"info","msg":"could not find the flux","timestamp":"2026-11-21T06:42:01.0Z"}"#,
         ),
         (&container(Speaker::Launcher, "guest-console-log"), "EXT4-fs error (device vda1): I/O error"),
+        (&LogSource::Qemu { domain: "prod_killed".to_owned() }, "-name guest=killed,debug-threads=on \\"),
     ] {
         assert_eq!(hear_line(source, line), Heard::Harmless, "{line}");
     }
