@@ -65,7 +65,7 @@ pub enum Heard {
 pub fn hear(signatures: &Signatures, source: &LogSource, line: &Line<'_>, at: Moment, is_dated: bool) -> Heard {
     // libvirt writes the command that it runs above what QEMU says: a name in it is no statement.
     if matches!(source, LogSource::Qemu { .. }) && line.text.trim_end().ends_with('\\') {
-        return Heard::Nothing;
+        return Heard::Harmless;
     }
 
     let speaker = speaker_of(source, line);
