@@ -337,10 +337,10 @@ impl Probe {
         let mut draft = self.context.begin(NAME);
         let at = self.context.clock.now();
         let units = self.units.iter().filter(|(name, _)| is_runtime_unit(name));
-        let of_units = units.filter_map(|(name, known)| match (&known.last, &self.bus_error) {
-            (Some(unit), _) => Some(judge_unit(at, unit, known.was_active)),
-            (None, Some(because)) => Some(unknown_unit(name, because)),
-            (None, None) => Some(unknown_unit(name, "systemd did not say how it is")),
+        let of_units = units.map(|(name, known)| match (&known.last, &self.bus_error) {
+            (Some(unit), _) => judge_unit(at, unit, known.was_active),
+            (None, Some(because)) => unknown_unit(name, because),
+            (None, None) => unknown_unit(name, "systemd did not say how it is"),
         });
         let mut verdicts: Vec<Verdict> = of_units.collect();
         let mut is_there = !self.units.is_empty();

@@ -144,7 +144,7 @@ fn read(root: &HostRoot, path: &Path) -> Result<Option<ClientCertificate>, ReadE
     let at = |source| ReadError::from_io(root.display_path(path), source);
     let mut bytes = Vec::with_capacity(2048);
     let mut chunk = [0; CHUNK_BYTES];
-    while bytes.len() < LIMIT_BYTES && !memchr::memmem::find(&bytes, END.as_bytes()).is_some() {
+    while bytes.len() < LIMIT_BYTES && memchr::memmem::find(&bytes, END.as_bytes()).is_none() {
         match file.read(&mut chunk).map_err(at)? {
             0 => break,
             n_bytes => bytes.extend_from_slice(&chunk[..n_bytes]),

@@ -164,7 +164,7 @@ impl CriClient {
         };
         let status = answer.status.unwrap_or_default();
         let has_ended = status.state() == cri::ContainerState::ContainerExited;
-        Ok(has_ended.then(|| ContainerExit {
+        Ok(has_ended.then_some(ContainerExit {
             exit_code: status.exit_code,
             reason: status.reason,
             message: status.message,

@@ -175,7 +175,7 @@ impl ImageService for Fake {
     ) -> Result<Response<cri::ImageStatusResponse>, Status> {
         drop(self.enter("ImageStatus").await?);
         let name = request.into_inner().image.unwrap_or_default().image;
-        let image = (name == "here").then(|| cri::Image { id: name, size: 1 });
+        let image = (name == "here").then_some(cri::Image { id: name, size: 1 });
         Ok(Response::new(cri::ImageStatusResponse { image }))
     }
 

@@ -106,7 +106,7 @@ fn scan(procfs: &Procfs, filter: &CgroupFilter, mut known: Known) -> Result<(Kno
         let Ok(stat) = procfs.stat(*pid) else { continue };
         let is_known = known.shims.get(pid) == Some(&stat.id());
         let is_ours = || *filter == CgroupFilter::All || procfs.cgroups(*pid).is_ok_and(|rows| filter.matches(&rows));
-        if !is_known && !(service_of(&stat.comm) == Some(Service::Shim) && is_ours()) {
+        if !(is_known || service_of(&stat.comm) == Some(Service::Shim) && is_ours()) {
             if !known.young.insert(*pid) {
                 known.young.remove(pid);
                 known.others.insert(*pid);
