@@ -110,7 +110,7 @@ impl Inner {
         }
         self.others.retain(|pid, _| pids.binary_search(pid).is_ok());
         self.residents.retain(|pid, _| pids.binary_search(pid).is_ok());
-        let mut n_errors = 0;
+        let (mut n_errors, mut refused) = (0, None);
         for pid in pids {
             let n_reads = self.others.get(&pid).or(self.residents.get(&pid).map(|(_, n_reads)| n_reads));
             let n_reads = n_reads.copied().unwrap_or_default();
@@ -130,8 +130,16 @@ impl Inner {
                     self.residents.remove(&pid);
                     self.others.insert(pid, n_reads);
                 }
-                Err(error) => n_errors += usize::from(!error.is_not_found()),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => {
+                    n_errors += 1;
+                    refused = Some(error);
+                }
             }
+        }
+        // Nobody could be read: that there is no QEMU is then not known.
+        if let Some(error) = refused.filter(|_| self.others.is_empty() && self.residents.is_empty()) {
+            return Err(error);
         }
         let is_changed = !self.residents.values().map(|(resident, _)| resident).eq(self.found.iter());
         if is_changed {
