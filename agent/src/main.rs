@@ -15,6 +15,9 @@ use kulprit_daemon::{
     telemetry,
 };
 
+/// More than there are sources of blocking calls: each has one at a time, so that all of them may hang and nobody waits for another's.
+const N_BLOCKING_THREADS: usize = 64;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(Command::Sacrifice { place, task }) = &arguments.command {
@@ -25,7 +28,11 @@ fn main() -> ExitCode {
         Err(error) => return fail(error.as_ref()),
     };
     telemetry::init(config.log.format, &config.log.filter);
-    let options = RunOptions { threads: Threads::Current, drain_deadline: config.drain.get(), ..RunOptions::default() };
+    let options = RunOptions {
+        threads: Threads::Current,
+        n_blocking_threads: N_BLOCKING_THREADS,
+        drain_deadline: config.drain.get(),
+    };
     match arguments.command.clone().unwrap_or(Command::Run) {
         Command::Run => {
             let source = arguments.config.clone().map(|file| {

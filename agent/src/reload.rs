@@ -50,13 +50,18 @@ impl Reload {
     /// # Errors
     /// None: what is wrong with the file is said and counted.
     pub async fn run(mut self, beat: Beat, stop: CancellationToken) -> Result<(), BoxError> {
+        tokio::select! {
+            biased;
+            // A disk that hangs must not hold the end up.
+            () = stop.cancelled() => Ok(()),
+            ended = self.follow(beat) => ended,
+        }
+    }
+
+    async fn follow(&mut self, beat: Beat) -> Result<(), BoxError> {
         let mut known = self.content().await;
         loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = beat.wait(EVERY) => {}
-            }
+            beat.wait(EVERY).await;
             let Seen::Changed(content) = self.look(known.as_deref()).await else { continue };
             known = content;
             let read = Arc::clone(&self.read);
