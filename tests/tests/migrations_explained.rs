@@ -58,7 +58,6 @@ impl Stage {
             error.context(format!("{page}\n{}", self.system.logs()))
         })?;
         report(&format!("{symptom} by {cause}"), since.elapsed());
-        println!("{}", self.system.page(&["why", "db-0"])?);
         Ok(verdict)
     }
 }

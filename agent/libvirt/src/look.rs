@@ -217,7 +217,12 @@ pub(crate) fn ask(caller: &Caller, connection: &Connection, uuid: &str, question
         Question::Job { at_round_start } => match domain.job(caller) {
             Ok(job) if job.r#type.cast_unsigned() != sys::VIR_DOMAIN_JOB_NONE => {
                 let (uuid, name) = (domain.uuid.clone(), domain.name.clone());
-                Answer::Tell(Box::new(Body::JobStats(JobStats { uuid, name, job: Some(job), at_round_start: *at_round_start })))
+                Answer::Tell(Box::new(Body::JobStats(JobStats {
+                    uuid,
+                    name,
+                    job: Some(job),
+                    at_round_start: *at_round_start,
+                })))
             }
             Ok(_) | Err(_) => Answer::Nothing,
         },

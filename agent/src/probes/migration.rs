@@ -153,7 +153,7 @@ impl Probe {
         for news in news {
             match news {
                 News::Job { at, uid, job, is_round_begin } => {
-                    verdicts.extend(self.book.sample(at, &uid, job, is_round_begin));
+                    verdicts.extend(self.book.sample(at, &uid, *job, is_round_begin));
                 }
                 News::Control { at, uid, is_waiting } => self.book.set_unanswered(at, &uid, is_waiting),
                 News::Moved => has_moved = true,

@@ -189,6 +189,7 @@ fn add(hash: u64, bytes: &[u8]) -> u64 {
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
+#[expect(clippy::cast_possible_truncation, reason = "the halves of a product are what is wanted")]
 const fn mix(hash: u64, word: u64) -> u64 {
     let product = ((hash ^ word) as u128).wrapping_mul(0xd6e8_feb8_6659_fd93);
     // Both halves of the product: high bits of the input reach low bits of the hash.

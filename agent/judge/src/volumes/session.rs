@@ -45,13 +45,15 @@ pub fn judge_nvme_controllers(
     controllers: &[NvmeController],
     layers: &BTreeMap<String, Layer>,
 ) -> Vec<Verdict> {
-    let mut by_subsystem: BTreeMap<&str, Vec<(&str, &str, Option<&str>)>> = BTreeMap::new();
+    /// Name, state and portal of a session.
+    type Row<'a> = (&'a str, &'a str, Option<&'a str>);
+    let mut by_subsystem: BTreeMap<&str, Vec<Row<'_>>> = BTreeMap::new();
     for row in controllers {
         if let (Some(subsystem), Some(state)) = (&row.subsystem, &row.state) {
             by_subsystem.entry(subsystem).or_default().push((&row.name, state, row.portal.as_deref()));
         }
     }
-    let judge = |(subsystem, rows): (&str, Vec<(&str, &str, Option<&str>)>)| {
+    let judge = |(subsystem, rows): (&str, Vec<Row<'_>>)| {
         let disk = layers.values().find(|layer| layer.subsystem.as_deref() == Some(subsystem));
         judge_group(at, "nvme", subsystem, &rows, |state| state == "live", disk.map(|disk| top_of(layers, &disk.name)))
     };

@@ -5,7 +5,9 @@
 //! got nearer to its end, the limit was too short.
 
 use kulprit_model::{
-    FindingCode::{MigrationDirtying, MigrationNoBytes, MigrationNotCompleted, MigrationProgressing, MigrationTimedOut},
+    FindingCode::{
+        MigrationDirtying, MigrationNoBytes, MigrationNotCompleted, MigrationProgressing, MigrationTimedOut,
+    },
     attribute::{CLASS, OPERATION, SIGNATURE, WHAT},
     said::{class, operation},
 };

@@ -5,8 +5,8 @@
 
 use kulprit_model::{
     FindingCode::{
-        MigrationDirtying, MigrationNoBytes, MigrationNotCompleted, MigrationPeerSilent, MigrationProgressing, MigrationTargetFailed,
-        MtuMismatch, NetworkUnreachable, PacketFilterDrops,
+        MigrationDirtying, MigrationNoBytes, MigrationNotCompleted, MigrationPeerSilent, MigrationProgressing,
+        MigrationTargetFailed, MtuMismatch, NetworkUnreachable, PacketFilterDrops,
     },
     attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},

@@ -111,7 +111,12 @@ fn what_is_wrong_on_the_target_is_the_targets() {
     let world = migrating(60).set(stands).set_on("n2", silent);
     let why = attribute_of(&world);
     let first = &why.causes[0];
-    assert_eq!((first.id, first.role, first.node.as_deref()), ("QemuMonitorHung", "target", Some("n2")), "{}", table(&why));
+    assert_eq!(
+        (first.id, first.role, first.node.as_deref()),
+        ("QemuMonitorHung", "target", Some("n2")),
+        "{}",
+        table(&why)
+    );
 }
 
 fn attribute_of(world: &World) -> Attribution {

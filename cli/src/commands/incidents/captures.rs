@@ -41,9 +41,9 @@ pub(super) fn render(terminal: &Terminal, incident: &v1::Incident, with_texts: b
 
 /// A figure over time: a bar for each slice, the highest of it, on a scale from 0 to the highest of all.
 fn line_of(series: &v1::CaptureSeries, name_width: usize) -> String {
-    let known = series.values.iter().copied().filter(|value| value.is_finite());
+    let mut known = series.values.iter().copied().filter(|value| value.is_finite());
     let highest = known.clone().fold(0.0_f32, f32::max);
-    let last = known.last();
+    let last = known.next_back();
     let Some(last) = last else { return String::new() };
     let slice = series.values.len().div_ceil(WIDTH).max(1);
     let bars: String = series
