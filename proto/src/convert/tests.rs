@@ -172,7 +172,7 @@ fn check_state(break_it: impl FnOnce(&mut v1::State), want: &str) {
 fn errors_name_the_field_by_its_whole_path() {
     check_state(
         |state| state.subject = "planet/earth".to_owned(),
-        "record.state.subject: `planet/earth` is not a subject key (expected node, unit/…, vm/…, process/PID@START, device/…, mount/…, libvirt/… or probe/…)",
+        "record.state.subject: `planet/earth` is not a subject key (expected node, unit/…, vm/…, process/PID@START, device/…, mount/…, libvirt/…, problem/… or probe/…)",
     );
     check_state(|state| state.since = None, "record.state.since: missing");
     check_state(|state| state.status = 0, "record.state.status: missing");
