@@ -85,7 +85,12 @@ impl MigrationFeed {
     /// Figures of the job of this VM.
     pub(in crate::probes) fn note_job(&self, at: Moment, uid: &str, stats: &worker::JobStats) {
         let Some(job) = &stats.job else { return };
-        self.put(News::Job { at, uid: uid.to_owned(), job: Box::new(job_info(job)), is_round_begin: stats.at_round_start });
+        self.put(News::Job {
+            at,
+            uid: uid.to_owned(),
+            job: Box::new(job_info(job)),
+            is_round_begin: stats.at_round_start,
+        });
     }
 
     /// An event of the domain of this VM.
