@@ -47,14 +47,13 @@ use crate::sacrifice::Sacrifice;
 
 pub use beat::Beat;
 pub(crate) use blocking::{Blocking, Late};
-pub use config::{LibvirtConfig, NetworkConfig, ProbeConfig, VolumesConfig};
+pub use config::{
+    FilesystemConfig, LibvirtConfig, LimitsConfig, NetworkConfig, PressureConfig, ProbeConfig, VolumesConfig,
+};
 pub use counters::{ProbeCounters, ProbeCounts};
-pub use filesystem::FilesystemConfig;
 pub use launchers::{Launcher, LauncherCgroup, Launchers};
-pub use limits::LimitsConfig;
 pub use network::PullFailures;
 pub(crate) use npd::check_files as check_npd_files;
-pub use pressure::PressureConfig;
 pub use vm_index::{DiskTarget, VmIndex, VmProcess};
 
 /// UIDs of the VMs that central asked to look closer at.

@@ -4,11 +4,8 @@ use std::path::PathBuf;
 
 use kulprit_daemon::config::HumanDuration;
 use kulprit_host::cri::RUNTIME_SOCKETS;
+use kulprit_judge::filesystem::STATE_FOLDERS;
 use serde::{Deserialize, Serialize};
-
-use super::filesystem::FilesystemConfig;
-use super::limits::LimitsConfig;
-use super::pressure::PressureConfig;
 
 /// What VMs depend on beside the kubelet. Sources: containerd, CRI-O, cri-dockerd, open-iscsi, multipath-tools, libvirt,
 /// Longhorn's and Ceph's requirements for a node.
@@ -187,6 +184,74 @@ impl Default for LibvirtConfig {
                 .to_vec(),
             worker: None,
             poll_every: HumanDuration::from_secs(5),
+        }
+    }
+}
+
+/// Settings of the `filesystem` probe.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilesystemConfig {
+    /// Folders of the host that must not be full. Default: those of the kubelet, the runtimes, KubeVirt, libvirt and logs.
+    pub folders: Vec<PathBuf>,
+    /// How often file systems that answer over a network are asked. Default 5 m: each costs a process, some 3 ms.
+    pub remote_every: HumanDuration,
+    /// How long such a process may take. Default 5 s: a server that is well answers in milliseconds.
+    pub remote_deadline: HumanDuration,
+}
+
+impl Default for FilesystemConfig {
+    fn default() -> Self {
+        let more = ["/", "/var/lib/libvirt", "/var/lib/crio"];
+        Self {
+            folders: STATE_FOLDERS.iter().chain(&more).map(PathBuf::from).collect(),
+            remote_every: HumanDuration::from_mins(5),
+            remote_deadline: HumanDuration::from_secs(5),
+        }
+    }
+}
+
+/// Settings of the `limits` probe.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// How often inotify instances and watches are counted. Default 5 m: it reads every descriptor of the node, some 20 ms.
+    pub inotify_every: HumanDuration,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { inotify_every: HumanDuration::from_mins(5) }
+    }
+}
+
+/// Settings of the `pressure` probe.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PressureConfig {
+    /// The version 2 cgroup below the host's root whose pressure is the node's. Default: none, all of `/proc/pressure`; for
+    /// nodes that share their kernel with others.
+    pub cgroup: Option<PathBuf>,
+    /// How often stall times are read while one has just begun. Default 50 ms: five samples in the quarter of a second within
+    /// which it shall show.
+    pub close_every: HumanDuration,
+    /// How long. Default 30 s: as long as a migration's last rounds, or a suspect's capture, need.
+    pub close_for: HumanDuration,
+    /// How long after that the next stall is read so closely again. Default 5 m: a node that always stalls costs a tenth of
+    /// that.
+    pub close_again_after: HumanDuration,
+    /// How often the CPU limits of VMs are read. Default 10 s: three times in the 30 s that are judged.
+    pub vms_every: HumanDuration,
+}
+
+impl Default for PressureConfig {
+    fn default() -> Self {
+        Self {
+            cgroup: None,
+            close_every: HumanDuration::from_millis(50),
+            close_for: HumanDuration::from_secs(30),
+            close_again_after: HumanDuration::from_mins(5),
+            vms_every: HumanDuration::from_secs(10),
         }
     }
 }

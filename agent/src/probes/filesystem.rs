@@ -11,13 +11,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kulprit_daemon::config::HumanDuration;
 use kulprit_host::mount::{DeviceNumber, MountWatch};
 use kulprit_host::space::Space;
-use kulprit_judge::filesystem::{Asked, STATE_FOLDERS, judge_mounts, judge_space, judge_vm_space};
+use kulprit_judge::filesystem::{Asked, judge_mounts, judge_space, judge_vm_space};
 use kulprit_judge::{Reading, Verdict};
 use kulprit_model::Subject;
-use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
@@ -43,29 +41,6 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Mounts come in bursts, some ten for a pod: changes of the table are looked at this often at most.
 const SETTLE: Duration = Duration::from_secs(5);
-
-/// Settings of the `filesystem` probe.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FilesystemConfig {
-    /// Folders of the host that must not be full. Default: those of the kubelet, the runtimes, KubeVirt, libvirt and logs.
-    pub folders: Vec<PathBuf>,
-    /// How often file systems that answer over a network are asked. Default 5 m: each costs a process, some 3 ms.
-    pub remote_every: HumanDuration,
-    /// How long such a process may take. Default 5 s: a server that is well answers in milliseconds.
-    pub remote_deadline: HumanDuration,
-}
-
-impl Default for FilesystemConfig {
-    fn default() -> Self {
-        let more = ["/", "/var/lib/libvirt", "/var/lib/crio"];
-        Self {
-            folders: STATE_FOLDERS.iter().chain(&more).map(PathBuf::from).collect(),
-            remote_every: HumanDuration::from_mins(5),
-            remote_deadline: HumanDuration::from_secs(5),
-        }
-    }
-}
 
 async fn run(context: ProbeContext) {
     let mut probe = Probe {

@@ -9,11 +9,9 @@ mod read;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kulprit_daemon::config::HumanDuration;
 use kulprit_judge::limits::{LauncherLimitsLook, judge_launcher, judge_node, judge_refused_forks};
 use kulprit_judge::{StateVerdict, Verdict};
 use kulprit_model::{FindingCode, Moment, Subject};
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use self::read::{InotifyRows, Seen, VmPlace, VmSeen};
@@ -34,20 +32,6 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
 };
 /// A look takes 2 ms, with inotify 20 ms.
 const DEADLINE: Duration = Duration::from_secs(10);
-
-/// Settings of the `limits` probe.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsConfig {
-    /// How often inotify instances and watches are counted. Default 5 m: it reads every descriptor of the node, some 20 ms.
-    pub inotify_every: HumanDuration,
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self { inotify_every: HumanDuration::from_mins(5) }
-    }
-}
 
 /// What one look leaves for the next.
 #[derive(Debug, Default)]

@@ -8,22 +8,19 @@
 mod node;
 mod vms;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kulprit_daemon::config::HumanDuration;
 use kulprit_host::pressure::PressureTrigger;
 use kulprit_judge::Verdict;
 use kulprit_model::Status;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::debug;
 
 use self::node::Node;
 use self::vms::Vms;
 use super::counters::count;
-use super::{ProbeContext, ProbeSpec, Suspects, chain};
+use super::{PressureConfig, ProbeContext, ProbeSpec, Suspects, chain};
 
 const NAME: &str = "pressure";
 /// The probe's row in the table.
@@ -44,37 +41,6 @@ const SAY_EVERY: Duration = Duration::from_secs(2);
 const STALLED_PCT: f64 = 5.0;
 /// The trigger's window: the shortest in which 5 % are more than a scheduler's tick or two.
 const TRIGGER_WINDOW: Duration = Duration::from_secs(1);
-
-/// Settings of the `pressure` probe.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PressureConfig {
-    /// The version 2 cgroup below the host's root whose pressure is the node's. Default: none, all of `/proc/pressure`; for
-    /// nodes that share their kernel with others.
-    pub cgroup: Option<PathBuf>,
-    /// How often stall times are read while one has just begun. Default 50 ms: five samples in the quarter of a second within
-    /// which it shall show.
-    pub close_every: HumanDuration,
-    /// How long. Default 30 s: as long as a migration's last rounds, or a suspect's capture, need.
-    pub close_for: HumanDuration,
-    /// How long after that the next stall is read so closely again. Default 5 m: a node that always stalls costs a tenth of
-    /// that.
-    pub close_again_after: HumanDuration,
-    /// How often the CPU limits of VMs are read. Default 10 s: three times in the 30 s that are judged.
-    pub vms_every: HumanDuration,
-}
-
-impl Default for PressureConfig {
-    fn default() -> Self {
-        Self {
-            cgroup: None,
-            close_every: HumanDuration::from_millis(50),
-            close_for: HumanDuration::from_secs(30),
-            close_again_after: HumanDuration::from_mins(5),
-            vms_every: HumanDuration::from_secs(10),
-        }
-    }
-}
 
 async fn run(context: ProbeContext) {
     let mut probe = Probe::new(context);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kulprit_daemon::config::HumanDuration;
 use kulprit_host::HostRoot;
 use kulprit_model::FindingCode::{FilesystemFull, FilesystemReadOnly, VmFilesystemFull};
 use kulprit_model::Status::{Absent, Present, Unknown};

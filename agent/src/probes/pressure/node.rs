@@ -11,7 +11,7 @@ use kulprit_judge::pressure::{PressureLook, StallWindow, TimesWindow, judge};
 use kulprit_judge::{Reading, Verdict};
 use kulprit_model::Moment;
 
-use super::PressureConfig;
+use crate::probes::PressureConfig;
 use crate::probes::chain;
 use crate::recorder::{Figure, Recorder};
 
