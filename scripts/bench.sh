@@ -1,6 +1,6 @@
 #!/bin/bash
 # Measures the budget of the design on this machine (called by `make bench`, which sets up first): release binaries, real processes.
-# Prints the figures and writes them to docs/figures.md. Takes about ten minutes after the build.
+# Prints the figures and writes them to docs/figures.md. Takes about twenty minutes after the build.
 #
 #   scripts/bench.sh            everything; the node of the lab needs root
 #   scripts/bench.sh --no-lab   only what needs no node
@@ -47,6 +47,17 @@ awk -v n="$findings" 'BEGIN {
 "$bin/kulprit-bench-cases" >>"$rows"
 
 if [ "${1:-}" != --no-lab ]; then
+    # Debian's node_exporter to compare with, unpacked and not installed: as a package it would start a service.
+    if [ -z "${NODE_EXPORTER:-}" ] && command -v apt-get >/dev/null; then
+        exporter=$(mktemp -d)
+        trap 'rm -rf "$rows" "$exporter"' EXIT
+        if (cd "$exporter" && apt-get -q download prometheus-node-exporter >/dev/null 2>&1 && dpkg -x ./*.deb .); then
+            export NODE_EXPORTER=$exporter/usr/bin/prometheus-node-exporter
+        fi
+    fi
+    [ -n "${NODE_EXPORTER:-}" ] || echo "bench: no node_exporter to compare with; name one by NODE_EXPORTER" >&2
+    command -v strace >/dev/null || echo "bench: no strace; system calls are not counted" >&2
+    "$bin/kulprit-bench-cost" >>"$rows"
     "$bin/kulprit-bench" >>"$rows"
 fi
 
