@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use kulprit_tests::check::{SOON, report};
 use kulprit_tests::guest::Program;
-use kulprit_tests::system::System;
+use kulprit_tests::system::{System, answers::Finding};
 use kulprit_tests::wait::{Stopwatch, pause, wait_until};
 use kulprit_tests::{Guest, Lab, Node};
 
@@ -43,9 +43,11 @@ fn fifty_normal_lives_raise_nothing() -> Result<()> {
     .with_context(|| system.logs())?;
 
     let said = system.findings(&["--since", "1h"])?;
-    let faults: Vec<_> = said.iter().filter(|finding| finding.severity == "fault" && finding.holds()).collect();
+    let is_wrong = |finding: &&Finding| finding.severity == "fault" && finding.holds() && !is_of_load(&finding.code);
+    let faults: Vec<_> = said.iter().filter(is_wrong).collect();
     ensure!(faults.is_empty(), "faults were found in healthy VMs: {faults:#?}");
-    ensure!(system.incidents()?.is_empty(), "incidents: {:#?}", system.incidents()?);
+    let incidents: Vec<_> = system.incidents()?.into_iter().filter(|incident| !is_of_load(&incident.cause)).collect();
+    ensure!(incidents.is_empty(), "incidents: {incidents:#?}");
     // The agent was not blind: it saw the end of every QEMU, of restored ones twice.
     let ends: BTreeSet<&str> =
         said.iter().filter(|finding| finding.code == "QemuExited").map(|finding| finding.subject.as_str()).collect();
@@ -53,11 +55,17 @@ fn fifty_normal_lives_raise_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Five guests that boot at once on two cores do make the node's tasks wait: that is true, and no fault of any VM.
+fn is_of_load(said: &str) -> bool {
+    ["NodeCpuStalled", "NodeCpuExhausted"].contains(&said)
+}
+
 /// Asks again and again; whatever is said is wrong. Returns how often.
 fn watch(system: &System, is_over: &AtomicBool) -> Result<usize> {
     let mut n_looks = 0;
     while !is_over.load(Ordering::Relaxed) {
-        let verdicts = system.why()?;
+        let mut verdicts = system.why()?;
+        verdicts.retain(|verdict| !verdict.causes.first().is_some_and(|first| is_of_load(&first.id)));
         ensure!(verdicts.is_empty(), "said of healthy VMs: {verdicts:#?}");
         n_looks += 1;
         pause(Duration::from_millis(200));
