@@ -132,7 +132,7 @@ const fn times(finding: &Finding) -> (Moment, Moment) {
 /// A table for a person: a line per probe, below it what it found.
 #[must_use]
 pub fn human(checked: &[Checked]) -> String {
-    let mut text = format!("{:<12} {:<8} {:>8}  FINDINGS\n", "PROBE", "OUTCOME", "TOOK");
+    let mut text = format!("{:<14} {:<8} {:>8}  FINDINGS\n", "PROBE", "OUTCOME", "TOOK");
     for Checked { name, outcome, duration_ms, findings } in checked {
         let outcome = match outcome {
             Outcome::Ok => "ok",
@@ -140,7 +140,7 @@ pub fn human(checked: &[Checked]) -> String {
             Outcome::Blind => "blind",
         };
         let n_findings = if findings.is_empty() { "none".to_owned() } else { findings.len().to_string() };
-        line(&mut text, &format!("{name:<12} {outcome:<8} {:>8}  {n_findings}", format!("{duration_ms} ms")));
+        line(&mut text, &format!("{name:<14} {outcome:<8} {:>8}  {n_findings}", format!("{duration_ms} ms")));
         for finding in findings {
             line(&mut text, &format!("  {}", said(finding)));
             for evidence in finding.evidence() {

@@ -103,9 +103,10 @@ pub const HOST_DEVICE_UNAVAILABLE: Cause = Cause {
             group: "text",
             strength: Strength::Proof,
             look: Look::All(&[
+                // Only of a device: most nodes have no IOMMU, and a QEMU that does not start there has other reasons.
                 said(&[
                     Fact::OneOf(ACTOR, &[actor::QEMU, actor::LIBVIRT, actor::LAUNCHER]),
-                    Fact::OneOf(OPERATION, &[operation::ALLOCATE_DEVICE, operation::START_DOMAIN]),
+                    Fact::OneOf(OPERATION, &[operation::ALLOCATE_DEVICE]),
                 ]),
                 Look::Present(IommuMissing, &[]),
             ]),
