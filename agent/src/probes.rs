@@ -153,6 +153,23 @@ impl ProbeContext {
         }
     }
 
+    /// Rests until the next beat of `period`; `false` when there is no next look: one was asked for, or the agent ends.
+    async fn rest(&self, period: Duration) -> bool {
+        if self.once {
+            return false;
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            () = self.beat.wait(period) => true,
+        }
+    }
+
+    /// [`Self::send`], then [`Self::rest`].
+    async fn send_and_rest(&self, look: Look, period: Duration) -> bool {
+        self.send(look).await && self.rest(period).await
+    }
+
     /// Starts a look: keeps the time it begins.
     fn begin(&self, probe: &'static str) -> LookDraft {
         let began = self.clock.now();
@@ -206,6 +223,13 @@ impl LookDraft {
     fn blind(mut self, because: impl Into<String>) -> Self {
         self.look.blind_because = Some(because.into());
         self
+    }
+
+    fn blind_if(self, because: Option<impl Into<String>>) -> Self {
+        match because {
+            Some(because) => self.blind(because),
+            None => self,
+        }
     }
 
     /// Ends the look.

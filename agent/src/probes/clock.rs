@@ -52,13 +52,8 @@ async fn run(context: ProbeContext) {
         }
         let look = ClockLook { at: context.clock.now(), clock, daemon: daemon.clone(), was_synchronised };
         was_synchronised |= is_synchronised;
-        if !context.send(draft.verdicts([judge(&look)]).end(&context.clock)).await || context.once {
+        if !context.send_and_rest(draft.verdicts([judge(&look)]).end(&context.clock), SPEC.look_every).await {
             return;
-        }
-        tokio::select! {
-            biased;
-            () = context.stop.cancelled() => return,
-            () = context.beat.wait(SPEC.look_every) => {}
         }
     }
 }

@@ -57,18 +57,13 @@ async fn run(context: ProbeContext) {
         if rhythm.is_due(has_news, heard.blind_because.as_deref()) || context.once {
             let position = heard.position.filter(|_| rhythm.keeps(has_news));
             let draft = draft.verdicts(heard.verdicts.into_iter().map(Verdict::Occurrence)).position(position);
-            let draft = match heard.blind_because {
-                Some(because) => draft.blind(because),
-                None => draft,
-            };
-            if !context.send(draft.end(&context.clock)).await || context.once {
+            let look = draft.blind_if(heard.blind_because).end(&context.clock);
+            if !context.send(look).await {
                 return;
             }
         }
-        tokio::select! {
-            biased;
-            () = context.stop.cancelled() => return,
-            () = context.beat.wait(context.config.log_every.get()) => {}
+        if !context.rest(context.config.log_every.get()).await {
+            return;
         }
     }
 }

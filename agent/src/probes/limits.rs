@@ -63,13 +63,8 @@ async fn run(context: ProbeContext) {
             }
             Err(Late { for_secs }) => draft.blind(format!("reading limits has not returned for {for_secs} s")),
         };
-        if !context.send(draft.end(&context.clock)).await || context.once {
+        if !context.send_and_rest(draft.end(&context.clock), SPEC.look_every).await {
             return;
-        }
-        tokio::select! {
-            biased;
-            () = context.stop.cancelled() => return,
-            () = context.beat.wait(SPEC.look_every) => {}
         }
     }
 }

@@ -104,14 +104,9 @@ async fn run(context: ProbeContext) {
     let mut probe = Probe::new(context);
     loop {
         let look = probe.look().await;
-        if !probe.context.send(look).await || probe.context.once {
+        let every = if probe.has_rules() { EVERY } else { SPEC.look_every };
+        if !probe.context.send_and_rest(look, every).await {
             return;
-        }
-        let every = if probe.logs.is_empty() && probe.plugins.is_empty() { SPEC.look_every } else { EVERY };
-        tokio::select! {
-            biased;
-            () = probe.context.stop.cancelled() => return,
-            () = probe.context.beat.wait(every) => {}
         }
     }
 }
@@ -161,12 +156,13 @@ impl Probe {
         self.collect(until, &mut verdicts).await;
         verdicts.extend(self.conditions());
         let position = (!self.logs.is_empty()).then(|| serde_json::to_string(&self.position).ok()).flatten();
-        let draft = draft.verdicts(verdicts).position(position);
-        let draft = match self.problems.first() {
-            Some(problem) if self.logs.is_empty() && self.plugins.is_empty() => draft.blind(problem),
-            Some(_) | None => draft,
-        };
-        draft.end(&self.context.clock)
+        let because = self.problems.first().filter(|_| !self.has_rules());
+        draft.verdicts(verdicts).position(position).blind_if(because).end(&self.context.clock)
+    }
+
+    /// Whether any file could be used.
+    fn has_rules(&self) -> bool {
+        !self.logs.is_empty() || !self.plugins.is_empty()
     }
 
     /// Reads what is new in each log; a log that cannot be read makes its conditions Unknown.

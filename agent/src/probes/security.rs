@@ -56,13 +56,8 @@ async fn run(context: ProbeContext) {
                 draft.blind(format!("reading security modules has not returned for {for_secs} s"))
             }
         };
-        if !context.send(draft.end(&context.clock)).await || context.once {
+        if !context.send_and_rest(draft.end(&context.clock), SPEC.look_every).await {
             return;
-        }
-        tokio::select! {
-            biased;
-            () = context.stop.cancelled() => return,
-            () = context.beat.wait(SPEC.look_every) => {}
         }
     }
 }
