@@ -203,10 +203,13 @@ impl Attributes {
         self.0.get(key).map(String::as_str)
     }
 
-    /// The value of `key` as a number; `None` if missing or not a number.
+    /// The value of `key` as a number, of one with a fraction (`97.8`) its whole part; `None` if missing or not a number.
     #[must_use]
     pub fn number(&self, key: &str) -> Option<i64> {
-        self.get(key)?.parse().ok()
+        let value = self.get(key)?;
+        let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
+        let is_fraction = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+        whole.parse().ok().filter(|_| is_fraction)
     }
 
     /// All pairs, sorted by key.
@@ -224,5 +227,30 @@ impl Attributes {
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Attributes {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         Self(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(value: &str, want: Option<i64>) {
+        assert_eq!(Attributes::new().with(MEASURED, value).number(MEASURED), want, "{value}");
+    }
+
+    /// Pressure is told as `97.8`; the clue "at least 90" must see it.
+    #[test]
+    fn a_number_with_a_fraction_counts_by_its_whole_part() {
+        check("97.8", Some(97));
+        check("97", Some(97));
+        check("-3", Some(-3));
+    }
+
+    #[test]
+    fn what_is_no_number_is_none() {
+        for text in ["", "a", "1.", "1.5s", "1.2.3", ".5"] {
+            check(text, None);
+        }
     }
 }
