@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use kulprit_host::clock::read_kernel_clock;
-use kulprit_host::process::{CgroupFilter, Procfs};
+use kulprit_host::process::Procfs;
 use kulprit_judge::clock::{ClockLook, is_time_daemon, judge};
 use tokio::time::Instant;
 
@@ -60,8 +60,8 @@ async fn run(context: ProbeContext) {
 
 /// The daemon that keeps the time, if one of the node's processes is one.
 fn find_daemon(config: &super::ProbeConfig) -> Option<String> {
-    let filter = config.cgroup_prefix.clone().map_or(CgroupFilter::All, CgroupFilter::Under);
-    let (found, _) = Procfs::new(&config.procfs).scan(&filter, |stat| is_time_daemon(&stat.comm)).ok()?;
+    let (found, _) =
+        Procfs::new(&config.procfs).scan(&config.cgroup_filter(), |stat| is_time_daemon(&stat.comm)).ok()?;
     found.into_iter().next().map(|stat| stat.comm)
 }
 

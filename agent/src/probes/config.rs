@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use kulprit_daemon::config::HumanDuration;
 use kulprit_host::cri::RUNTIME_SOCKETS;
+use kulprit_host::process::CgroupFilter;
 use kulprit_judge::filesystem::STATE_FOLDERS;
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +124,14 @@ pub struct LibvirtConfig {
     /// How often the worker looks at all domains, whole seconds. Default 5 s: events tell of changes at once, and libvirt says
     /// itself since when a monitor command is unanswered; a look takes 0.2 ms for 20 domains and no domain's job.
     pub poll_every: HumanDuration,
+}
+
+impl ProbeConfig {
+    /// Which processes of [`Self::procfs`] are the node's.
+    #[must_use]
+    pub fn cgroup_filter(&self) -> CgroupFilter {
+        self.cgroup_prefix.clone().map_or(CgroupFilter::All, CgroupFilter::Under)
+    }
 }
 
 impl Default for ProbeConfig {

@@ -121,7 +121,7 @@ impl Probe {
         let config = &context.config;
         Self {
             procfs: Procfs::new(&config.procfs),
-            filter: config.cgroup_prefix.clone().map_or(CgroupFilter::All, CgroupFilter::Under),
+            filter: config.cgroup_filter(),
             blocking: Blocking::default(),
             known: Known::default(),
             told: context.start_at.clone(),

@@ -146,7 +146,7 @@ impl Probe {
         let mut reader = self.reader.take().unwrap_or_else(|| Reader {
             host: self.context.host.clone(),
             procfs: Procfs::new(&config.procfs),
-            filter: config.cgroup_prefix.clone().map_or(CgroupFilter::All, CgroupFilter::Under),
+            filter: config.cgroup_filter(),
             handler: None,
             looked_for_handler: None,
             n_long: 0,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use kulprit_host::ReadError;
 use kulprit_host::pidfd::{Exit, ProcessWatch};
-use kulprit_host::process::{CgroupFilter, ProcessId, Procfs};
+use kulprit_host::process::{ProcessId, Procfs};
 use kulprit_judge::qemu::{Ended, QemuLook, ThreadHistory, exited, judge};
 use kulprit_judge::{StateVerdict, Verdict};
 use kulprit_model::catalogue::{CATALOGUE, Kind};
@@ -159,7 +159,7 @@ impl Probe {
         let draft = self.context.begin(NAME);
         let at = self.context.clock.now();
         let (vms, procfs) = (Arc::clone(&self.context.vms), self.procfs.clone());
-        let filter = self.context.config.cgroup_prefix.clone().map_or(CgroupFilter::All, CgroupFilter::Under);
+        let filter = self.context.config.cgroup_filter();
         let known: Vec<ProcessId> = self.tracked.keys().copied().collect();
         let scan = self.scanning.run(SCAN_DEADLINE, move || {
             let pass = vms.census.take(&procfs, &filter, max_age)?;

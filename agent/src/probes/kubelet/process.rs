@@ -27,7 +27,7 @@ impl ProcessFinder {
     pub(in crate::probes) fn new(config: &ProbeConfig) -> Self {
         Self {
             procfs: Procfs::new(&config.procfs),
-            filter: config.cgroup_prefix.clone().map_or(CgroupFilter::All, CgroupFilter::Under),
+            filter: config.cgroup_filter(),
             blocking: Blocking::default(),
             found: None,
         }

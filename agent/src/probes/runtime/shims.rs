@@ -60,7 +60,7 @@ impl Shims {
     pub(super) fn new(config: &ProbeConfig) -> Self {
         Self {
             procfs: Procfs::new(&config.procfs),
-            filter: config.cgroup_prefix.clone().map_or(CgroupFilter::All, CgroupFilter::Under),
+            filter: config.cgroup_filter(),
             blocking: Blocking::default(),
             known: Known::default(),
             spoken_of: BTreeSet::new(),
