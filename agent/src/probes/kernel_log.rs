@@ -91,11 +91,7 @@ fn open(context: &ProbeContext, position: Option<&str>) -> Result<Reading, ReadE
         None => false,
     };
     let start = kept.filter(|_| is_same_boot).map_or(KmsgStart::Oldest, KmsgStart::After);
-    // There is one kernel and one log: a root without the device is looked at through our own.
-    let reader = match KmsgReader::open(&context.host, &start) {
-        Err(error) if error.is_not_found() && !context.host.is_own() => KmsgReader::open(&HostRoot::new("/"), &start)?,
-        result => result?,
-    };
+    let reader = open_log(&context.host, &start)?;
     let look_back_usec = i64::try_from(context.config.kmsg_look_back.get().as_micros()).unwrap_or(i64::MAX);
     let now = Instant::now();
     Ok(Reading {
@@ -110,6 +106,14 @@ fn open(context: &ProbeContext, position: Option<&str>) -> Result<Reading, ReadE
         skew_usec: None,
         is_live: false,
     })
+}
+
+/// The kernel's log. There is one kernel and one log: a root without the device is looked at through our own.
+pub(super) fn open_log(host: &HostRoot, start: &KmsgStart) -> Result<KmsgReader, ReadError> {
+    match KmsgReader::open(host, start) {
+        Err(error) if error.is_not_found() && !host.is_own() => KmsgReader::open(&HostRoot::new("/"), start),
+        opened => opened,
+    }
 }
 
 /// Reads until the agent ends, `Ok`, or the log cannot be read.

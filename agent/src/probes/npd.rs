@@ -27,7 +27,7 @@ use self::{
     rules::{CustomRule, CustomRules, Log, LogRules, RuleFile},
     window::Window,
 };
-use super::{ProbeConfig, ProbeContext, ProbeSpec, blocking::Blocking, chain, counters::count};
+use super::{ProbeConfig, ProbeContext, ProbeSpec, blocking::Blocking, chain, counters::count, kernel_log::open_log};
 
 const NAME: &str = "npd";
 /// The probe's row in the table.
@@ -413,11 +413,7 @@ fn open(rules: &LogRules, host: &HostRoot, now: Moment, position: &Position) -> 
             let start = position.kmsg_seq.map_or(KmsgStart::Oldest, |seq| {
                 KmsgStart::After(KmsgPosition { boot_id: position.boot_id.clone(), seq })
             });
-            // There is one kernel and one log: a root without the device is looked at through our own.
-            let reader = match KmsgReader::open(host, &start) {
-                Err(error) if error.is_not_found() && !host.is_own() => KmsgReader::open(&HostRoot::new("/"), &start)?,
-                opened => opened?,
-            };
+            let reader = open_log(host, &start)?;
             let is_first = position.kmsg_seq.is_none();
             let since_usec = if is_first { now.boottime_usec.saturating_sub(lookback_usec) } else { i64::MIN };
             Reader::Kmsg { reader, since_usec }

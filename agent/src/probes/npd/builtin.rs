@@ -6,20 +6,19 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
-use jiff::SignedDuration;
 use kulprit_host::{
     http,
     journal::{JournalEntry, JournalReader, JournalStart},
-    kmsg::{KmsgItem, KmsgReader, KmsgStart},
+    kmsg::{KmsgItem, KmsgStart},
 };
 use regex::bytes::{Regex, RegexBuilder};
 use tokio::time::timeout;
 
 use super::{
     plugin::{Outcome, Verdict},
-    rules::CustomRule,
+    rules::{CustomRule, duration, unit_of},
 };
-use crate::probes::{ProbeContext, blocking::Blocking, chain, runtime::client};
+use crate::probes::{ProbeContext, blocking::Blocking, chain, kernel_log::open_log, runtime::client};
 
 /// kube-proxy's `--healthz-bind-address`, its own default.
 const KUBE_PROXY: ([u8; 4], u16) = ([127, 0, 0, 1], 10256);
@@ -77,11 +76,9 @@ fn count_of<'a>(flag: &impl Fn(&str) -> Option<&'a str>) -> Result<Count, String
             .map(|text| RegexBuilder::new(text).unicode(false).build().map_err(|error| format!("--{name}: {error}")))
             .transpose()
     };
-    let lookback: SignedDuration =
-        flag("lookback").unwrap_or("0s").parse().map_err(|error| format!("--lookback: {error}"))?;
     Ok(Count {
         source: flag("journald-source").unwrap_or("kernel").to_owned(),
-        lookback: lookback.unsigned_abs(),
+        lookback: duration("--lookback", flag("lookback"), Duration::ZERO)?,
         at_least: flag("count").unwrap_or("1").parse().map_err(|error| format!("--count: {error}"))?,
         pattern: pattern("pattern")?.ok_or("--pattern is missing")?,
         revert: pattern("revert-pattern")?,
@@ -164,10 +161,9 @@ async fn count_lines(context: &ProbeContext, count: &Count, within: Duration) ->
     let source = count.source.clone();
     let config = &context.config;
     // systemd writes of its units; the journal is read by unit.
-    let units = match (source.as_str(), source.contains('.')) {
-        ("systemd", _) => config.kubelet_units.iter().chain(&config.journal_units).cloned().collect(),
-        (_, true) => vec![source.clone()],
-        (_, false) => vec![format!("{source}.service")],
+    let units = match source.as_str() {
+        "systemd" => config.kubelet_units.iter().chain(&config.journal_units).cloned().collect(),
+        program => vec![unit_of(program)],
     };
     let counted = Blocking::default()
         .run(within, move || {
@@ -202,7 +198,7 @@ fn read_kernel(
     since_usec: i64,
     take: &mut impl FnMut(&[u8]),
 ) -> Result<(), kulprit_host::ReadError> {
-    let mut reader = KmsgReader::open(host, &KmsgStart::Oldest)?;
+    let mut reader = open_log(host, &KmsgStart::Oldest)?;
     while let Some(item) = reader.try_next()? {
         if let KmsgItem::Record(record) = item
             && i64::try_from(record.usec).is_ok_and(|usec| usec >= since_usec)

@@ -238,7 +238,7 @@ fn log_rules(wire: WireLog) -> Result<LogRules, String> {
     Ok(LogRules {
         source,
         log,
-        lookback: duration("lookback", Some(&lookback).filter(|text| !text.is_empty()), Duration::ZERO)?,
+        lookback: duration("lookback", Some(&*lookback).filter(|text| !text.is_empty()), Duration::ZERO)?,
         buffer_size: if buffer_size == 0 { BUFFER_SIZE } else { buffer_size.min(MAX_BUFFER_SIZE) },
         rules: made.collect::<Result<_, String>>()?,
         conditions,
@@ -248,22 +248,22 @@ fn log_rules(wire: WireLog) -> Result<LogRules, String> {
 fn custom_rules(wire: WireCustom) -> Result<CustomRules, String> {
     let WireCustom { plugin_config, source, conditions, rules } = wire;
     let invoke_interval =
-        duration("pluginConfig.invoke_interval", plugin_config.invoke_interval.as_ref(), INVOKE_INTERVAL)?;
-    let timeout = duration("pluginConfig.timeout", plugin_config.timeout.as_ref(), TIMEOUT)?;
+        duration("pluginConfig.invoke_interval", plugin_config.invoke_interval.as_deref(), INVOKE_INTERVAL)?;
+    let timeout = duration("pluginConfig.timeout", plugin_config.timeout.as_deref(), TIMEOUT)?;
     if invoke_interval.is_zero() {
         return Err("pluginConfig.invoke_interval is 0: it must be longer".to_owned());
     }
     let names: Vec<&str> = conditions.iter().map(|condition| condition.kind.as_str()).collect();
     check_number(rules.len())?;
     let made = rules.iter().map(|rule| {
-        let own_timeout = duration("timeout", rule.timeout.as_ref(), timeout)?;
+        let own_timeout = duration("timeout", rule.timeout.as_deref(), timeout)?;
         if own_timeout > timeout {
             return Err(format!("the timeout of {} is longer than pluginConfig.timeout", rule.reason));
         }
         if rule.path.is_empty() {
             return Err(format!("{} has no path", rule.reason));
         }
-        let own_interval = duration("invoke_interval", rule.invoke_interval.as_ref(), invoke_interval)?;
+        let own_interval = duration("invoke_interval", rule.invoke_interval.as_deref(), invoke_interval)?;
         Ok(CustomRule {
             condition: condition_of(rule, &names)?,
             reason: rule.reason.clone(),
@@ -300,10 +300,10 @@ fn condition_of(rule: &WireRule, conditions: &[&str]) -> Result<Option<String>, 
 }
 
 /// Go's durations, for what these files hold: `5m`, `1m30s`, `100ms`.
-fn duration(key: &str, text: Option<&String>, default: Duration) -> Result<Duration, String> {
+pub(super) fn duration(key: &str, text: Option<&str>, default: Duration) -> Result<Duration, String> {
     match text {
         None => Ok(default),
-        Some(text) if text == "0" => Ok(Duration::ZERO),
+        Some("0") => Ok(Duration::ZERO),
         Some(text) => {
             text.parse::<SignedDuration>().map(SignedDuration::unsigned_abs).map_err(|error| format!("{key}: {error}"))
         }
@@ -311,7 +311,7 @@ fn duration(key: &str, text: Option<&String>, default: Duration) -> Result<Durat
 }
 
 /// The journal is read by unit; programs that node-problem-detector's own files name run in the unit of their name.
-fn unit_of(identifier: &str) -> String {
+pub(super) fn unit_of(identifier: &str) -> String {
     if identifier.contains('.') { identifier.to_owned() } else { format!("{identifier}.service") }
 }
 
