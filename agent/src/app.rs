@@ -174,14 +174,7 @@ pub async fn run(
 /// None of the probes' own: those are findings.
 #[expect(clippy::print_stdout, reason = "the table is what the command is for")]
 pub async fn check(config: AgentConfig, output: Output, stop: CancellationToken) -> anyhow::Result<ExitCode> {
-    let clock = Clock::kernel();
-    let host = HostRoot::new(&config.host_root);
-    let context = ContextSource::new(&config, host, clock.clone(), Arc::default(), stop.clone());
-    let checked = tokio::select! {
-        biased;
-        () = stop.cancelled() => anyhow::bail!("ended before every probe had looked"),
-        checked = check::check(PROBES, |looks| context.make(looks, true), &clock) => checked,
-    };
+    let checked = look_once(&config, PROBES, stop).await?;
     match output {
         Output::Human => print!("{}", check::human(&checked)),
         Output::Json => print!("{}", check::json(&checked)),
@@ -201,16 +194,24 @@ pub async fn check_npd(config: AgentConfig, probe: &str, stop: CancellationToken
             .fix(format!("one of {}", names.join(", ")))
             .into());
     };
-    let clock = Clock::kernel();
-    let context =
-        ContextSource::new(&config, HostRoot::new(&config.host_root), clock.clone(), Arc::default(), stop.clone());
-    let checked = tokio::select! {
-        biased;
-        () = stop.cancelled() => anyhow::bail!("ended before the probe had looked"),
-        checked = check::check(&PROBES[index..=index], |looks| context.make(looks, true), &clock) => checked,
-    };
+    let checked = look_once(&config, &PROBES[index..=index], stop).await?;
     println!("{}", check::npd_line(&checked));
     Ok(check::exit_code(&checked).into())
+}
+
+async fn look_once(
+    config: &AgentConfig,
+    probes: &'static [ProbeSpec],
+    stop: CancellationToken,
+) -> anyhow::Result<Vec<check::Checked>> {
+    let clock = Clock::kernel();
+    let context =
+        ContextSource::new(config, HostRoot::new(&config.host_root), clock.clone(), Arc::default(), stop.clone());
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => anyhow::bail!("ended before every probe had looked"),
+        checked = check::check(probes, |looks| context.make(looks, true), &clock) => Ok(checked),
+    }
 }
 
 /// Prints the probe table.

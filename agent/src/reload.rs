@@ -38,12 +38,6 @@ pub struct Reload {
     pub metrics: AgentMetrics,
 }
 
-/// What one look at the file gave.
-enum Seen {
-    Same,
-    Changed(Option<Vec<u8>>),
-}
-
 impl Reload {
     /// Looks at the file on the beat until `stop`.
     ///
@@ -62,17 +56,15 @@ impl Reload {
         let mut known = self.content().await;
         loop {
             beat.wait(EVERY).await;
-            let Seen::Changed(content) = self.look(known.as_deref()).await else { continue };
+            let content = self.content().await;
+            if content == known {
+                continue;
+            }
             known = content;
             let read = Arc::clone(&self.read);
             let result = spawn_blocking(move || read()).await?;
             self.take(result);
         }
-    }
-
-    async fn look(&self, known: Option<&[u8]>) -> Seen {
-        let content = self.content().await;
-        if content.as_deref() == known { Seen::Same } else { Seen::Changed(content) }
     }
 
     /// `None` while there is no file, which is an error when it is read and not here.
