@@ -50,6 +50,7 @@ pub(crate) use blocking::{Blocking, Late};
 pub use config::{
     FilesystemConfig, LibvirtConfig, LimitsConfig, NetworkConfig, PressureConfig, ProbeConfig, VolumesConfig,
 };
+pub(crate) use container_log::{PODS, PodName, newest_logs};
 pub use counters::{ProbeCounters, ProbeCounts};
 pub use launchers::{Launcher, LauncherCgroup, Launchers};
 pub use network::PullFailures;

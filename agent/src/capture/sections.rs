@@ -17,7 +17,7 @@ use kulprit_host::{
 use kulprit_model::Moment;
 
 use super::redact;
-use crate::probes::Launcher;
+use crate::probes::{Launcher, PODS, PodName, newest_logs};
 
 /// Where the node's files and processes are.
 #[derive(Clone, Debug)]
@@ -306,24 +306,23 @@ fn launcher_log(files: &Files, place: &Place, _: Moment) -> Part {
     let Some(pod_uid) = &launcher.pod_uid else {
         return Part::lacking("the launcher's pod is not known".to_owned());
     };
-    let folder = match files.host.list("var/log/pods") {
-        Ok(names) => names.into_iter().find(|name| name.to_string_lossy().ends_with(&format!("_{pod_uid}"))),
-        Err(error) => return Part::lacking(said(&error)),
-    };
-    let Some(folder) = folder else { return Part::lacking(format!("/var/log/pods has nothing of pod {pod_uid}")) };
-    let folder = Path::new("var/log/pods").join(folder).join("compute");
-    let newest = files.host.list(&folder).map(|names| {
-        let number = |name: &std::ffi::OsString| name.to_str()?.strip_suffix(".log")?.parse::<u32>().ok();
-        names.iter().filter_map(number).max()
-    });
-    match newest {
-        Ok(Some(number)) => match tail(&files.host, &folder.join(format!("{number}.log")), 32 << 10) {
-            Ok(text) => Part::whole(redact(&text)),
-            Err(error) => Part::lacking(said(&error)),
-        },
-        Ok(None) => Part::lacking(format!("{} has no log", folder.display())),
-        Err(error) => Part::lacking(said(&error)),
-    }
+    newest_log_of(&files.host, pod_uid).map_or_else(Part::lacking, |text| Part::whole(redact(&text)))
+}
+
+fn newest_log_of(host: &HostRoot, pod_uid: &str) -> Result<String, String> {
+    let pods = text_names(host, Path::new(PODS))?;
+    let is_its = |folder: &&String| PodName::parse(folder).is_some_and(|pod| pod.uid == pod_uid);
+    let folder = pods.iter().find(is_its).ok_or_else(|| format!("{PODS} has nothing of pod {pod_uid}"))?;
+    let folder = Path::new(PODS).join(folder).join("compute");
+    let number = newest_logs(&text_names(host, &folder)?).pop();
+    let number = number.ok_or_else(|| format!("{} has no log", folder.display()))?;
+    tail(host, &folder.join(format!("{number}.log")), 32 << 10).map_err(|error| said(&error))
+}
+
+/// The names in a folder that are text; the kubelet writes no others.
+fn text_names(host: &HostRoot, folder: &Path) -> Result<Vec<String>, String> {
+    let names = host.list(folder).map_err(|error| said(&error))?;
+    Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
 }
 
 /// The last bytes of a file, from the first whole line on.

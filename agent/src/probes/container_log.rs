@@ -20,6 +20,7 @@ use super::counters::count;
 use super::said::Rhythm;
 use super::{Launchers, ProbeContext, ProbeSpec};
 use files::{Files, Read};
+pub(crate) use names::{PODS, PodName, newest_logs};
 
 const NAME: &str = "container-log";
 /// The probe's row in the table.

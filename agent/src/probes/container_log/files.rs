@@ -18,10 +18,9 @@ use kulprit_judge::said::{Hearing, LogSource, Statements};
 use kulprit_model::Moment;
 
 use super::log::{Ear, Log, left_out};
-use super::names::{PodName, newest_logs};
+use super::names::{PODS, PodName, newest_logs};
 use crate::probes::{Launchers, ProbeContext, chain};
 
-const PODS: &str = "/var/log/pods";
 /// Where libvirt on a plain host puts its own logs when it is told to, and QEMU's.
 const LIBVIRT: &str = "/var/log/libvirt";
 const LIBVIRT_QEMU: &str = "/var/log/libvirt/qemu";

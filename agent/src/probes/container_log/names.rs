@@ -2,18 +2,21 @@
 
 use kulprit_judge::said::{LogSource, Speaker, speaker_of_pod};
 
+/// Where the kubelet keeps the logs of pods, below the host's root.
+pub(crate) const PODS: &str = "/var/log/pods";
+
 /// A pod, by its folder's name: `<namespace>_<name>_<uid>`.
 ///
 /// Source: Kubernetes `pkg/kubelet/kuberuntime/helpers.go` BuildPodLogsDirectory. Static pods have a hash for a UID.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PodName {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
+pub(crate) struct PodName {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
 }
 
 impl PodName {
-    pub(super) fn parse(folder: &str) -> Option<Self> {
+    pub(crate) fn parse(folder: &str) -> Option<Self> {
         let mut parts = folder.split('_');
         let (namespace, name, uid) = (parts.next()?, parts.next()?, parts.next()?);
         let is_well = parts.next().is_none() && [namespace, name, uid].iter().all(|part| !part.is_empty());
@@ -21,7 +24,7 @@ impl PodName {
     }
 
     /// Whether VMs depend on what speaks there.
-    pub(super) fn is_of_interest(&self, container: &str) -> bool {
+    pub(crate) fn is_of_interest(&self, container: &str) -> bool {
         match speaker_of_pod(&self.name, container) {
             Speaker::Launcher
             | Speaker::LauncherSidecar
@@ -42,11 +45,11 @@ impl PodName {
         }
     }
 
-    pub(super) fn is_launcher(&self) -> bool {
+    pub(crate) fn is_launcher(&self) -> bool {
         speaker_of_pod(&self.name, "") == Speaker::Launcher
     }
 
-    pub(super) fn source(&self, container: &str) -> LogSource {
+    pub(crate) fn source(&self, container: &str) -> LogSource {
         LogSource::Pod {
             speaker: speaker_of_pod(&self.name, container),
             namespace: self.namespace.clone(),
@@ -58,7 +61,7 @@ impl PodName {
 
 /// The logs of a container that are followed: its newest one and the one before, with the restarts in their names, oldest
 /// first. What a container said last before it was restarted stands in the one before.
-pub(super) fn newest_logs(names: &[String]) -> Vec<u32> {
+pub(crate) fn newest_logs(names: &[String]) -> Vec<u32> {
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect();
     numbers.sort_unstable();
     numbers.split_off(numbers.len().saturating_sub(2))
