@@ -117,19 +117,12 @@ fn parse_position(text: &str, boot_id: &str) -> Option<HardwareCounters> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use kulprit_model::FindingCode::{ClocksourceSlow, CpuOverheated, DeviceNotBoundToVfio, IommuMissing};
     use kulprit_model::Status::{Absent, Present, Unknown};
 
     use super::*;
-    use crate::probes::testing::{Probe, status_of};
-
-    fn write(root: &Path, path: &str, text: &str) {
-        let path = root.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
+    use crate::probes::testing::{Probe, status_of, write};
 
     const CLOCK: &str = "sys/devices/system/clocksource/clocksource0/current_clocksource";
     const HEAT: &str = "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count";

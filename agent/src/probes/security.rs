@@ -122,20 +122,13 @@ fn read_needed(procfs: &Procfs, pid: u32) -> Result<Vec<NeededDevice>, kulprit_h
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
-    use std::path::Path;
     use std::sync::Arc;
 
     use kulprit_model::FindingCode::{DeviceForbidden, SelinuxNotEnforcing};
     use kulprit_model::Status::{self, Absent, Present, Unknown};
 
     use super::*;
-    use crate::probes::testing::{Probe, status_of};
-
-    fn write(root: &Path, path: &str, text: &str) {
-        let path = root.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
+    use crate::probes::testing::{Probe, status_of, write};
 
     #[tokio::test]
     async fn this_machine_is_read() {

@@ -1,5 +1,6 @@
 //! Runs a probe as the agent does, for tests.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +92,13 @@ impl Probe {
         drop(self.looks);
         tokio::time::timeout(PATIENCE, self.task).await.expect("the probe ends").unwrap();
     }
+}
+
+/// Puts a file below `root`, with its folders.
+pub(super) fn write(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
 }
 
 /// The status of a state in a look, if it is mentioned.

@@ -10,14 +10,8 @@ use kulprit_model::{FindingCode, Status};
 
 use super::*;
 use crate::look::{Look, Sighting};
-use crate::probes::testing::{Probe as UnderTest, status_of};
+use crate::probes::testing::{Probe as UnderTest, status_of, write};
 use crate::sacrifice::Sacrifice;
-
-fn write(root: &Path, path: &str, text: &str) {
-    let path = root.join(path);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
-}
 
 const ROOT: &str = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n";
 const NFS: &str = "2 1 0:50 / /var/lib/kubelet rw - nfs4 nas:/vol rw\n";

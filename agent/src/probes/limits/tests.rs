@@ -12,13 +12,7 @@ use kulprit_model::Status::{Absent, Present, Unknown};
 use super::*;
 use crate::look::Look;
 use crate::probes::launchers::{Launcher, LauncherCgroup, Launchers};
-use crate::probes::testing::{Probe as UnderTest, status_of};
-
-fn write(root: &Path, path: &str, text: &str) {
-    let path = root.join(path);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
-}
+use crate::probes::testing::{Probe as UnderTest, status_of, write};
 
 /// A node that is far from every limit.
 fn node(root: &Path) {
