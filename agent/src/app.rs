@@ -3,7 +3,7 @@
 //! Core tasks (tracker, uplink, socket, admin port) end the process when they end; probes are started again. On SIGTERM the
 //! probes end first, the tracker takes in what they sent, and the spool is closed last.
 
-use std::{env, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{env, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use kulprit_daemon::{
     CancellationToken, Clock, Readiness, Supervisor, UsageError,
@@ -12,7 +12,7 @@ use kulprit_daemon::{
     metrics::Metrics,
     telemetry::Chain,
 };
-use kulprit_host::{HostRoot, process::Procfs};
+use kulprit_host::{HostRoot, allocator, process::Procfs};
 use kulprit_proto::v1;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -51,6 +51,9 @@ const N_LOOKS: usize = 64;
 const N_ASKS: usize = 64;
 /// Captures asked for, and made, that may wait: central asks for four of an incident.
 const N_CAPTURES: usize = 8;
+
+/// How often memory is given back to the kernel; it takes well below a millisecond.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
 
 /// Runs the agent until `stop`.
 ///
@@ -156,6 +159,7 @@ pub async fn run(
         tasks.core("reload", reload.run(context.beat, stop.clone()));
     }
     tasks.core("admin", admin.serve(listener, stop.clone()));
+    tasks.core("allocator", give_memory_back(context.beat, stop.clone()));
 
     for spec in PROBES {
         let (context, looks, asks) = (context.clone(), looks.clone(), asks.clone());
@@ -287,6 +291,14 @@ async fn follow_suspects(
             }
         }
     }
+}
+
+/// Gives back what looks used and nobody holds, first of all what the start took.
+async fn give_memory_back(beat: Beat, stop: CancellationToken) -> Result<(), kulprit_daemon::BoxError> {
+    while stop.run_until_cancelled(beat.wait(GIVE_BACK_EVERY)).await.is_some() {
+        allocator::give_back();
+    }
+    Ok(())
 }
 
 /// What all probes have in common.

@@ -14,11 +14,13 @@ use kulprit_daemon::{
     run::{RunOptions, Threads, fail, run},
     telemetry,
 };
+use kulprit_host::allocator;
 
 /// More than there are sources of blocking calls: each has one at a time, so that all of them may hang and nobody waits for another's.
 const N_BLOCKING_THREADS: usize = 64;
 
 fn main() -> ExitCode {
+    allocator::keep_small();
     let arguments = Arguments::parse();
     if let Some(Command::Sacrifice { place, task }) = &arguments.command {
         return sacrifice::child(place, task);

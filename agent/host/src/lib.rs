@@ -13,6 +13,7 @@ mod readiness;
 mod root;
 mod text;
 
+pub mod allocator;
 pub mod block;
 pub mod captured;
 pub mod cgroup;

@@ -82,20 +82,16 @@ pub enum Peeled {
     Said(Attributes),
 }
 
-/// The table, compiled: once per process, whoever asks, because that takes milliseconds.
+/// The table, compiled: once per process, whoever asks, because that takes milliseconds. What takes texts apart is compiled when
+/// the first candidate comes: it is half a megabyte.
 #[derive(Clone, Copy, Debug)]
 pub struct Signatures {
-    compiled: &'static Compiled,
+    candidate: &'static candidate::Candidate,
+    peeler: &'static LazyLock<peel::Peeler>,
 }
 
-#[derive(Debug)]
-struct Compiled {
-    peeler: peel::Peeler,
-    candidate: candidate::Candidate,
-}
-
-static COMPILED: LazyLock<Compiled> =
-    LazyLock::new(|| Compiled { peeler: peel::Peeler::new(), candidate: candidate::Candidate::new() });
+static CANDIDATE: LazyLock<candidate::Candidate> = LazyLock::new(candidate::Candidate::new);
+static PEELER: LazyLock<peel::Peeler> = LazyLock::new(peel::Peeler::new);
 
 /// One of these literals is in every text without a reason beside it that is more than [`Peeled::Nothing`]: for who searches
 /// logs for more than failures, and wants to look at each byte only once.
@@ -110,23 +106,23 @@ impl Default for Signatures {
 }
 
 impl Signatures {
-    /// The table; the first call compiles it.
+    /// The table; the first call compiles the search for candidates.
     #[must_use]
     pub fn new() -> Self {
-        Self { compiled: &COMPILED }
+        Self { candidate: &CANDIDATE, peeler: &PEELER }
     }
 
     /// Whether a line may be more than [`Peeled::Nothing`]: one pass of a multi-literal search, for logs. Never false for a line
     /// that [`Signatures::peel`] would take.
     #[must_use]
     pub fn is_candidate(&self, line: &[u8]) -> bool {
-        self.compiled.candidate.is_match(line)
+        self.candidate.is_match(line)
     }
 
     /// An offset inside the first of several lines that may be more than [`Peeled::Nothing`]; each byte is looked at once.
     #[must_use]
     pub fn find_candidate(&self, lines: &[u8]) -> Option<usize> {
-        self.compiled.candidate.find(lines)
+        self.candidate.find(lines)
     }
 
     /// Peels one text.
@@ -135,7 +131,7 @@ impl Signatures {
         if text.reason.is_none() && !self.is_candidate(text.text.as_bytes()) {
             return Peeled::Nothing;
         }
-        self.compiled.peeler.peel(text)
+        self.peeler.peel(text)
     }
 }
 

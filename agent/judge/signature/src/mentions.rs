@@ -3,6 +3,8 @@
 //! Fields of a structured line are read from the line itself, names in the message from the text without its wrapping. What
 //! is not certain is left out: a wrong name would tie the text to the wrong VM.
 
+use std::sync::OnceLock;
+
 use kulprit_model::{Attributes, attribute};
 use regex::bytes::Regex;
 
@@ -79,11 +81,11 @@ const NAMES: &[Form] = forms! {
     SERVER, "mount", r"([\w-]+(?:\.[\w-]+)+:/[\w./-]*)";
 };
 
-/// The forms, compiled.
+/// The forms; each is compiled when its needle is found for the first time.
 #[derive(Debug)]
 pub(crate) struct Mentions {
-    fields: Vec<Regex>,
-    names: Vec<Regex>,
+    fields: [OnceLock<Regex>; FIELDS.len()],
+    names: [OnceLock<Regex>; NAMES.len()],
     path: Regex,
     quoted: Regex,
 }
@@ -98,8 +100,8 @@ fn compile_exact(form: &Form) -> Regex {
 impl Mentions {
     pub(crate) fn new() -> Self {
         Self {
-            fields: FIELDS.iter().map(compile_exact).collect(),
-            names: NAMES.iter().map(compile_exact).collect(),
+            fields: [const { OnceLock::new() }; FIELDS.len()],
+            names: [const { OnceLock::new() }; NAMES.len()],
             path: compile(r#"(?:^|[\s'"=(\[])(/[\w./~@:%+-]*[\w~@%+])"#),
             quoted: compile(r#"["']([\w./~@:%+-]{2,120})["']"#),
         }
@@ -114,6 +116,7 @@ impl Mentions {
             if attributes.get(form.key).is_some() || !text.contains(form.needle) {
                 continue;
             }
+            let pattern = pattern.get_or_init(|| compile_exact(form));
             let Some(name) = pattern.captures(text.as_bytes()).and_then(|groups| groups.get(1)) else { continue };
             let name = String::from_utf8_lossy(name.as_bytes());
             attributes = match form.key {
