@@ -182,11 +182,12 @@ impl<'a> Scene<'a> {
             }
             for occurrence in &node.occurrences {
                 let nearness = near(on.of_occurrence(occurrence));
-                // Whoever says it may speak of the other end.
+                // Whoever says it may speak of the other end, as the source's libvirt does of what the target refused.
                 let told = occurrence.attributes.get(SIDE).and_then(|side| side.parse::<Side>().ok());
-                let is_told = matches!(told, Some(Side::Source | Side::Target)) && nearness == Nearness::Own;
                 let is_of_here = match told {
-                    Some(told) if is_told && matches!(self.side, Side::Source | Side::Target) => told == self.side,
+                    Some(told @ (Side::Source | Side::Target)) if matches!(self.side, Side::Source | Side::Target) => {
+                        told == self.side
+                    }
                     Some(_) | None => is_here,
                 };
                 if is_of_here && nearness != Nearness::Foreign {

@@ -277,6 +277,8 @@ catalogue! {
         Some(HostPressure), "Tasks of the node wait for I/O.";
     VmCpuThrottled, State, "pressure", Vm, Fault, raise 10_000, clear 30_000, "throttled in half of its periods",
         None, "The CPU limit of the launcher's container throttles the VM.";
+    VmStalled, State, "pressure", Vm, Notice, raise 30_000, clear 30_000, "some avg10 of its cgroup: memory 20 %, io or cpu 80 %",
+        None, "Processes of the VM wait most of the time; `what` is memory, io, cpu, or oom (version 1: stopped at the memory limit).";
     HugepagesExhausted, State, "limits", Node, Fault, raise 0, clear 0, "less than 10 % of a size left that nobody was promised",
         Some(HostPressure), "Hardly any hugepage of a size is left; `what` is the size.";
     PidsExhausted, State, "limits", Node, Fault, raise 0, clear 0, "90 % of pid_max, or of a kubepods pids limit",
@@ -315,7 +317,7 @@ catalogue! {
         None, "The node does not reach a peer, a name server, the API server or an image's registry; `what` is peer, route, dns, or how far a registry was reached: tcp, tls.";
     MtuMismatch, State, "network", Node, Fault, raise 0, clear 0, "",
         None, "The MTU of a migration's path differs between its ends, or large packets are lost.";
-    MigrationPeerSilent, State, "network", NodeOrVm, Fault, raise 5_000, clear 0, "",
+    MigrationPeerSilent, State, "network", NodeOrVm, Notice, raise 5_000, clear 0, "",
         None, "Connections to the other node of a migration get no answer (SYN-SENT, retransmissions).";
     PacketFilterDrops, State, "network", Node, Fault, raise 0, clear 0, "",
         None, "A packet filter rule of the node drops or rejects what a migration needs.";

@@ -2,7 +2,7 @@
 
 use kulprit_model::{
     Attributes, FindingCode, Side, State, Status, Subject,
-    attribute::{COMM, POD, SERVER, SIDE, UNDATED, VMI},
+    attribute::{COMM, POD, SERVER, SIDE, SIGNATURE, UNDATED, VMI},
     said::{actor, class, operation},
 };
 
@@ -76,6 +76,11 @@ fn an_event_of_one_side_is_no_evidence_at_the_other() {
     let told = event.with(SIDE, "target").with(VMI, "prod/db-0");
     let answer = failed().node_said("n1", 65, told).why();
     assert_eq!(answer.causes[0].role, "target", "{}", table(&answer));
+    // So may its libvirt, which names no VM.
+    let refused = said(actor::LIBVIRT, operation::MIGRATE_PREPARE, class::INCOMPATIBLE);
+    let refused = refused.with(SIGNATURE, "cpu-missing-features").with(SIDE, "target");
+    let answer = failed().node_said("n1", 65, refused).why();
+    check(&answer, "CpuIncompatible", "target", Some("n2"));
 }
 
 #[test]
