@@ -155,21 +155,33 @@ pub struct MemoryCgroup {
 /// `NotFound` when the directory holds none of these files; other [`ReadError`]s when one could not be read.
 pub fn read_memory_cgroup(root: &HostRoot, directory: impl AsRef<Path>) -> Result<MemoryCgroup, ReadError> {
     let directory = directory.as_ref();
+    let counters = read_memory_counters(root, directory)?;
+    // Version 1 alone says whether tasks wait.
+    let [current, limit] = match counters.is_under_oom {
+        None => ["memory.current", "memory.max"],
+        Some(_) => ["memory.usage_in_bytes", "memory.limit_in_bytes"],
+    };
     let read = |name: &str| root.read_text_if_any(directory.join(name));
-    let number = |name: &str| Ok::<_, ReadError>(read(name)?.and_then(|text| text.trim().parse::<u64>().ok()));
+    Ok(MemoryCgroup {
+        current_bytes: read(current)?.and_then(|text| text.trim().parse().ok()),
+        limit: read(limit)?.and_then(|text| parse_memory_limit(&text)),
+        ..counters
+    })
+}
+
+/// Reads the counters alone: one file of version 2, two of version 1.
+///
+/// # Errors
+/// As [`read_memory_cgroup`].
+pub fn read_memory_counters(root: &HostRoot, directory: impl AsRef<Path>) -> Result<MemoryCgroup, ReadError> {
+    let directory = directory.as_ref();
+    let read = |name: &str| root.read_text_if_any(directory.join(name));
     let mut memory = MemoryCgroup::default();
     if let Some(events) = read("memory.events")? {
-        let events = parse_memory_events(&events);
-        memory = MemoryCgroup {
-            current_bytes: number("memory.current")?,
-            limit: read("memory.max")?.and_then(|text| parse_memory_limit(&text)),
-            ..events
-        };
+        memory = parse_memory_events(&events);
     } else if let Some(oom_control) = read("memory.oom_control")? {
         memory = MemoryCgroup {
-            limit_hit_total: number("memory.failcnt")?,
-            current_bytes: number("memory.usage_in_bytes")?,
-            limit: read("memory.limit_in_bytes")?.and_then(|text| parse_memory_limit(&text)),
+            limit_hit_total: read("memory.failcnt")?.and_then(|text| text.trim().parse().ok()),
             ..parse_memory_oom_control(&oom_control)
         };
     }

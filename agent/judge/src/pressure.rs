@@ -3,6 +3,7 @@
 //! Thresholds as the finding catalogue has them. Pressure alone explains no symptom: a migration finished in seconds on a
 //! node with 16 busy loops on 2 processors, so these states say what is, and causes weigh them.
 
+mod vm;
 mod window;
 
 use kulprit_host::cgroup::CpuThrottling;
@@ -11,6 +12,7 @@ use kulprit_host::memory::MemInfo;
 use kulprit_host::pressure::Pressure;
 use kulprit_model::{Attributes, FindingCode, Moment, Subject, attribute};
 
+pub use vm::{VmPressureLook, judge_limit_kills, judge_vm_pressure, new_limit_hits, new_limit_kills};
 pub use window::{StallWindow, ThrottleWindow, TimesWindow};
 
 use crate::say::{CGROUP, PROCFS, Reading, absent, present, unknown};

@@ -233,6 +233,7 @@ impl Reading {
             name_vm_by_cgroup(vms, &mut verdict);
             let is_old = self.not_before_usec.is_some_and(|limit| verdict.at.boottime_usec < limit);
             if !is_old || is_lasting(verdict.code) {
+                remember_kill(vms, &verdict);
                 merge(&mut self.found, verdict);
             }
         }
@@ -316,6 +317,17 @@ fn name_vm_by_cgroup(vms: &VmIndex, verdict: &mut OccurrenceVerdict) {
         && let Some(uid) = vms.by_machine_name(&machine)
     {
         verdict.subject = Subject::Vm { uid };
+    }
+}
+
+/// The counters of a VM's cgroup show the same kill: so that it is told once.
+fn remember_kill(vms: &VmIndex, verdict: &OccurrenceVerdict) {
+    if matches!(verdict.code, FindingCode::MemcgOomKill | FindingCode::NodeOomKill) {
+        let of_pod = verdict.attributes.get(attribute::POD_UID);
+        let of_vm = if let Subject::Vm { uid } = &verdict.subject { Some(uid.as_str()) } else { None };
+        if let Some(uid) = of_vm.or(of_pod) {
+            vms.add_oom_kill(verdict.at, uid);
+        }
     }
 }
 

@@ -1,10 +1,11 @@
-//! The `pressure` probe: the node's stall times every second, its VMs' CPU limits every ten.
+//! The `pressure` probe: the node's stall times every second, its VMs' limits and stall times every ten.
 //!
 //! Reading costs microseconds, waking up more: so once a second, on the shared beat. When a stall or a migration begins or a VM
 //! becomes a suspect, the kernel's totals are read 20 times a second for half a minute, for the flight recorder; the kernel's own trigger
 //! makes that begin within 50 ms where it lets us ask for windows below 2 s (CAP_SYS_RESOURCE). A stall that does not end is
 //! worth no second half minute before some minutes have passed.
 
+mod kills;
 mod node;
 mod vms;
 
@@ -27,9 +28,9 @@ const NAME: &str = "pressure";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether tasks of the node or of a VM wait for CPU, memory or I/O.",
-    sources: "PSI (/proc/pressure or a cgroup: totals, triggers), /proc/stat, /proc/meminfo; cpu.stat and PSI of VMs' cgroups",
+    sources: "PSI (/proc/pressure or a cgroup: totals, triggers), /proc/stat, /proc/meminfo; cpu.stat, memory.events (version 1: memory.oom_control, memory.failcnt) and PSI of VMs' cgroups",
     needs: "/proc/pressure or a cgroup's, cgroupfs of the host; CAP_SYS_RESOURCE for triggers shorter than 2 s",
-    lost_without: "onset within 250 ms without CAP_SYS_RESOURCE (1.2 s then); everything where PSI is off",
+    lost_without: "onset within 250 ms without CAP_SYS_RESOURCE (1.2 s then); everything where PSI is off; stall times of VMs on cgroup version 1",
     look_every: Duration::from_secs(10),
     spawn: |context| Box::pin(run(context)),
 };

@@ -4,7 +4,7 @@
 //! so an entry stays for ten minutes after the exit.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,6 +17,9 @@ use super::migration::MigrationFeed;
 /// How long a process is remembered after its end, microseconds: the kernel's report of its death comes within seconds, and
 /// hung-task lines within 2 min.
 const KEEP_USEC: i64 = 10 * 60 * 1_000_000;
+
+/// Kills that are remembered at most; further ones push out the oldest.
+const MAX_KILLS: usize = 1_024;
 
 /// A QEMU and its VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,8 @@ struct Inner {
     uid_by_name: BTreeMap<String, String>,
     /// VMs on whose domain a job runs.
     with_job: BTreeSet<String>,
+    /// Out-of-memory kills that the kernel's log has told, by UID of the VM or of its pod, oldest first.
+    oom_kills: VecDeque<(Moment, String)>,
 }
 
 impl VmIndex {
@@ -129,6 +134,24 @@ impl VmIndex {
             .filter(|(_, process)| process.ended.is_none())
             .map(|(pid, process)| (*pid, process.clone()))
             .collect()
+    }
+
+    /// The kernel's log has told that a process of this VM, or of this pod, was killed for memory.
+    pub fn add_oom_kill(&self, at: Moment, uid: &str) {
+        let kills = &mut self.lock().oom_kills;
+        kills.retain(|(told, _)| at.usec_since(*told) < KEEP_USEC);
+        if kills.len() == MAX_KILLS {
+            kills.pop_front();
+        }
+        kills.push_back((at, uid.to_owned()));
+    }
+
+    /// How many such kills of any of `uids` were told since.
+    #[must_use]
+    pub fn n_oom_kills(&self, uids: &[&str], since: Moment) -> u64 {
+        let is_own =
+            |(at, uid): &&(Moment, String)| at.boottime_usec >= since.boottime_usec && uids.contains(&uid.as_str());
+        self.lock().oom_kills.iter().filter(is_own).count() as u64
     }
 
     /// libvirt's disks of a VM.
@@ -254,6 +277,22 @@ mod tests {
         assert_eq!(index.by_machine_name("db-2"), None);
         index.set_name("c", "db_-1");
         assert_eq!(index.by_machine_name("db-1"), None, "either could be meant");
+    }
+
+    #[test]
+    fn kills_are_counted_by_vm_and_pod_and_forgotten_in_time() {
+        let index = VmIndex::new();
+        index.add_oom_kill(minute(0), "a");
+        index.add_oom_kill(minute(1), "pod-of-a");
+        index.add_oom_kill(minute(1), "b");
+        assert_eq!(index.n_oom_kills(&["a", "pod-of-a"], minute(0)), 2);
+        assert_eq!(index.n_oom_kills(&["a", "pod-of-a"], minute(1)), 1);
+        index.add_oom_kill(minute(10), "b");
+        assert_eq!(index.n_oom_kills(&["a"], minute(0)), 0);
+        for _ in 0..MAX_KILLS + 1 {
+            index.add_oom_kill(minute(10), "c");
+        }
+        assert_eq!((index.n_oom_kills(&["c"], minute(0)), index.n_oom_kills(&["b"], minute(0))), (1_024, 0));
     }
 
     #[test]

@@ -122,3 +122,23 @@ fn a_position_reads_back_and_junk_is_none() {
         assert_eq!(read_position(junk), None, "{junk}");
     }
 }
+
+#[test]
+fn a_kill_is_remembered_by_its_vm_or_else_by_its_pod_for_whoever_counts() {
+    let vms = VmIndex::new();
+    let at = Moment::default();
+    let kill = |code, subject: Subject, pod: Option<&str>| OccurrenceVerdict {
+        code,
+        subject,
+        at,
+        count: 1,
+        attributes: kulprit_model::Attributes::new().with_some(attribute::POD_UID, pod),
+        evidence: Vec::new(),
+    };
+    let process = || Subject::Process { pid: 7, start_ticks: 1 };
+    remember_kill(&vms, &kill(FindingCode::MemcgOomKill, Subject::vm("a"), Some("p")));
+    remember_kill(&vms, &kill(FindingCode::NodeOomKill, process(), Some("p")));
+    remember_kill(&vms, &kill(FindingCode::MemcgOomKill, process(), None));
+    remember_kill(&vms, &kill(FindingCode::HungTask, Subject::vm("a"), None));
+    assert_eq!((vms.n_oom_kills(&["a"], at), vms.n_oom_kills(&["p"], at)), (1, 1));
+}

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use kulprit_host::HostRoot;
-use kulprit_model::FindingCode::{NodeCpuStalled, NodeIoStalled, NodeMemoryStalled, VmCpuThrottled};
+use kulprit_judge::Verdict;
+use kulprit_model::FindingCode::{
+    MemcgOomKill, NodeCpuStalled, NodeIoStalled, NodeMemoryStalled, VmCpuThrottled, VmStalled,
+};
 use kulprit_model::Status::{self, Absent, Present, Unknown};
 
 use super::*;
@@ -157,6 +160,99 @@ async fn libvirts_own_cgroups_of_processors_count_on_a_plain_host() {
     })
     .await;
     assert_eq!(status_of(&look, VmCpuThrottled), Some(Present));
+}
+
+const CONTAINER: &str =
+    "sys/fs/cgroup/kubepods.slice/kubepods-pod0b2c0b2c_0000_4000_8000_000000000001.slice/cri-containerd-a.scope";
+
+fn some(avg10: &str) -> String {
+    format!("some avg10={avg10} avg60=0.00 avg300=0.00 total=0\n")
+}
+
+#[tokio::test]
+async fn what_a_vm_waits_for_is_seen_in_its_containers_pressure() {
+    let quiet = some("0.00");
+    for (memory, io, want) in [
+        (some("19.99"), quiet.clone(), Absent),
+        (some("20.00"), quiet.clone(), Present),
+        (quiet.clone(), some("79.99"), Absent),
+        (quiet.clone(), some("80.00"), Present),
+        (quiet.clone(), "rubbish".to_owned(), Unknown),
+        (quiet.clone(), String::new(), Unknown),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        node(root.path(), "proc/pressure/", "", [0.0; 3]);
+        for (name, text) in [("memory", &memory), ("io", &io), ("cpu", &quiet)] {
+            write(root.path(), &format!("{CONTAINER}/{name}.pressure"), text);
+        }
+        let look = UnderTest::once_with(&SPEC, HostRoot::new(root.path()), |context| {
+            context.vms.insert(7, 1, "vm-a");
+            context.launchers.send_replace(Arc::new(launcher("vm-a", 7, CONTAINER)));
+        })
+        .await;
+        assert_eq!(status_of(&look, VmStalled), Some(want), "{memory:?} {io:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_vm_without_pressure_files_or_whose_cgroups_are_not_told_is_unknown() {
+    let root = tempfile::tempdir().unwrap();
+    node(root.path(), "proc/pressure/", "", [0.0; 3]);
+    write(root.path(), &format!("{CONTAINER}/cpu.stat"), "nr_periods 0\nnr_throttled 0\n");
+    for (directory, throttled) in [(Some(CONTAINER), Absent), (None, Unknown)] {
+        let look = UnderTest::once_with(&SPEC, HostRoot::new(root.path()), |context| {
+            let mut config = (*context.config).clone();
+            config.procfs = root.path().join("proc");
+            context.config = Arc::new(config);
+            context.vms.insert(7, 1, "vm-a");
+            let known = directory.map(|directory| launcher("vm-a", 7, directory));
+            context.launchers.send_replace(Arc::new(known.unwrap_or_default()));
+        })
+        .await;
+        assert_eq!((status_of(&look, VmStalled), status_of(&look, VmCpuThrottled)), (Some(Unknown), Some(throttled)));
+    }
+}
+
+fn kills_of(look: &crate::look::Look) -> u64 {
+    let count = |verdict: &Verdict| match verdict {
+        Verdict::Occurrence(kill) if kill.code == MemcgOomKill => kill.count,
+        Verdict::Occurrence(_) | Verdict::State(_) => 0,
+    };
+    look.verdicts.iter().map(count).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_at_the_limit_is_told_of_a_vm_that_it_ended_unless_the_kernels_log_did() {
+    for (version, is_told, want) in [(2, false, 2), (2, true, 1), (1, false, 2)] {
+        let root = tempfile::tempdir().unwrap();
+        node(root.path(), "proc/pressure/", "", [0.0; 3]);
+        let v1 = "sys/fs/cgroup/memory/kubepods/a";
+        let (directory, controller) = if version == 2 { (CONTAINER, "") } else { (v1, "cpu,memory") };
+        let count = |kills: u64| match version {
+            2 => write(root.path(), &format!("{POD}/memory.events"), &format!("oom {kills}\noom_kill {kills}\n")),
+            _ => {
+                write(root.path(), &format!("{v1}/memory.oom_control"), &format!("under_oom 0\noom_kill {kills}\n"));
+                write(root.path(), &format!("{v1}/memory.failcnt"), &format!("{}\n", kills * 7));
+            }
+        };
+        count(3);
+        let mut probe = UnderTest::start_with(&SPEC, HostRoot::new(root.path()), |context| {
+            context.vms.insert(7, 1, "vm-a");
+            let mut known = launcher("vm-a", 7, directory);
+            known.rows[0].cgroups[0].controller = controller.to_owned();
+            context.launchers.send_replace(Arc::new(known));
+        });
+        let at = kulprit_daemon::Clock::kernel().now();
+        probe.look_until(|look| status_of(look, VmStalled).is_some()).await;
+        count(5);
+        probe.vms.set_ended(7, 1, at);
+        if is_told {
+            probe.vms.add_oom_kill(at.offset_usec(2_000_000), "vm-a");
+        }
+        let look = probe.look_until(|look| kills_of(look) > 0).await;
+        assert_eq!(kills_of(&look), want, "version {version}");
+        probe.stop().await;
+    }
 }
 
 #[test]

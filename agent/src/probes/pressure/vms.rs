@@ -1,8 +1,8 @@
-//! The CPU limits of VMs: how often each one's cgroup was throttled of late.
+//! The cgroups of VMs: how often each one was throttled of late, what it waits for, and kills at its memory limit.
 //!
 //! A limit may be the container's, the pod's around it, or, on a plain host, that of one virtual processor or of the emulator:
 //! the cgroup that throttles most counts. Reads are short and many, so they are made on a thread of their own. Where a cgroup
-//! has pressure files (version 2), a VM's own stall times go to the flight recorder.
+//! has pressure files (version 2), a VM's own stall times go to the flight recorder too.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use kulprit_host::HostRoot;
 use kulprit_host::cgroup::{CpuThrottling, controller_directories, parse_cpu_stat};
-use kulprit_host::pressure::read_pressure;
+use kulprit_host::pressure::{Pressure, read_pressure};
 use kulprit_host::process::Procfs;
-use kulprit_judge::pressure::{StallWindow, ThrottleWindow, judge_throttling};
+use kulprit_judge::pressure::{
+    StallWindow, ThrottleWindow, VmPressureLook, judge_throttling, judge_vm_pressure, new_limit_hits,
+};
 use kulprit_judge::{Reading, Verdict};
 use kulprit_model::{Moment, Subject};
 
+use super::kills::{Counted, Kills};
 use crate::probes::blocking::{Blocking, Late};
 use crate::probes::counters::count;
 use crate::probes::{ProbeContext, chain};
@@ -25,10 +28,11 @@ use crate::recorder::Figure;
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Cgroups of one VM that are read: container, pod, and 32 virtual processors.
 const MAX_CGROUPS: usize = 34;
+/// In the order in which they are judged.
 const FIGURES: [(&str, Figure); 3] = [
-    ("cpu.pressure", Figure { name: "cpu some", unit: "percent" }),
     ("memory.pressure", Figure { name: "memory some", unit: "percent" }),
     ("io.pressure", Figure { name: "io some", unit: "percent" }),
+    ("cpu.pressure", Figure { name: "cpu some", unit: "percent" }),
 ];
 
 /// What is known of all VMs.
@@ -42,14 +46,18 @@ pub(super) struct Vms {
 struct Vm {
     by_cgroup: BTreeMap<PathBuf, ThrottleWindow>,
     stalls: [StallWindow; 3],
+    kills: Kills,
 }
 
 /// Where one VM's cgroups are to be looked for.
 #[derive(Debug)]
 struct Place {
     uid: String,
-    /// Directories that are known, of a launcher; else its QEMU's pid.
+    /// The pod of its launcher.
+    pod_uid: Option<String>,
+    /// Directories of the CPU and of the memory controller that are known, of a launcher; else its QEMU's pid.
     directories: Vec<PathBuf>,
+    memory: Vec<PathBuf>,
     pid: u32,
 }
 
@@ -57,9 +65,12 @@ struct Place {
 #[derive(Debug)]
 struct Seen {
     uid: String,
+    pod_uid: Option<String>,
     at: Moment,
-    rows: Vec<(PathBuf, CpuThrottling)>,
-    pressures: [Option<kulprit_host::pressure::Pressure>; 3],
+    rows: Reading<Vec<(PathBuf, CpuThrottling)>>,
+    /// As [`FIGURES`].
+    pressures: [Reading<Pressure>; 3],
+    memory: Option<Counted>,
     error: Option<String>,
 }
 
@@ -67,57 +78,107 @@ impl Vms {
     /// Looks at every VM that runs. With `once` the counters since the container was made are judged.
     pub(super) async fn look(&mut self, context: &ProbeContext, once: bool) -> Vec<Verdict> {
         let places = places(context);
-        self.rows.retain(|uid, _| places.iter().any(|place| place.uid == *uid));
-        if places.is_empty() {
+        let runs = |uid: &String| places.iter().any(|place| place.uid == *uid);
+        // Who was killed runs no more, and its cgroup may still be there to say so.
+        self.rows.retain(|uid, vm| runs(uid) || vm.kills.outlives());
+        let ended: Vec<(String, PathBuf)> = self
+            .rows
+            .iter()
+            .filter(|(uid, _)| !runs(uid))
+            .filter_map(|(uid, vm)| Some((uid.clone(), vm.kills.place()?.to_path_buf())))
+            .collect();
+        if places.is_empty() && ended.is_empty() {
             return Vec::new();
         }
         let uids: Vec<String> = places.iter().map(|place| place.uid.clone()).collect();
         let (host, procfs) = (context.host.clone(), Procfs::new(&context.config.procfs));
         let clock = context.clock.clone();
-        let read = move || places.iter().map(|place| read_vm(&host, &procfs, place, clock.now())).collect::<Vec<_>>();
+        let read = move || {
+            let seen = places.iter().map(|place| read_vm(&host, &procfs, place, clock.now())).collect::<Vec<_>>();
+            let last = |(uid, place): (String, PathBuf)| (uid, Counted::read(&host, &place), clock.now());
+            (seen, ended.into_iter().map(last).collect::<Vec<_>>())
+        };
         match self.reading.run(DEADLINE, read).await {
-            Ok(seen) => seen.into_iter().filter_map(|seen| self.judge(context, seen, once)).collect(),
+            Ok((seen, ended)) => {
+                let mut verdicts: Vec<Verdict> =
+                    seen.into_iter().flat_map(|seen| self.judge(context, seen, once)).collect();
+                for (uid, counted, at) in ended {
+                    let Some(vm) = self.rows.get_mut(&uid) else { continue };
+                    vm.kills.see_end();
+                    verdicts.extend(vm.kills.push(&context.vms, &uid, at, counted));
+                }
+                verdicts
+            }
             Err(Late { for_secs }) => {
                 let because = format!("reading the VMs' cgroups has not returned for {for_secs} s");
                 let at = context.clock.now();
-                uids.iter().map(|uid| judge_throttling(&Subject::vm(uid), at, &Err(because.clone()))).collect()
+                let blind = |uid: &String| unread(&Subject::vm(uid), at, &because);
+                uids.iter().flat_map(blind).collect()
             }
         }
     }
 
-    fn judge(&mut self, context: &ProbeContext, seen: Seen, once: bool) -> Option<Verdict> {
-        let Seen { uid, at, rows, pressures, error } = seen;
-        let vm = self.rows.entry(uid.clone()).or_default();
-        for ((pressure, window), (_, figure)) in pressures.iter().zip(&mut vm.stalls).zip(FIGURES) {
-            if let Some(pressure) = pressure {
-                window.push(at, pressure);
-                if let Some(share) = window.newest_pct() {
-                    #[expect(clippy::cast_possible_truncation, reason = "a share in a picture")]
-                    context.recorder.sample_vm(at, &uid, figure, share as f32);
-                }
-            }
+    fn judge(&mut self, context: &ProbeContext, seen: Seen, once: bool) -> Vec<Verdict> {
+        let Seen { uid, pod_uid, at, rows, pressures, memory, error } = seen;
+        let subject = Subject::vm(&uid);
+        if let Some(error) = error {
+            count(&context.counters.errors, 1);
+            return unread(&subject, at, &error);
         }
-        let cpu: Reading<CpuThrottling> = match error {
-            Some(error) => {
-                count(&context.counters.errors, 1);
-                Err(error)
+        let vm = self.rows.entry(uid.clone()).or_default();
+        let mut pressures = pressures;
+        for ((pressure, window), (_, figure)) in pressures.iter_mut().zip(&mut vm.stalls).zip(FIGURES) {
+            let Ok(pressure) = pressure else { continue };
+            window.push(at, pressure);
+            if let Some(share) = window.newest_pct() {
+                #[expect(clippy::cast_possible_truncation, reason = "a share in a picture")]
+                context.recorder.sample_vm(at, &uid, figure, share as f32);
             }
-            None if once => Ok(most(rows.into_iter().map(|(_, stat)| stat))),
-            None => {
-                vm.by_cgroup.retain(|path, _| rows.iter().any(|(seen, _)| seen == path));
-                for (path, stat) in rows {
-                    vm.by_cgroup.entry(path).or_default().push(at, stat);
-                }
-                let recent: Vec<_> = vm.by_cgroup.values().filter_map(ThrottleWindow::recent).collect();
-                if recent.is_empty() {
-                    // Not watched for half a minute yet: nothing can be said.
-                    return None;
-                }
-                Ok(most(recent.into_iter()))
-            }
-        };
-        Some(judge_throttling(&Subject::vm(uid), at, &cpu))
+            *pressure = window.averaged(pressure);
+        }
+        let counters = memory.as_ref().map(|counted| counted.memory);
+        let before = vm.kills.counters(memory.as_ref());
+        let n_limit_hits = before.zip(counters).map_or(0, |(before, now)| new_limit_hits(&before, &now));
+        vm.kills.see_pod(pod_uid);
+        let mut verdicts: Vec<Verdict> = vm.kills.push(&context.vms, &uid, at, memory).into_iter().collect();
+        let look = VmPressureLook { at, subject: &subject, pressures, memory: counters, n_limit_hits };
+        verdicts.push(judge_vm_pressure(&look));
+        verdicts.extend(vm.throttling(&subject, at, rows, once));
+        verdicts
     }
+}
+
+impl Vm {
+    /// `VmCpuThrottled`; `None` while it has not been watched for half a minute: nothing can be said.
+    fn throttling(
+        &mut self,
+        subject: &Subject,
+        at: Moment,
+        rows: Reading<Vec<(PathBuf, CpuThrottling)>>,
+        once: bool,
+    ) -> Option<Verdict> {
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(error) => return Some(judge_throttling(subject, at, &Err(error))),
+        };
+        if once {
+            return Some(judge_throttling(subject, at, &Ok(most(rows.into_iter().map(|(_, stat)| stat)))));
+        }
+        self.by_cgroup.retain(|path, _| rows.iter().any(|(seen, _)| seen == path));
+        for (path, stat) in rows {
+            self.by_cgroup.entry(path).or_default().push(at, stat);
+        }
+        let recent: Vec<_> = self.by_cgroup.values().filter_map(ThrottleWindow::recent).collect();
+        (!recent.is_empty()).then(|| judge_throttling(subject, at, &Ok(most(recent.into_iter()))))
+    }
+}
+
+/// A VM whose cgroup could not be found or read.
+fn unread(subject: &Subject, at: Moment, because: &str) -> Vec<Verdict> {
+    let no = || Err(because.to_owned());
+    let pressures = [no(), no(), no()];
+    let look = VmPressureLook { at, subject, pressures, memory: None, n_limit_hits: 0 };
+    vec![judge_vm_pressure(&look), judge_throttling(subject, at, &Err(because.to_owned()))]
 }
 
 /// The most throttled; of none, nothing was.
@@ -131,65 +192,107 @@ fn places(context: &ProbeContext) -> Vec<Place> {
     let mut places: BTreeMap<String, Place> = BTreeMap::new();
     for (pid, process) in context.vms.running() {
         let of_launcher = launchers.by_qemu(pid).or_else(|| launchers.by_vmi(&process.uid).next());
-        let is_cpu = |controller: &str| controller.is_empty() || controller.split(',').any(|name| name == "cpu");
-        let directories = of_launcher
-            .map(|row| {
-                row.cgroups.iter().filter(|row| is_cpu(&row.controller)).map(|row| row.directory.clone()).collect()
-            })
-            .unwrap_or_default();
-        places.entry(process.uid.clone()).or_insert(Place { uid: process.uid, directories, pid });
+        let of = |name: &str| -> Vec<PathBuf> {
+            let has = |list: &str| list.is_empty() || list.split(',').any(|one| one == name);
+            let rows = of_launcher.iter().flat_map(|row| &row.cgroups);
+            rows.filter(|row| has(&row.controller)).map(|row| row.directory.clone()).collect()
+        };
+        let (directories, memory) = (of("cpu"), of("memory"));
+        let pod_uid = of_launcher.and_then(|row| row.pod_uid.clone());
+        let place = Place { uid: process.uid.clone(), pod_uid, directories, memory, pid };
+        places.entry(process.uid).or_insert(place);
     }
     places.into_values().collect()
 }
 
 fn read_vm(host: &HostRoot, procfs: &Procfs, place: &Place, at: Moment) -> Seen {
-    let mut seen = Seen { uid: place.uid.clone(), at, rows: Vec::new(), pressures: [None; 3], error: None };
-    let own = match place.directories.as_slice() {
-        [] => match procfs.cgroups(place.pid) {
-            Ok(rows) => controller_directories(&rows, "cpu"),
+    let unknown = "no cgroup of the VM is known";
+    let no = || Err(unknown.to_owned());
+    let mut seen = Seen {
+        uid: place.uid.clone(),
+        pod_uid: place.pod_uid.clone(),
+        at,
+        rows: Err(unknown.to_owned()),
+        pressures: [no(), no(), no()],
+        memory: None,
+        error: None,
+    };
+    let (own, memory) = match (place.directories.as_slice(), place.memory.as_slice()) {
+        ([], []) => match procfs.cgroups(place.pid) {
+            Ok(rows) => (controller_directories(&rows, "cpu"), controller_directories(&rows, "memory")),
             Err(error) => {
                 seen.error = Some(chain(&error));
                 return seen;
             }
         },
-        known => known.to_vec(),
+        (own, memory) => (own.to_vec(), memory.to_vec()),
     };
+    let mut rows = Vec::new();
     let mut has_any = false;
     for directory in cgroups_of(host, &own) {
         // Version 2 without the cpu controller has the file and no such counters: nothing throttles there.
         let Ok(Some(text)) = host.read_text_if_any(directory.join("cpu.stat")) else { continue };
         has_any = true;
-        seen.rows.extend(parse_cpu_stat(&text).ok().map(|stat| (directory.clone(), stat)));
+        rows.extend(parse_cpu_stat(&text).ok().map(|stat| (directory.clone(), stat)));
     }
-    for (index, (name, _)) in FIGURES.iter().enumerate() {
-        seen.pressures[index] = own.iter().find_map(|directory| read_pressure(host, directory.join(name)).ok());
-    }
-    if !has_any {
+    seen.rows = if has_any {
+        Ok(rows)
+    } else {
         let shown = own.first().map(|path| host.display_path(path).display().to_string()).unwrap_or_default();
-        seen.error = Some(format!("no `cpu.stat` in the VM's cgroup `{shown}`"));
+        Err(format!("no `cpu.stat` in the VM's cgroup `{shown}`"))
+    };
+    for (reading, (name, _)) in seen.pressures.iter_mut().zip(FIGURES) {
+        for directory in &own {
+            *reading = read_pressure(host, top_of(directory).join(name)).map_err(|error| chain(&error));
+            if reading.is_ok() {
+                break;
+            }
+        }
     }
+    seen.memory = read_memory(host, &memory);
     seen
+}
+
+/// The counters of the pod or scope, which include those of what is in it; in version 1 they do not.
+fn read_memory(host: &HostRoot, own: &[PathBuf]) -> Option<Counted> {
+    let is_v1 = |path: &Path| path.starts_with("sys/fs/cgroup/memory");
+    let around = own.iter().filter(|path| !is_v1(path)).filter_map(|path| around(path));
+    around.chain(own.iter().map(PathBuf::as_path)).find_map(|path| Counted::read(host, path))
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// libvirt puts its emulator beside its virtual processors; version 1 too, below the machine's scope.
+fn top_of(directory: &Path) -> &Path {
+    match name_of(directory).as_str() {
+        "emulator" => directory.parent().unwrap_or(directory),
+        _ => directory,
+    }
+}
+
+/// The pod or scope around a cgroup.
+fn around(directory: &Path) -> Option<&Path> {
+    top_of(directory).ancestors().skip(1).find(|path| {
+        let name = name_of(path);
+        name.starts_with("pod") || name.contains("-pod") || name.ends_with(".scope")
+    })
 }
 
 /// The VM's own cgroups, the pod or scope around them, and libvirt's cgroups of virtual processors beside them.
 fn cgroups_of(host: &HostRoot, own: &[PathBuf]) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();
     for directory in own {
-        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        // libvirt puts its emulator beside its virtual processors; version 1 too, below the machine's scope.
-        let top = match name(directory).as_str() {
-            "emulator" => directory.parent().unwrap_or(directory),
-            _ => directory,
-        };
-        let around = top.ancestors().skip(1).find(|path| {
-            let name = name(path);
-            name.starts_with("pod") || name.contains("-pod") || name.ends_with(".scope")
-        });
+        let top = top_of(directory);
         let is_vcpu = |name: &String| name.starts_with("vcpu");
         let names = host.list(top).unwrap_or_default();
         let vcpus = names.into_iter().filter_map(|name| name.into_string().ok()).filter(is_vcpu);
         let vcpus = vcpus.map(|name| top.join(name));
-        let all = [directory.clone(), top.to_path_buf()].into_iter().chain(around.map(Path::to_path_buf)).chain(vcpus);
+        let all = [directory.clone(), top.to_path_buf()]
+            .into_iter()
+            .chain(around(directory).map(Path::to_path_buf))
+            .chain(vcpus);
         for path in all {
             if !found.contains(&path) && found.len() < MAX_CGROUPS {
                 found.push(path);
