@@ -73,6 +73,16 @@ pub(crate) fn runs_elsewhere(snapshot: &Snapshot, uid: &str, here: &NodeView) ->
     })
 }
 
+/// Whether what ended here at that time was the copy that a failed migration had brought: another node says that its migration ended
+/// then, and that the VM stayed there. What became of it since is that node's business.
+pub(crate) fn was_only_arriving(snapshot: &Snapshot, uid: &str, here: &NodeView, ended_usec: i64) -> bool {
+    reporting(snapshot).filter(|node| node.name != here.name).flat_map(|node| &node.occurrences).any(|occurrence| {
+        occurrence.code == FindingCode::MigrationNotCompleted
+            && is_vm(&occurrence.subject, uid)
+            && occurrence.last.wall_usec.abs_diff(ended_usec) <= SAME_MOMENT_USEC.unsigned_abs()
+    })
+}
+
 /// Whether every node that shows the VM's QEMU was looked at for migrations, and none of it runs.
 pub(crate) fn none_runs(snapshot: &Snapshot, uid: &str) -> bool {
     let codes = [FindingCode::MigrationOutgoing, FindingCode::MigrationIncoming];

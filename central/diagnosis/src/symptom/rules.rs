@@ -13,12 +13,13 @@ use super::{
     Symptom, SymptomId, SymptomSubject,
     domain_migration::{migration_failed, stuck_migrating},
     kubevirt::{Clocks, Found},
+    migration::HAS_STALLED,
 };
 use crate::{
     identity::Identity,
     leftover, libvirt,
     snapshot::{NodeView, Settings, Snapshot, VmView},
-    standalone::{migration_of, runs_elsewhere},
+    standalone::{migration_of, runs_elsewhere, was_only_arriving},
     words,
 };
 
@@ -93,7 +94,12 @@ fn subject_of(vm: &ClusterVm) -> SymptomSubject {
 /// A VM that libvirt alone runs, or that Kubernetes was not asked about.
 fn of_view(snapshot: &Snapshot, node: &NodeView, vm: &VmView) -> Option<Symptom> {
     let look = VmLook::new(snapshot, node, vm);
-    let stopped = || if runs_elsewhere(snapshot, &vm.uid, node) { None } else { look.stopped_unexpectedly() };
+    let stopped = || {
+        let found = look.stopped_unexpectedly()?;
+        let is_elsewhere = || runs_elsewhere(snapshot, &vm.uid, node);
+        let never_was_here = || was_only_arriving(snapshot, &vm.uid, node, found.1);
+        if is_elsewhere() || never_was_here() { None } else { Some(found) }
+    };
     let symptom = |found: Found| Symptom {
         subject: SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() },
         id: found.id,
@@ -178,12 +184,14 @@ fn sort_key(subject: &SymptomSubject) -> (&str, Option<&str>) {
     }
 }
 
-/// A node shows a symptom of its own while a fault that is no VM's is present on it.
+/// A node shows a symptom of its own while a fault that is no VM's is present on it. That a migration's peer is silent is the trouble of the
+/// VM that migrates, though the connection does not say which.
 fn of_node(node: &NodeView) -> Option<Symptom> {
     let mut faults: Vec<&State> = node
         .states
         .iter()
         .filter(|state| state.status == Status::Present && state.code.spec().severity == Severity::Fault)
+        .filter(|state| !HAS_STALLED.contains(&state.code))
         .filter(|state| match state.subject {
             Subject::Node
             | Subject::Unit { .. }

@@ -159,6 +159,24 @@ fn a_qemu_that_was_killed_on_the_target_is_the_cause_and_no_symptom_of_its_own()
     assert_eq!((first.id, first.role, first.node.as_deref()), ("QemuCrashed", "target", Some("n2")), "{}", table(&why));
 }
 
+/// The guest is shut down at home after a migration was aborted: the copy that ended with the migration did not stop then.
+#[test]
+fn a_copy_that_ended_with_its_migration_never_stopped_however_the_vm_went_on() {
+    let aborted = |copy_ended_secs| {
+        let mut world = failed(migrating(100), 60, "dirtying");
+        let source = &mut world.snapshot.nodes[0].vms[0];
+        source.last_qemu = source.qemu.take();
+        source.domain = None;
+        let copy_failed =
+            mk_occurrence(FindingCode::DomainFailed, Subject::vm(UID), copy_ended_secs, Attributes::new());
+        world.snapshot.nodes[1].occurrences.push(copy_failed);
+        world
+    };
+    check(&aborted(60), None);
+    let stopped = aborted(20).symptoms();
+    assert!(stopped.iter().any(|symptom| symptom.id == SymptomId::StoppedUnexpectedly), "{stopped:?}");
+}
+
 #[test]
 fn a_vm_that_has_arrived_is_well_and_so_is_what_it_left() {
     let mut world = failed(migrating(40), 10, "progressing");
