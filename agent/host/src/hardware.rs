@@ -179,7 +179,8 @@ mod tests {
 
     use super::*;
 
-    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, HostRoot) {
+    /// A host with these files.
+    pub(super) fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, HostRoot) {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = dir.path().join(path);

@@ -95,18 +95,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::tests::tree;
     use super::*;
-
-    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, HostRoot) {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        let root = HostRoot::new(dir.path());
-        (dir, root)
-    }
 
     #[test]
     fn model_and_microcode_are_those_of_the_first_processor() {
