@@ -270,6 +270,10 @@ pub enum VmFact {
     TwoQemus,
     /// libvirt shows it paused for a migration, and none runs.
     PausedByPastMigration,
+    /// The place in question is the target of its migration: what both ends show of the copy is asked of this one.
+    ArrivesHere,
+    /// The place in question is not the target of its migration.
+    LeavesHere,
 }
 
 /// An error text with these facts: `said(&[Fact::OneOf(OPERATION, &[MOUNT]), …])`.
@@ -362,6 +366,8 @@ impl Look {
             Self::Vm(VmFact::HostNotSeen) => "its host was not looked at".to_owned(),
             Self::Vm(VmFact::TwoQemus) => "QEMUs of it live on two nodes".to_owned(),
             Self::Vm(VmFact::PausedByPastMigration) => "a migration that is over left it paused".to_owned(),
+            Self::Vm(VmFact::ArrivesHere) => "at the target".to_owned(),
+            Self::Vm(VmFact::LeavesHere) => "not at the target".to_owned(),
             Self::Elsewhere(look) => format!("also on another node: {}", look.describe()),
             Self::WellElsewhere(look) => format!("not so on another node: {}", look.describe()),
             Self::All(looks) => looks.iter().map(Self::describe).collect::<Vec<_>>().join(", and "),

@@ -3,13 +3,14 @@
 //! `Unknown` gives no hit, neither for nor against. Whether an absence counts is decided here too: a state that became absent
 //! after a lasting symptom began says nothing, and a log without a line says something only if it was read at the onset.
 
-use kulprit_model::{Attributes, Evidence, FindingCode, Occurrence, State, Status, Subject, attribute};
+use kulprit_model::{Attributes, Evidence, FindingCode, Occurrence, Side, State, Status, Subject, attribute};
 
 use crate::{
     attribution::WeighedEvidence,
     catalogue::{Fact, Look, VmFact},
     leftover, libvirt,
     scene::{Nearness, SAME_MOMENT_USEC, Scene, Sighting},
+    score::are_two_things,
     stage::Stage,
     symptom::{SymptomId, SymptomSubject},
     words,
@@ -233,6 +234,8 @@ fn vm(stage: &Stage<'_>, scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<
             (left.is_some(), source, left.map(|left| left.text).unwrap_or_default())
         }
         VmFact::QemuGone => (scene.is_qemu_gone(), "procfs", text.to_owned()),
+        VmFact::ArrivesHere => (scene.side == Side::Target, "kulprit", text.to_owned()),
+        VmFact::LeavesHere => (scene.side != Side::Target, "kulprit", text.to_owned()),
         VmFact::Standalone => (scene.is_standalone_vm(), "libvirt", text.to_owned()),
         VmFact::EndedAsAsked | VmFact::FailedToStart => {
             let shown = vm.and_then(|vm| vm.domain.as_ref()).map(|domain| (domain.state, domain.reason));
@@ -254,7 +257,11 @@ fn all<'a>(stage: &Stage<'a>, scene: &Scene<'a>, looks: &[Look], text: &str) -> 
     let mut joined = Hit { factor: 1.0, freshness: 1.0, seen: Vec::new(), attributes: Attributes::new(), unit: None };
     let mut said = Vec::new();
     for look in looks {
-        let hit = strongest(hits(stage, scene, look, text))?;
+        let mut found = hits(stage, scene, look, text);
+        if matches!(look, Look::Elsewhere(_)) {
+            found.retain(|hit| !are_two_things(&joined.attributes, &hit.attributes));
+        }
+        let hit = strongest(found)?;
         // What another node has only compares: how near the thing is, the parts that are here say.
         if !asks_elsewhere(look) {
             joined.factor = joined.factor.min(hit.factor);

@@ -7,7 +7,7 @@
 use kulprit_model::{
     FindingCode::{
         DomainControlOccupied, DomainIoError, GuestAgentLost, GuestPanicked, KvmGuestFault, QemuStopped,
-        QemuThreadBlocked,
+        QemuThreadBlocked, VmLinkLost,
     },
     attribute::{ACTOR, CLASS, OPERATION},
     said::{actor, class, operation},
@@ -95,6 +95,12 @@ pub const GUEST_FAULT: Cause = Cause {
             strength: Strength::Against,
             look: Look::Happened(KvmGuestFault, &[]),
             text: "KVM could not run a vCPU of it",
+        },
+        Clue {
+            group: "host",
+            strength: Strength::Against,
+            look: Look::Present(VmLinkLost, &[]),
+            text: "it is cut off from the network on its own node",
         },
         Clue {
             group: "host",

@@ -12,6 +12,7 @@ use kulprit_model::{
 
 use crate::{
     catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    causes::image_pull_failed_on_node::{OWN_REGISTRY_NOT_REACHED, before_the_image, without_answer},
     symptom::SymptomId,
 };
 
@@ -63,25 +64,23 @@ credentials.",
                 Fact::OneOf(OPERATION, &[operation::PULL, operation::UNPACK]),
                 Fact::OneOf(
                     CLASS,
-                    &[
-                        class::TIMEOUT,
-                        class::REFUSED,
-                        class::UNREACHABLE,
-                        class::NAME,
-                        class::RESET,
-                        class::UNAVAILABLE,
-                        class::UNTRUSTED,
-                        class::EXPIRED,
+                    before_the_image!(
                         class::RATE_LIMITED,
                         class::NO_SPACE,
                         class::CORRUPT,
                         class::IO_ERROR,
                         class::LIMIT,
-                        class::READ_ONLY,
-                    ],
+                        class::READ_ONLY
+                    ),
                 ),
             ]),
             text: "the pull fails before the registry could tell whether there is such an image",
+        },
+        Clue {
+            group: "reach",
+            strength: Strength::Against,
+            look: OWN_REGISTRY_NOT_REACHED,
+            text: "the node does not reach the registry of the VM's image",
         },
         Clue {
             group: "text",

@@ -5,8 +5,8 @@
 //! and "unauthorized" are the same everywhere (ImageNotFound) until another node shows otherwise.
 
 use kulprit_model::{
-    FindingCode::{ImagePresentElsewhere, PodImageWaiting},
-    attribute::{ACTOR, CLASS, IMAGE, OPERATION, SIGNATURE},
+    FindingCode::{ImagePresentElsewhere, NetworkUnreachable, PodImageWaiting},
+    attribute::{ACTOR, CLASS, IMAGE, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -15,14 +15,41 @@ use crate::{
     symptom::SymptomId,
 };
 
+/// The classes of a pull to which the registry gave no answer, and more where they are named.
+macro_rules! without_answer {
+    ($($more:expr),*) => {
+        &[
+            class::TIMEOUT,
+            class::REFUSED,
+            class::UNREACHABLE,
+            class::NAME,
+            class::RESET,
+            class::UNAVAILABLE,
+            $($more),*
+        ]
+    };
+}
+
+/// The classes of a pull that ended before the registry told of the image: without an answer, or without trust; and more.
+macro_rules! before_the_image {
+    ($($more:expr),*) => {
+        without_answer!(class::UNTRUSTED, class::EXPIRED, $($more),*)
+    };
+}
+
+pub(super) use {before_the_image, without_answer};
+
 /// A pull to which the registry gave no answer.
-pub(super) const PULL_WITHOUT_ANSWER: Look = said(&[
-    Fact::OneOf(OPERATION, &[operation::PULL]),
-    Fact::OneOf(
-        CLASS,
-        &[class::TIMEOUT, class::REFUSED, class::UNREACHABLE, class::NAME, class::RESET, class::UNAVAILABLE],
-    ),
-]);
+pub(super) const PULL_WITHOUT_ANSWER: Look =
+    said(&[Fact::OneOf(OPERATION, &[operation::PULL]), Fact::OneOf(CLASS, without_answer!())]);
+
+/// The node itself tried the registry of an image whose pull fails, and did not get as far as to speak with it.
+pub(super) const REGISTRY_NOT_REACHED: Look =
+    Look::Present(NetworkUnreachable, &[Fact::OneOf(WHAT, &["registry", "tcp", "tls"])]);
+
+/// The same of an image of this VM.
+pub(super) const OWN_REGISTRY_NOT_REACHED: Look =
+    Look::Present(NetworkUnreachable, &[Fact::OneOf(WHAT, &["registry", "tcp", "tls"]), Fact::Own]);
 
 /// This node cannot pull an image of the VM; the registry and other nodes are well as far as seen.
 pub const IMAGE_PULL_FAILED_ON_NODE: Cause = Cause {
@@ -42,26 +69,31 @@ far as seen.",
                 Fact::OneOf(OPERATION, &[operation::PULL]),
                 Fact::OneOf(
                     CLASS,
-                    &[
-                        class::TIMEOUT,
-                        class::REFUSED,
-                        class::UNREACHABLE,
-                        class::NAME,
-                        class::RESET,
-                        class::UNAVAILABLE,
-                        class::UNTRUSTED,
-                        class::EXPIRED,
+                    before_the_image!(
                         class::NO_SPACE,
                         class::IO_ERROR,
                         class::LIMIT,
                         class::OUT_OF_MEMORY,
                         class::READ_ONLY,
-                        class::INSUFFICIENT,
-                    ],
+                        class::INSUFFICIENT
+                    ),
                 ),
                 Fact::Not(SIGNATURE, &["image-pull-backoff", "registry-server-error"]),
             ]),
             text: "pulling an image fails on this node",
+        },
+        // A look and a text of one failure count once.
+        Clue {
+            group: "text",
+            strength: Strength::Strong,
+            look: OWN_REGISTRY_NOT_REACHED,
+            text: "this node was tried, and does not reach the registry of the VM's image",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Good,
+            look: Look::All(&[Look::Present(PodImageWaiting, &[]), REGISTRY_NOT_REACHED]),
+            text: "a container of the pod waits for its image, and this node does not reach a registry",
         },
         Clue {
             group: "text",
@@ -134,6 +166,12 @@ far as seen.",
             strength: Strength::StronglyAgainst,
             look: Look::All(&[PULL_WITHOUT_ANSWER, Look::Elsewhere(&PULL_WITHOUT_ANSWER)]),
             text: "another node fails to pull as well",
+        },
+        Clue {
+            group: "elsewhere",
+            strength: Strength::StronglyAgainst,
+            look: Look::All(&[REGISTRY_NOT_REACHED, Look::Elsewhere(&REGISTRY_NOT_REACHED)]),
+            text: "another node does not reach the registry either",
         },
         Clue {
             group: "everywhere",

@@ -1,7 +1,7 @@
 //! `ImageRegistryUnavailable`: no node can reach the registry, or it turns all of them away.
 //!
-//! Told by the same failure on two nodes, or by an answer of the registry itself (server error, too many requests). One
-//! node that fails alone says nothing of the registry.
+//! Told by the same failure on two nodes, be it of a pull or of a look at the registry, or by an answer of the registry itself
+//! (server error, too many requests). One node that fails alone says nothing of the registry.
 
 use kulprit_model::{
     FindingCode::{ImagePresentElsewhere, PodImageWaiting},
@@ -11,28 +11,15 @@ use kulprit_model::{
 
 use crate::{
     catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
-    causes::image_pull_failed_on_node::PULL_WITHOUT_ANSWER,
+    causes::image_pull_failed_on_node::{
+        OWN_REGISTRY_NOT_REACHED, PULL_WITHOUT_ANSWER, REGISTRY_NOT_REACHED, before_the_image, without_answer,
+    },
     symptom::SymptomId,
 };
 
 /// A pull that failed before the registry told of the image: without an answer, or turned away.
-const PULL_TURNED_AWAY: Look = said(&[
-    Fact::OneOf(OPERATION, &[operation::PULL]),
-    Fact::OneOf(
-        CLASS,
-        &[
-            class::TIMEOUT,
-            class::REFUSED,
-            class::UNREACHABLE,
-            class::NAME,
-            class::RESET,
-            class::UNAVAILABLE,
-            class::UNTRUSTED,
-            class::EXPIRED,
-            class::RATE_LIMITED,
-        ],
-    ),
-]);
+const PULL_TURNED_AWAY: Look =
+    said(&[Fact::OneOf(OPERATION, &[operation::PULL]), Fact::OneOf(CLASS, before_the_image!(class::RATE_LIMITED))]);
 
 /// The image registry is out of reach or turns requests away, on more than one node.
 pub const IMAGE_REGISTRY_UNAVAILABLE: Cause = Cause {
@@ -51,6 +38,18 @@ pub const IMAGE_REGISTRY_UNAVAILABLE: Cause = Cause {
             text: "this node and another one fail to pull in the same way",
         },
         Clue {
+            group: "nodes",
+            strength: Strength::Strong,
+            look: Look::All(&[REGISTRY_NOT_REACHED, OWN_REGISTRY_NOT_REACHED, Look::Elsewhere(&REGISTRY_NOT_REACHED)]),
+            text: "this node and another one were tried, and neither reaches the registry",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Hint,
+            look: OWN_REGISTRY_NOT_REACHED,
+            text: "this node does not reach the registry of the VM's image",
+        },
+        Clue {
             group: "text",
             strength: Strength::Good,
             look: said(&[
@@ -64,20 +63,7 @@ pub const IMAGE_REGISTRY_UNAVAILABLE: Cause = Cause {
             strength: Strength::Hint,
             look: said(&[
                 Fact::OneOf(OPERATION, &[operation::PULL]),
-                Fact::OneOf(
-                    CLASS,
-                    &[
-                        class::TIMEOUT,
-                        class::REFUSED,
-                        class::UNREACHABLE,
-                        class::NAME,
-                        class::RESET,
-                        class::UNAVAILABLE,
-                        class::UNTRUSTED,
-                        class::EXPIRED,
-                        class::OTHER,
-                    ],
-                ),
+                Fact::OneOf(CLASS, before_the_image!(class::OTHER)),
             ]),
             text: "pulling an image fails",
         },

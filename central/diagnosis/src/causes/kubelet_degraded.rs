@@ -8,9 +8,9 @@
 use kulprit_model::{
     FindingCode::{
         KubeletHealthzFailing, KubeletInactive, KubeletNotInstalled, KubeletProcessStalled, KubeletRestartLoop,
-        NodeNotReady, PodUnschedulable,
+        ListenQueueFull, NodeNotReady, PodUnschedulable,
     },
-    attribute::{ACTOR, CLASS, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
+    attribute::{ACTOR, CLASS, OBJECT, OPERATION, REASON, SERVER, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
 
@@ -53,6 +53,16 @@ pub const KUBELET_DEGRADED: Cause = Cause {
             strength: Strength::Strong,
             look: Look::Present(KubeletHealthzFailing, &[]),
             text: "the kubelet's healthz endpoint does not say ok",
+        },
+        // Its API and its healthz; a process that takes no connection answers no healthz either.
+        Clue {
+            group: "healthz",
+            strength: Strength::Some,
+            look: Look::Present(
+                ListenQueueFull,
+                &[Fact::OneOf(SERVER, &["0.0.0.0:10250", "[::]:10250", "127.0.0.1:10248"])],
+            ),
+            text: "the kubelet does not take the connections that wait for it",
         },
         Clue {
             group: "well",

@@ -4,8 +4,8 @@
 //! look-outs still answer then, and that speaks strongly against this cause.
 
 use kulprit_model::{
-    FindingCode::{LibvirtNotInstalled, LibvirtUnreachable, LibvirtUnresponsive},
-    attribute::{ACTOR, CLASS, OPERATION, SIGNATURE},
+    FindingCode::{LibvirtNotInstalled, LibvirtUnreachable, LibvirtUnresponsive, ListenQueueFull},
+    attribute::{ACTOR, CLASS, OPERATION, SERVER, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -47,6 +47,16 @@ pub const LIBVIRT_DAEMON_HUNG: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Present(LibvirtNotInstalled, &[]),
             text: "there is no libvirt daemon on this host",
+        },
+        // The ports of `libvirtd.conf`: `tcp_port` and `tls_port`, on which other hosts ask for a migration.
+        Clue {
+            group: "daemon",
+            strength: Strength::Good,
+            look: Look::Present(
+                ListenQueueFull,
+                &[Fact::OneOf(SERVER, &["0.0.0.0:16509", "[::]:16509", "0.0.0.0:16514", "[::]:16514"])],
+            ),
+            text: "the libvirt daemon does not take the connections that wait for it",
         },
         Clue {
             group: "down",

@@ -1,20 +1,23 @@
 //! `LocalDiskStalled`: a local disk or file system answers nothing, and gives no error either.
 //!
-//! Seen through QEMU: a thread that waits in the kernel's storage code for a local device. A wait for a server over the network
+//! Seen through QEMU, a thread that waits in the kernel's storage code for a local device, and in the device itself, whose
+//! requests are not finished: with asynchronous I/O no thread waits. A wait for a server over the network
 //! is another cause's matter and speaks strongly against this one; so do errors, a little: then it is no silent stall.
 
 use kulprit_model::{
-    FindingCode::{BlockDeviceStalled, BlockIoError, NodeIoStalled, StorageConnectionLost, VmDiskStalled},
+    FindingCode::{
+        BlockDeviceStalled, BlockIoError, DeviceStalled, NodeIoStalled, StorageConnectionLost, VmDiskStalled,
+    },
     attribute::{
         ACTOR, BACKEND, CLASS, OPERATION, SIGNATURE, WAIT, WAIT_LOCAL_STORAGE, WAIT_MEMORY, WAIT_NETWORK_STORAGE,
-        WAIT_OTHER, WCHAN,
+        WAIT_OTHER, WCHAN, WHAT,
     },
     said::{actor, class, operation},
 };
 
 use crate::{
     catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
-    causes::storage_backend_unreachable::{ANY_BLOCK_DEVICE, LOST_BACKEND},
+    causes::storage_backend_unreachable::{ANY_BLOCK_DEVICE, LOST_BACKEND, OVER_THE_NETWORK},
     symptom::SymptomId,
 };
 
@@ -44,6 +47,22 @@ pub const LOCAL_DISK_STALLED: Cause = Cause {
         },
         Clue {
             group: "stall",
+            strength: Strength::Proof,
+            look: Look::Present(
+                DeviceStalled,
+                &[Fact::OneOf(WHAT, &["no-completion"]), Fact::Not(BACKEND, OVER_THE_NETWORK)],
+            ),
+            text: "a local block device has requests waiting and finishes none",
+        },
+        // Whatever lies below: it is this node that holds the requests back.
+        Clue {
+            group: "stall",
+            strength: Strength::Proof,
+            look: Look::Present(DeviceStalled, &[Fact::OneOf(WHAT, &["suspended"])]),
+            text: "device mapper holds all I/O of a device back",
+        },
+        Clue {
+            group: "stall",
             strength: Strength::StronglyAgainst,
             look: Look::Present(VmDiskStalled, &[Fact::OneOf(WAIT, &[WAIT_NETWORK_STORAGE, WAIT_MEMORY, WAIT_OTHER])]),
             text: "what this VM waits for in the kernel is no local disk",
@@ -63,10 +82,7 @@ pub const LOCAL_DISK_STALLED: Cause = Cause {
         Clue {
             group: "kernel",
             strength: Strength::Strong,
-            look: Look::Happened(
-                BlockDeviceStalled,
-                &[Fact::Not(BACKEND, &["iscsi", "nvme", "fc", "nfs", "ceph", "multipath", "drbd", "longhorn"])],
-            ),
+            look: Look::Happened(BlockDeviceStalled, &[Fact::Not(BACKEND, OVER_THE_NETWORK)]),
             text: "a local disk or its controller does not answer: timeouts, aborts, resets",
         },
         Clue {
@@ -94,7 +110,7 @@ pub const LOCAL_DISK_STALLED: Cause = Cause {
                 Fact::OneOf(ACTOR, &[actor::KERNEL, actor::SYSTEMD]),
                 Fact::OneOf(OPERATION, &[operation::READ_WRITE]),
                 Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK]),
-                Fact::Not(BACKEND, &["iscsi", "nvme", "fc", "nfs", "ceph", "multipath", "drbd", "longhorn"]),
+                Fact::Not(BACKEND, OVER_THE_NETWORK),
             ]),
             text: "the kernel waits for a disk of the node",
         },
@@ -115,6 +131,15 @@ pub const LOCAL_DISK_STALLED: Cause = Cause {
                 said(&[Fact::OneOf(SIGNATURE, LOST_BACKEND)]),
             ]),
             text: "it waits for a block device, and its paths, session or quorum are told to be lost",
+        },
+        Clue {
+            group: "backend",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(
+                DeviceStalled,
+                &[Fact::OneOf(WHAT, &["no-completion"]), Fact::OneOf(BACKEND, OVER_THE_NETWORK)],
+            ),
+            text: "the block device that finishes no request is one over the network",
         },
         Clue {
             group: "backend",

@@ -4,8 +4,13 @@
 //! others fill, many migrations at once. What does not converge at such a rate does so because of it.
 
 use kulprit_model::{
-    FindingCode::{MigrationCapped, MigrationNoBytes, MigrationNotCompleted, MigrationSlow, MigrationWaitsForSlot},
-    attribute::{LIMITED_BY, LIMITED_BY_CAP, LIMITED_BY_PATH, LIMITED_BY_SOURCE_CPU, WHAT},
+    FindingCode::{
+        MigrationCapped, MigrationIncoming, MigrationNoBytes, MigrationNotCompleted, MigrationSlow,
+        MigrationWaitsForSlot,
+    },
+    attribute::{
+        LIMITED_BY, LIMITED_BY_CAP, LIMITED_BY_PATH, LIMITED_BY_SOURCE_CPU, LIMITED_BY_STORAGE, LIMITED_BY_TARGET, WHAT,
+    },
 };
 
 use crate::{
@@ -59,6 +64,18 @@ with others.",
             strength: Strength::Against,
             look: Look::Present(MigrationSlow, &[Fact::OneOf(LIMITED_BY, &[LIMITED_BY_SOURCE_CPU])]),
             text: "the migration waits for a CPU of the source, not for the path",
+        },
+        Clue {
+            group: "cap",
+            strength: Strength::Against,
+            look: Look::Present(MigrationIncoming, &[Fact::OneOf(LIMITED_BY, &[LIMITED_BY_TARGET])]),
+            text: "the migration waits for a CPU of the target, not for the path",
+        },
+        Clue {
+            group: "cap",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(MigrationSlow, &[Fact::OneOf(LIMITED_BY, &[LIMITED_BY_STORAGE])]),
+            text: "the migration waits for the disks that it copies, and the path takes what there is to send",
         },
         Clue {
             group: "cap",

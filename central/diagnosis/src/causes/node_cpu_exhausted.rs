@@ -3,13 +3,16 @@
 //! that crawls. A launcher that its own limit throttles is `LauncherCpuThrottled`.
 
 use kulprit_model::{
-    FindingCode::{KernelStalled, MigrationSlow, NodeCpuStalled, VmCpuThrottled},
-    attribute::{CLASS, LIMITED_BY, LIMITED_BY_SOURCE_CPU, MEASURED, OPERATION},
+    FindingCode::{KernelStalled, MigrationIncoming, MigrationSlow, NodeCpuStalled, VmCpuThrottled},
+    attribute::{
+        CLASS, LIMITED_BY, LIMITED_BY_CAP, LIMITED_BY_GUEST, LIMITED_BY_PATH, LIMITED_BY_SOURCE_CPU,
+        LIMITED_BY_STORAGE, LIMITED_BY_TARGET, MEASURED, OPERATION,
+    },
     said::{class, operation},
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -81,14 +84,42 @@ pub const NODE_CPU_EXHAUSTED: Cause = Cause {
         Clue {
             group: "slow",
             strength: Strength::Good,
-            look: Look::Present(MigrationSlow, &[Fact::OneOf(LIMITED_BY, &[LIMITED_BY_SOURCE_CPU])]),
+            look: Look::All(&[
+                Look::Present(MigrationSlow, &[Fact::OneOf(LIMITED_BY, &[LIMITED_BY_SOURCE_CPU])]),
+                Look::Vm(VmFact::LeavesHere),
+            ]),
             text: "the thread that copies the guest waits for a CPU, and the migration is slow",
         },
         Clue {
             group: "slow",
+            strength: Strength::Good,
+            look: Look::All(&[
+                Look::Present(MigrationSlow, &[]),
+                Look::Present(MigrationIncoming, &[Fact::OneOf(LIMITED_BY, &[LIMITED_BY_TARGET])]),
+                Look::Vm(VmFact::ArrivesHere),
+            ]),
+            text: "the thread that takes the guest in waits for a CPU, and the migration is slow",
+        },
+        Clue {
+            group: "slow",
             strength: Strength::Some,
-            look: Look::Present(MigrationSlow, &[]),
+            look: Look::Present(
+                MigrationSlow,
+                &[Fact::Not(
+                    LIMITED_BY,
+                    &[LIMITED_BY_CAP, LIMITED_BY_GUEST, LIMITED_BY_PATH, LIMITED_BY_SOURCE_CPU, LIMITED_BY_STORAGE],
+                )],
+            ),
             text: "a migration copies slowly",
+        },
+        Clue {
+            group: "slow",
+            strength: Strength::Some,
+            look: Look::All(&[
+                Look::Present(MigrationSlow, &[Fact::OneOf(LIMITED_BY, &[LIMITED_BY_PATH])]),
+                Look::Vm(VmFact::ArrivesHere),
+            ]),
+            text: "what was sent waits for the path, or for this node behind it",
         },
         Clue {
             group: "slow",

@@ -4,7 +4,7 @@
 
 use kulprit_model::{
     FindingCode::{
-        KernelLimitHit, KernelLimitReached, LinkDown, NetworkLinkDown, NetworkUnreachable, NodeBooted,
+        KernelLimitHit, KernelLimitReached, LinkDown, LinkErrors, NetworkLinkDown, NetworkUnreachable, NodeBooted,
         NodeNetworkReportedDown, NodeNotReady,
     },
     attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
@@ -91,6 +91,12 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
             strength: Strength::Strong,
             look: Look::Happened(NetworkLinkDown, &[]),
             text: "a network link went down, or its card hung",
+        },
+        Clue {
+            group: "link",
+            strength: Strength::Good,
+            look: Look::Present(LinkErrors, &[]),
+            text: "a network link of the node carries broken packets",
         },
         Clue {
             group: "table",

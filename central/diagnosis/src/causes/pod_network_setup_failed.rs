@@ -3,7 +3,7 @@
 //! the plugin's error. A node without working links is `NodeNetworkDegraded`.
 
 use kulprit_model::{
-    FindingCode::{NodeNetworkReportedDown, NodeNotReady, PodUnschedulable, RuntimeNetworkNotReady},
+    FindingCode::{NodeNetworkReportedDown, NodeNotReady, PodUnschedulable, RuntimeNetworkNotReady, VmLinkLost},
     attribute::{ACTOR, CLASS, OBJECT, OPERATION, REASON, SIGNATURE, WHAT},
     said::{actor, class, operation},
 };
@@ -28,7 +28,7 @@ pub const POD_NETWORK_SETUP_FAILED: Cause = Cause {
         SymptomId::ExcessiveMigrations,
         SymptomId::EvacuationBlocked,
     ],
-    rare: &[SymptomId::StuckStopping],
+    rare: &[SymptomId::StuckStopping, SymptomId::Unresponsive],
     clues: &[
         Clue {
             group: "ready",
@@ -82,6 +82,18 @@ pub const POD_NETWORK_SETUP_FAILED: Cause = Cause {
                 Fact::OneOf(CLASS, &[class::TIMEOUT, class::STUCK]),
             ]),
             text: "a sandbox is not made in time",
+        },
+        Clue {
+            group: "link",
+            strength: Strength::Strong,
+            look: Look::Present(VmLinkLost, &[]),
+            text: "a tap that the VM's QEMU has open is gone, or a link of its pod has no carrier",
+        },
+        Clue {
+            group: "link",
+            strength: Strength::Against,
+            look: Look::Absent(VmLinkLost),
+            text: "the VM's taps and the links of its pod are there",
         },
         Clue {
             group: "refused",

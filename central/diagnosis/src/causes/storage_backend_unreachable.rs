@@ -7,8 +7,8 @@
 
 use kulprit_model::{
     FindingCode::{
-        BackendUnreachable, BlockDeviceGone, BlockDeviceStalled, PathsFailed, ReplicationSuspended, StaleDevice,
-        StorageConnectionLost, VmDiskStalled, VmiPausedBy,
+        BackendUnreachable, BlockDeviceGone, BlockDeviceStalled, DeviceStalled, PathsFailed, ReplicationSuspended,
+        StaleDevice, StorageConnectionLost, VmDiskStalled, VmiPausedBy,
     },
     attribute::{
         ACTOR, BACKEND, CLASS, OPERATION, REASON, SERVER, SIGNATURE, WAIT, WAIT_LOCAL_STORAGE, WAIT_NETWORK_STORAGE,
@@ -37,6 +37,10 @@ pub(super) const ANY_BLOCK_DEVICE: &[&str] = &[
     "wbt_wait",
     "blk_mq_get_tag",
 ];
+
+/// Kinds of backend that are no disk of the node.
+pub(super) const OVER_THE_NETWORK: &[&str] =
+    &["nfs", "ceph", "iscsi", "nvme", "drbd", "multipath", "longhorn", "fc", "nbd"];
 
 /// Texts that tell of a backend that is lost.
 pub(super) const LOST_BACKEND: &[&str] =
@@ -118,6 +122,16 @@ are lost.",
             ]),
             text: "I/O of this VM waits for a block device, and its paths, session or quorum are told to be lost",
         },
+        // Strong and no proof: what stands on the disk in the same stack may be what is stuck.
+        Clue {
+            group: "wait",
+            strength: Strength::Strong,
+            look: Look::Present(
+                DeviceStalled,
+                &[Fact::OneOf(WHAT, &["no-completion"]), Fact::OneOf(BACKEND, OVER_THE_NETWORK)],
+            ),
+            text: "a block device over the network has requests waiting and finishes none",
+        },
         Clue {
             group: "stale",
             strength: Strength::StronglyAgainst,
@@ -166,19 +180,13 @@ are lost.",
         Clue {
             group: "kernel",
             strength: Strength::Some,
-            look: Look::Happened(
-                BlockDeviceStalled,
-                &[Fact::OneOf(BACKEND, &["nfs", "ceph", "iscsi", "nvme", "drbd", "multipath", "longhorn", "fc"])],
-            ),
+            look: Look::Happened(BlockDeviceStalled, &[Fact::OneOf(BACKEND, OVER_THE_NETWORK)]),
             text: "a block device over the network answers late or not at all",
         },
         Clue {
             group: "kernel",
             strength: Strength::Some,
-            look: Look::Happened(
-                BlockDeviceGone,
-                &[Fact::OneOf(BACKEND, &["nfs", "ceph", "iscsi", "nvme", "drbd", "multipath", "longhorn", "fc"])],
-            ),
+            look: Look::Happened(BlockDeviceGone, &[Fact::OneOf(BACKEND, OVER_THE_NETWORK)]),
             text: "a block device over the network was taken offline",
         },
         Clue {

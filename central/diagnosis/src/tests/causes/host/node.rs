@@ -2,7 +2,7 @@
 
 use kulprit_model::{
     FindingCode::*,
-    attribute::{INITIATOR, REASON, WHAT},
+    attribute::{INITIATOR, REASON, SERVER, WHAT},
     said::{actor::*, class::*, operation::*},
 };
 
@@ -245,6 +245,24 @@ fn networks() {
             StuckStarting,
             &[Is(NetworkUnreachable, &[])],
             &[IsNot(NetworkUnreachable), Text(RUNTIME, PULL, NAME)],
+        ),
+        (
+            "NodeNetworkDegraded",
+            StuckMigrating,
+            &[Is(LinkErrors, &[]), Is(MigrationSlow, &[])],
+            &[IsNot(LinkErrors), Is(MigrationSlow, &[])],
+        ),
+        (
+            "PodNetworkSetupFailed",
+            StuckMigrating,
+            &[Is(VmLinkLost, &[(WHAT, "carrier")])],
+            &[IsNot(VmLinkLost), Is(LinkDown, &[])],
+        ),
+        (
+            "KubeletDegraded",
+            StuckStarting,
+            &[Is(ListenQueueFull, &[(SERVER, "[::]:10250")]), Text(KUBELET, LIST_PODS, STUCK)],
+            &[Is(ListenQueueFull, &[(SERVER, "[::]:10250")])],
         ),
         ("NodeNetworkDegraded", StuckMigrating, &[Is(LinkDown, &[])], &[IsNot(LinkDown), Text(RUNTIME, PULL, TIMEOUT)]),
         ("MigrationPathUnreachable", StuckMigrating, &[Is(MigrationNoBytes, &[])], &[Is(MigrationDirtying, &[])]),

@@ -148,6 +148,12 @@ fn guest_and_control_plane() {
             &[Is(GuestAgentLost, &[]), Is(DomainControlOccupied, &[])],
         ),
         (
+            "GuestFault",
+            Unresponsive,
+            &[Is(GuestAgentLost, &[]), IsNot(DomainControlOccupied), IsNot(VmLinkLost)],
+            &[Is(GuestAgentLost, &[]), IsNot(DomainControlOccupied), Is(VmLinkLost, &[("what", "tap")])],
+        ),
+        (
             "ControlPlaneFault",
             StuckStarting,
             &[Is(ControlPlaneNotReady, &[("what", "virt-controller")])],

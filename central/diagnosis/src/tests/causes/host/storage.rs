@@ -1,6 +1,6 @@
 //! Storage and images: what must name each cause, and what looks alike and must not.
 
-use kulprit_model::{Attributes, FindingCode::*};
+use kulprit_model::{Attributes, FindingCode::*, State, Status, Subject};
 
 use super::{
     Seen::{Happened, Is, IsNot, Known, Own, Text},
@@ -17,6 +17,21 @@ fn backends_and_disks() {
             StuckTerminating,
             &[Is(VmDiskStalled, &[("wait", "network_storage")]), Is(QemuThreadBlocked, &[])],
             &[Is(VmDiskStalled, &[("wait", "local_storage")]), Is(QemuThreadBlocked, &[])],
+        ),
+        (
+            "StorageBackendUnreachable",
+            StuckTerminating,
+            &[Is(DeviceStalled, &[("what", "no-completion"), ("device", "7:3"), ("backend", "ceph")])],
+            &[Is(DeviceStalled, &[("what", "no-completion"), ("device", "7:3")])],
+        ),
+        (
+            "StorageBackendUnreachable",
+            StuckTerminating,
+            &[
+                Is(DeviceStalled, &[("what", "no-completion"), ("device", "7:3"), ("backend", "iscsi")]),
+                Is(VmDiskStalled, &[("wait", "local_storage"), ("wchan", "io_schedule")]),
+            ],
+            &[Is(VmDiskStalled, &[("wait", "local_storage"), ("wchan", "io_schedule")])],
         ),
         (
             "StorageBackendUnreachable",
@@ -54,6 +69,18 @@ fn backends_and_disks() {
             StuckTerminating,
             &[Is(VmDiskStalled, &[("wait", "local_storage")])],
             &[Is(VmDiskStalled, &[("wait", "network_storage")])],
+        ),
+        (
+            "LocalDiskStalled",
+            Unresponsive,
+            &[Is(DeviceStalled, &[("what", "no-completion"), ("device", "7:3")]), IsNot(VmDiskStalled)],
+            &[IsNot(DeviceStalled), IsNot(VmDiskStalled)],
+        ),
+        (
+            "LocalDiskStalled",
+            StuckTerminating,
+            &[Is(DeviceStalled, &[("what", "suspended"), ("device", "7:3"), ("backend", "iscsi")])],
+            &[Is(DeviceStalled, &[("what", "no-completion"), ("device", "7:3"), ("backend", "iscsi")])],
         ),
         (
             "LocalDiskStalled",
@@ -226,6 +253,66 @@ fn images() {
             &[Text("runtime", "pull", "reset")],
         ),
     ]);
+}
+
+const OWN_IMAGE: &str = "registry.example/kubevirt/virt-launcher:v1.6.0";
+
+#[test]
+fn a_registry_that_the_node_was_tried_on_and_does_not_reach() {
+    check_rows(&[
+        (
+            "ImagePullFailedOnNode",
+            StuckStarting,
+            &[Is(NetworkUnreachable, &[("what", "tls"), ("image", OWN_IMAGE), ("server", "registry.example:443")])],
+            &[Is(
+                NetworkUnreachable,
+                &[("what", "tls"), ("image", "other.example/a"), ("server", "other.example:443")],
+            )],
+        ),
+        (
+            "ImagePullFailedOnNode",
+            InError,
+            &[Is(NetworkUnreachable, &[("what", "tcp"), ("image", OWN_IMAGE)]), Text("runtime", "pull", "timeout")],
+            &[Is(NetworkUnreachable, &[("what", "dns")]), Text("runtime", "pull", "timeout")],
+        ),
+        (
+            "ImageNotFound",
+            StuckStarting,
+            &[Is(PodImageWaiting, &[("reason", "ErrImagePull"), ("container", "volumerootdisk")])],
+            &[
+                Is(PodImageWaiting, &[("reason", "ErrImagePull"), ("container", "volumerootdisk")]),
+                Is(NetworkUnreachable, &[("what", "registry"), ("image", OWN_IMAGE)]),
+            ],
+        ),
+    ]);
+}
+
+/// `n1` was tried on the registry of the VM's image, `n2` on this one or on another, and neither reaches it.
+fn tried(of_n2: Option<&str>) -> Attribution {
+    let tried = |image: &str| {
+        let facts = Attributes::new()
+            .with("what", "tcp")
+            .with("server", format!("{}:443", &image[..image.find('/').unwrap()]))
+            .with("image", image);
+        let state = mk_state(NetworkUnreachable, Subject::Node, Status::Present, 250);
+        State { attributes: facts, ..state }
+    };
+    let world = World::well().in_kubernetes().with_second_node().starting("Scheduling", 300);
+    let world = world.cluster_has(PodImageWaiting, 200, Attributes::new()).set_on("n1", tried(OWN_IMAGE));
+    let world = of_n2.map(tried).into_iter().fold(world, |world, state| world.set_on("n2", state));
+    world.why_symptom(StuckStarting, 300)
+}
+
+#[test]
+fn a_registry_that_two_nodes_do_not_reach_is_what_they_share() {
+    let answer = tried(Some("registry.example/other:1"));
+    assert_eq!(answer.causes[0].id, "ImageRegistryUnavailable", "{}", table(&answer));
+    assert!(answer.causes[0].probability >= 0.6, "{}", table(&answer));
+    for of_n2 in [None, Some("elsewhere.example/other:1")] {
+        let answer = tried(of_n2);
+        assert_eq!(answer.causes[0].id, "ImagePullFailedOnNode", "{of_n2:?}: {}", table(&answer));
+        assert!(answer.causes[0].probability >= 0.6, "{of_n2:?}: {}", table(&answer));
+    }
 }
 
 /// The VM waits on `n1` for an image; `n2` pulled at the same time, with or without the same error.
