@@ -239,3 +239,9 @@ fn a_notice_of_the_node_is_no_symptom() {
         assert_eq!(World::well().node_has(code, 40).symptoms(), vec![], "{code}");
     }
 }
+
+#[test]
+fn a_silent_peer_of_a_migration_is_no_symptom_of_the_node() {
+    let silent = mk_state(FindingCode::MigrationPeerSilent, Subject::Node, Status::Present, 40);
+    assert_eq!(World::well().set(silent).symptoms(), vec![]);
+}
