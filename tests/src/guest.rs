@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,14 +15,12 @@ use nix::sys::signal::Signal;
 use crate::disk::FileDisk;
 use crate::domain_xml::Domain;
 pub use crate::image::Program;
-use crate::image::SECTOR;
+use crate::image::{self, SECTOR};
 use crate::node::Node;
 use crate::{process, wait};
 
 /// How long a guest may take from `virsh start` until it runs; half a second to two are normal.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// What a guest writes into the second sector of its disk once it runs.
-const UP: &[u8] = b"KULPRIT UP";
 
 /// A guest to be started.
 #[derive(Debug)]
@@ -147,7 +144,7 @@ impl<'node> Guest<'node> {
     /// If libvirt refuses, or the guest does not come up.
     pub fn start(&self) -> Result<Duration> {
         let clock = wait::Stopwatch::start();
-        self.write_boot_sector()?;
+        image::write_boot_sector(&self.image_here(), &self.boot_sector)?;
         self.virsh("start")?;
         self.wait_until_up()?;
         Ok(clock.elapsed())
@@ -208,20 +205,8 @@ impl<'node> Guest<'node> {
     /// If it does not come up.
     pub fn wait_until_up(&self) -> Result<()> {
         let path = self.image_here();
-        let up = wait::wait_until("the guest to run", START_LIMIT, || {
-            let mut sector = [0; UP.len()];
-            File::open(&path)?.read_exact_at(&mut sector, SECTOR as u64)?;
-            Ok(sector == UP)
-        });
+        let up = wait::wait_until("the guest to run", START_LIMIT, || image::is_up(&path));
         up.map(drop).with_context(|| format!("guest {}, {}", self.name, self.state().unwrap_or_default()))
-    }
-
-    /// Writes the boot sector, and wipes the sign of an earlier run.
-    fn write_boot_sector(&self) -> Result<()> {
-        let file = File::options().write(true).open(self.image_here())?;
-        file.write_all_at(&self.boot_sector, 0)?;
-        file.write_all_at(&[0; SECTOR], SECTOR as u64)?;
-        Ok(file.sync_all()?)
     }
 
     fn in_node(&self, path: &Path) -> PathBuf {

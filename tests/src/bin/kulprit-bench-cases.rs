@@ -2,7 +2,6 @@
 //!
 //! The large cases are made here: two nodes whose kubelet, kernel and pods log as real ones do (forms of lines from a recorded
 //! KubeVirt), one line in two thousand an error, and one planted cause.
-#![expect(clippy::print_stdout, reason = "the rows are what the program is for")]
 
 use std::{
     fs::{self, File},
@@ -13,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use kulprit_tests::{programs::binary, wait::Stopwatch};
+use kulprit_tests::{bench::row, programs::binary, wait::Stopwatch};
 use nix::sys::{
     resource::{UsageWho, getrusage},
     time::{TimeVal, TimeValLike},
@@ -119,10 +118,6 @@ fn cpu_secs() -> Result<f64> {
 #[expect(clippy::cast_precision_loss, reason = "a size for a person")]
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / 1_048_576.0
-}
-
-fn row(what: &str, measured: &str, budget: &str, is_met: bool) {
-    println!("| {what} | {measured} | {budget} | {} |", if is_met { "met" } else { "**not met**" });
 }
 
 const MANIFEST: &str = "apiVersion: kulprit.io/v1\nkind: Case\nat: 2026-03-02T00:00:00Z\nsubject: {namespace: prod, name: db-0}\nnodes: {hosting: n0}\n";
