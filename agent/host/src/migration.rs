@@ -99,10 +99,22 @@ impl Procfs {
     /// # Errors
     /// See [`ReadError`]; `NotFound` when the process has ended.
     pub fn copy_threads(&self, pid: u32) -> Result<Vec<CopyThread>, ReadError> {
+        self.threads_that(pid, |_, comm| is_copy_thread(comm))
+    }
+
+    /// The threads of a QEMU that take a migration in: its main thread, and those that it has for more than one connection.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; `NotFound` when the process has ended.
+    pub fn arrival_threads(&self, pid: u32) -> Result<Vec<CopyThread>, ReadError> {
+        self.threads_that(pid, |tid, comm| tid == pid || is_arrival_thread(comm))
+    }
+
+    fn threads_that(&self, pid: u32, is_it: impl Fn(u32, &str) -> bool) -> Result<Vec<CopyThread>, ReadError> {
         let mut copying = Vec::new();
         for tid in numbers_in(&self.file_of(pid, "task"))? {
             let read = |file: &str| std::fs::read_to_string(self.file_of(pid, &format!("task/{tid}/{file}"))).ok();
-            let is_copying = read("comm").is_some_and(|comm| is_copy_thread(comm.trim_end()));
+            let is_copying = read("comm").is_some_and(|comm| is_it(tid, comm.trim_end()));
             let times = if is_copying { read("schedstat").and_then(|text| parse_schedstat(&text)) } else { None };
             copying.extend(times.map(|(ran_nsec, waited_nsec)| CopyThread { tid, ran_nsec, waited_nsec }));
         }
@@ -130,6 +142,11 @@ impl Procfs {
 /// `multifdsend_0`.
 fn is_copy_thread(comm: &str) -> bool {
     comm == "migration" || comm == "live_migration" || comm.starts_with("mig/src/") || comm.starts_with("multifdsend_")
+}
+
+/// QEMU's names of threads that take a migration in beside the main one: `multifdrecv_0`, `mig/dst/recv_0` (since 9).
+fn is_arrival_thread(comm: &str) -> bool {
+    comm.starts_with("mig/dst/") || comm.starts_with("multifdrecv_")
 }
 
 /// `/proc/PID/schedstat`: nanoseconds on a CPU, and waiting for one. `None` for other texts.

@@ -10,7 +10,7 @@ mod feed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kulprit_host::migration::{DomainJob, DomainStatus, DomainStatuses};
+use kulprit_host::migration::{CopyThread, DomainJob, DomainStatus, DomainStatuses};
 use kulprit_host::process::{Procfs, TaskState};
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Verdict;
@@ -108,14 +108,19 @@ impl Probe {
         let (files, procfs, host) = (self.files.take(), self.procfs.clone(), self.context.host.clone());
         let launchers: Vec<(u32, String)> =
             self.context.launchers.borrow().rows.iter().map(|row| (row.pid, row.vmi_uid.clone())).collect();
-        let leaving: Vec<(String, u32)> = {
+        let (leaving, arriving) = {
             let running = self.context.vms.running();
-            let pid_of = |uid: &str| running.iter().find(|(_, vm)| vm.uid == uid).map(|(pid, _)| *pid);
-            self.book.leaving().filter_map(|uid| Some((uid.to_owned(), pid_of(uid)?))).collect()
+            let with_pid = |uid: &str| {
+                let (pid, _) = running.iter().find(|(_, vm)| vm.uid == uid)?;
+                Some((uid.to_owned(), *pid))
+            };
+            let leaving: Vec<(String, u32)> = self.book.leaving().filter_map(with_pid).collect();
+            let arriving: Vec<(String, u32)> = self.book.arriving().filter_map(with_pid).collect();
+            (leaving, arriving)
         };
-        let read = self
-            .reading
-            .run(DEADLINE, move || read(files.unwrap_or_default(), &host, &procfs, &launchers, &leaving, at));
+        let read = self.reading.run(DEADLINE, move || {
+            read(files.unwrap_or_default(), &host, &procfs, &launchers, (&leaving, &arriving), at)
+        });
         let pass = match read.await {
             Ok(Ok(pass)) => pass,
             Ok(Err(error)) => {
@@ -164,13 +169,13 @@ impl Probe {
     }
 }
 
-/// One pass over the files of all libvirts, and over the QEMUs that send.
+/// One pass over the files of all libvirts, and over the QEMUs that send and that take in.
 fn read(
     mut files: Files,
     host: &HostRoot,
     procfs: &Procfs,
     launchers: &[(u32, String)],
-    leaving: &[(String, u32)],
+    (leaving, arriving): (&[(String, u32)], &[(String, u32)]),
     now: Moment,
 ) -> Result<Pass, ReadError> {
     files.retain(|pid, _| *pid == 0 || launchers.iter().any(|(launcher, _)| launcher == pid));
@@ -191,7 +196,8 @@ fn read(
     // A VMI has two launchers on one node while it migrates within it; the one that migrates tells more.
     jobs.sort_by(|a, b| (&a.uid, a.migration.is_none()).cmp(&(&b.uid, b.migration.is_none())));
     jobs.dedup_by(|b, a| a.uid == b.uid);
-    let around = leaving.iter().map(|(uid, pid)| around(procfs, uid, *pid, now)).collect();
+    let sending = leaving.iter().map(|(uid, pid)| around(procfs, uid, *pid, now));
+    let around = sending.chain(arriving.iter().map(|(uid, pid)| around_arrival(procfs, uid, *pid, now))).collect();
     let is_askable =
         |pid: u32| procfs.stat(pid).is_ok_and(|stat| matches!(stat.state, TaskState::Running | TaskState::Sleeping));
     let askable = leaving.iter().filter(|(_, pid)| is_askable(*pid)).map(|(uid, _)| uid.clone()).collect();
@@ -221,14 +227,19 @@ fn around(procfs: &Procfs, uid: &str, pid: u32, at: Moment) -> (String, Around, 
     let sockets = procfs.tcp_of(pid).ok();
     let queued_bytes = sockets.as_ref().map(|sockets| sockets.iter().map(|socket| socket.send_queue_bytes).sum());
     let silent = sockets.iter().flatten().find(|socket| socket.is_syn_sent() && socket.n_retransmits > 0);
-    let threads = procfs.copy_threads(pid).unwrap_or_default();
-    let busiest = threads.iter().max_by_key(|thread| thread.ran_nsec.saturating_add(thread.waited_nsec));
-    let thread = busiest.map(|thread| ThreadTimes {
-        tid: thread.tid,
-        ran_nsec: thread.ran_nsec,
-        waited_nsec: thread.waited_nsec,
-    });
+    let thread = busiest(&procfs.copy_threads(pid).unwrap_or_default());
     (uid.to_owned(), Around { at, queued_bytes, thread }, silent.map(|socket| socket.remote.to_string()))
+}
+
+/// A QEMU that takes a guest in: the times of the thread that does.
+fn around_arrival(procfs: &Procfs, uid: &str, pid: u32, at: Moment) -> (String, Around, Option<String>) {
+    let thread = busiest(&procfs.arrival_threads(pid).unwrap_or_default());
+    (uid.to_owned(), Around { at, queued_bytes: None, thread }, None)
+}
+
+fn busiest(threads: &[CopyThread]) -> Option<ThreadTimes> {
+    let busiest = threads.iter().max_by_key(|thread| thread.ran_nsec.saturating_add(thread.waited_nsec))?;
+    Some(ThreadTimes { tid: busiest.tid, ran_nsec: busiest.ran_nsec, waited_nsec: busiest.waited_nsec })
 }
 
 #[cfg(test)]

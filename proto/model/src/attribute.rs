@@ -150,11 +150,11 @@ pub const LIMITED_BY_GUEST: &str = "guest";
 pub const LIMITED_BY_CAP: &str = "cap";
 /// [`LIMITED_BY`]: QEMU on the source gets no CPU for its copy, or needs a whole one.
 pub const LIMITED_BY_SOURCE_CPU: &str = "source_cpu";
-/// [`LIMITED_BY`]: QEMU on the target does not take what has arrived.
+/// [`LIMITED_BY`]: QEMU on the target gets no CPU to take in what arrives, or needs a whole one. The target says so.
 pub const LIMITED_BY_TARGET: &str = "target";
 /// [`LIMITED_BY`]: what was sent is not acknowledged in time: the path, or the target behind it.
 pub const LIMITED_BY_PATH: &str = "path";
-/// [`LIMITED_BY`]: the copy of disks.
+/// [`LIMITED_BY`]: disks are copied, and neither a CPU, the path nor a limit holds that back.
 pub const LIMITED_BY_STORAGE: &str = "storage";
 
 /// [`FAILURE`]: the socket or file is not there.

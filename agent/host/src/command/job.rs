@@ -22,6 +22,8 @@ pub struct JobInfo {
     pub remaining_bytes: Option<u64>,
     /// To copy in all, bytes.
     pub total_bytes: Option<u64>,
+    /// Of disks that are copied too, still to copy, bytes.
+    pub disk_remaining_bytes: Option<u64>,
     /// Rate of the copy, bytes per second.
     pub copy_bytes_per_sec: Option<f64>,
     /// Rate at which the guest dirties memory, bytes per second; over the last round.
@@ -39,6 +41,12 @@ pub struct JobInfo {
 }
 
 impl JobInfo {
+    /// Whether disks are copied, and the memory has not begun to be: libvirt copies disks that are not shared first.
+    #[must_use]
+    pub fn is_copying_disks(&self) -> bool {
+        self.disk_remaining_bytes.is_some_and(|bytes| bytes > 0) && self.iteration.unwrap_or(0) == 0
+    }
+
     /// Whether a job runs that copies the guest to another node.
     #[must_use]
     pub fn is_outgoing(&self) -> bool {
@@ -67,6 +75,7 @@ pub fn parse_domjobinfo(text: &str) -> Option<JobInfo> {
         processed_bytes: size("Data processed").or_else(|| size("Memory processed")),
         remaining_bytes: size("Data remaining").or_else(|| size("Memory remaining")),
         total_bytes: size("Data total").or_else(|| size("Memory total")),
+        disk_remaining_bytes: size("File remaining"),
         copy_bytes_per_sec: word("Memory bandwidth").and_then(|rate| parse_size(rate, 1)).map(whole_f64),
         dirty_bytes_per_sec: number("Dirty rate").map(|pages| whole_f64(pages) * whole_f64(page_bytes)),
         iteration: number("Iteration"),
@@ -113,6 +122,7 @@ pub fn parse_migration_info(text: &str) -> Option<JobInfo> {
         processed_bytes: size("DataProcessed"),
         remaining_bytes: size("DataRemaining"),
         total_bytes: size("DataTotal"),
+        disk_remaining_bytes: None,
         copy_bytes_per_sec: bits("MemoryBandwidth"),
         dirty_bytes_per_sec: bits("DirtyRate"),
         iteration: number("Iteration"),

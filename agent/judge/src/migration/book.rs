@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use kulprit_host::command::job::JobInfo;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Status, Subject, attribute};
 
-use super::limit::{Around, limited_by};
+use super::limit::{Around, arrival_limited_by, limited_by};
 use super::{NO_BYTES_MS, Sample, copy_rate, judge};
 use crate::verdict::{OccurrenceVerdict, StateVerdict, Verdict};
 
@@ -147,7 +147,7 @@ impl MigrationBook {
         running.unanswered = is_unanswered.then(|| running.unanswered.unwrap_or(at));
     }
 
-    /// What stood around the copy.
+    /// What stood around the copy, at the end that is here.
     pub fn set_around(&mut self, uid: &str, around: Around, silent_peer: Option<String>) {
         let Some(running) = self.running_mut(uid) else { return };
         if running.around.len() >= MAX_AROUND {
@@ -159,9 +159,18 @@ impl MigrationBook {
 
     /// The VMs that leave this node, sorted.
     pub fn leaving(&self) -> impl Iterator<Item = &str> {
-        let is_leaving =
-            |known: &Known| known.running.as_ref().is_some_and(|running| running.direction == Direction::Out);
-        self.by_uid.iter().filter(move |(_, known)| is_leaving(known)).map(|(uid, _)| uid.as_str())
+        self.going(Direction::Out)
+    }
+
+    /// The VMs that arrive here, sorted.
+    pub fn arriving(&self) -> impl Iterator<Item = &str> {
+        self.going(Direction::In)
+    }
+
+    fn going(&self, direction: Direction) -> impl Iterator<Item = &str> {
+        let is_going =
+            move |known: &Known| known.running.as_ref().is_some_and(|running| running.direction == direction);
+        self.by_uid.iter().filter(move |(_, known)| is_going(known)).map(|(uid, _)| uid.as_str())
     }
 
     /// Whether any migration runs here.
@@ -179,7 +188,7 @@ impl Known {
     fn states(&self, at: Moment, subject: &Subject) -> Vec<Verdict> {
         let of_copy = self.running.as_ref().filter(|running| running.direction == Direction::Out);
         let copy = of_copy.map_or_else(Vec::new, |running| running.copy(at, subject));
-        let limited_by = of_copy.and_then(|running| running.limited_by(&copy));
+        let limited_by = self.running.as_ref().and_then(|running| running.limited_by(&copy));
         let way = |code, direction: Direction, words: &str| {
             let Some(running) = self.running.as_ref().filter(|running| running.direction == direction) else {
                 return Verdict::State(StateVerdict::seen(code, subject.clone(), false));
@@ -281,10 +290,14 @@ impl Running {
     }
 
     fn limited_by(&self, copy: &[StateVerdict]) -> Option<&'static str> {
+        if self.direction == Direction::In {
+            return arrival_limited_by(&self.around);
+        }
         let is_dirtying =
             copy.iter().any(|state| state.code == FindingCode::MigrationDirtying && state.status == Status::Present);
         let samples: Vec<&Sample> = self.samples.iter().collect();
-        limited_by(copy_rate(&samples), self.cap_bytes_per_sec, is_dirtying, &self.around)
+        let is_copying_disks = samples.last().is_some_and(|sample| sample.job.is_copying_disks());
+        limited_by(copy_rate(&samples), self.cap_bytes_per_sec, is_dirtying, is_copying_disks, &self.around)
     }
 
     /// The migration ended, and the domain runs on here.

@@ -1,8 +1,10 @@
-//! What a copy waits for: a limit that was set, the source's CPU, the path, or the guest that dirties as fast as it is copied.
+//! What a copy waits for: a limit that was set, the source's CPU, the path, the disks that go with it, or the guest that dirties as
+//! fast as it is copied; and at the other end whether the target has the CPU to take it in.
 //!
-//! Only what the source sees: bytes that stand in the send queue wait for the path or for a target that does not take them, which
-//! the target's own findings tell apart. An empty queue means that QEMU makes nothing to send; then its copying thread is either on
-//! a CPU all the time, waits for one, or is held back by the limit. Source of the times: `/proc/PID/task/TID/schedstat` (kernel
+//! Each end says what it sees: bytes that stand in the send queue wait for the path or for a target that does not take them, and
+//! whoever has both ends joins the two. An empty queue means that QEMU makes nothing to send; then its copying thread is either on
+//! a CPU all the time, waits for one, or is held back by the limit, or disks are read and written. Source of the times:
+//! `/proc/PID/task/TID/schedstat` (kernel
 //! `Documentation/scheduler/sched-stats.rst`); of the queues: `tx_queue` of `/proc/PID/net/tcp`.
 
 use kulprit_model::{Moment, attribute};
@@ -27,9 +29,9 @@ const LEAST_USEC: i64 = 900_000;
 pub struct Around {
     /// When.
     pub at: Moment,
-    /// Bytes in the send queues of its sockets; `None` where they could not be told.
+    /// Bytes in the send queues of its sockets; `None` where they could not be told, and of a guest that arrives.
     pub queued_bytes: Option<u64>,
-    /// How long its busiest copying thread has run and has waited for a CPU since its start; `None` where there is none to be seen.
+    /// How long the busiest thread that sends it or takes it in has run and has waited for a CPU since its start; `None` where there is none to be seen.
     pub thread: Option<ThreadTimes>,
 }
 
@@ -50,6 +52,7 @@ pub fn limited_by(
     rate_bytes_per_sec: Option<f64>,
     cap_bytes_per_sec: Option<u64>,
     is_dirtying: bool,
+    is_copying_disks: bool,
     looks: &[Around],
 ) -> Option<&'static str> {
     let cap = cap_bytes_per_sec.filter(|cap| *cap != QEMU_DEFAULT_CAP && *cap > 0);
@@ -64,7 +67,18 @@ pub fn limited_by(
     if is_dirtying && rate_bytes_per_sec.is_some_and(|rate| rate >= super::SLOW_BYTES_PER_SEC) {
         return Some(attribute::LIMITED_BY_GUEST);
     }
-    is_queued.then_some(attribute::LIMITED_BY_PATH)
+    match (is_queued, is_copying_disks) {
+        (true, _) => Some(attribute::LIMITED_BY_PATH),
+        // Disks go before the memory does. Whose are slow, those that are read or those that are written, does not show here.
+        (false, true) => Some(attribute::LIMITED_BY_STORAGE),
+        (false, false) => None,
+    }
+}
+
+/// What a guest that arrives waits for: [`attribute::LIMITED_BY_TARGET`] where the thread that takes it in has no CPU to use.
+#[must_use]
+pub fn arrival_limited_by(looks: &[Around]) -> Option<&'static str> {
+    (is_thread_short(looks) == Some(true)).then_some(attribute::LIMITED_BY_TARGET)
 }
 
 /// Whether the copying thread had no more CPU to use. `None` where two looks at one thread are missing.
@@ -110,7 +124,7 @@ mod tests {
     fn check(rate_mib: f64, cap_mib: Option<u64>, is_dirtying: bool, rows: &[(u64, u64, u64)], want: Option<&str>) {
         let cap = cap_mib.map(|cap| cap << 20);
         assert_eq!(
-            limited_by(Some(rate_mib * MIB), cap, is_dirtying, &looks(rows)),
+            limited_by(Some(rate_mib * MIB), cap, is_dirtying, false, &looks(rows)),
             want,
             "{rate_mib} {cap_mib:?} {rows:?}"
         );
@@ -132,10 +146,14 @@ mod tests {
         check(5.0, None, false, &[(0, 0, 0), (0, 899, 0)], None);
         let mut other_thread = looks(&[(0, 0, 0), (0, 950, 0)]);
         other_thread[0].thread = other_thread[0].thread.map(|thread| ThreadTimes { tid: 8, ..thread });
-        assert_eq!(limited_by(None, None, false, &other_thread), None, "counters of two threads are not compared");
+        assert_eq!(
+            limited_by(None, None, false, false, &other_thread),
+            None,
+            "counters of two threads are not compared"
+        );
         let mut back = looks(&[(0, 500, 0), (0, 500, 0)]);
         back[1].thread = back[1].thread.map(|thread| ThreadTimes { ran_nsec: 1, ..thread });
-        assert_eq!(limited_by(None, None, false, &back), None, "a counter that went back tells nothing");
+        assert_eq!(limited_by(None, None, false, false, &back), None, "a counter that went back tells nothing");
     }
 
     #[test]
@@ -144,6 +162,32 @@ mod tests {
         check(5.0, None, false, &[(full, 0, 0), (full, 0, 0), (full, 0, 900)], Some("path"));
         check(5.0, None, false, &[(full, 0, 0), (full - 1, 0, 0), (full, 0, 0)], None);
         check(5.0, None, false, &[(full, 0, 0), (full, 0, 0)], None);
+    }
+
+    #[test]
+    fn disks_are_waited_for_when_nothing_else_holds_the_copy_back() {
+        let full = 128 << 10;
+        for (cap, rows, want) in [
+            (None, &[(0, 0, 0), (0, 100, 0), (0, 0, 0)][..], "storage"),
+            (None, &[], "storage"),
+            (Some(5 << 20), &[], "cap"),
+            (None, &[(full, 0, 0), (full, 0, 0), (full, 0, 0)], "path"),
+            (None, &[(0, 0, 0), (0, 0, 400)], "source_cpu"),
+        ] {
+            assert_eq!(limited_by(Some(5.0 * MIB), cap, false, true, &looks(rows)), Some(want), "{cap:?} {rows:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_has_no_cpu_for_what_arrives_is_the_limit() {
+        for (rows, want) in [
+            (&[(0, 0, 0), (0, 900, 0)][..], Some("target")),
+            (&[(0, 0, 0), (0, 100, 300)], Some("target")),
+            (&[(0, 0, 0), (0, 899, 299)], None),
+            (&[(0, 900, 0)], None),
+        ] {
+            assert_eq!(arrival_limited_by(&looks(rows)), want, "{rows:?}");
+        }
     }
 
     #[test]

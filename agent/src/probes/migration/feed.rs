@@ -174,6 +174,7 @@ fn job_info(job: &worker::Job) -> JobInfo {
         processed_bytes: processed.filter(|_| has_begun),
         remaining_bytes: job.data_remaining_bytes.or(job.memory_remaining_bytes).filter(|_| has_begun),
         total_bytes: total.filter(|_| has_begun),
+        disk_remaining_bytes: job.disk_remaining_bytes,
         copy_bytes_per_sec: whole(job.memory_rate_bytes),
         dirty_bytes_per_sec: job.memory_dirty_rate_pages.map(|pages| whole_f64(pages.saturating_mul(page_bytes))),
         iteration: job.memory_iteration,

@@ -68,12 +68,53 @@ fn a_domain_that_stays_is_answered_for_at_once_and_then_once_a_minute() {
 }
 
 #[test]
+fn what_a_domain_that_arrives_waits_for_is_said_by_the_target() {
+    let mut book = MigrationBook::default();
+    let began = Some(secs(0));
+    book.look(secs(0), &[goes(Direction::In, began)], true);
+    let mut limit_at = |at: i64, ran_ms: u64| {
+        let thread = Some(super::super::limit::ThreadTimes { tid: 7, ran_nsec: ran_ms * 1_000_000, waited_nsec: 0 });
+        book.set_around(UID, Around { at: secs(at), queued_bytes: None, thread }, None);
+        let verdicts = book.look(secs(at), &[goes(Direction::In, began)], true);
+        verdicts.iter().find_map(|verdict| match verdict {
+            Verdict::State(state) if state.code == FindingCode::MigrationIncoming => {
+                state.attributes.get(attribute::LIMITED_BY).map(str::to_owned)
+            }
+            _ => None,
+        })
+    };
+    assert_eq!(limit_at(1, 1_000), None);
+    assert_eq!(limit_at(2, 2_000).as_deref(), Some("target"));
+    assert_eq!(limit_at(3, 2_100), None);
+}
+
+#[test]
+fn disks_that_are_copied_first_are_what_the_copy_waits_for() {
+    let mut book = MigrationBook::default();
+    book.look(secs(0), &[leaves(0)], true);
+    let limit = |verdicts: &[Verdict]| {
+        verdicts.iter().find_map(|verdict| match verdict {
+            Verdict::State(state) if state.code == FindingCode::MigrationOutgoing => {
+                state.attributes.get(attribute::LIMITED_BY).map(str::to_owned)
+            }
+            _ => None,
+        })
+    };
+    let disks = JobInfo { disk_remaining_bytes: Some(900 * MIB), ..figures(5, 20, 900, 0) };
+    assert_eq!(limit(&book.sample(secs(5), UID, disks, false)).as_deref(), Some("storage"));
+    // Its memory goes now; what is written to the disks meanwhile goes beside it.
+    let memory = JobInfo { disk_remaining_bytes: Some(MIB), ..figures(9, 950, 200, 1) };
+    assert_eq!(limit(&book.sample(secs(9), UID, memory, false)), None);
+}
+
+#[test]
 fn a_domain_that_arrives_is_said_to_and_nothing_is_said_of_its_copy() {
     let mut book = MigrationBook::default();
     check(&book.look(secs(0), &[goes(Direction::In, None)], true), [Absent, Present, Absent, Absent, Absent, Absent]);
     assert!(book.is_any_running());
     assert_eq!(book.leaving().count(), 0);
     assert_eq!(book.sample(secs(1), UID, figures(1, 1, 1, 1), false), []);
+    assert_eq!(book.arriving().collect::<Vec<_>>(), [UID]);
     let arrived = book.look(secs(2), &[stays()], true);
     assert!(happened(&arrived).is_empty(), "the source says how it ended");
     check(&arrived, [Absent; 6]);
