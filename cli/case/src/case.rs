@@ -9,7 +9,7 @@ use std::{
 
 use kulprit_cluster::{Asked, Cluster, ClusterVm};
 use kulprit_diagnosis::{Attribution, Settings, Snapshot, Symptom, SymptomSubject, attribute, symptom_of, symptoms};
-use kulprit_host::{HostRoot, log::Clock};
+use kulprit_host::{HostRoot, cpu::read_proc_stat, log::Clock};
 use kulprit_judge::said;
 use kulprit_model::{Evidence, Moment};
 
@@ -66,21 +66,13 @@ impl Case {
         let layout = layout::recognise(&listing.files).ok_or_else(|| unrecognised(path, &listing.files))?;
         let parts: Vec<(PathBuf, Part)> =
             listing.files.into_iter().map(|file| (layout.part(&file), file)).map(|(part, file)| (file, part)).collect();
-        let mut reading = Reading {
-            folder: &folder,
-            readers: Readers::new(),
-            cluster: Cluster::new(),
-            problems: listing.problems,
-            nodes: BTreeMap::new(),
-            unplaced: Gathered::default(),
-            at: Moment::default(),
-        };
+        let (mut cluster, mut problems) = (Cluster::new(), listing.problems);
         for (file, part) in &parts {
             if *part == Part::Objects {
-                objects::read(&folder, file, &mut reading.cluster, &mut reading.problems);
+                objects::read(&folder, file, &mut cluster, &mut problems);
             }
         }
-        let mut manifest = reading.manifest(&layout, &parts)?;
+        let mut manifest = read_manifest(&folder, &layout, &parts, &cluster)?;
         if let Some(at_usec) = options.at_usec {
             manifest.at_usec = at_usec;
         }
@@ -90,9 +82,17 @@ impl Case {
                 path.display()
             )));
         }
-        reading.at = Moment { wall_usec: manifest.at_usec, boottime_usec: manifest.at_usec };
         let subject = options.subject.clone().or_else(|| manifest.subject.clone());
-        reading.hosts(&layout, &parts, &manifest, subject.as_ref(), progress);
+        let mut reading = Reading {
+            folder: &folder,
+            readers: Readers::mentioning(subject.iter().map(|subject| subject.name.clone()).collect()),
+            cluster,
+            problems,
+            nodes: BTreeMap::new(),
+            unplaced: Gathered::default(),
+            at: Moment { wall_usec: manifest.at_usec, boottime_usec: manifest.at_usec },
+        };
+        reading.hosts(&layout, &parts, &manifest, progress);
         reading.finish(&manifest, subject)
     }
 
@@ -141,6 +141,31 @@ fn unrecognised(path: &Path, files: &[PathBuf]) -> CaseError {
     CaseError::Unrecognised { path: path.to_owned(), found: found.join(", ") }
 }
 
+/// The manifest; of a must-gather or sosreport one that says only when.
+fn read_manifest(
+    folder: &Folder,
+    layout: &Layout,
+    parts: &[(PathBuf, Part)],
+    cluster: &Cluster,
+) -> Result<Manifest, CaseError> {
+    match layout {
+        Layout::Case(root) => {
+            let file = root.join("case.yaml");
+            let text =
+                folder.read_text(&file, 1 << 20).map_err(|source| CaseError::Open { path: file.clone(), source })?;
+            manifest::read(&text, &file)
+        }
+        Layout::Gathered { .. } => {
+            let of_date = parts.iter().filter(|(file, _)| file.file_name().is_some_and(|name| name == "date"));
+            let collected = of_date
+                .filter_map(|(file, _)| date_usec(&folder.read_text(file, 4096).ok()?))
+                .chain(cluster.newest_usec())
+                .max();
+            Ok(Manifest { at_usec: collected.unwrap_or(0), ..Manifest::default() })
+        }
+    }
+}
+
 /// A case while it is read.
 struct Reading<'f> {
     folder: &'f Folder,
@@ -154,35 +179,12 @@ struct Reading<'f> {
 }
 
 impl Reading<'_> {
-    /// The manifest; of a must-gather or sosreport one that says only when.
-    fn manifest(&mut self, layout: &Layout, parts: &[(PathBuf, Part)]) -> Result<Manifest, CaseError> {
-        match layout {
-            Layout::Case(root) => {
-                let file = root.join("case.yaml");
-                let text = self
-                    .folder
-                    .read_text(&file, 1 << 20)
-                    .map_err(|source| CaseError::Open { path: file.clone(), source })?;
-                manifest::read(&text, &file)
-            }
-            Layout::Gathered { .. } => {
-                let of_date = parts.iter().filter(|(file, _)| file.file_name().is_some_and(|name| name == "date"));
-                let collected = of_date
-                    .filter_map(|(file, _)| date_usec(&self.folder.read_text(file, 4096).ok()?))
-                    .chain(self.cluster.newest_usec())
-                    .max();
-                Ok(Manifest { at_usec: collected.unwrap_or(0), ..Manifest::default() })
-            }
-        }
-    }
-
     /// Reads what hosts and pods left: trees, commands, logs.
     fn hosts(
         &mut self,
         layout: &Layout,
         parts: &[(PathBuf, Part)],
         manifest: &Manifest,
-        subject: Option<&SubjectName>,
         progress: &mut dyn FnMut(u64, u64),
     ) {
         let mut booted: BTreeMap<String, Option<i64>> = BTreeMap::new();
@@ -201,7 +203,6 @@ impl Reading<'_> {
         let size = |file: &Path| std::fs::symlink_metadata(self.folder.path().join(file)).map_or(0, |data| data.len());
         let all_bytes: u64 = parts.iter().filter(|(_, part)| is_read_as_text(part)).map(|(file, _)| size(file)).sum();
         let mut read_bytes = 0;
-        self.readers = Readers::mentioning(subject.iter().map(|subject| subject.name.clone()).collect());
         // Outputs of commands first: they tell which process is whose, and logs speak of processes.
         let (commands, logs): (Vec<_>, Vec<_>) =
             parts.iter().filter(|(_, part)| is_read_as_text(part)).partition(|(_, part)| is_command(part));
@@ -411,9 +412,7 @@ fn is_command(part: &Part) -> bool {
 
 /// `btime` of a captured `/proc/stat`, Unix microseconds.
 fn boot_time_usec(root: &HostRoot) -> Option<i64> {
-    let text = root.read_text("proc/stat").ok()?;
-    let secs: i64 = text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    secs.checked_mul(1_000_000)
+    read_proc_stat(root).ok()?.boot_unix_sec?.checked_mul(1_000_000)
 }
 
 /// What `date` printed, Unix microseconds: `Tue Mar  3 10:00:00 UTC 2026`. Another zone than UTC is not known by its letters.

@@ -5,7 +5,7 @@
 //! not enough. *Brier*: the mean of (probability of the first cause − whether it is right)², 0 is perfect. Beside the engine three
 //! baselines that a person could follow: the worst finding, the latest one, and what Kubernetes' conditions and events alone say.
 
-use kulprit_diagnosis::{Attribution, Snapshot, Symptom, attribute, score_sheets};
+use kulprit_diagnosis::{Attribution, ScoreSheet, Snapshot, Symptom, attribute, score_sheets};
 use kulprit_model::Finding;
 
 use crate::truth::{Expectation, Truth};
@@ -154,10 +154,13 @@ impl Outcome {
     #[must_use]
     pub fn new(id: String, truth: Truth, snapshot: &Snapshot, symptom: Option<&Symptom>) -> Self {
         let (engine, baselines) = match symptom {
-            Some(symptom) => (
-                Answer::of(&attribute(snapshot, symptom)),
-                [worst(snapshot, symptom), latest(snapshot, symptom), of_kubernetes_alone(snapshot, symptom)],
-            ),
+            Some(symptom) => {
+                let sheets = score_sheets(snapshot, symptom);
+                (
+                    Answer::of(&attribute(snapshot, symptom)),
+                    [worst(&sheets), latest(&sheets), of_kubernetes_alone(snapshot, symptom)],
+                )
+            }
             None => (Answer::default(), std::array::from_fn(|_| Answer::default())),
         };
         Self { set: Set::of(&id, &truth), id, truth, engine, baselines }
@@ -171,10 +174,9 @@ impl Outcome {
 }
 
 /// The cause of the single strongest clue.
-fn worst(snapshot: &Snapshot, symptom: &Symptom) -> Answer {
-    let sheets = score_sheets(snapshot, symptom);
+fn worst(sheets: &[ScoreSheet]) -> Answer {
     let mut best: Option<(&str, f64)> = None;
-    for sheet in &sheets {
+    for sheet in sheets {
         for line in &sheet.lines {
             if line.decibans > best.map_or(0.0, |(_, decibans)| decibans) {
                 best = Some((sheet.cause.id, line.decibans));
@@ -185,10 +187,9 @@ fn worst(snapshot: &Snapshot, symptom: &Symptom) -> Answer {
 }
 
 /// The cause of the clue that was seen last.
-fn latest(snapshot: &Snapshot, symptom: &Symptom) -> Answer {
-    let sheets = score_sheets(snapshot, symptom);
+fn latest(sheets: &[ScoreSheet]) -> Answer {
     let mut best: Option<(&str, (i64, i64))> = None;
-    for sheet in &sheets {
+    for sheet in sheets {
         for line in sheet.lines.iter().filter(|line| line.decibans > 0.0) {
             let at = line.seen.iter().map(|seen| seen.at_wall_usec).max().unwrap_or(i64::MIN);
             #[expect(clippy::cast_possible_truncation, reason = "a tie-breaker")]
@@ -213,7 +214,7 @@ fn of_kubernetes_alone(snapshot: &Snapshot, symptom: &Symptom) -> Answer {
             }
         });
     }
-    worst(&snapshot, symptom)
+    worst(&score_sheets(&snapshot, symptom))
 }
 
 impl Figures {
