@@ -14,9 +14,10 @@ use crate::when::rfc3339;
 pub(crate) use verdict::{Cause, Confidence, Diagnosis, Evidence, Subject, Verdict};
 
 /// `value` with so many decimals: what is printed need not carry the last bits of a float.
-fn round(value: f64, decimals: i32) -> f64 {
+pub(crate) fn round(value: f64, decimals: i32) -> f64 {
     let factor = 10f64.powi(decimals);
-    (value * factor).round() / factor
+    // Plus zero: no negative zero in a page.
+    (value * factor).round() / factor + 0.0
 }
 
 /// Answer of `incidents`.
@@ -158,6 +159,11 @@ pub(crate) struct Node {
     pub(crate) agent_version: String,
     pub(crate) kernel: String,
     pub(crate) os: String,
+    pub(crate) libvirt: String,
+    pub(crate) qemu: String,
+    pub(crate) runtime: String,
+    pub(crate) processor: String,
+    pub(crate) microcode: String,
     pub(crate) clock_offset_usec: i64,
     pub(crate) vms: u32,
     pub(crate) faults: u32,
@@ -174,6 +180,11 @@ impl From<v1::Node> for Node {
             agent_version: node.agent_version,
             kernel: node.kernel,
             os: node.os,
+            libvirt: node.libvirt,
+            qemu: node.qemu,
+            runtime: node.runtime,
+            processor: node.processor,
+            microcode: node.microcode,
             clock_offset_usec: node.clock_offset_usec,
             vms: node.n_vms,
             faults: node.n_faults,

@@ -8,7 +8,7 @@ use kulprit_case::{
 };
 use serde::Serialize;
 
-use crate::{Terminal, arguments::Format, error::AskError, output, table::Table};
+use crate::{Terminal, arguments::Format, error::AskError, output, shape::round, table::Table};
 
 /// Answer of `eval`.
 #[derive(Debug, Serialize)]
@@ -88,7 +88,7 @@ impl Row {
             host_blamed: n_blamed,
             to_abstain: n_abstain,
             abstained: n_abstained,
-            brier: (brier * 1_000.0).round() / 1_000.0,
+            brier: round(brier, 3),
         }
     }
 }
@@ -102,7 +102,7 @@ impl From<&Outcome> for Line {
             right: outcome.is_right(),
             expected: outcome.truth.cause.clone(),
             said: outcome.engine.first().to_owned(),
-            probability: (outcome.engine.probability() * 100.0).round() / 100.0,
+            probability: round(outcome.engine.probability(), 2),
             place: ranked.iter().position(|(id, ..)| outcome.truth.accepts(id)).map(|at| at + 1),
         }
     }

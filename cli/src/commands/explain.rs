@@ -10,7 +10,8 @@ use crate::{
     Terminal,
     arguments::Format,
     error::AskError,
-    output, page, shape,
+    output, page,
+    shape::{self, round},
     table::{Cell, Table, one_line},
 };
 
@@ -97,12 +98,12 @@ impl Sheet {
             meaning,
             role,
             node,
-            prior: tenth(prior_db),
-            score: tenth(score_db),
-            probability: (probability * 10_000.0).round() / 10_000.0,
+            prior: round(prior_db, 1),
+            score: round(score_db, 1),
+            probability: round(probability, 4),
             competes,
             first: first.0,
-            first_score: tenth(first.1),
+            first_score: round(first.1, 1),
             seen: seen.into_iter().map(SeenClue::from).collect(),
             missing: missing.into_iter().map(Missing::from).collect(),
         }
@@ -115,14 +116,15 @@ impl From<ExplainedClue> for SeenClue {
         Self {
             group,
             text,
-            strength: tenth(strength_db),
-            factor: tenth(factor),
-            freshness: (freshness * 100.0).round() / 100.0,
-            decibans: tenth(decibans),
+            strength: round(strength_db, 1),
+            factor: round(factor, 1),
+            freshness: round(freshness, 2),
+            decibans: round(decibans, 1),
             counted: is_counted,
             evidence: evidence
                 .into_iter()
-                .map(|seen| format!("{} {}: {}", seen.source, seen.node, seen.text))
+                // What the cluster says is of no node.
+                .map(|seen| format!("{}: {}", format!("{} {}", seen.source, seen.node).trim_end(), seen.text))
                 .collect(),
         }
     }
@@ -131,14 +133,8 @@ impl From<ExplainedClue> for SeenClue {
 impl From<MissingClue> for Missing {
     fn from(clue: MissingClue) -> Self {
         let MissingClue { group, text, look, would_add_db, would_flip } = clue;
-        Self { group, text, look, would_add: tenth(would_add_db), would_change_the_verdict: would_flip }
+        Self { group, text, look, would_add: round(would_add_db, 1), would_change_the_verdict: would_flip }
     }
-}
-
-fn tenth(value: f64) -> f64 {
-    let rounded = (value * 10.0).round() / 10.0;
-    // No negative zero in a page.
-    if rounded == 0.0 { 0.0 } else { rounded }
 }
 
 fn human(terminal: &Terminal, sheet: &Sheet) -> String {
