@@ -8,7 +8,7 @@ use kulprit_model::{
 };
 use kulprit_signature::{Peeled, Signatures, Speaker, Text};
 
-use crate::described::ClusterFinding;
+use crate::{described::ClusterFinding, objects::Event};
 
 /// Where something is: as far as that is certain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,6 +107,24 @@ pub(crate) struct Told<'t> {
     pub(crate) attributes: Attributes,
     /// What it says if no rule knows the text: actor, operation, class.
     pub(crate) otherwise: Option<[&'static str; 3]>,
+}
+
+impl<'t> Told<'t> {
+    /// What an event says, of no place.
+    pub(crate) fn of_event(event: &'t Event) -> Self {
+        Self {
+            speaker: event.speaker(),
+            reason: event.reason.as_deref(),
+            text: &event.message,
+            source: "event",
+            first_usec: event.first_usec,
+            last_usec: event.last_usec,
+            count: event.count,
+            spot: Spot::default(),
+            attributes: Attributes::new(),
+            otherwise: None,
+        }
+    }
 }
 
 /// Collects findings about one VM, or one node.

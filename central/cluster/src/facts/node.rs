@@ -282,7 +282,7 @@ fn restarts(pod: &Pod, at_usec: i64, out: &mut Out<'_>) {
 
 fn handler_event(event: &Event, out: &mut Out<'_>) {
     if super::texts::is_telling(event) {
-        out.said(told(event, None));
+        out.said(Told::of_event(event));
     }
 }
 
@@ -302,25 +302,10 @@ fn drivers(cluster: &Cluster, name: &str, out: &mut Out<'_>) {
     }
 }
 
-fn told<'e>(event: &'e Event, otherwise: Option<[&'static str; 3]>) -> Told<'e> {
-    Told {
-        speaker: event.speaker(),
-        reason: event.reason.as_deref(),
-        text: &event.message,
-        source: "event",
-        first_usec: event.first_usec,
-        last_usec: event.last_usec,
-        count: event.count,
-        spot: crate::fact::Spot::default(),
-        attributes: Attributes::new(),
-        otherwise,
-    }
-}
-
 fn of_event(event: &Event, out: &mut Out<'_>) {
     let reason = event.reason.as_deref().unwrap_or_default();
     let line = event.line();
-    let whole = Told { text: &line, ..told(event, None) };
+    let whole = Told { text: &line, ..Told::of_event(event) };
     let (code, subject) = match reason {
         "Rebooted" => (FindingCode::NodeBooted, Subject::Node),
         "SystemOOM" | "OOMKilling" => {
@@ -338,7 +323,7 @@ fn of_event(event: &Event, out: &mut Out<'_>) {
         _ => {
             let otherwise = meaning(reason, &event.message);
             if super::texts::is_telling(event) || otherwise.is_some() {
-                out.said(told(event, otherwise));
+                out.said(Told { otherwise, ..Told::of_event(event) });
             }
             return;
         }

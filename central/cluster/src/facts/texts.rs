@@ -68,18 +68,7 @@ fn told<'t>(event: &'t Event, spot: Spot, attributes: Attributes) -> Told<'t> {
         Some("NodeNotReady") => Some([actor::KUBELET, operation::REPORT_STATUS, class::UNAVAILABLE]),
         _ => None,
     };
-    Told {
-        speaker: event.speaker(),
-        reason: event.reason.as_deref(),
-        text: &event.message,
-        source: "event",
-        first_usec: event.first_usec,
-        last_usec: event.last_usec,
-        count: event.count,
-        spot,
-        attributes,
-        otherwise,
-    }
+    Told { spot, attributes, otherwise, ..Told::of_event(event) }
 }
 
 fn of_own_events(parts: &Parts<'_>, out: &mut Out<'_>) {
