@@ -55,6 +55,7 @@ pub use counters::{ProbeCounters, ProbeCounts};
 pub use launchers::{Launcher, LauncherCgroup, Launchers};
 pub use network::PullFailures;
 pub(crate) use npd::check_files as check_npd_files;
+pub(crate) use runtime::runtime_version;
 pub use vm_index::{DiskTarget, VmIndex, VmProcess};
 
 /// UIDs of the VMs that central asked to look closer at.

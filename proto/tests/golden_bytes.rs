@@ -94,9 +94,22 @@ fn hello() -> v1::Hello {
             os: "Debian GNU/Linux 13".to_owned(),
             n_cpus: 2,
             memory_bytes: 8 << 30,
+            ..v1::Inventory::default()
         }),
         cannot_show: vec!["no state folder".to_owned()],
     }
+}
+
+fn hello_with_versions() -> v1::Hello {
+    let inventory = v1::Inventory {
+        libvirt: "11.3.0".to_owned(),
+        qemu: "10.0.2".to_owned(),
+        runtime: "containerd 2.4.2".to_owned(),
+        processor: "AMD EPYC 7763 64-Core Processor".to_owned(),
+        microcode: "0xa0011d1".to_owned(),
+        ..v1::Inventory::default()
+    };
+    v1::Hello { inventory: Some(inventory), ..hello() }
 }
 
 fn agent_messages() -> Vec<(&'static str, v1::AgentMessage)> {
@@ -104,6 +117,7 @@ fn agent_messages() -> Vec<(&'static str, v1::AgentMessage)> {
     let loss = v1::Loss { boot_id: BOOT.to_owned(), epoch: 7, first_seq: 3, last_seq: 9, count: 5 };
     [
         ("agent-hello", M::Hello(hello())),
+        ("agent-hello-versions", M::Hello(hello_with_versions())),
         ("agent-snapshot-begin", M::SnapshotBegin(v1::SnapshotBegin {})),
         ("agent-snapshot-end", M::SnapshotEnd(v1::SnapshotEnd { seq: 7 })),
         ("agent-record", M::Record(records()[0].1.clone().into())),

@@ -4,10 +4,10 @@
 //! `sysfs-class-iscsi_session`; `drivers/scsi/scsi_sysfs.c` (`sdev_states`), `drivers/nvme/host/sysfs.c`.
 
 mod processor;
+mod versions;
 
-pub use processor::{
-    Heat, Processor, parse_processor, read_clocksource, read_heat, read_libvirt_version, read_processor,
-};
+pub use processor::{Heat, Processor, parse_processor, read_clocksource, read_heat, read_processor};
+pub use versions::{parse_qemu_capabilities, read_libvirt_version, read_qemu_version};
 
 use crate::{HostRoot, ReadError};
 

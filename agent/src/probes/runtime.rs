@@ -12,11 +12,12 @@ mod shims;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kulprit_daemon::backoff::{Backoff, BackoffPolicy, random_seed};
+use kulprit_host::HostRoot;
 use kulprit_host::cri::{Container, RUNTIME_SOCKETS, Sandbox};
 use kulprit_host::process::{ProcessId, TaskState};
 use kulprit_host::systemd::{SystemdUnits, UnitChange, UnitObservation, Units, UnitsError};
@@ -405,6 +406,30 @@ impl Probe {
         };
         Some((name, answer))
     }
+}
+
+/// Name and version of the first runtime that is there; `None` where there is none.
+///
+/// # Errors
+/// What it answered instead, in words.
+pub(crate) async fn runtime_version(host: &HostRoot, sockets: &[PathBuf]) -> Result<Option<String>, String> {
+    for path in sockets {
+        let path = path.to_string_lossy();
+        let asked = match client::open(host, path.trim_start_matches('/')) {
+            Ok(stream) => client::CriClient::new(stream).await,
+            Err(error) => Err(error),
+        };
+        let version = match asked {
+            Ok(mut client) => client.version().await,
+            Err(error) => Err(error),
+        };
+        match version {
+            Ok(version) => return Ok(Some(version)),
+            Err(CallError::NotFound) => {}
+            Err(error) => return Err(error.text().to_owned()),
+        }
+    }
+    Ok(None)
 }
 
 /// A path of the configuration with the units that may run what listens there.

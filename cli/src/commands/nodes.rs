@@ -62,6 +62,21 @@ pub(super) async fn answer_one(
             if node.is_reporting { terminal.green("reporting") } else { terminal.yellow("silent: all Unknown") };
         let _ = writeln!(text, "{}: {state}, last heard {}", terminal.bold(&node.name), last_heard(&node));
         let _ = writeln!(text, "  {}, kernel {}, agent {}", node.os, node.kernel, node.agent_version);
+        let versions = [
+            ("libvirt ", &node.libvirt),
+            ("QEMU ", &node.qemu),
+            ("", &node.runtime),
+            ("", &node.processor),
+            ("microcode ", &node.microcode),
+        ];
+        let known: Vec<String> = versions
+            .iter()
+            .filter(|(_, version)| !version.is_empty())
+            .map(|(name, version)| format!("{name}{version}"))
+            .collect();
+        if !known.is_empty() {
+            let _ = writeln!(text, "  {}", known.join(", "));
+        }
         for sentence in &node.cannot_show {
             let _ = writeln!(text, "  {} {sentence}", terminal.yellow("Cannot show:"));
         }

@@ -1,4 +1,4 @@
-//! The processors: which they are, the clock they give the kernel, how often they were too hot; and libvirt's version.
+//! The processors: which they are, the clock they give the kernel, how often they were too hot.
 //!
 //! Sources: `/proc/cpuinfo`; kernel `Documentation/admin-guide/pm/`, `arch/x86/kernel/cpu/mce/therm_throt.c`
 //! (`thermal_throttle/*_throttle_count`), `kernel/time/clocksource.c`.
@@ -9,9 +9,6 @@ use crate::{HostRoot, ReadError};
 const CPUINFO_LIMIT_BYTES: usize = 8 << 20;
 /// Processors whose heat is read; they share their package's count.
 const MAX_CPUS: usize = 1024;
-/// Where distributions have shared libraries.
-const LIBRARIES: [&str; 4] = ["usr/lib64", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib"];
-
 /// Which processor this is. `None` for what is not said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Processor {
@@ -76,23 +73,8 @@ pub fn read_heat(root: &HostRoot) -> Option<Heat> {
     heat
 }
 
-/// libvirt's version, from the name that its library's link leads to: `libvirt.so.0.11003.0` is 11.3.0.
-///
-/// `None` where the node has none: in KubeVirt it is in the launchers.
-pub fn read_libvirt_version(root: &HostRoot) -> Option<String> {
-    LIBRARIES.iter().find_map(|directory| {
-        let target = root.read_link(format!("{directory}/libvirt.so.0")).ok()?;
-        let name = target.file_name()?.to_str()?.strip_prefix("libvirt.so.0.")?.to_owned();
-        let (number, patch) = name.split_once('.')?;
-        let (number, patch) = (number.parse::<u32>().ok()?, patch.parse::<u32>().ok()?);
-        Some(format!("{}.{}.{patch}", number / 1_000, number % 1_000))
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use proptest::prelude::*;
 
     use super::super::tests::tree;
@@ -120,20 +102,6 @@ mod tests {
         assert_eq!(read_heat(&root), Some(Heat { core_total: 5, package_total: 7 }));
         let (_dir, root) = tree(&[("sys/devices/system/cpu/cpu0/topology/x", "")]);
         assert_eq!(read_heat(&root), None);
-    }
-
-    #[test]
-    fn a_librarys_name_is_its_version() {
-        let (dir, root) = tree(&[("usr/lib64/x", "")]);
-        assert_eq!(read_libvirt_version(&root), None);
-        let link = dir.path().join("usr/lib64/libvirt.so.0");
-        for (target, want) in
-            [("libvirt.so.0.11003.0", Some("11.3.0")), ("libvirt.so.0.9000.2", Some("9.0.2")), ("garbage", None)]
-        {
-            let _ = std::fs::remove_file(&link);
-            symlink(target, &link).unwrap();
-            assert_eq!(read_libvirt_version(&root).as_deref(), want, "{target}");
-        }
     }
 
     #[test]
