@@ -1,7 +1,7 @@
 //! The `network` probe: links, routes, names, full listen queues, the sockets of migrations; registries on suspicion.
 //!
-//! Links and counters are small files, read on the beat. Tables of connections can be long: the node's is read while it is
-//! short or a VM is suspect, virt-handler's always. Name servers are asked once a minute, and at each look while they fail or
+//! Links and counters are small files, read on the beat. Tables of connections cost the kernel a walk: they are read while a VM
+//! leaves the node, one is suspect or a peer was silent, else every five minutes. Name servers are asked once a minute, and at each look while they fail or
 //! a VM is suspect; a registry only when somebody says that a pull from it fails ([`PullFailures`]). Tries run beside the
 //! looks, each answer is a look of its own.
 
@@ -51,10 +51,9 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
 };
 /// A look takes some ms.
 const READ_DEADLINE: Duration = Duration::from_secs(4);
-/// A table of so many connections is short: it costs some 0.2 ms.
-const SHORT_TABLE: usize = 500;
-/// A table that was long is read again after so many looks.
-const N_LOOKS_OF_LONG: u32 = 30;
+/// While nothing migrates, every so many looks connections are read: the kernel walks its whole hash table for them, a quarter of a
+/// million buckets on a machine of 24 GiB, 1 ms and more.
+const N_LOOKS_WITHOUT: u32 = 30;
 /// virt-handler is looked for this often.
 const FIND_EVERY: Duration = Duration::from_secs(60);
 /// A registry is tried again after this while pulls from it fail.
@@ -149,12 +148,14 @@ impl Probe {
             filter: config.cgroup_filter(),
             handler: None,
             looked_for_handler: None,
-            n_long: 0,
+            n_without: N_LOOKS_WITHOUT,
         });
         let has_launchers = !self.context.launchers.borrow().rows.is_empty();
-        let is_suspect = !self.context.suspects.borrow().is_empty();
+        let is_wanted = self.packets.is_suspicious()
+            || self.context.vms.migrations.is_any_leaving()
+            || !self.context.suspects.borrow().is_empty();
         let read = self.reading.run(READ_DEADLINE, move || {
-            let seen = reader.read(has_launchers, is_suspect);
+            let seen = reader.read(has_launchers, is_wanted);
             (seen, reader)
         });
         let seen = match read.await {
@@ -300,8 +301,8 @@ struct Reader {
     /// virt-handler's pid.
     handler: Option<u32>,
     looked_for_handler: Option<Instant>,
-    /// Looks since the node's table was last read, once it was long.
-    n_long: u32,
+    /// Looks since connections were last read.
+    n_without: u32,
 }
 
 struct Seen {
@@ -316,23 +317,21 @@ struct Seen {
 }
 
 impl Reader {
-    fn read(&mut self, has_launchers: bool, is_suspect: bool) -> Seen {
+    fn read(&mut self, has_launchers: bool, is_wanted: bool) -> Seen {
         let mut n_errors = 0;
         // The namespace of the host's process 1, not that of whoever reads.
         let directory = "proc/1/net";
         let routes = keep(read_default_routes(&self.host, directory), &mut n_errors);
         let links = read_used_links(&self.host, routes.as_deref().unwrap_or_default()).map_err(|error| chain(&error));
         let overflows = keep(read_listen_overflows(&self.host, directory), &mut n_errors).flatten();
-        let is_short = self.n_long == 0;
-        let node = if is_short || is_suspect || self.n_long >= N_LOOKS_OF_LONG {
-            let node = keep(read_tcp(&self.host, directory), &mut n_errors);
-            self.n_long = u32::from(node.as_ref().is_some_and(|rows| rows.len() > SHORT_TABLE));
-            node
-        } else {
-            self.n_long += 1;
-            None
-        };
-        let handler = self.find_handler(has_launchers).and_then(|pid| {
+        let handler = self.find_handler(has_launchers);
+        self.n_without += 1;
+        let is_due = is_wanted || self.n_without > N_LOOKS_WITHOUT;
+        if is_due {
+            self.n_without = 0;
+        }
+        let node = is_due.then(|| keep(read_tcp(&self.host, directory), &mut n_errors)).flatten();
+        let handler = handler.filter(|_| is_due).and_then(|pid| {
             let table = read_tcp(&HostRoot::new(self.procfs.path()), format!("{pid}/net"));
             Some((pid, keep(table, &mut n_errors)?))
         });

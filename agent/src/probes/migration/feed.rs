@@ -144,6 +144,11 @@ impl MigrationFeed {
         self.lock().leaving = leaving;
     }
 
+    /// Whether a VM leaves the node.
+    pub(in crate::probes) fn is_any_leaving(&self) -> bool {
+        !self.lock().leaving.is_empty()
+    }
+
     /// The figures of this VM's job are wanted now.
     pub(super) fn wish(&self, uid: &str) {
         self.lock().wishes.insert(uid.to_owned());

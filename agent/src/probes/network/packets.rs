@@ -42,18 +42,20 @@ pub(super) struct Packets {
 impl Packets {
     /// Takes in what the connections in the namespace of `pid` say.
     pub(super) fn note(&mut self, pid: u32, verdicts: &[Verdict]) {
-        for verdict in verdicts {
-            let Verdict::State(state) = verdict else { continue };
-            if state.code != FindingCode::MigrationPeerSilent {
-                continue;
-            }
-            let peer = state.attributes.get(attribute::SERVER).and_then(|peer| peer.parse::<SocketAddr>().ok());
-            match (state.status, peer) {
-                (Status::Present, Some(peer)) => self.silent = Some(Silent { pid, peer: peer.ip() }),
-                _ if self.silent.is_some_and(|silent| silent.pid == pid) => self.silent = None,
-                _ => {}
-            }
+        let found = verdicts.iter().find_map(|verdict| {
+            let Verdict::State(state) = verdict else { return None };
+            let is_it = state.code == FindingCode::MigrationPeerSilent && state.status == Status::Present;
+            is_it.then(|| state.attributes.get(attribute::SERVER)?.parse::<SocketAddr>().ok()).flatten()
+        });
+        match found {
+            Some(peer) => self.silent = Some(Silent { pid, peer: peer.ip() }),
+            None => self.silent = self.silent.filter(|silent| silent.pid != pid),
         }
+    }
+
+    /// Whether somebody was silent, or lost large packets, when last looked at.
+    pub(super) fn is_suspicious(&self) -> bool {
+        self.silent.or(self.lossy).is_some()
     }
 
     /// Whom to try now; the try counts as under way then.
