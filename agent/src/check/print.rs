@@ -143,12 +143,13 @@ pub fn human(checked: &[Checked]) -> String {
         line(&mut text, &format!("{name:<14} {outcome:<8} {:>8}  {n_findings}", format!("{duration_ms} ms")));
         for finding in findings {
             line(&mut text, &format!("  {}", said(finding)));
-            for evidence in finding.evidence() {
-                line(
-                    &mut text,
-                    &format!("      {} {}: {}", in_words(evidence.at), evidence.source, plain(&evidence.text)),
-                );
-            }
+            let evidence = finding.evidence().iter();
+            let mut lines: Vec<String> = evidence
+                .map(|seen| format!("      {} {}: {}", in_words(seen.at), seen.source, plain(&seen.text)))
+                .collect();
+            // What was said twice within a second reads the same.
+            lines.dedup();
+            lines.iter().for_each(|seen| line(&mut text, seen));
         }
     }
     text
