@@ -119,7 +119,7 @@ impl Probe {
             (leaving, arriving)
         };
         let read = self.reading.run(DEADLINE, move || {
-            read(files.unwrap_or_default(), &host, &procfs, &launchers, (&leaving, &arriving), at)
+            read(files.unwrap_or_default(), &host, &procfs, &launchers, &leaving, &arriving, at)
         });
         let pass = match read.await {
             Ok(Ok(pass)) => pass,
@@ -175,7 +175,8 @@ fn read(
     host: &HostRoot,
     procfs: &Procfs,
     launchers: &[(u32, String)],
-    (leaving, arriving): (&[(String, u32)], &[(String, u32)]),
+    leaving: &[(String, u32)],
+    arriving: &[(String, u32)],
     now: Moment,
 ) -> Result<Pass, ReadError> {
     files.retain(|pid, _| *pid == 0 || launchers.iter().any(|(launcher, _)| launcher == pid));
