@@ -111,6 +111,10 @@ fn our_own_process_shows_its_sockets_and_times() {
     let port = listener.local_addr().unwrap().port();
     assert!(sockets.iter().any(|socket| socket.local.port() == port && socket.state == 10), "{sockets:?}");
     assert_eq!(Procfs::default().copy_threads(own).unwrap(), []);
+    let arrival = Procfs::default().arrival_threads(own).unwrap();
+    assert_eq!(arrival.iter().map(|thread| thread.tid).collect::<Vec<_>>(), [own], "the main thread, of any process");
+    assert!(["mig/dst/recv_0", "multifdrecv_3"].into_iter().all(is_arrival_thread));
+    assert!(!["mig/src/send_0", "multifdsend_0", "CPU 0/KVM"].into_iter().any(is_arrival_thread));
     assert_eq!(parse_schedstat("8211 17 3\n"), Some((8211, 17)));
     assert_eq!(parse_schedstat("x"), None);
     assert!(Procfs::default().tcp_of(u32::MAX).unwrap_err().is_not_found());
