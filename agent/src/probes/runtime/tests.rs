@@ -123,7 +123,7 @@ const IDLE: ProbeSpec = ProbeSpec {
 };
 
 impl Under {
-    fn socket(&self) -> std::path::PathBuf {
+    fn socket(&self) -> PathBuf {
         self.dir.path().join(CONTAINERD)
     }
 
