@@ -227,7 +227,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = HostRoot::new(dir.path());
         let quay = host("quay.io", 443, true);
-        assert_eq!(read_registry_hosts(&root, &quay), [quay.clone()]);
+        assert_eq!(read_registry_hosts(&root, &quay), std::slice::from_ref(&quay));
         let folder = dir.path().join("etc/containerd/certs.d/quay.io");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(
