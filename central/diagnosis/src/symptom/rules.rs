@@ -13,7 +13,6 @@ use super::{
     Symptom, SymptomId, SymptomSubject,
     domain_migration::{migration_failed, stuck_migrating},
     kubevirt::{Clocks, Found},
-    migration::HAS_STALLED,
 };
 use crate::{
     identity::Identity,
@@ -184,14 +183,12 @@ fn sort_key(subject: &SymptomSubject) -> (&str, Option<&str>) {
     }
 }
 
-/// A node shows a symptom of its own while a fault that is no VM's is present on it. That a migration's peer is silent is the trouble of the
-/// VM that migrates, though the connection does not say which.
+/// A node shows a symptom of its own while a fault that is no VM's is present on it.
 fn of_node(node: &NodeView) -> Option<Symptom> {
     let mut faults: Vec<&State> = node
         .states
         .iter()
         .filter(|state| state.status == Status::Present && state.code.spec().severity == Severity::Fault)
-        .filter(|state| !HAS_STALLED.contains(&state.code))
         .filter(|state| match state.subject {
             Subject::Node
             | Subject::Unit { .. }
