@@ -55,6 +55,11 @@ async fn why(app: &App) -> v1::Verdict {
     verdicts.remove(0)
 }
 
+/// What central says of everything in trouble.
+async fn verdicts(app: &App) -> Vec<v1::Verdict> {
+    app.query.clone().list_verdicts(v1::ListVerdictsRequest::default()).await.unwrap().into_inner().verdicts
+}
+
 fn node_of(verdict: &v1::Verdict) -> &str {
     verdict.subject.as_ref().map_or("", |subject| subject.node.as_str())
 }
@@ -73,8 +78,7 @@ async fn a_migration_that_comes_on_is_nobodys_trouble() {
     let _agents = two_ends(&app, 600).await;
     let verdict = why(&app).await;
     assert_eq!((verdict.symptom.as_str(), node_of(&verdict)), ("Unspecified", "n1"));
-    let all = app.query.clone().list_verdicts(v1::ListVerdictsRequest::default()).await.unwrap().into_inner().verdicts;
-    assert_eq!(all, []);
+    assert_eq!(verdicts(&app).await, []);
     app.stop().await;
 }
 
@@ -127,7 +131,7 @@ async fn what_stops_a_migration_on_its_target_is_named_there() {
     source.acked(seq).await;
     let seq = target.say(of_vm(FindingCode::QemuStopped, Status::Present, secs_before(now, 40)), now).await;
     target.acked(seq).await;
-    let all = app.query.clone().list_verdicts(v1::ListVerdictsRequest::default()).await.unwrap().into_inner().verdicts;
+    let all = verdicts(&app).await;
     let stuck: Vec<_> = all.iter().filter(|verdict| verdict.symptom == "StuckMigrating").collect();
     assert_eq!(stuck.len(), 1, "{all:#?}");
     check(stuck[0], "StuckMigrating", "QemuMonitorHung", "target");
