@@ -3,6 +3,7 @@
 //! | fault | what the kernel does |
 //! |---|---|
 //! | [`FileDisk::freeze`] | writers sleep in D state and take no signal, SIGKILL included; `statfs` still answers |
+//! | [`FileDisk::hang`] | no request of the device is answered; who waits for one sleeps in D state |
 //! | [`FileDisk::fail`] | reads, or reads and writes, return EIO |
 //! | [`FileDisk::fill`] | writes to blocks not yet allocated return ENOSPC |
 //!
@@ -17,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::sys::statvfs::statvfs;
 
+use crate::fuse_file::FuseFile;
 use crate::node::Node;
 use crate::{lab, shell, wait};
 
@@ -43,6 +45,8 @@ pub struct FileDisk {
     here: PathBuf,
     /// systemd of each node that has it mounted, on this machine.
     leaders: Vec<i32>,
+    /// What lies between the device and its backing file, if that can hang.
+    server: Option<FuseFile>,
 }
 
 impl FileDisk {
@@ -54,21 +58,35 @@ impl FileDisk {
         Self::create_shared(&[node], name, size_mib)
     }
 
+    /// As [`FileDisk::create_shared`], on a device that [`FileDisk::hang`] can stop.
+    ///
+    /// # Errors
+    /// As [`FileDisk::create`], and without FUSE.
+    pub fn create_served(nodes: &[&Node], name: &str, size_mib: u64) -> Result<Self> {
+        Self::create_on(nodes, name, size_mib, true)
+    }
+
     /// As [`FileDisk::create`], mounted in several nodes: one superblock, so that they share it as they would share a network file system.
     ///
     /// # Errors
     /// As [`FileDisk::create`].
     pub fn create_shared(nodes: &[&Node], name: &str, size_mib: u64) -> Result<Self> {
+        Self::create_on(nodes, name, size_mib, false)
+    }
+
+    fn create_on(nodes: &[&Node], name: &str, size_mib: u64, is_served: bool) -> Result<Self> {
         let folder = lab::folder().join("disks");
         let (backing, here) = (folder.join(format!("{name}.img")), folder.join(name));
         fs::create_dir_all(&here)?;
         let size_bytes = size_mib << 20;
         File::create(&backing)?.set_len(size_bytes)?;
+        let server = is_served.then(|| FuseFile::mount(&backing, folder.join(format!("{name}.served")))).transpose()?;
+        let under = server.as_ref().map_or_else(|| backing.clone(), FuseFile::path);
         // No journal: its writes would make a failing disk read-only, and the fault could not be undone.
         shell::run(&["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", &backing.to_string_lossy()])?;
-        let device = shell::run(&["losetup", "--find", "--show", &backing.to_string_lossy()])?;
+        let device = shell::run(&["losetup", "--find", "--show", &under.to_string_lossy()])?;
         let leaders = nodes.iter().map(|node| node.leader()).collect();
-        let disk = Self { name: name.to_owned(), size_bytes, backing, device, here, leaders };
+        let disk = Self { name: name.to_owned(), size_bytes, backing, device, here, leaders, server };
         shell::run(&["mount", "-t", "ext4", &disk.device, &disk.here.to_string_lossy()])?;
 
         let number = (fs::metadata(&disk.device)?.rdev() & 0xff).to_string();
@@ -103,6 +121,16 @@ impl FileDisk {
     pub fn freeze(&self) -> Result<Frozen<'_>> {
         shell::run(&["fsfreeze", "--freeze", &self.here.to_string_lossy()])?;
         Ok(Frozen(self))
+    }
+
+    /// Lets no request of its device be answered any more; the file system under it looks well.
+    ///
+    /// # Errors
+    /// If it is none of [`FileDisk::create_served`].
+    pub fn hang(&self) -> Result<HungDisk<'_>> {
+        let server = self.server.as_ref().context("only a served disk can hang")?;
+        server.set_hung(true);
+        Ok(HungDisk(server))
     }
 
     /// Loses all but the first 4 MiB of the disk: what is there can no longer be read, or neither read nor written.
@@ -190,6 +218,16 @@ impl Drop for Frozen<'_> {
         if let Err(error) = shell::run(&["fsfreeze", "--unfreeze", &self.0.here.to_string_lossy()]) {
             lab::complain(&format!("{error:#}"));
         }
+    }
+}
+
+/// A disk whose requests wait; all are answered when dropped.
+#[derive(Debug)]
+pub struct HungDisk<'disk>(&'disk FuseFile);
+
+impl Drop for HungDisk<'_> {
+    fn drop(&mut self) {
+        self.0.set_hung(false);
     }
 }
 

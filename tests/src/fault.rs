@@ -114,6 +114,31 @@ impl Drop for KubeletLoops<'_> {
     }
 }
 
+/// A fault that a shell line begins and another one ends, when dropped.
+#[derive(Debug)]
+pub struct Scripted<'node> {
+    node: &'node Node,
+    ends: String,
+}
+
+impl<'node> Scripted<'node> {
+    /// Runs the line that begins it. The other one is run as well where this one fails midway.
+    ///
+    /// # Errors
+    /// If the line fails.
+    pub fn new(node: &'node Node, begins: &str, ends: &str) -> Result<Self> {
+        let fault = Self { node, ends: ends.to_owned() };
+        node.run(&["bash", "-ec", begins])?;
+        Ok(fault)
+    }
+}
+
+impl Drop for Scripted<'_> {
+    fn drop(&mut self) {
+        undo(self.node.run(&["bash", "-ec", &self.ends]).map(drop));
+    }
+}
+
 /// A node whose `/dev/kvm` is gone; made anew when dropped.
 #[derive(Debug)]
 pub struct KvmMissing<'node>(&'node Node);

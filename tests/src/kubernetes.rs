@@ -25,8 +25,10 @@ mod control_plane;
 pub mod images;
 mod node;
 mod pod;
+mod runtime;
 
 use certificates::Authority;
+pub use runtime::Runtime;
 
 /// How long a node may take to be Ready; 5 to 10 s are normal.
 const READY_LIMIT: Duration = Duration::from_secs(120);

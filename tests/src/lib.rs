@@ -42,6 +42,7 @@ pub mod broken_root;
 pub mod disk;
 pub mod domain_xml;
 pub mod fault;
+mod fuse_file;
 pub mod guest;
 pub mod image;
 pub mod migration;

@@ -3,7 +3,9 @@
 //! A [`Scenario`] is a file in `tests/scenarios`; [`play_all`] plays it on a [`Stage`] of two real nodes with Kulprit's own programs and
 //! says what came out. Played by `make lab` (all, or `SCENARIO=name` with its timeline) and, those marked `core`, by `make test`.
 
+mod check;
 mod file;
+mod met;
 mod play;
 mod stage;
 mod table;
@@ -13,7 +15,7 @@ mod words;
 pub use file::{Expected, Scenario, Step};
 pub use play::play;
 pub use stage::Stage;
-pub use table::{Played, table};
+pub use table::{Played, Spent, table};
 
 /// Plays scenarios one after the other, on one stage for as long as they go well. `done` is told of each when it is over.
 ///

@@ -175,6 +175,16 @@ impl System {
         self.ask::<answers::Vms>(&["vms"]).map(Answer::rows)
     }
 
+    /// Whether central has not heard of a node for so long that what it said is unknown.
+    ///
+    /// # Errors
+    /// If central does not answer.
+    pub fn is_silent(&self, node: &str) -> Result<bool> {
+        let nodes = self.ask::<answers::Nodes>(&["nodes"]).map(Answer::rows)?;
+        let row = nodes.into_iter().find(|row| row.name == node).with_context(|| format!("no node {node}"))?;
+        Ok(!row.reporting)
+    }
+
     /// What `kulprit` prints for people.
     ///
     /// # Errors
@@ -223,7 +233,7 @@ fn agent_config(node: &Node) -> String {
     let trees = ["sys/fs/cgroup/unified", "sys/fs/cgroup"];
     let own = trees.into_iter().find(|tree| node.root().join(tree).join("cpu.pressure").exists());
     let pressure = own.map(|tree| format!(", pressure: {{cgroup: {tree}}}")).unwrap_or_default();
-    format!("probes: {{kmsg_look_back: 1s, log_look_back: 1s{pressure}}}\n")
+    format!("probes: {{kmsg_look_back: 1s, log_look_back: 1s, limits: {{inotify_every: 15s}}{pressure}}}\n")
 }
 
 /// Starts a program with its log in a file of that name.

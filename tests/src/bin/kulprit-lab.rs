@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 fn play(names: &[&str]) -> Result<()> {
     let scenarios = names.iter().map(|name| Scenario::named(name)).collect::<Result<Vec<_>>>()?;
     let played = scenario::play_all(&scenarios, true, |one| {
-        println!("{}: {}", one.name, one.error.as_deref().unwrap_or("as expected"));
+        println!("{}: {} ({})", one.name, one.error.as_deref().unwrap_or("as expected"), one.spent);
     });
     println!("\n{}", scenario::table(&played));
     ensure!(played.iter().all(|one| one.error.is_none()), "not everything was as expected");
@@ -60,7 +60,7 @@ fn play_all(runs: u32) -> Result<()> {
     let mut n_failed = 0;
     for run in 1..=runs {
         let played = scenario::play_all(&scenarios, false, |one| match &one.error {
-            None => println!("{}: as expected, {} s", one.name, one.took.as_secs()),
+            None => println!("{}: as expected, {} s ({})", one.name, one.took.as_secs(), one.spent),
             Some(error) => println!("{}: FAILED: {error}\n{}", one.name, one.timeline()),
         });
         n_failed += played.iter().filter(|one| one.error.is_some()).count();

@@ -14,14 +14,36 @@ pub const MIGRATION_PORTS: &str = "49152-49215";
 
 /// Name of the lab's table of packet filters on a node.
 const TABLE: &str = "lab";
-/// The maximum that a card of the lab has without a fault, bytes.
-const MTU: &str = "1500";
-/// Jumbo frames, as administrators set them on a storage network.
-const JUMBO_MTU: &str = "9000";
+/// TCP port of libvirt's own connection between two nodes.
+const LIBVIRT_PORT: u16 = 16509;
+/// Packets up to here pass a path that is too small for full ones, bytes.
+const SMALL_BYTES: u32 = 1400;
+
+/// Rules for what arrives at a node.
+#[derive(Debug)]
+struct Filter<'node>(&'node Node);
+
+impl<'node> Filter<'node> {
+    fn new(node: &'node Node, rules: &[&str]) -> Result<Self> {
+        let filter = Self(node);
+        node.run(&["nft", &format!("add table inet {TABLE}")])?;
+        node.run(&["nft", &format!("add chain inet {TABLE} arriving {{ type filter hook input priority filter; }}")])?;
+        for rule in rules {
+            node.run(&["nft", &format!("add rule inet {TABLE} arriving {rule}")])?;
+        }
+        Ok(filter)
+    }
+}
+
+impl Drop for Filter<'_> {
+    fn drop(&mut self) {
+        undo(self.0.run(&["nft", "delete", "table", "inet", TABLE]).map(drop));
+    }
+}
 
 /// A node that drops what arrives for some TCP ports, as a firewall does: nobody is told.
 #[derive(Debug)]
-pub struct PortsDropped<'node>(&'node Node);
+pub struct PortsDropped<'node>(#[expect(dead_code, reason = "undone when dropped")] Filter<'node>);
 
 impl<'node> PortsDropped<'node> {
     /// Drops arriving packets to those ports: `49152-49215`.
@@ -29,21 +51,7 @@ impl<'node> PortsDropped<'node> {
     /// # Errors
     /// If nftables are missing.
     pub fn new(node: &'node Node, ports: &str) -> Result<Self> {
-        let dropped = Self(node);
-        for rule in [
-            format!("add table inet {TABLE}"),
-            format!("add chain inet {TABLE} arriving {{ type filter hook input priority filter; }}"),
-            format!("add rule inet {TABLE} arriving tcp dport {ports} drop"),
-        ] {
-            node.run(&["nft", &rule])?;
-        }
-        Ok(dropped)
-    }
-}
-
-impl Drop for PortsDropped<'_> {
-    fn drop(&mut self) {
-        undo(self.0.run(&["nft", "delete", "table", "inet", TABLE]).map(drop));
+        Filter::new(node, &[&format!("tcp dport {ports} drop")]).map(Self)
     }
 }
 
@@ -70,36 +78,20 @@ impl Drop for SlowLink<'_> {
     }
 }
 
-/// Two nodes set to jumbo frames while the switch between them does not carry those of one: small packets pass, full ones vanish, and no
-/// router says so. Only what is sent from the first to the second node is lost.
+/// A path on which small packets pass and full ones vanish, and no router says so: a tunnel whose heads nobody counted. Only what is sent
+/// from the first to the second node is lost.
 #[derive(Debug)]
-pub struct SmallPath<'node> {
-    from: &'node Node,
-    to: &'node Node,
-}
+pub struct SmallPath<'node>(#[expect(dead_code, reason = "undone when dropped")] Filter<'node>);
 
 impl<'node> SmallPath<'node> {
-    /// Raises the MTU of both nodes, and leaves the switch port of `from` as it was.
+    /// Drops full packets where they arrive. Those of libvirt's own connection pass: else no migration would come as far as sending memory.
     ///
     /// # Errors
-    /// If a card refuses.
-    pub fn new(from: &'node Node, to: &'node Node) -> Result<Self> {
-        let path = Self { from, to };
-        for node in [from, to] {
-            // One packet at a time: the kernel would hand a bigger bundle through the bridge whole, whatever the MTU.
-            node.run(&["ip", "link", "set", "host0", "mtu", JUMBO_MTU, "gso_max_segs", "1"])?;
-        }
-        switch_port(to, &["mtu", JUMBO_MTU])?;
-        Ok(path)
-    }
-}
-
-impl Drop for SmallPath<'_> {
-    fn drop(&mut self) {
-        for node in [self.from, self.to] {
-            undo(node.run(&["ip", "link", "set", "host0", "mtu", MTU, "gso_max_segs", "65535"]).map(drop));
-        }
-        undo(switch_port(self.to, &["mtu", MTU]));
+    /// If nftables are missing.
+    pub fn new(from: &Node, to: &'node Node) -> Result<Self> {
+        let source = from.address();
+        let libvirt = format!("ip saddr {source} tcp dport {LIBVIRT_PORT} accept");
+        Filter::new(to, &[&libvirt, &format!("ip saddr {source} meta length > {SMALL_BYTES} drop")]).map(Self)
     }
 }
 

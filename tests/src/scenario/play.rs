@@ -8,44 +8,47 @@ use std::{fs, thread};
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
-use super::file::{DiskSpec, Expected, KillSpec, MigrationEnd, Scenario, Step, UnitSpec, VmSpec};
+use super::file::{DiskSpec, Expected, FoundSpec, KillSpec, MigrationEnd, Scenario, Step, UnitSpec, VmSpec};
+use super::met::{check_nobody_else, is_found, is_met, is_shown, is_subject, may_show, name_of};
 use super::stage::Stage;
-use super::table::{Played, Row};
+use super::table::{Played, Row, Spent};
 use super::watch::Watch;
 use super::words;
 use crate::disk::FileDisk;
 use crate::fault::limit::{BusyLoops, CpuLimit, CpuStarved, MemoryLimit, PidsLimit};
 use crate::fault::network::{LinkDown, PortsDropped, SlowLink, SmallPath};
-use crate::fault::{CpuFeatureMissing, Hung, KubeletLoops, KvmMissing, KvmMode, UnitStopped};
+use crate::fault::{CpuFeatureMissing, Hung, KubeletLoops, KvmMissing, KvmMode, Scripted, UnitStopped};
 use crate::guest::{self, Guest};
+use crate::kubernetes::Runtime;
 use crate::migration::{Ended, How, Migration};
 use crate::node::Running;
-use crate::system::answers::{Finding, Verdict};
-use crate::wait::{pause, wait_for};
+use crate::system::answers::Verdict;
+use crate::wait::{pause, wait_for, wait_until};
 use crate::{Node, process};
 
 /// How long what a scenario has started may go on after it is waited for: a failing `virsh destroy` takes 40 s.
 const END_LIMIT: Duration = Duration::from_secs(90);
 /// How long a migration may take until it sends.
-const SENDING_LIMIT: Duration = Duration::from_secs(20);
-
-/// How long the end of a fault may take to show: the slowest hold before something is called absent is 30 s, the slowest look 60 s.
-const CLEAR_LIMIT: Duration = Duration::from_secs(100);
+const SENDING_LIMIT: Duration = Duration::from_secs(60);
+/// Longer than a node takes to be called silent: 20 s without a word.
+const SILENT_LIMIT: Duration = Duration::from_secs(60);
+/// How long the end of a fault may take to show: the slowest look is 60 s and the slowest hold 60 s, and what restarted before is counted as well.
+const CLEAR_LIMIT: Duration = Duration::from_secs(200);
 
 /// Plays a scenario on a stage, which is quiet again afterwards unless the scenario failed. `is_told`: its timeline is printed as it
 /// happens.
 #[must_use]
 pub fn play(stage: &Stage, scenario: &Scenario, is_told: bool) -> Played {
     let watch = Watch::new(&stage.system, is_told);
-    let mut rows = Vec::new();
+    let (mut rows, mut spent) = (Vec::new(), Spent::default());
     let result = thread::scope(|scope| {
         scope.spawn(|| watch.run());
-        let result = play_watched(stage, scenario, &watch, &mut rows);
+        let result = play_watched(stage, scenario, &watch, &mut rows, &mut spent);
         watch.end();
         result
     });
     let error = result.err().map(|error| format!("{error:#}\n{}", stage.system.logs()));
-    Played::new(scenario, rows, watch.elapsed(), watch.entries(), error)
+    Played::new(scenario, rows, spent, watch.elapsed(), watch.entries(), error)
 }
 
 fn play_watched<'stage>(
@@ -53,20 +56,18 @@ fn play_watched<'stage>(
     scenario: &Scenario,
     watch: &Watch<'stage>,
     rows: &mut Vec<Row>,
+    spent: &mut Spent,
 ) -> Result<()> {
     watch.wait_until_begun()?;
+    let runtimes =
+        scenario.runtimes.iter().map(|node| Runtime::start(stage.node(node)?)).collect::<Result<Vec<_>>>()?;
     let mut disks = BTreeMap::new();
     for (name, disk) in &scenario.disks {
         disks.insert(name.as_str(), make_disk(stage, name, disk)?);
     }
-    let mut guests = BTreeMap::new();
-    for (name, vm) in &scenario.vms {
-        guests.insert(name.as_str(), start_guest(stage, &disks, name, vm)?);
-    }
-    for guest in guests.values() {
-        stage.wait_until_seen(guest)?;
-    }
+    let guests = start_guests(stage, &disks, scenario)?;
     watch.tell("the VMs run".to_owned());
+    spent.set_up = watch.elapsed();
     let undone_at = {
         let mut player = Player {
             stage,
@@ -81,13 +82,16 @@ fn play_watched<'stage>(
             undone_at: None,
         };
         for step in &scenario.steps {
+            let began = watch.elapsed();
             let taken = player.take(step, rows).with_context(|| words::of_step(step));
             taken.inspect_err(|error| watch.tell(format!("FAILED: {error:#}")))?;
+            *spent.on(step) += watch.elapsed().saturating_sub(began);
         }
         let undone_at = player.undone_at.unwrap_or_else(|| watch.elapsed());
         player.undo();
         undone_at
     };
+    let undone = watch.elapsed();
     let calm = wait_for("everybody to be well again", CLEAR_LIMIT, || watch.calm_since());
     let (calm_since, _) = calm.with_context(|| {
         let shown = watch.verdicts().unwrap_or_default();
@@ -98,20 +102,47 @@ fn play_watched<'stage>(
     }
     stage.wait_until_quiet("everything to be quiet again")?;
     watch.tell("all is quiet".to_owned());
-    for (_, guest) in guests {
-        end(guest)?;
-    }
+    spent.clearing = watch.elapsed().saturating_sub(undone);
+    end_guests(guests)?;
+    drop(runtimes);
     stage.wait_until_quiet("the end of the VMs to be no fault")?;
     check_nobody_else(scenario, watch)?;
     if scenario.is_control() {
-        rows.push(Row::control(watch.elapsed()));
+        rows.push(Row::control(scenario));
     }
     Ok(())
 }
 
 fn make_disk(stage: &Stage, name: &str, disk: &DiskSpec) -> Result<FileDisk> {
     let nodes = disk.on.iter().map(|node| stage.node(node)).collect::<Result<Vec<_>>>()?;
-    FileDisk::create_shared(&nodes, name, disk.mib)
+    if disk.served {
+        FileDisk::create_served(&nodes, name, disk.mib)
+    } else {
+        FileDisk::create_shared(&nodes, name, disk.mib)
+    }
+}
+
+/// Starts them all at once, and returns when Kulprit has seen each.
+fn start_guests<'stage, 'a>(
+    stage: &'stage Stage,
+    disks: &BTreeMap<&str, FileDisk>,
+    scenario: &'a Scenario,
+) -> Result<BTreeMap<&'a str, Guest<'stage>>> {
+    let guests = thread::scope(|scope| {
+        let starting: Vec<_> = scenario
+            .vms
+            .iter()
+            .map(|(name, vm)| (name.as_str(), scope.spawn(move || start_guest(stage, disks, name, vm))))
+            .collect();
+        let started = |(name, guest): (&'a str, thread::ScopedJoinHandle<'_, Result<Guest<'stage>>>)| {
+            Ok((name, guest.join().expect("the start of a guest does not panic")?))
+        };
+        starting.into_iter().map(started).collect::<Result<BTreeMap<_, _>>>()
+    })?;
+    for guest in guests.values() {
+        stage.wait_until_seen(guest)?;
+    }
+    Ok(guests)
 }
 
 fn start_guest<'stage>(
@@ -136,13 +167,13 @@ fn start_guest<'stage>(
     guest.start()
 }
 
-/// Ends a guest as its owner would, so that its end is no fault either.
-fn end(guest: Guest<'_>) -> Result<()> {
-    if guest.qemu_pid().is_some() {
-        guest.virsh("destroy")?;
-    }
-    drop(guest);
-    Ok(())
+/// Ends guests as their owner would, so that their end is no fault either.
+fn end_guests(guests: BTreeMap<&str, Guest<'_>>) -> Result<()> {
+    let end = |guest: Guest<'_>| guest.qemu_pid().map_or(Ok(()), |_| guest.virsh("destroy").map(drop));
+    thread::scope(|scope| {
+        let ending: Vec<_> = guests.into_values().map(|guest| scope.spawn(move || end(guest))).collect();
+        ending.into_iter().try_for_each(|guest| guest.join().expect("the end of a guest does not panic"))
+    })
 }
 
 /// Something that ends when it is dropped.
@@ -169,6 +200,8 @@ impl<'a, 'stage> Player<'a, 'stage> {
         let is_wait = matches!(
             step,
             Step::Expect(_)
+                | Step::Found(_)
+                | Step::Silent(_)
                 | Step::Nothing(_)
                 | Step::Pause(_)
                 | Step::Arrived(_)
@@ -185,6 +218,10 @@ impl<'a, 'stage> Player<'a, 'stage> {
         self.watch.tell(words::of_step(step));
         match step {
             Step::Expect(expected) => rows.push(self.wait_for_verdict(expected)?),
+            Step::Found(wanted) => self.wait_for_finding(wanted)?,
+            Step::Silent(node) => {
+                wait_until(&format!("{node} to be silent"), SILENT_LIMIT, || self.stage.system.is_silent(node))?;
+            }
             Step::Nothing(secs) => self.nothing(*secs)?,
             Step::Pause(secs) => pause(Duration::from_secs(*secs)),
             Step::Undo => self.undo(),
@@ -204,6 +241,7 @@ impl<'a, 'stage> Player<'a, 'stage> {
                 process::signal(pid, Signal::SIGKILL)?;
             }
             Step::KernelLog(line) => {
+                let line = self.with_pids(line);
                 fs::write("/dev/kmsg", format!("<3>{line}\n")).context("failed to write to `/dev/kmsg`")?;
             }
             Step::Migrate { .. } | Step::Arrived(_) | Step::Failed(_) | Step::Abort(_) => self.migrate(step)?,
@@ -219,6 +257,8 @@ impl<'a, 'stage> Player<'a, 'stage> {
     fn begin(&self, step: &'a Step) -> Result<Box<dyn Undo + 'a>> {
         Ok(match step {
             Step::Freeze(disk) => Box::new(self.disk(disk)?.freeze()?),
+            Step::Hang(disk) => Box::new(self.disk(disk)?.hang()?),
+            Step::Fault { on, begins, ends } => Box::new(Scripted::new(self.node(on)?, begins, ends)?),
             Step::Fail { disk, requests } => Box::new(self.disk(disk)?.fail(*requests)?),
             Step::Fill { disk, left_kib } => Box::new(self.disk(disk)?.fill(*left_kib)?),
             Step::StopUnit(UnitSpec { node, unit }) => Box::new(UnitStopped::new(self.node(node)?, unit)?),
@@ -298,12 +338,13 @@ impl<'a, 'stage> Player<'a, 'stage> {
                 }
                 self.migrations.insert(vm, migration);
             }
-            Step::Arrived(MigrationEnd { vm, within, .. }) => {
+            Step::Arrived(MigrationEnd { vm, within, at_least, saying: _ }) => {
                 let took = self.migration(vm)?.wait_until_arrived(Duration::from_secs(*within))?;
                 self.watch.tell(format!("  arrived after {:.1} s", took.as_secs_f64()));
+                ensure!(took.as_secs() >= *at_least, "it took no more than {took:?}");
                 self.migrations.remove(vm.as_str());
             }
-            Step::Failed(MigrationEnd { vm, within, saying }) => {
+            Step::Failed(MigrationEnd { vm, within, saying, at_least: _ }) => {
                 match self.migration(vm)?.wait(Duration::from_secs(*within))? {
                     Ended::Arrived(took) => bail!("{vm} arrived after {took:?}"),
                     Ended::Failed(why) => {
@@ -326,10 +367,27 @@ impl<'a, 'stage> Player<'a, 'stage> {
     fn nothing(&self, secs: u64) -> Result<()> {
         let until = self.watch.elapsed() + Duration::from_secs(secs);
         while self.watch.elapsed() < until {
-            let shown = self.watch.verdicts()?;
+            let mut shown = self.watch.verdicts()?;
+            shown.retain(|verdict| !may_show(self.scenario, verdict));
             ensure!(shown.is_empty(), "raised: {:?}", shown.iter().map(words::of_verdict).collect::<Vec<_>>());
             pause(Duration::from_millis(100));
         }
+        Ok(())
+    }
+
+    /// `{name}` of a VM becomes the pid of its QEMU.
+    fn with_pids(&self, line: &str) -> String {
+        self.guests.values().fold(line.to_owned(), |line, guest| match guest.qemu_pid() {
+            Some(pid) => line.replace(&format!("{{{}}}", guest.name()), &pid.to_string()),
+            None => line,
+        })
+    }
+
+    fn wait_for_finding(&self, wanted: &FoundSpec) -> Result<()> {
+        let since = self.acted_at;
+        let limit = Duration::from_secs(wanted.within);
+        let (at, _) = wait_for("the finding", limit, || self.watch.found(since, |finding| is_shown(wanted, finding)))?;
+        self.watch.tell(format!("  found after {:.1} s", at.saturating_sub(since).as_secs_f64()));
         Ok(())
     }
 
@@ -377,45 +435,4 @@ impl<'a, 'stage> Player<'a, 'stage> {
         ensure!(is_right, "the wrong incident: {incident:#?}");
         Ok(())
     }
-}
-
-/// Name of the VM, or of the node.
-fn name_of(verdict: &Verdict) -> &str {
-    if verdict.subject.name.is_empty() { &verdict.subject.node } else { &verdict.subject.name }
-}
-
-fn is_subject(expected: &Expected, verdict: &Verdict) -> bool {
-    let subject = &verdict.subject;
-    subject.name == expected.vm.as_deref().unwrap_or_default()
-        && expected.node.as_ref().is_none_or(|node| *node == subject.node)
-}
-
-fn is_found(expected: &Expected, finding: &Finding) -> bool {
-    let is_of_another = !finding.vm.is_empty() && expected.vm.as_ref().is_some_and(|vm| *vm != finding.vm);
-    let is_there = expected.vm.is_some() || expected.node.as_ref().is_none_or(|node| *node == finding.node);
-    finding.code == expected.finding && !is_of_another && is_there && finding.holds()
-}
-
-fn is_met(expected: &Expected, verdict: &Verdict) -> bool {
-    let is_cause = verdict.causes.first().is_some_and(|cause| {
-        cause.chain == expected.chain
-            && cause.id == expected.root()
-            && cause.node == expected.at.as_deref().unwrap_or_default()
-            && expected.role.as_ref().is_none_or(|role| *role == cause.role)
-    });
-    is_cause && verdict.symptom == expected.symptom && verdict.confidence == "verdict" && !verdict.incident.is_empty()
-}
-
-/// Fails if anybody was ever blamed whom no `expect` of the scenario names.
-fn check_nobody_else(scenario: &Scenario, watch: &Watch<'_>) -> Result<()> {
-    for (at, verdict) in watch.ever()? {
-        let is_named = scenario.expected().any(|expected| is_subject(expected, &verdict));
-        let is_also = |expected: &Expected| {
-            expected.also.iter().any(|who| who == name_of(&verdict)) && verdict.first_cause() == expected.root()
-        };
-        if !is_named && !scenario.expected().any(is_also) {
-            bail!("blamed after {:.1} s: {}", at.as_secs_f64(), words::of_verdict(&verdict));
-        }
-    }
-    Ok(())
 }

@@ -15,8 +15,8 @@ use crate::{Lab, Node};
 
 /// Longer than Kulprit takes to see a VM that started: its QEMU is polled for.
 const SEEN_LIMIT: Duration = Duration::from_secs(30);
-/// How long the end of a fault may take to show; the slowest clear is 30 s, and an incident closes after that.
-const CLEAR_LIMIT: Duration = Duration::from_secs(100);
+/// How long the end of a fault may take to show; the slowest clear is 60 s after a look that may take 60 s, and an incident closes after that.
+const CLEAR_LIMIT: Duration = Duration::from_secs(200);
 
 /// Central's clocks for scenarios, short enough to wait for and in the same order as the defaults.
 const SHORT_CLOCKS: &str = "\

@@ -1,9 +1,9 @@
 //! What came out of scenarios, as a table for people.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use super::file::Scenario;
+use super::file::{Scenario, Step};
 use super::watch::Entry;
 
 /// One answer that was waited for.
@@ -24,16 +24,68 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// A control in which nothing was raised.
-    pub(crate) fn control(_took: Duration) -> Self {
+    /// A control in which nothing was raised, whatever was found.
+    pub(crate) fn control(scenario: &Scenario) -> Self {
+        let found = scenario.steps.iter().filter_map(|step| match step {
+            Step::Found(wanted) => Some(wanted.finding.as_str()),
+            Step::Silent(_) => Some("silence"),
+            _ => None,
+        });
+        let said: Vec<&str> = found.chain(["nothing raised"]).collect();
         Self {
             who: String::new(),
-            verdict: "nothing raised".to_owned(),
+            verdict: said.join(", "),
             probability: None,
             found_after: None,
             explained_after: None,
             cleared_after: None,
         }
+    }
+}
+
+/// What the seconds of a scenario went to; the rest is its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// Until the VMs ran and were seen.
+    pub(crate) set_up: Duration,
+    /// Waiting for verdicts and findings.
+    pub(crate) told: Duration,
+    /// Waiting that nothing is said, and pauses.
+    pub(crate) idle: Duration,
+    /// Everything else that its file says.
+    pub(crate) acting: Duration,
+    /// From the end of the last fault until all was quiet.
+    pub(crate) clearing: Duration,
+}
+
+impl Spent {
+    /// What a step's time is added to.
+    pub(crate) fn on(&mut self, step: &Step) -> &mut Duration {
+        match step {
+            Step::Expect(_) | Step::Found(_) | Step::Silent(_) => &mut self.told,
+            Step::Nothing(_) | Step::Pause(_) => &mut self.idle,
+            _ => &mut self.acting,
+        }
+    }
+
+    fn add(self, other: Self) -> Self {
+        let Self { set_up, told, idle, acting, clearing } = other;
+        Self {
+            set_up: self.set_up + set_up,
+            told: self.told + told,
+            idle: self.idle + idle,
+            acting: self.acting + acting,
+            clearing: self.clearing + clearing,
+        }
+    }
+}
+
+impl fmt::Display for Spent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { set_up, told, idle, acting, clearing } = self;
+        let [set_up, told, idle, acting, clearing] =
+            [set_up, told, idle, acting, clearing].map(|time| format!("{:.0}", time.as_secs_f64()));
+        write!(f, "set-up {set_up} s, until told {told}, nothing said {idle}, acting {acting}, clearing {clearing}")
     }
 }
 
@@ -46,6 +98,8 @@ pub struct Played {
     pub about: String,
     /// From the first VM's start until all was quiet.
     pub took: Duration,
+    /// What that went to.
+    pub spent: Spent,
     /// What happened when.
     pub timeline: Vec<Entry>,
     /// Why it failed; `None`: everything was as its file says.
@@ -58,18 +112,19 @@ impl Played {
     pub(crate) fn new(
         scenario: &Scenario,
         rows: Vec<Row>,
+        spent: Spent,
         took: Duration,
         timeline: Vec<Entry>,
         error: Option<String>,
     ) -> Self {
         let Scenario { name, about, .. } = scenario;
         let is_written = scenario.is_written();
-        Self { name: name.clone(), about: about.clone(), took, timeline, error, rows, is_written }
+        Self { name: name.clone(), about: about.clone(), took, spent, timeline, error, rows, is_written }
     }
 
     /// A scenario for which there was no stage.
     pub(crate) fn not_played(scenario: &Scenario, why: String) -> Self {
-        Self::new(scenario, Vec::new(), Duration::ZERO, Vec::new(), Some(why))
+        Self::new(scenario, Vec::new(), Spent::default(), Duration::ZERO, Vec::new(), Some(why))
     }
 
     /// Its timeline, one line an entry, seconds first.
@@ -109,7 +164,8 @@ pub fn table(played: &[Played]) -> String {
     }
     let n_failed = played.iter().filter(|one| one.error.is_some()).count();
     let took: Duration = played.iter().map(|one| one.took).sum();
-    let _ = writeln!(text, "{} played in {} s, {n_failed} failed", played.len(), took.as_secs());
+    let spent = played.iter().fold(Spent::default(), |sum, one| sum.add(one.spent));
+    let _ = writeln!(text, "{} played in {} s ({spent}), {n_failed} failed", played.len(), took.as_secs());
     text
 }
 
@@ -140,14 +196,26 @@ mod tests {
         let scenario = Scenario::parse("cut", "{about: A cable is cut., steps: [{kernel_log: x}]}").unwrap();
         let text = table(&[Played::not_played(&scenario, "no stage\nand a log".to_owned())]);
         assert!(text.contains("cut *") && text.contains("FAILED: no stage") && !text.contains("and a log"), "{text}");
-        assert!(text.ends_with("1 played in 0 s, 1 failed\n"), "{text}");
+        assert!(text.ends_with(", 1 failed\n"), "{text}");
+    }
+
+    #[track_caller]
+    fn check_control(steps: &str, want: &str) {
+        let scenario = Scenario::parse("calm", &format!("{{about: Nothing happens., steps: [{steps}]}}")).unwrap();
+        let rows = vec![Row::control(&scenario)];
+        let spent = Spent { set_up: Duration::from_secs(2), ..Spent::default() };
+        let text = table(&[Played::new(&scenario, rows, spent, Duration::from_secs(3), Vec::new(), None)]);
+        assert!(text.contains(want) && text.contains("1 played in 3 s (set-up 2 s, "), "{text}");
+        assert!(text.ends_with(", 0 failed\n"), "{text}");
     }
 
     #[test]
     fn a_control_says_that_nothing_was_raised() {
-        let scenario = Scenario::parse("calm", "{about: Nothing happens., steps: []}").unwrap();
-        let rows = vec![Row::control(Duration::ZERO)];
-        let text = table(&[Played::new(&scenario, rows, Duration::from_secs(3), Vec::new(), None)]);
-        assert!(text.contains("nothing raised") && text.ends_with("1 played in 3 s, 0 failed\n"), "{text}");
+        check_control("{nothing: 5}", "  nothing raised");
+    }
+
+    #[test]
+    fn a_control_says_what_was_found_all_the_same() {
+        check_control("{silent: n2}, {found: {node: n1, finding: F}}", "  silence, F, nothing raised");
     }
 }

@@ -31,6 +31,7 @@ answer!(Diagnosis { verdicts: Verdict });
 answer!(Incidents { incidents: Incident });
 answer!(Findings { findings: Finding });
 answer!(Vms { vms: Vm });
+answer!(Nodes { nodes: NodeRow });
 
 /// Why one VM or node is in trouble.
 #[derive(Clone, Debug, Deserialize)]
@@ -167,4 +168,13 @@ pub struct Vm {
     /// The node that shows it.
     #[serde(default)]
     pub node: String,
+}
+
+/// A node as central knows it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: String,
+    /// Whether its agent is heard.
+    pub reporting: bool,
 }
