@@ -3,7 +3,10 @@
 //! `Unknown` gives no hit, neither for nor against. Whether an absence counts is decided here too: a state that became absent
 //! after a lasting symptom began says nothing, and a log without a line says something only if it was read at the onset.
 
-use kulprit_model::{Attributes, Evidence, FindingCode, Occurrence, Side, State, Status, Subject, attribute};
+use kulprit_model::{
+    Attributes, Evidence, FindingCode, Occurrence, Side, State, Status, Subject, attribute,
+    said::{actor, operation},
+};
 
 use crate::{
     attribution::WeighedEvidence,
@@ -24,6 +27,9 @@ const HALF_LIFE_OF_LEAVING_USEC: f64 = 7_200_000_000.0;
 
 /// What began after the symptom can worsen but not start it.
 const AFTER_ONSET: f64 = 0.3;
+
+/// What libvirt or QEMU said of a migration before this one began is of another.
+const OF_ANOTHER_MIGRATION: f64 = 0.1;
 
 /// At most this many lines of one finding are shown.
 const MAX_LINES: usize = 3;
@@ -319,11 +325,24 @@ fn freshness(scene: &Scene<'_>, occurrence: &Occurrence) -> f64 {
         return AFTER_ONSET;
     }
     let age_usec = scene.begin_usec.saturating_sub(occurrence.last.wall_usec);
+    let has_begin = scene.begin_usec < scene.onset_usec;
+    if has_begin && age_usec > SAME_MOMENT_USEC && is_said_of_a_migration(occurrence) {
+        return OF_ANOTHER_MIGRATION;
+    }
     let beyond_usec = age_usec.saturating_sub(scene.settings.occurrence_fresh_usec).max(0);
     let is_leaving = matches!(scene.symptom.id, SymptomId::StuckStopping | SymptomId::StuckTerminating);
     let half_life_usec = if is_leaving { HALF_LIFE_OF_LEAVING_USEC } else { HALF_LIFE_USEC };
     #[expect(clippy::cast_precision_loss, reason = "a factor; microseconds beyond 2^53 are 285 years")]
     0.5_f64.powf(beyond_usec as f64 / half_life_usec)
+}
+
+fn is_said_of_a_migration(occurrence: &Occurrence) -> bool {
+    let is_one_of = |key, values: &[&str]| occurrence.attributes.get(key).is_some_and(|value| values.contains(&value));
+    is_one_of(attribute::ACTOR, &[actor::LIBVIRT, actor::QEMU])
+        && is_one_of(
+            attribute::OPERATION,
+            &[operation::MIGRATE, operation::MIGRATE_PREPARE, operation::MIGRATE_FINISH, operation::LOAD_STATE],
+        )
 }
 
 fn fits(facts: &[Fact], attributes: &Attributes, nearness: Nearness) -> bool {

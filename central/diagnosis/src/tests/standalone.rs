@@ -2,7 +2,8 @@
 
 use kulprit_model::{
     Attributes, FindingCode, Status, Subject,
-    attribute::{RAN_SECS, SIGNAL, WHAT},
+    attribute::{RAN_SECS, SIDE, SIGNAL, SIGNATURE, WHAT},
+    said::{actor, class, operation},
 };
 
 use crate::{Attribution, Place, SymptomId, VmView, libvirt, testing::*};
@@ -157,6 +158,18 @@ fn a_qemu_that_was_killed_on_the_target_is_the_cause_and_no_symptom_of_its_own()
     let why = world.why();
     let first = &why.causes[0];
     assert_eq!((first.id, first.role, first.node.as_deref()), ("QemuCrashed", "target", Some("n2")), "{}", table(&why));
+}
+
+/// Two migrations left one node within minutes; libvirt names nobody in what it says of either.
+#[test]
+fn what_libvirt_said_of_the_migration_before_is_not_of_this_one() {
+    let refused = |secs| {
+        let facts = said(actor::LIBVIRT, operation::MIGRATE_PREPARE, class::INCOMPATIBLE);
+        let facts = facts.with(SIGNATURE, "cpu-missing-features").with(SIDE, "target");
+        failed(migrating(40), 10, "").node_said("n1", secs, facts).why()
+    };
+    assert_eq!(refused(15).causes[0].id, "CpuIncompatible", "{}", table(&refused(15)));
+    assert_eq!(refused(120).causes[0].id, "Unexplained", "{}", table(&refused(120)));
 }
 
 /// The guest is shut down at home after a migration was aborted: the copy that ended with the migration did not stop then.
