@@ -172,9 +172,13 @@ fn happened(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
 /// Fulfilled if nothing near of that code happened around the onset, and whoever would know was looking.
 fn not_happened(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
     let probe = code.spec().probe;
-    let was_seen = scene.occurrences().any(|sighting| {
-        sighting.of.code == code && sighting.nearness == Nearness::Own && freshness(scene, sighting.of) > 0.5
-    });
+    // Another's is none; what is the whole node's may be this VM's too.
+    let is_near = |sighting: &Sighting<'_, Occurrence>| {
+        sighting.nearness == Nearness::Own || sighting.of.subject == Subject::Node
+    };
+    let was_seen = scene
+        .occurrences()
+        .any(|sighting| sighting.of.code == code && is_near(&sighting) && freshness(scene, sighting.of) > 0.5);
     let is_known = scene.vm.is_some() || scene.cluster_vm.is_some();
     if was_seen || !is_known || !scene.was_watched_at_onset(probe) {
         return None;

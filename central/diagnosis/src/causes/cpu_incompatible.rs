@@ -58,7 +58,15 @@ pub const CPU_INCOMPATIBLE: Cause = Cause {
                 Fact::Not(ACTOR, &[actor::CONTROLLER, actor::API_SERVER]),
                 Fact::OneOf(OPERATION, &[operation::MIGRATE, operation::MIGRATE_PREPARE, operation::MIGRATE_FINISH]),
                 Fact::OneOf(CLASS, &[class::INCOMPATIBLE]),
-                Fact::Not(SIGNATURE, &["load-state-features", "machine-type-unknown", "libvirt-parameter-unknown"]),
+                Fact::Not(
+                    SIGNATURE,
+                    &[
+                        "load-state-features",
+                        "machine-type-unknown",
+                        "libvirt-parameter-unknown",
+                        "cpu-feature-dropped",
+                    ],
+                ),
             ]),
             text: "the migration failed because source and target do not fit",
         },
@@ -69,9 +77,23 @@ pub const CPU_INCOMPATIBLE: Cause = Cause {
                 Fact::OneOf(ACTOR, &[actor::LIBVIRT, actor::QEMU, actor::CONTROLLER]),
                 Fact::OneOf(OPERATION, &[operation::START_DOMAIN, operation::DEFINE_DOMAIN, operation::SCHEDULE]),
                 Fact::OneOf(CLASS, &[class::INCOMPATIBLE]),
-                Fact::Not(SIGNATURE, &["load-state-features", "machine-type-unknown", "libvirt-parameter-unknown"]),
+                Fact::Not(
+                    SIGNATURE,
+                    &[
+                        "load-state-features",
+                        "machine-type-unknown",
+                        "libvirt-parameter-unknown",
+                        "cpu-feature-dropped",
+                    ],
+                ),
             ]),
             text: "the node's CPU does not fit what the VM asks for",
+        },
+        Clue {
+            group: "text",
+            strength: Strength::Hint,
+            look: said(&[Fact::OneOf(SIGNATURE, &["cpu-feature-dropped"])]),
+            text: "QEMU warned that it runs without CPU features that were asked for",
         },
         Clue {
             group: "text",

@@ -3,8 +3,8 @@
 //! is none of memory.
 
 use kulprit_model::{
-    FindingCode::HardwareMemoryError,
-    attribute::{ACTOR, CLASS, OPERATION},
+    FindingCode::{HardwareMemoryError, QemuExited},
+    attribute::{ACTOR, CLASS, OPERATION, SIGNAL},
     said::{actor, class, operation},
 };
 
@@ -40,6 +40,12 @@ pub const HARDWARE_MEMORY_ERROR: Cause = Cause {
             strength: Strength::Proof,
             look: Look::Happened(HardwareMemoryError, &[]),
             text: "the hardware reported an uncorrected memory error",
+        },
+        Clue {
+            group: "signal",
+            strength: Strength::Good,
+            look: Look::Happened(QemuExited, &[Fact::Own, Fact::OneOf(SIGNAL, &["7"])]),
+            text: "its QEMU died by SIGBUS: it touched memory that is not there or broken",
         },
         Clue {
             group: "text",

@@ -19,7 +19,7 @@ use crate::{
 pub const VOLUME_OUT_OF_SPACE: Cause = Cause {
     id: "VolumeOutOfSpace",
     meaning: "There is no space left under the VM's disk: file system, thin pool or backend is full.",
-    roles: &[Role::Hosting, Role::Source, Role::Shared],
+    roles: &[Role::Hosting, Role::Source, Role::Target, Role::Shared],
     scope: Scope::Device,
     usual: &[SymptomId::PausedUnexpectedly],
     possible: &[
@@ -48,6 +48,12 @@ pub const VOLUME_OUT_OF_SPACE: Cause = Cause {
             strength: Strength::Good,
             look: Look::Present(DomainIoError, &[Fact::Missing(IO_ERROR)]),
             text: "QEMU has paused the guest because of a disk error, of which kind is not known",
+        },
+        Clue {
+            group: "qemu",
+            strength: Strength::Proof,
+            look: said(&[Fact::OneOf(SIGNATURE, &["migration-disk-no-space"])]),
+            text: "the target has no space left for the disk that is copied there",
         },
         Clue {
             group: "device",

@@ -172,6 +172,23 @@ fn what_libvirt_said_of_the_migration_before_is_not_of_this_one() {
     assert_eq!(refused(120).causes[0].id, "Unexplained", "{}", table(&refused(120)));
 }
 
+/// libvirt on the source says what the copy met on the target; QEMU's warning at the guest's start, an hour ago or now, says nothing.
+#[test]
+fn a_disk_that_finds_no_space_is_the_targets() {
+    let full = said(actor::LIBVIRT, operation::MIGRATE, class::NO_SPACE);
+    let full = full.with(SIGNATURE, "migration-disk-no-space").with(SIDE, "target");
+    let warned = said(actor::QEMU, operation::START_DOMAIN, class::INCOMPATIBLE);
+    let warned = warned.with(SIGNATURE, "cpu-feature-dropped");
+    let why = failed(migrating(40), 10, "").node_said("n1", 11, full).node_said("n1", 45, warned).why();
+    let first = &why.causes[0];
+    assert_eq!(
+        (first.id, first.role, first.node.as_deref()),
+        ("VolumeOutOfSpace", "target", Some("n2")),
+        "{}",
+        table(&why)
+    );
+}
+
 /// The guest is shut down at home after a migration was aborted: the copy that ended with the migration did not stop then.
 #[test]
 fn a_copy_that_ended_with_its_migration_never_stopped_however_the_vm_went_on() {

@@ -27,6 +27,10 @@ pub(super) const ROWS: &[Row] = rows! {
     "virt-type-unsupported", "does not support virt type", r"does not support virt type '?kvm", LIBVIRT, ACCESS_KVM, UNSUPPORTED, None, "libvirt src/qemu/qemu_capabilities.c: KVM could not be used",
         "unsupported configuration: Emulator '/usr/libexec/qemu-kvm' does not support virt type 'kvm'";
 
+    // Copies of disks beside a migration.
+    "migration-disk-no-space", "migration of disk", r"migration of disk \S+ failed: no space left", LIBVIRT, MIGRATE, NO_SPACE, TARGET, "libvirt src/qemu/qemu_migration.c: what the copy is written to is full",
+        "operation failed: migration of disk vda failed: No space left on device";
+
     // Jobs and the monitor.
     "state-change-lock-agent", "cannot acquire state change lock", r"held by agent=", GUEST, RUN_GUEST_AGENT, TIMEOUT, None, "libvirt src/conf/virdomainjob.c: only the guest agent hangs",
         "Timed out during operation: cannot acquire state change lock (held by agent=remoteDispatchDomainFsfreeze)";

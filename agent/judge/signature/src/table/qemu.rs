@@ -62,7 +62,9 @@ pub(super) const ROWS: &[Row] = rows! {
         "qemu-kvm: error: failed to set MSR 0x48e to 0xfff9fffe04006172";
     "kvm-registers-refused", "failed to put registers", "", QEMU, ANY, INCOMPATIBLE, None, "QEMU accel/kvm/kvm-all.c, >= 9.2",
         "qemu-kvm: Failed to put registers after init: Invalid argument";
-    "cpu-model-unavailable", "host doesn't support requested feature", "", QEMU, START_DOMAIN, INCOMPATIBLE, None, "QEMU target/i386/cpu.c",
+    "cpu-model-unavailable", "host doesn't support requested features", "", QEMU, START_DOMAIN, INCOMPATIBLE, None, "QEMU target/i386/cpu.c: cpu enforce",
+        "qemu-kvm: Host doesn't support requested features";
+    "cpu-feature-dropped", "host doesn't support requested feature:", "", QEMU, START_DOMAIN, INCOMPATIBLE, None, "QEMU target/i386/cpu.c: a warning, it runs on without",
         "qemu-kvm: warning: host doesn't support requested feature: CPUID.07H:EBX.invpcid [bit 10]";
 
     // Memory and limits at start.

@@ -24,6 +24,16 @@ fn a_segfault_line_is_a_crash_where_the_kernel_tells_no_exit_status() {
     check(&world.why(), &["QemuCrashed"]);
 }
 
+/// Which module failed the kernel says of the node, not of the VM; that its QEMU touched the page, the signal.
+#[test]
+fn a_sigbus_beside_an_uncorrected_memory_error_is_the_hardware() {
+    check(&dead(60, signal(7)).why(), &["QemuCrashed"]);
+    let error = |secs| {
+        dead(60, signal(7)).happened(FindingCode::HardwareMemoryError, Subject::Node, secs, Attributes::new()).why()
+    };
+    check(&error(61), &["HardwareMemoryError", "QemuCrashed"]);
+}
+
 #[test]
 fn an_error_exit_is_a_crash() {
     check(&dead(60, Attributes::new().with(EXIT_CODE, 1)).why(), &["QemuCrashed"]);
