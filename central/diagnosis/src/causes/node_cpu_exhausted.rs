@@ -3,10 +3,10 @@
 //! that crawls. A launcher that its own limit throttles is `LauncherCpuThrottled`.
 
 use kulprit_model::{
-    FindingCode::{KernelStalled, MigrationIncoming, MigrationSlow, NodeCpuStalled, VmCpuThrottled},
+    FindingCode::{KernelStalled, MigrationIncoming, MigrationSlow, NodeCpuStalled, VmCpuThrottled, VmStalled},
     attribute::{
         CLASS, LIMITED_BY, LIMITED_BY_CAP, LIMITED_BY_GUEST, LIMITED_BY_PATH, LIMITED_BY_SOURCE_CPU,
-        LIMITED_BY_STORAGE, LIMITED_BY_TARGET, MEASURED, OPERATION,
+        LIMITED_BY_STORAGE, LIMITED_BY_TARGET, MEASURED, OPERATION, WHAT,
     },
     said::{class, operation},
 };
@@ -120,6 +120,12 @@ pub const NODE_CPU_EXHAUSTED: Cause = Cause {
                 Look::Vm(VmFact::ArrivesHere),
             ]),
             text: "what was sent waits for the path, or for this node behind it",
+        },
+        Clue {
+            group: "slow",
+            strength: Strength::Some,
+            look: Look::Present(VmStalled, &[Fact::OneOf(WHAT, &["cpu"])]),
+            text: "the VM's threads wait for a CPU nearly all the time",
         },
         Clue {
             group: "slow",

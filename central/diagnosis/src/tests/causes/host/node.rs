@@ -28,6 +28,12 @@ fn resources_of_the_node() {
             &[Is(NodeCpuStalled, &[("measured", "97")])],
             &[Is(VmCpuThrottled, &[]), Text(HANDLER, SYNC_VMI, TIMEOUT)],
         ),
+        (
+            "NodeCpuExhausted",
+            Unresponsive,
+            &[Is(NodeCpuStalled, &[]), Is(VmStalled, &[(WHAT, "cpu")])],
+            &[Is(NodeCpuStalled, &[]), Is(VmStalled, &[(WHAT, "memory")])],
+        ),
         ("NodeMemoryExhausted", StoppedUnexpectedly, &[Own(NodeOomKill, &[])], &[Own(MemcgOomKill, &[])]),
         (
             "NodeMemoryExhausted",
