@@ -347,8 +347,10 @@ impl ContextSource {
     }
 
     fn capturer(&self, tracker: mpsc::Sender<Ask>) -> Capturer {
+        let config = self.config.borrow();
+        let (procfs, cgroup_prefix) = (Procfs::new(&config.procfs), config.cgroup_prefix.clone());
         Capturer {
-            files: Files { host: self.host.clone(), procfs: Procfs::new(&self.config.borrow().procfs) },
+            files: Files { host: self.host.clone(), procfs, cgroup_prefix },
             launchers: Arc::clone(&self.launchers),
             vms: Arc::clone(&self.vms),
             recorder: Arc::clone(&self.recorder),

@@ -259,7 +259,7 @@ impl Tracker {
     pub fn due_usec(&self) -> i64 {
         let silent = self.probes.iter().filter(|probe| probe.view.blind_because.is_none());
         let silent = silent.map(|probe| probe.heard.boottime_usec.saturating_add(probe.limit_usec));
-        let states = self.states.values().filter_map(Track::due_usec);
+        let states = self.states.values().map(Track::due_usec);
         let bursts = self.bursts.values().filter_map(Burst::due_usec);
         let latest = self.last_tick.boottime_usec.saturating_add(LONGEST_SLEEP_USEC);
         silent.chain(states).chain(bursts).fold(latest, i64::min)

@@ -9,6 +9,8 @@ use crate::{HostRoot, Malformed, ReadError};
 pub struct CpuTimes {
     /// All of it, idle included. Guest time is a part of user time and not counted twice.
     pub total_ticks: u64,
+    /// Time in which nothing wanted to run, waits for disks included.
+    pub idle_ticks: u64,
     /// Time that a hypervisor gave to others while we wanted to run.
     pub steal_ticks: u64,
 }
@@ -43,7 +45,7 @@ fn parse_times(times: &str) -> Option<CpuTimes> {
         *slot = fields.next()?.parse().ok()?;
     }
     let total_ticks = ticks.iter().try_fold(0_u64, |sum, ticks| sum.checked_add(*ticks))?;
-    Some(CpuTimes { total_ticks, steal_ticks: ticks[7] })
+    Some(CpuTimes { total_ticks, idle_ticks: ticks[3].checked_add(ticks[4])?, steal_ticks: ticks[7] })
 }
 
 /// Reads `/proc/stat`.
@@ -83,7 +85,11 @@ mod tests {
     #[test]
     fn times_boot_and_tasks_are_read() {
         let stat = parse_proc_stat("cpu  100 0 50 800 20 0 10 20 7 0\ncpu0 1 2 3\nintr 5 0\nbtime 1795236445\n");
-        assert_eq!(stat.cpu, Some(CpuTimes { total_ticks: 1000, steal_ticks: 20 }), "guest time is user time already");
+        assert_eq!(
+            stat.cpu,
+            Some(CpuTimes { total_ticks: 1000, idle_ticks: 820, steal_ticks: 20 }),
+            "guest time is user time already"
+        );
         assert_eq!(stat.boot_unix_sec, Some(1_795_236_445));
         assert_eq!(parse_loadavg_tasks("2.00 1.99 1.78 4/408 15337\n"), Ok(408));
     }

@@ -24,7 +24,7 @@ pub use status::{Status, parse_status};
 pub use thread::{StackFrames, Thread, parse_kernel_stack};
 
 use crate::cgroup::{CgroupMembership, parse_proc_cgroup};
-use crate::text::{into_text, read_plain};
+use crate::text::{into_text, read_plain, read_record};
 use crate::{Malformed, ReadError};
 
 /// A process, told from a later one with the same pid.
@@ -80,7 +80,7 @@ impl Procfs {
     /// See [`ReadError`]; `NotFound` when the process has ended.
     pub fn stat(&self, pid: u32) -> Result<Stat, ReadError> {
         let path = self.file_of(pid, "stat");
-        parse_stat(&read_plain(&path)?).map_err(|malformed| malformed.at(path))
+        parse_stat(&read_record(&path)?).map_err(|malformed| malformed.at(path))
     }
 
     /// What `/proc/PID/status` says.

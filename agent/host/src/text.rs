@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{FileType, OFlags};
+use rustix::io::retry_on_intr;
 
 use crate::ReadError;
 
@@ -17,6 +18,9 @@ use crate::ReadError;
 ///
 /// The longest file of a healthy host that we read whole is mountinfo (about 250 bytes a mount).
 pub(crate) const DEFAULT_LIMIT_BYTES: usize = 1 << 20;
+
+/// More than `/proc/PID/stat` has: 52 numbers and a name.
+const RECORD_BYTES: usize = 1024;
 
 /// How files are opened for reading: a FIFO or a tape drive in the place of a file must not make us wait in `open`.
 pub(crate) const READ_FLAGS: OFlags =
@@ -40,14 +44,31 @@ pub(crate) fn read_to_limit(mut file: File, path: &Path, limit_bytes: usize) -> 
     Ok(bytes)
 }
 
+/// Reads a file that the kernel makes in one piece (`single_open`, as of `/proc/PID/stat`): what a read leaves room after is all of it,
+/// so it takes one read and no question for its kind or size. These files are read by the thousand.
+pub(crate) fn read_record(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let at = |source: io::Error| ReadError::from_io(path, source);
+    let file = open_plain(path)?;
+    let mut bytes = vec![0; RECORD_BYTES];
+    let n_read = retry_on_intr(|| rustix::io::read(&file, &mut bytes[..])).map_err(|errno| at(errno.into()))?;
+    if n_read == RECORD_BYTES {
+        return read_plain(path);
+    }
+    bytes.truncate(n_read);
+    Ok(bytes)
+}
+
 /// Reads a file by its plain path, following symbolic links as the kernel does.
 pub(crate) fn read_plain(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let file = File::options()
+    read_to_limit(open_plain(path)?, path, DEFAULT_LIMIT_BYTES)
+}
+
+fn open_plain(path: &Path) -> Result<File, ReadError> {
+    File::options()
         .read(true)
         .custom_flags((READ_FLAGS.difference(OFlags::RDONLY | OFlags::CLOEXEC)).bits().cast_signed())
         .open(path)
-        .map_err(|source| ReadError::from_io(path, source))?;
-    read_to_limit(file, path, DEFAULT_LIMIT_BYTES)
+        .map_err(|source| ReadError::from_io(path, source))
 }
 
 /// The text of `bytes`, without copying where they are UTF-8 already.

@@ -20,6 +20,8 @@ use crate::verdict::{StateVerdict, Verdict};
 
 /// `some avg60` of the CPU, percent.
 const CPU_SOME_AVG60_PCT: f64 = 60.0;
+/// With so much of the processors' time idle, percent of all, what waits is held back by limits of cgroups and not by the node.
+const IDLE_PCT: f64 = 20.0;
 /// Time that a hypervisor gave to others, percent of all.
 const STEAL_PCT: f64 = 20.0;
 /// `full avg10` of memory, percent.
@@ -45,8 +47,11 @@ pub struct PressureLook {
     pub memory: Reading<Pressure>,
     /// `/proc/pressure/io`.
     pub io: Reading<Pressure>,
-    /// Processor time: since the boot, or since the last look.
+    /// Processor time: since the boot, or of the last seconds.
     pub times: Reading<CpuTimes>,
+    /// Whether `cpu` is the machine's and `times` are of the last seconds. A task that its cgroup's limit throttles counts as one that
+    /// waits for a CPU, though CPUs are idle (kernel `kernel/sched/psi.c`: throttled tasks stay runnable).
+    pub tells_idle: bool,
     /// `/proc/meminfo`.
     pub meminfo: Reading<MemInfo>,
 }
@@ -66,7 +71,18 @@ fn judge_cpu(look: &PressureLook) -> StateVerdict {
         }
         Err(error) => Err(error.clone()),
     };
+    let idle = look.times.as_ref().ok().filter(|_| look.tells_idle);
+    let idle = idle.and_then(|times| percent(times.idle_ticks, times.total_ticks)).filter(|idle| *idle >= IDLE_PCT);
     match (some, steal) {
+        (Ok(some), _)
+            if let Some(idle) = idle
+                && some >= CPU_SOME_AVG60_PCT =>
+        {
+            let text = format!(
+                "cpu pressure some avg60={some:.2}, and {idle:.0} % of the processors' time is idle: limits of cgroups"
+            );
+            absent(code, &Subject::Node, look.at, PROCFS, text)
+        }
         (Ok(some), _) if some >= CPU_SOME_AVG60_PCT => {
             measured(look, code, "pressure", some, CPU_SOME_AVG60_PCT, format!("cpu pressure some avg60={some:.2}"))
         }
@@ -174,7 +190,8 @@ mod tests {
             cpu: quiet.clone(),
             memory: quiet.clone(),
             io: quiet,
-            times: Ok(CpuTimes { total_ticks: 1000, steal_ticks: 0 }),
+            times: Ok(CpuTimes { total_ticks: 1000, idle_ticks: 0, steal_ticks: 0 }),
+            tells_idle: true,
             meminfo: Ok(MemInfo { total_bytes: 1000, available_bytes: Some(900), hugepages: None }),
         }
     }
@@ -199,7 +216,7 @@ mod tests {
         check(&PressureLook { io: psi(99.0, 99.0, 39.99), ..well() }, [Absent; 3]);
         check(&PressureLook { io: psi(0.0, 0.0, 40.0), ..well() }, [Absent, Absent, Present]);
         for (steal_ticks, want) in [(199, Absent), (200, Present)] {
-            let times = Ok(CpuTimes { total_ticks: 1000, steal_ticks });
+            let times = Ok(CpuTimes { total_ticks: 1000, idle_ticks: 0, steal_ticks });
             check(&PressureLook { times, ..well() }, [want, Absent, Absent]);
         }
         for (available, want) in [(21, Absent), (20, Present)] {
@@ -208,12 +225,23 @@ mod tests {
         }
     }
 
+    /// A VM that its CPU limit throttles waits all the time, on a node with CPUs to spare.
+    #[test]
+    fn a_node_whose_processors_are_idle_has_not_run_out_of_them() {
+        let starved = || PressureLook { cpu: Ok(Pressure { some: line(0.0, 97.0), full: None }), ..well() };
+        let idle = |idle_ticks| Ok(CpuTimes { total_ticks: 1000, idle_ticks, steal_ticks: 0 });
+        check(&PressureLook { times: idle(199), ..starved() }, [Present, Absent, Absent]);
+        check(&PressureLook { times: idle(200), ..starved() }, [Absent; 3]);
+        check(&PressureLook { times: idle(200), tells_idle: false, ..starved() }, [Present, Absent, Absent]);
+        check(&PressureLook { times: Err("gone".to_owned()), ..starved() }, [Present, Absent, Absent]);
+    }
+
     #[test]
     fn what_could_not_be_read_is_unknown_unless_the_other_measure_proves_it() {
         let no = || Err("`proc/pressure/cpu` does not exist".to_owned());
         let blind = PressureLook { cpu: no(), memory: no(), io: no(), ..well() };
         check(&blind, [Unknown; 3]);
-        let times = Ok(CpuTimes { total_ticks: 10, steal_ticks: 9 });
+        let times = Ok(CpuTimes { total_ticks: 10, idle_ticks: 0, steal_ticks: 9 });
         check(&PressureLook { times, ..blind }, [Present, Unknown, Unknown]);
         let half = Ok(Pressure { some: line(0.0, 0.0), full: None });
         check(&PressureLook { io: half, ..well() }, [Absent, Absent, Unknown]);

@@ -10,7 +10,7 @@ use std::{
 
 use kulprit_host::{
     HostRoot, ReadError,
-    cgroup::controller_directories,
+    cgroup::{as_seen_inside, controller_directories},
     kmsg::{KmsgItem, KmsgReader, KmsgStart},
     process::{Procfs, TaskState},
 };
@@ -26,6 +26,8 @@ pub struct Files {
     pub host: HostRoot,
     /// Its procfs.
     pub procfs: Procfs,
+    /// Where the node's own root lies in our view of the cgroup hierarchies, if not at theirs.
+    pub cgroup_prefix: Option<String>,
 }
 
 /// What belongs to the VM.
@@ -234,7 +236,7 @@ fn cgroup(files: &Files, place: &Place, _: Moment) -> Part {
         return Part::lacking("no process of the VM is known on this node".to_owned());
     };
     let rows = match files.procfs.cgroups(pid) {
-        Ok(rows) => rows,
+        Ok(rows) => as_seen_inside(rows, files.cgroup_prefix.as_deref()),
         Err(error) => return Part::lacking(said(&error)),
     };
     let mut problems = Vec::new();

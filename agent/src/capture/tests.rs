@@ -42,7 +42,7 @@ fn capturer(host: &std::path::Path) -> Capturer {
     vms.insert(std::process::id(), 1, VM);
     vms.set_name(VM, "db-0");
     Capturer {
-        files: Files { host: HostRoot::new(host), procfs: Procfs::new("/proc") },
+        files: Files { host: HostRoot::new(host), procfs: Procfs::new("/proc"), cgroup_prefix: None },
         launchers: Arc::default(),
         vms,
         recorder: Arc::default(),

@@ -1,6 +1,6 @@
 //! The `qemu` probe: every QEMU of the node, its end by pidfd, its threads by procfs.
 //!
-//! A look reads the state of each thread of each known QEMU and looks for new ones: every 2 s, every 1 s while a thread is
+//! A look reads the state of each thread of each known QEMU and looks for new ones: every 4 s, every 1 s while a thread is
 //! blocked or the VM is a suspect, and at once when libvirt says that a domain started. Reading runs on a blocking thread, one
 //! for threads and one for identities, because a command line cannot be read while its process hangs with its memory map
 //! locked: such a QEMU is known by libvirt's pidfile, or by its pid alone.
@@ -39,7 +39,7 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
     sources: "pidfd; /proc/PID/{stat,status,cgroup,cmdline,mountinfo,fdinfo}, /proc/PID/task/*/{stat,wchan,stack,status}; /run/libvirt/qemu/*.pid; /sys/dev/block",
     needs: "the host's pid namespace; CAP_SYS_PTRACE for kernel stacks, open files and wait channels of other users; Linux 6.15 for exit codes",
     lost_without: "which call a thread hangs in, and which disks a QEMU has, without CAP_SYS_PTRACE; exit code and signal on older kernels",
-    look_every: Duration::from_secs(2),
+    look_every: Duration::from_secs(4),
     spawn: |context| Box::pin(run(context)),
 };
 /// A look takes about 1 ms for ten VMs.

@@ -4,10 +4,11 @@
 //! of a device cgroup can be read in version 1 only, so nothing is said of VMs elsewhere.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kulprit_host::HostRoot;
-use kulprit_host::cgroup::{controller_directories, parse_devices_list};
+use kulprit_host::cgroup::{as_seen_inside, controller_directories, parse_devices_list};
 use kulprit_host::mount::DeviceNumber;
 use kulprit_host::process::Procfs;
 use kulprit_judge::security::{NeededDevice, judge_devices, judge_selinux};
@@ -16,7 +17,7 @@ use kulprit_model::{Moment, Subject};
 
 use super::blocking::{Blocking, Late};
 use super::counters::count;
-use super::{ProbeContext, ProbeSpec, chain};
+use super::{ProbeConfig, ProbeContext, ProbeSpec, chain};
 
 const NAME: &str = "security";
 /// The probe's row in the table.
@@ -46,8 +47,8 @@ async fn run(context: ProbeContext) {
         };
         let vms: Vec<(u32, String, Option<PathBuf>)> =
             context.vms.running().into_iter().map(|(pid, process)| (pid, process.uid, known(pid))).collect();
-        let (host, procfs, at) = (context.host.clone(), Procfs::new(&context.config.procfs), context.clock.now());
-        let draft = match blocking.run(DEADLINE, move || look(&host, &procfs, at, &vms)).await {
+        let (host, config, at) = (context.host.clone(), Arc::clone(&context.config), context.clock.now());
+        let draft = match blocking.run(DEADLINE, move || look(&host, &config, at, &vms)).await {
             Ok((verdicts, n_errors)) => {
                 count(&context.counters.errors, n_errors);
                 draft.verdicts(verdicts)
@@ -62,14 +63,22 @@ async fn run(context: ProbeContext) {
     }
 }
 
-fn look(host: &HostRoot, procfs: &Procfs, at: Moment, vms: &[(u32, String, Option<PathBuf>)]) -> (Vec<Verdict>, u64) {
+fn look(
+    host: &HostRoot,
+    config: &ProbeConfig,
+    at: Moment,
+    vms: &[(u32, String, Option<PathBuf>)],
+) -> (Vec<Verdict>, u64) {
+    let procfs = &Procfs::new(&config.procfs);
     let mut n_errors = 0;
     let is_enforcing = read_enforce(host);
     n_errors += u64::from(is_enforcing.is_err());
     let modules = host.read_text("sys/kernel/security/lsm").ok();
     let mut verdicts = vec![judge_selinux(at, &is_enforcing, modules.as_deref().map(str::trim))];
     for (pid, uid, directory) in vms {
-        let Some(rules) = read_rules(host, procfs, *pid, directory.as_ref()) else { continue };
+        let Some(rules) = read_rules(host, procfs, config.cgroup_prefix.as_deref(), *pid, directory.as_ref()) else {
+            continue;
+        };
         let rules = rules.map(|text| parse_devices_list(&text));
         let needed = match read_needed(procfs, *pid) {
             Ok(needed) => Ok(needed),
@@ -98,10 +107,16 @@ fn read_enforce(host: &HostRoot) -> Reading<Option<bool>> {
 }
 
 /// The text of the VM's `devices.list`; `None` where its cgroup has none, as in version 2.
-fn read_rules(host: &HostRoot, procfs: &Procfs, pid: u32, known: Option<&PathBuf>) -> Option<Reading<String>> {
+fn read_rules(
+    host: &HostRoot,
+    procfs: &Procfs,
+    prefix: Option<&str>,
+    pid: u32,
+    known: Option<&PathBuf>,
+) -> Option<Reading<String>> {
     let directories = match known {
         Some(directory) => vec![directory.clone()],
-        None => controller_directories(&procfs.cgroups(pid).ok()?, "devices"),
+        None => controller_directories(&as_seen_inside(procfs.cgroups(pid).ok()?, prefix), "devices"),
     };
     directories.into_iter().find_map(|directory| match host.read_text_if_any(directory.join("devices.list")) {
         Ok(text) => text.map(Ok),

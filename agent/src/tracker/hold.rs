@@ -35,6 +35,8 @@ pub(super) struct Track {
     edge_due_usec: i64,
     is_edge_waiting: bool,
     is_detail_waiting: bool,
+    /// Thousandths of a tenth by which it is said again early: a hash of the key, so that not all keys of a fleet speak at one moment.
+    early: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -74,13 +76,14 @@ impl Track {
             edge_due_usec: i64::MIN,
             is_edge_waiting: false,
             is_detail_waiting: false,
+            early: 0,
         }
     }
 
     /// What an earlier run of the agent said in this boot. It stands until somebody looks or the time limit passes.
     pub(super) fn restored(state: State) -> Self {
         let sent = Sent { at: state.looked, status: state.status, since: state.since };
-        Self { state: Some(state), sent: Some(sent), ..Self::new() }
+        Self { early: early_of(&state), state: Some(state), sent: Some(sent), ..Self::new() }
     }
 
     pub(super) fn status(&self) -> Option<Status> {
@@ -193,17 +196,21 @@ impl Track {
             self.absent_since = None;
         }
         let attributes = if status == Status::Unknown { Attributes::new() } else { attributes };
-        self.state = Some(State { code, subject, status, since, looked: at, unknown_because, attributes, evidence });
+        let state = State { code, subject, status, since, looked: at, unknown_because, attributes, evidence };
+        if self.state.is_none() {
+            self.early = early_of(&state);
+        }
+        self.state = Some(state);
         let was_waiting = std::mem::replace(&mut self.is_edge_waiting, true);
         if was_waiting { Change::Coalesced } else { Change::Edge }
     }
 
     /// What is to be said now, if anything. Marks it as said.
     pub(super) fn take_due(&mut self, now: Moment) -> Option<State> {
-        if self.due_usec()? > now.boottime_usec {
+        let state = self.state.as_ref()?;
+        if self.due_usec().min(self.refresh_due_usec(state)) > now.boottime_usec {
             return None;
         }
-        let state = self.state.as_ref()?;
         let is_edge = self.is_edge_waiting;
         let is_same = self.sent.is_some_and(|sent| sent.status == state.status && sent.since == state.since);
         let is_refresh_due = self.refresh_due_usec(state) <= now.boottime_usec;
@@ -236,25 +243,26 @@ impl Track {
         }
     }
 
-    /// When something is to be said next, boot time in microseconds. `None`: nothing is known yet.
-    pub(super) fn due_usec(&self) -> Option<i64> {
-        let state = self.state.as_ref()?;
-        let refresh = self.refresh_due_usec(state);
+    /// When news is to be said next, boot time in microseconds; `i64::MAX`: there is none. What is only said again goes out with the
+    /// next look and wakes nobody.
+    pub(super) fn due_usec(&self) -> i64 {
         let edge = self.is_edge_waiting.then(|| self.edge_due_usec.saturating_sub(EDGE_BURST * EDGE_EVERY_USEC));
         let sent_usec = self.sent.map_or(i64::MIN, |sent| sent.at.boottime_usec);
         let detail = self.is_detail_waiting.then(|| sent_usec.saturating_add(DETAIL_EVERY_USEC));
-        Some(refresh.min(edge.unwrap_or(i64::MAX)).min(detail.unwrap_or(i64::MAX)))
+        edge.unwrap_or(i64::MAX).min(detail.unwrap_or(i64::MAX))
     }
 
-    /// Up to a tenth earlier than the interval, by a hash of the key: not all keys of a fleet at one moment.
+    /// Up to a tenth earlier than the interval.
     fn refresh_due_usec(&self, state: &State) -> i64 {
         let Some(sent) = self.sent else { return i64::MIN };
         let every = match state.status {
             Status::Present => REFRESH_PRESENT_USEC,
             Status::Absent | Status::Unknown => REFRESH_USEC,
         };
-        let hash = stable_seed(&[state.code.as_str(), &state.subject.to_string()]) % 1_000;
-        let early = every / 10_000 * i64::try_from(hash).unwrap_or(0);
-        sent.at.boottime_usec.saturating_add(every - early)
+        sent.at.boottime_usec.saturating_add(every - every / 10_000 * self.early)
     }
+}
+
+fn early_of(state: &State) -> i64 {
+    i64::try_from(stable_seed(&[state.code.as_str(), &state.subject.to_string()]) % 1_000).unwrap_or(0)
 }

@@ -33,6 +33,17 @@ pub fn controller_directories(rows: &[CgroupMembership], controller: &str) -> Ve
     directories
 }
 
+/// The same rows as a node sees them whose own root lies at `prefix` in our view of the hierarchies: a node in a container.
+#[must_use]
+pub fn as_seen_inside(rows: Vec<CgroupMembership>, prefix: Option<&str>) -> Vec<CgroupMembership> {
+    let Some(prefix) = prefix.map(|prefix| prefix.trim_end_matches('/')) else { return rows };
+    let inside = |row: CgroupMembership| match row.path.strip_prefix(prefix) {
+        Some(inner) => CgroupMembership { path: inner.to_owned(), ..row },
+        None => row,
+    };
+    rows.into_iter().map(inside).collect()
+}
+
 /// What the CPU limit of a cgroup did since it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuThrottling {
@@ -101,6 +112,9 @@ mod tests {
         );
         let hybrid = places("4:cpu,cpuacct:/a/b\n0::/a/b\n", "cpu");
         assert_eq!(hybrid[..2], ["sys/fs/cgroup/cpu,cpuacct/a/b", "sys/fs/cgroup/cpu/a/b"]);
+        let inside = as_seen_inside(parse_proc_cgroup("2:cpu:/lab/n1/a\n0::/other\n").0, Some("/lab/n1/"));
+        let paths: Vec<&str> = inside.iter().map(|row| row.path.as_str()).collect();
+        assert_eq!(paths, ["/a", "/other"]);
         assert_eq!(
             places("0::/../../kubepods/a\n", "pids")[0],
             "sys/fs/cgroup/kubepods/a",

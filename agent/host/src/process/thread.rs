@@ -7,7 +7,7 @@ use super::stat::{TaskState, parse_stat};
 use super::status::parse_status;
 use super::{Procfs, numbers_in, optional_text};
 use crate::ReadError;
-use crate::text::{into_text, read_plain};
+use crate::text::{into_text, read_plain, read_record};
 
 /// One thread of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Procfs {
 
     fn thread_from_stat(&self, pid: u32, tid: u32) -> Result<Thread, ReadError> {
         let path = self.file_of(pid, &format!("task/{tid}/stat"));
-        let stat = parse_stat(&read_plain(&path)?).map_err(|malformed| malformed.at(path))?;
+        let stat = parse_stat(&read_record(&path)?).map_err(|malformed| malformed.at(path))?;
         Ok(Thread {
             tid,
             comm: stat.comm,

@@ -40,6 +40,12 @@ pub(crate) const HEALTHY: &[Harmless] = harmless! {
     "cannot parse process status data", "", "cannot parse process status data";
     "device plugin can't expose it", "", "device '/dev/vhost-net' is not present, the device plugin can't expose it.";
 
+    // A containerd that starts.
+    "skip loading plugin", "skip plugin", "skip loading plugin: failed to check mkfs.erofs availability: failed to run mkfs.erofs --help: exec: \"mkfs.erofs\": executable file not found in $PATH: skip plugin";
+    "starting cri plugin", "", "starting cri plugin config=\"{\"ignoreBlockIONotEnabledErrors\":false,\"ignoreRdtNotEnabledErrors\":false}\"";
+    "failed check for fsverity support", "", "failed check for fsverity support: enable fsverity failed: inappropriate ioctl for device path=/var/lib/containerd/io.containerd.content.v1.content";
+    "could not use snapshotter", "not configured|no scratch file generator", "could not use snapshotter devmapper in metadata plugin: devmapper not configured";
+
     // Sockets that end.
     "end of file while reading data", "", "End of file while reading data: Input/output error";
     "use of closed network connection", "", "accept unix /var/run/kubevirt/migrationproxy/1c-source.sock: use of closed network connection";

@@ -148,6 +148,8 @@ impl TimesWindow {
         let ((_, first), (_, last)) = self.0.span(STEAL_USEC)?;
         Some(CpuTimes {
             total_ticks: last.total_ticks.checked_sub(first.total_ticks)?,
+            // The kernel lets it go back by a tick or two.
+            idle_ticks: last.idle_ticks.saturating_sub(first.idle_ticks),
             steal_ticks: last.steal_ticks.checked_sub(first.steal_ticks)?,
         })
     }
@@ -256,7 +258,7 @@ mod tests {
     #[test]
     fn steal_is_that_of_the_last_ten_seconds() {
         let mut window = TimesWindow::default();
-        let times = |total_ticks, steal_ticks| CpuTimes { total_ticks, steal_ticks };
+        let times = |total_ticks, steal_ticks| CpuTimes { total_ticks, idle_ticks: 0, steal_ticks };
         window.push(at(0), times(1_000_000, 500_000));
         assert_eq!(window.recent(), None);
         window.push(at(10_000), times(1_002_000, 500_100));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use kulprit_host::HostRoot;
-use kulprit_host::cgroup::{CgroupMembership, PodCgroup, controller_directories, pod_of};
+use kulprit_host::cgroup::{CgroupMembership, PodCgroup, as_seen_inside, controller_directories, pod_of};
 use kulprit_host::launcher::{GhostRecord, LauncherArgs, find_libvirt_socket};
 use kulprit_host::process::{ProcessId, Procfs, TaskState};
 use kulprit_judge::launcher::Member;
@@ -216,11 +216,7 @@ pub(super) fn complete(row: &mut Launcher, procfs: &Procfs, host: &HostRoot, pre
 
 /// Of each controller the directory that is there. `prefix` is where the node's own root lies in our view of the hierarchies.
 fn cgroups(host: &HostRoot, rows: &[CgroupMembership], prefix: Option<&str>) -> Vec<LauncherCgroup> {
-    let below = |row: &CgroupMembership| {
-        let inner = prefix.and_then(|prefix| row.path.strip_prefix(prefix.trim_end_matches('/')));
-        CgroupMembership { path: inner.unwrap_or(&row.path).to_owned(), ..row.clone() }
-    };
-    let inner: Vec<CgroupMembership> = rows.iter().map(below).collect();
+    let inner = as_seen_inside(rows.to_vec(), prefix);
     let is_there = |directory: &Path| host.list(directory).is_ok();
     let first = |rows: &[CgroupMembership], controller: &str| {
         controller_directories(rows, controller).into_iter().find(|directory| is_there(directory))

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kulprit_host::cgroup::{PidsCgroup, controller_directories, read_pids_cgroup};
+use kulprit_host::cgroup::{PidsCgroup, as_seen_inside, controller_directories, read_pids_cgroup};
 use kulprit_host::cpu::read_task_count;
 use kulprit_host::hugepages::read_hugepages;
 use kulprit_host::limits::{Usage, read_aio_usage, read_conntrack_usage, read_file_usage, read_number};
@@ -85,7 +85,8 @@ pub(super) fn read(host: &HostRoot, config: &ProbeConfig, places: &[VmPlace], is
     let mut n_errors = 0;
     let node = read_node(host, places, &mut n_errors);
     let inotify = is_inotify_due.then(|| read_inotify(host, &procfs));
-    let vms = places.iter().filter_map(|place| read_vm(host, &procfs, place)).collect();
+    let vms =
+        places.iter().filter_map(|place| read_vm(host, &procfs, config.cgroup_prefix.as_deref(), place)).collect();
     Seen { node, inotify, vms, n_errors }
 }
 
@@ -157,7 +158,7 @@ fn read_inotify(host: &HostRoot, procfs: &Procfs) -> InotifyRows {
 }
 
 /// `None` when its QEMU has ended.
-fn read_vm(host: &HostRoot, procfs: &Procfs, place: &VmPlace) -> Option<VmSeen> {
+fn read_vm(host: &HostRoot, procfs: &Procfs, prefix: Option<&str>, place: &VmPlace) -> Option<VmSeen> {
     let mut seen = VmSeen {
         place: place.clone(),
         pids: Err("its cgroup has no `pids.current`".to_owned()),
@@ -167,7 +168,7 @@ fn read_vm(host: &HostRoot, procfs: &Procfs, place: &VmPlace) -> Option<VmSeen> 
     let qemu = *place.pids.first()?;
     let own = match place.directories.as_slice() {
         [] => match procfs.cgroups(qemu) {
-            Ok(rows) => controller_directories(&rows, "pids"),
+            Ok(rows) => controller_directories(&as_seen_inside(rows, prefix), "pids"),
             Err(error) if error.is_not_found() => return None,
             Err(error) => {
                 seen.error = Some(chain(&error));

@@ -37,6 +37,8 @@ pub(super) struct Node {
     last_times: Reading<CpuTimes>,
     last_meminfo: Reading<MemInfo>,
     slow_at_usec: i64,
+    /// Whether the stall times are the machine's, not those of a cgroup.
+    is_machine: bool,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ impl Node {
             last_times: Err(unread()),
             last_meminfo: Err(unread()),
             slow_at_usec: i64::MIN,
+            is_machine: config.cgroup.is_none(),
         }
     }
 
@@ -110,6 +113,7 @@ impl Node {
             memory: averaged(memory),
             io: averaged(io),
             times: self.last_times.clone().and_then(|_| recent()),
+            tells_idle: self.is_machine,
             meminfo: self.last_meminfo.clone(),
         })
     }
@@ -125,7 +129,7 @@ impl Node {
         if at.boottime_usec != self.slow_at_usec {
             return;
         }
-        if let Some(CpuTimes { total_ticks: total @ 1.., steal_ticks }) = self.times.recent() {
+        if let Some(CpuTimes { total_ticks: total @ 1.., steal_ticks, .. }) = self.times.recent() {
             recorder.sample_node(at, STEAL, (steal_ticks as f64 * 100.0 / total as f64) as f32);
         }
         if let Ok(MemInfo { available_bytes: Some(bytes), .. }) = &self.last_meminfo {

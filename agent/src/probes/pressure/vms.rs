@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kulprit_host::HostRoot;
-use kulprit_host::cgroup::{CpuThrottling, controller_directories, parse_cpu_stat};
+use kulprit_host::cgroup::{CpuThrottling, as_seen_inside, controller_directories, parse_cpu_stat};
 use kulprit_host::pressure::{Pressure, read_pressure};
 use kulprit_host::process::Procfs;
 use kulprit_judge::pressure::{
@@ -92,9 +93,11 @@ impl Vms {
         }
         let uids: Vec<String> = places.iter().map(|place| place.uid.clone()).collect();
         let (host, procfs) = (context.host.clone(), Procfs::new(&context.config.procfs));
-        let clock = context.clock.clone();
+        let (clock, config) = (context.clock.clone(), Arc::clone(&context.config));
         let read = move || {
-            let seen = places.iter().map(|place| read_vm(&host, &procfs, place, clock.now())).collect::<Vec<_>>();
+            let prefix = config.cgroup_prefix.as_deref();
+            let one = |place| read_vm(&host, &procfs, prefix, place, clock.now());
+            let seen = places.iter().map(one).collect::<Vec<_>>();
             let last = |(uid, place): (String, PathBuf)| (uid, Counted::read(&host, &place), clock.now());
             (seen, ended.into_iter().map(last).collect::<Vec<_>>())
         };
@@ -205,7 +208,7 @@ fn places(context: &ProbeContext) -> Vec<Place> {
     places.into_values().collect()
 }
 
-fn read_vm(host: &HostRoot, procfs: &Procfs, place: &Place, at: Moment) -> Seen {
+fn read_vm(host: &HostRoot, procfs: &Procfs, prefix: Option<&str>, place: &Place, at: Moment) -> Seen {
     let unknown = "no cgroup of the VM is known";
     let no = || Err(unknown.to_owned());
     let mut seen = Seen {
@@ -219,7 +222,10 @@ fn read_vm(host: &HostRoot, procfs: &Procfs, place: &Place, at: Moment) -> Seen 
     };
     let (own, memory) = match (place.directories.as_slice(), place.memory.as_slice()) {
         ([], []) => match procfs.cgroups(place.pid) {
-            Ok(rows) => (controller_directories(&rows, "cpu"), controller_directories(&rows, "memory")),
+            Ok(rows) => {
+                let rows = as_seen_inside(rows, prefix);
+                (controller_directories(&rows, "cpu"), controller_directories(&rows, "memory"))
+            }
             Err(error) => {
                 seen.error = Some(chain(&error));
                 return seen;

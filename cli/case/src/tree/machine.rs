@@ -73,6 +73,8 @@ fn read_pressures(tree: &mut Tree<'_>) {
         memory: tree.reading_of(|root| read_pressure(root, "proc/pressure/memory")),
         io: tree.reading_of(|root| read_pressure(root, "proc/pressure/io")),
         times: tree.reading_of(read_proc_stat).and_then(|stat| stat.cpu.ok_or_else(no_cpu_line)),
+        // Since the boot: nothing of the last minute.
+        tells_idle: false,
         meminfo: tree.reading_of(read_meminfo),
     };
     tree.say(pressure::judge(&look));
