@@ -1,7 +1,7 @@
 //! The `network` probe: links, routes, names, full listen queues, the sockets of migrations; registries on suspicion.
 //!
 //! Links and counters are small files, read on the beat. Tables of connections cost the kernel a walk: they are read while a VM
-//! leaves the node, one is suspect or a peer was silent, else every five minutes. Name servers are asked once a minute, and at
+//! leaves the node, one is suspect or a peer was silent, else once a minute. Name servers are asked once a minute, and at
 //! each look while they fail or a VM is suspect; a registry only when somebody says that a pull from it fails ([`PullFailures`]).
 //! Tries run beside the looks, each answer is a look of its own.
 
@@ -52,8 +52,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
 /// A look takes some ms.
 const READ_DEADLINE: Duration = Duration::from_secs(4);
 /// While nothing migrates, every so many looks connections are read: the kernel walks its whole hash table for them, a quarter of a
-/// million buckets on a machine of 24 GiB, 1 ms and more.
-const N_LOOKS_WITHOUT: u32 = 30;
+/// million buckets on a machine of 24 GiB, 1 ms and more. What nobody looks at for two minutes is no longer known.
+const N_LOOKS_WITHOUT: u32 = 5;
 /// virt-handler is looked for this often.
 const FIND_EVERY: Duration = Duration::from_secs(60);
 /// A registry is tried again after this while pulls from it fail.

@@ -122,7 +122,7 @@ fn find_vm<'a>(snapshot: &'a Snapshot, vm: &str, node: &str) -> Result<(&'a Node
         [] => {
             let n_vms: usize = snapshot.nodes.iter().map(|node| node.vms.len()).sum();
             let place = if node.is_empty() { String::new() } else { format!(" on node `{node}`") };
-            let known = format!("{n_vms} VMs on {} nodes are known", snapshot.nodes.len());
+            let known = format!("VMs known: {n_vms}, on nodes: {}", snapshot.nodes.len());
             Err(Status::not_found(format!("no VM `{}`{place}; {known}", shortened(vm))))
         }
         [(_, first), ..] if found.iter().all(|(_, vm)| vm.uid == first.uid) => {
