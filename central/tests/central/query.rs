@@ -89,7 +89,7 @@ async fn a_bad_question_is_answered_with_what_is_wrong() {
     let findings = v1::ListFindingsRequest::default;
     check_refused(query.explain_vm(vm("", "n1")).await, Code::InvalidArgument, "vm: missing");
     check_refused(query.explain_node(node("")).await, Code::InvalidArgument, "node: missing");
-    check_refused(query.explain_vm(vm("x", "")).await, Code::NotFound, "no VM `x`; 0 VMs on 0 nodes are known");
+    check_refused(query.explain_vm(vm("x", "")).await, Code::NotFound, "no VM `x`; VMs known: 0, on nodes: 0");
     check_refused(query.explain_node(node("n9")).await, Code::NotFound, "no node `n9`; no node has reported yet");
     let _agents = two_nodes(&app).await;
     check_refused(query.explain_node(node("n9")).await, Code::NotFound, "no node `n9`; known are n1, n2");
@@ -98,7 +98,7 @@ async fn a_bad_question_is_answered_with_what_is_wrong() {
     check_refused(
         query.explain_vm(vm("x", "n1")).await,
         Code::NotFound,
-        "no VM `x` on node `n1`; 3 VMs on 2 nodes are known",
+        "no VM `x` on node `n1`; VMs known: 3, on nodes: 2",
     );
     check_refused(
         query.explain_vm(vm("db-0", "")).await,
