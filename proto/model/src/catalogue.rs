@@ -279,8 +279,8 @@ catalogue! {
         None, "The CPU limit of the launcher's container throttles the VM.";
     VmStalled, State, "pressure", Vm, Notice, raise 30_000, clear 30_000, "some avg10 of its cgroup: memory 20 %, io or cpu 80 %",
         None, "Processes of the VM wait most of the time; `what` is memory, io, cpu, or oom (version 1: stopped at the memory limit).";
-    HugepagesExhausted, State, "limits", Node, Fault, raise 0, clear 0, "less than 10 % of a size left that nobody was promised",
-        Some(HostPressure), "Hardly any hugepage of a size is left; `what` is the size.";
+    HugepagesExhausted, State, "limits", Node, Notice, raise 0, clear 0, "less than 10 % of a size left that nobody was promised",
+        None, "Hardly any hugepage of a size is left, as on a node that is full by plan; `what` is the size.";
     PidsExhausted, State, "limits", Node, Fault, raise 0, clear 0, "90 % of pid_max, or of a kubepods pids limit",
         Some(HostPressure), "The node has hardly any process ids left.";
     KernelLimitReached, State, "limits", Node, Fault, raise 0, clear 0, "90 % of the limit",

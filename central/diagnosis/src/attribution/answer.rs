@@ -7,7 +7,7 @@ use kulprit_model::{Attributes, FindingCode, Severity, Side, Status, attribute a
 
 use super::{Attribution, Candidate, Confidence, WeighedEvidence};
 use crate::{
-    catalogue::{Cause, Scope, UNEXPLAINED_DB},
+    catalogue::{Cause, Look, Scope, UNEXPLAINED_DB},
     causes::UNEXPLAINED,
     chain::{self, Chain, OWN_EVIDENCE_DB},
     cleared, evidence,
@@ -39,7 +39,12 @@ pub fn attribute(snapshot: &Snapshot, symptom: &Symptom) -> Attribution {
     let stage = Stage::new(snapshot, symptom);
     let Sheets { best: sheets, elsewhere } = score::sheets_of(&stage);
     let chains = chain::join(&sheets);
-    let first = first_by_score(&chains);
+    // A node's own symptom is its faults: what explains none of them happened beside it, however sure it is.
+    let is_of_faults = matches!(symptom.subject, SymptomSubject::Node { .. })
+        && symptom.since_wall_usec.is_some()
+        && chains.iter().any(|chain| chain.competes() && explains_a_fault(chain));
+    let explains = |chain: &Chain<'_>| !is_of_faults || explains_a_fault(chain);
+    let first = first_by_score(chains.iter().filter(|chain| explains(chain)));
 
     // `None` is `Unexplained`, which stands before causes of an equal score.
     let mut competitors: Vec<(Option<&Chain<'_>>, f64)> = vec![(None, UNEXPLAINED_DB)];
@@ -53,7 +58,8 @@ pub fn attribute(snapshot: &Snapshot, symptom: &Symptom) -> Attribution {
             contributing.push(candidate(&stage, &sheets, Some(chain), score_db, alone));
         }
         // What a node's own symptom is derived from does not compete: each fault is there, and each is its own explanation.
-        let is_beside = is_enough_alone && matches!(symptom.subject, SymptomSubject::Node { .. });
+        let is_of_node = matches!(symptom.subject, SymptomSubject::Node { .. });
+        let is_beside = is_of_node && is_enough_alone || !explains(chain);
         if !is_beside {
             competitors.push((Some(chain), score_db));
         }
@@ -86,7 +92,25 @@ pub fn attribute(snapshot: &Snapshot, symptom: &Symptom) -> Attribution {
     }
 }
 
-fn first_by_score<'c, 's>(chains: &'c [Chain<'s>]) -> Option<&'c Chain<'s>> {
+/// Whether something of the chain counts by a fault that is present.
+fn explains_a_fault(chain: &Chain<'_>) -> bool {
+    fn is_of_fault(look: &Look) -> bool {
+        match look {
+            Look::Present(code, _) => code.spec().severity == Severity::Fault,
+            Look::All(looks) => looks.iter().any(is_of_fault),
+            Look::Absent(_)
+            | Look::Happened(..)
+            | Look::NotHappened(_)
+            | Look::Vm(_)
+            | Look::Elsewhere(_)
+            | Look::WellElsewhere(_) => false,
+        }
+    }
+    let mut lines = chain.links.iter().flat_map(|sheet| &sheet.lines);
+    lines.any(|line| line.is_counted && line.decibans > 0.0 && is_of_fault(&line.clue.look))
+}
+
+fn first_by_score<'c, 's: 'c>(chains: impl Iterator<Item = &'c Chain<'s>>) -> Option<&'c Chain<'s>> {
     let mut first: Option<&Chain<'_>> = None;
     for chain in chains {
         if first.is_none_or(|first| chain.score_db() > first.score_db()) {

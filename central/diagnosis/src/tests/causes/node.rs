@@ -40,6 +40,16 @@ fn two_faults_of_one_node_stand_beside_each_other() {
     assert_eq!(contributing(&answer), ["KvmDeviceMissing"]);
 }
 
+/// Ten minutes before its runtime hung, the node logged a memory error: true, and not why the runtime hangs.
+#[test]
+fn what_happened_on_a_node_explains_none_of_its_faults_by_being_sure() {
+    let world = World::well().happened(FindingCode::HardwareMemoryError, Subject::Node, 600, Attributes::new());
+    let runtime = Subject::unit("containerd.service");
+    let hung = world.set(mk_state(FindingCode::RuntimeUnresponsive, runtime, Status::Present, 60)).why_node();
+    check(&hung, &["ContainerRuntimeHung"]);
+    assert_eq!(contributing(&hung), ["HardwareMemoryError"]);
+}
+
 #[test]
 fn no_fault_of_a_vm_is_blamed_on_its_node() {
     let answer = frozen_disk(60).node_has(FindingCode::KubeletInactive, 60).why_node();
