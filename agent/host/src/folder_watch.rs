@@ -72,6 +72,16 @@ impl FolderWatch {
     }
 }
 
+/// Returns when the folder changed, never without a watch; one that ended is dropped, to be opened anew by whoever looks next.
+/// Cancel-safe.
+pub async fn changed(watch: &mut Option<FolderWatch>) {
+    let Some(open) = watch else { return std::future::pending().await };
+    match open.next().await {
+        Ok(FolderChange::Names) => {}
+        Ok(FolderChange::Ended) | Err(_) => *watch = None,
+    }
+}
+
 /// Takes all that is there.
 fn read(inotify: &OwnedFd) -> io::Result<FolderChange> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];

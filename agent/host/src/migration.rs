@@ -17,7 +17,9 @@ use crate::process::{Procfs, numbers_in};
 use crate::{HostRoot, ReadError};
 
 /// Where libvirt keeps the files.
-const DIRECTORIES: [&str; 2] = ["run/libvirt/qemu", "run/libvirt/qemu/run"];
+const DIRECTORIES: [&str; 2] = [STATUS_FOLDER, "run/libvirt/qemu/run"];
+/// Where the libvirt of a host keeps its files, below its root; watched, it tells of each step of each job.
+pub const STATUS_FOLDER: &str = "run/libvirt/qemu";
 /// The longest file that is read: one of a domain with some hundred devices has 200 KiB.
 const LIMIT_BYTES: usize = 4 << 20;
 /// Most descriptors of a QEMU that are looked at.

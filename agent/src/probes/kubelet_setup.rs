@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use kulprit_host::folder_watch::{FolderChange, FolderWatch};
+use kulprit_host::folder_watch::{FolderWatch, changed};
 use kulprit_host::kubelet_files::{
     ClientCertificate, KUBELET_ROOT, KubeletArgs, PluginSocket, PodFolders, ResourceManager, device_plugin_folder,
     parse_kubelet_args, read_client_certificate, read_device_plugins, read_kubelet_config, read_manager_policies,
@@ -73,15 +73,6 @@ async fn run(context: ProbeContext) {
             () = changed(&mut watch) => tokio::time::sleep(SETTLE).await,
             () = probe.context.beat.wait(SPEC.look_every) => {}
         }
-    }
-}
-
-/// Returns when the folder changed; a watch that ended is dropped, to be opened anew by the next look.
-async fn changed(watch: &mut Option<FolderWatch>) {
-    let Some(open) = watch else { return std::future::pending().await };
-    match open.next().await {
-        Ok(FolderChange::Names) => {}
-        Ok(FolderChange::Ended) | Err(_) => *watch = None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The `migration` probe: every migration that leaves or reaches this node, how its copy comes on, and how it ends.
 //!
-//! That one runs is read from libvirt's own file about the domain, on the beat and at libvirt's events, and costs nobody anything.
+//! That one runs is read from libvirt's own file about the domain: when it is written (inotify, of the host's own libvirt), at
+//! libvirt's events, and on the beat. It costs nobody anything.
 //! While one leaves, it is looked at once a second: QEMU's sockets and copying threads from procfs, and the job's figures from libvirt.
 //! Those take the domain's query job and ask QEMU, so they are only wished for while QEMU's main thread was seen to run or to sleep
 //! as usual a moment before; the worker asks nothing while somebody else waits for QEMU (docs/adr/0001, 0010).
@@ -10,13 +11,15 @@ mod feed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kulprit_host::migration::{CopyThread, DomainJob, DomainStatus, DomainStatuses};
+use kulprit_host::folder_watch::{FolderWatch, changed};
+use kulprit_host::migration::{CopyThread, DomainJob, DomainStatus, DomainStatuses, STATUS_FOLDER};
 use kulprit_host::process::{Procfs, TaskState};
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Verdict;
 use kulprit_judge::migration::book::{Direction, JobSeen, MigrationBook, MigrationSeen};
 use kulprit_judge::migration::limit::{Around, ThreadTimes};
 use kulprit_model::Moment;
+use tokio::time::{Instant, sleep_until};
 
 pub(super) use feed::MigrationFeed;
 
@@ -31,7 +34,7 @@ const NAME: &str = "migration";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "How each running migration comes on, and which side limits it.",
-    sources: "/run/libvirt/qemu/*.xml of libvirt and of launchers; libvirt: virDomainGetJobStats, job and migration events; of a QEMU that sends: /proc/PID/{fd,net/tcp}, /proc/PID/task/*/schedstat",
+    sources: "/run/libvirt/qemu/*.xml of libvirt (inotify) and of launchers; libvirt: virDomainGetJobStats, job and migration events; of a QEMU that sends: /proc/PID/{fd,net/tcp}, /proc/PID/task/*/schedstat",
     needs: "what `domain` needs; /proc/PID/net of virt-handler; CAP_SYS_ADMIN for its network namespace on suspicion",
     lost_without: "figures of a running migration without libvirt; the proof of its path without CAP_SYS_ADMIN",
     look_every: CALM_EVERY,
@@ -41,6 +44,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
 const CALM_EVERY: Duration = Duration::from_secs(5);
 /// How often while something migrates.
 const BUSY_EVERY: Duration = Duration::from_secs(1);
+/// At most so often because of what libvirt writes: a migration that is refused at once lasts two seconds.
+const WRITTEN_EVERY: Duration = Duration::from_millis(300);
 /// Reading some files of a memory file system and of procfs takes 1 ms.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -74,7 +79,13 @@ async fn run(context: ProbeContext) {
         files: Some(Files::new()),
         context,
     };
+    let mut watch = None;
     loop {
+        if watch.is_none() && !probe.context.once {
+            // Where there is no libvirt there is no folder, and where no watch is left the beat is enough.
+            watch = FolderWatch::open(&probe.context.host, STATUS_FOLDER).ok();
+        }
+        let looked_at = Instant::now();
         let look = probe.look().await;
         if !probe.context.send(look).await || probe.context.once {
             return;
@@ -86,6 +97,11 @@ async fn run(context: ProbeContext) {
                 biased;
                 () = context.stop.cancelled() => return,
                 news = context.vms.migrations.news() => news,
+                () = changed(&mut watch) => {
+                                    // A job is written about at each of its steps.
+                    sleep_until(looked_at + WRITTEN_EVERY).await;
+                    break;
+                }
                 () = context.beat.wait(every) => break,
             };
             let (look, has_moved) = probe.hear(news);

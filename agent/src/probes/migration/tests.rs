@@ -164,3 +164,17 @@ async fn only_a_qemu_that_runs_is_asked_for_figures() {
     assert_eq!(vms.migrations.wishes().await.into_iter().collect::<Vec<_>>(), [UID]);
     probe.stop().await;
 }
+
+/// Four changes would take three beats.
+#[tokio::test]
+async fn what_libvirt_writes_is_looked_at_when_it_writes() {
+    let (dir, root) = host();
+    write(dir.path(), FILE, "");
+    let mut probe = Probe::start(&SPEC, root);
+    let began = Instant::now();
+    for (job, want) in [("", Absent), (OUT, Present), ("", Absent), (OUT, Present)] {
+        write(dir.path(), FILE, job);
+        probe.look_until(|look| status(look, UID, FindingCode::MigrationOutgoing) == Some(want)).await;
+    }
+    assert!(began.elapsed() < 2 * CALM_EVERY, "{:?}", began.elapsed());
+}
