@@ -32,12 +32,16 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
 };
 /// A look takes 0.1 ms for the node and 0.5 ms for a VM.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// VMs that start together are looked at together.
+const SETTLE: Duration = Duration::from_secs(1);
 /// `/dev/kvm`. Source: kernel `Documentation/admin-guide/devices.txt`.
 const KVM: DeviceNumber = DeviceNumber { major: 10, minor: 232 };
 
 async fn run(context: ProbeContext) {
     let mut blocking = Blocking::default();
+    let mut arrivals = context.vms.arrivals();
     loop {
+        arrivals.mark_unchanged();
         let draft = context.begin(NAME);
         let launchers = context.launchers.borrow().clone();
         let known = |pid: u32| {
@@ -57,8 +61,14 @@ async fn run(context: ProbeContext) {
                 draft.blind(format!("reading security modules has not returned for {for_secs} s"))
             }
         };
-        if !context.send_and_rest(draft.end(&context.clock), SPEC.look_every).await {
+        if !context.send(draft.end(&context.clock)).await || context.once {
             return;
+        }
+        tokio::select! {
+            biased;
+            () = context.stop.cancelled() => return,
+            Ok(()) = arrivals.changed() => tokio::time::sleep(SETTLE).await,
+            () = context.beat.wait(SPEC.look_every) => {}
         }
     }
 }

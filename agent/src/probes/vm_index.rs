@@ -9,7 +9,7 @@ use std::{
 };
 
 use kulprit_model::Moment;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::launcher::Census;
 use super::migration::MigrationFeed;
@@ -57,6 +57,7 @@ pub struct VmIndex {
     pub(super) census: Census,
     /// What libvirt tells of migrations, and what is wished to know of them.
     pub(super) migrations: MigrationFeed,
+    n_arrived: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +84,16 @@ impl VmIndex {
 
     /// This process runs this VM.
     pub fn insert(&self, pid: u32, start_ticks: u64, uid: &str) {
-        self.lock().by_pid.insert(pid, VmProcess { uid: uid.to_owned(), start_ticks, ended: None, tids: Vec::new() });
+        let process = VmProcess { uid: uid.to_owned(), start_ticks, ended: None, tids: Vec::new() };
+        let before = self.lock().by_pid.insert(pid, process);
+        if before.is_none_or(|before| before.start_ticks != start_ticks) {
+            self.n_arrived.send_modify(|n_arrived| *n_arrived += 1);
+        }
+    }
+
+    /// Changes whenever a VM's process is found, for probes that look seldom.
+    pub(super) fn arrivals(&self) -> watch::Receiver<u64> {
+        self.n_arrived.subscribe()
     }
 
     /// The process has ended; forgets those that did so long ago.

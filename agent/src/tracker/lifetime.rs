@@ -14,8 +14,8 @@ use crate::look::Sighting;
 const UNCONFIRMED_USEC: i64 = 10_000_000;
 
 /// Probes that look at the running process of a VM, or at what is there for it: without a process they have nothing to look at.
-pub(super) const OF_PROCESS: [&str; 8] =
-    ["qemu", "launcher", "migration", "pressure", "limits", "filesystem", "volumes", "network"];
+pub(super) const OF_PROCESS: [&str; 9] =
+    ["qemu", "launcher", "migration", "pressure", "limits", "filesystem", "volumes", "network", "security"];
 
 impl Tracker {
     pub(super) fn see(&mut self, sighting: Sighting, at: Moment, batch: &mut Batch) {
