@@ -13,6 +13,10 @@ use crate::{
     symptom::SymptomId,
 };
 
+/// What is incompatible there is something else, or did not matter.
+const NOT_THE_CPU: &[&str] =
+    &["load-state-features", "machine-type-unknown", "libvirt-parameter-unknown", "cpu-feature-dropped"];
+
 /// The target node lacks CPU features, a model or a TSC frequency with which the guest runs.
 pub const CPU_INCOMPATIBLE: Cause = Cause {
     id: "CpuIncompatible",
@@ -58,15 +62,7 @@ pub const CPU_INCOMPATIBLE: Cause = Cause {
                 Fact::Not(ACTOR, &[actor::CONTROLLER, actor::API_SERVER]),
                 Fact::OneOf(OPERATION, &[operation::MIGRATE, operation::MIGRATE_PREPARE, operation::MIGRATE_FINISH]),
                 Fact::OneOf(CLASS, &[class::INCOMPATIBLE]),
-                Fact::Not(
-                    SIGNATURE,
-                    &[
-                        "load-state-features",
-                        "machine-type-unknown",
-                        "libvirt-parameter-unknown",
-                        "cpu-feature-dropped",
-                    ],
-                ),
+                Fact::Not(SIGNATURE, NOT_THE_CPU),
             ]),
             text: "the migration failed because source and target do not fit",
         },
@@ -77,15 +73,7 @@ pub const CPU_INCOMPATIBLE: Cause = Cause {
                 Fact::OneOf(ACTOR, &[actor::LIBVIRT, actor::QEMU, actor::CONTROLLER]),
                 Fact::OneOf(OPERATION, &[operation::START_DOMAIN, operation::DEFINE_DOMAIN, operation::SCHEDULE]),
                 Fact::OneOf(CLASS, &[class::INCOMPATIBLE]),
-                Fact::Not(
-                    SIGNATURE,
-                    &[
-                        "load-state-features",
-                        "machine-type-unknown",
-                        "libvirt-parameter-unknown",
-                        "cpu-feature-dropped",
-                    ],
-                ),
+                Fact::Not(SIGNATURE, NOT_THE_CPU),
             ]),
             text: "the node's CPU does not fit what the VM asks for",
         },

@@ -3,8 +3,8 @@
 //! something else: with another root directory `/dev/kvm` is `Permission denied`.
 
 use kulprit_model::{
-    FindingCode::{KubeletMisconfigured, LauncherRejected},
-    attribute::{ACTOR, CLASS, OPERATION, REASON, SIGNATURE},
+    FindingCode::{KubeletInactive, KubeletMisconfigured, LauncherRejected},
+    attribute::{ACTOR, CLASS, OPERATION, REASON, RESULT, SIGNATURE},
     said::{actor, class, operation},
 };
 
@@ -75,6 +75,12 @@ pub const KUBELET_MISCONFIGURED: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Absent(KubeletMisconfigured),
             text: "the kubelet's setup fits KubeVirt",
+        },
+        Clue {
+            group: "end",
+            strength: Strength::StronglyAgainst,
+            look: Look::Present(KubeletInactive, &[Fact::OneOf(RESULT, &["success"])]),
+            text: "the kubelet was stopped, it did not fail",
         },
         Clue {
             group: "kubernetes",

@@ -1,6 +1,10 @@
 //! Faults of the node itself, and VMs beside them.
 
-use kulprit_model::{Attributes, FindingCode, Status, Subject, attribute::EXIT_CODE};
+use kulprit_model::{
+    Attributes, FindingCode, Status, Subject,
+    attribute::{EXIT_CODE, RESULT, SIGNATURE},
+    said::{actor, class, operation},
+};
 
 use super::*;
 use crate::catalogue::Scope;
@@ -30,6 +34,20 @@ fn each_fault_of_the_node_is_named() {
 fn a_kubelet_that_failed_after_a_restart_loop_is_down() {
     let world = World::well().node_has(FindingCode::KubeletRestartLoop, 300).node_has(FindingCode::KubeletInactive, 60);
     check(&world.why_node(), &["KubeletDown"]);
+}
+
+/// Minutes before it was stopped, the kubelet could not read its configuration; it could since.
+#[test]
+fn a_kubelet_that_was_stopped_is_not_set_up_wrong_whatever_it_said_before() {
+    let ended = |result: &str| {
+        let invalid = said(actor::KUBELET, operation::REPORT_STATUS, class::INVALID);
+        let invalid = invalid.with(SIGNATURE, "kubelet-config-invalid");
+        let inactive = mk_state(FindingCode::KubeletInactive, Subject::unit("kubelet.service"), Status::Present, 60);
+        let inactive = State { attributes: Attributes::new().with(RESULT, result), ..inactive };
+        World::well().node_said("n1", 400, invalid).set(inactive).why_node()
+    };
+    check(&ended("success"), &["KubeletDown"]);
+    check(&ended("exit-code"), &["KubeletMisconfigured", "KubeletDown"]);
 }
 
 #[test]
