@@ -61,6 +61,13 @@ if [ "${1:-}" != --no-lab ]; then
     "$bin/kulprit-bench" >>"$rows"
 fi
 
+# The rows that a pattern selects, as a table.
+table() {
+    echo "| figure | measured | budget | |"
+    echo "|---|---|---|---|"
+    grep -E "$@" "$rows" || true
+}
+
 {
     echo "# Figures"
     echo
@@ -71,9 +78,17 @@ fi
     echo "- Machine: $(nproc) cores, $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n1); load when it began: $(cut -d' ' -f1 /proc/loadavg)"
     echo "- Versions: Linux $(uname -r), $(rustc --version | cut -d' ' -f1,2), libvirt $(libvirtd --version 2>/dev/null | awk '{ print $NF }'), $(qemu-system-x86_64 --version 2>/dev/null | awk 'NR == 1 { print "QEMU", $4 }')"
     echo
-    echo "| figure | measured | budget | |"
-    echo "|---|---|---|---|"
-    cat "$rows"
+    echo "## What the agent costs its node"
+    echo
+    echo "All probes, a booted node with kubelet, libvirt and QEMUs with tiny guests; node_exporter in the same node and minute. Each row is a minute in which"
+    echo "nothing happens; system calls are counted in a minute of their own by strace, in which node_exporter is not asked. To reproduce: \`make bench\`,"
+    echo "or alone \`target/release/kulprit-bench-cost\` as root with \`NODE_EXPORTER\` naming a node_exporter. What is behind the figures: adr/0012."
+    echo
+    table '^\| (cost|a look)'
+    echo
+    echo "## The rest"
+    echo
+    table -v '^\| (cost|a look)'
     echo
     echo "RSS is mostly the program's own text and libvirt's (file-backed, shared); what the agent allocates is the anonymous part."
 } >docs/figures.md
