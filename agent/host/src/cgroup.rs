@@ -9,9 +9,7 @@ mod devices;
 
 use std::path::Path;
 
-pub use controllers::{
-    CpuThrottling, PidsCgroup, as_seen_inside, controller_directories, parse_cpu_stat, read_pids_cgroup,
-};
+pub use controllers::{CpuThrottling, PidsCgroup, controller_directories, parse_cpu_stat, read_pids_cgroup};
 pub use devices::{DeviceRule, parse_devices_list};
 
 use crate::{HostRoot, Malformed, ReadError};

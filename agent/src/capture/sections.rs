@@ -10,7 +10,7 @@ use std::{
 
 use kulprit_host::{
     HostRoot, ReadError,
-    cgroup::{as_seen_inside, controller_directories},
+    cgroup::controller_directories,
     kmsg::{KmsgItem, KmsgReader, KmsgStart},
     process::{Procfs, TaskState},
 };
@@ -236,12 +236,12 @@ fn cgroup(files: &Files, place: &Place, _: Moment) -> Part {
         return Part::lacking("no process of the VM is known on this node".to_owned());
     };
     let rows = match files.procfs.cgroups(pid) {
-        Ok(rows) => as_seen_inside(rows, files.cgroup_prefix.as_deref()),
+        Ok(rows) => rows,
         Err(error) => return Part::lacking(said(&error)),
     };
     let mut problems = Vec::new();
     for (controller, names) in FILES {
-        for directory in controller_directories(&rows, controller) {
+        for directory in controller_directories(&rows, files.cgroup_prefix.as_deref(), controller) {
             for name in *names {
                 match files.host.read_bytes(directory.join(name), SMALL_FILE_BYTES) {
                     Ok(bytes) => add_file(&mut text, &directory.join(name).display().to_string(), &bytes, |_| true),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kulprit_host::HostRoot;
-use kulprit_host::cgroup::{as_seen_inside, controller_directories, parse_devices_list};
+use kulprit_host::cgroup::{controller_directories, parse_devices_list};
 use kulprit_host::mount::DeviceNumber;
 use kulprit_host::process::Procfs;
 use kulprit_judge::security::{NeededDevice, judge_devices, judge_selinux};
@@ -126,7 +126,7 @@ fn read_rules(
 ) -> Option<Reading<String>> {
     let directories = match known {
         Some(directory) => vec![directory.clone()],
-        None => controller_directories(&as_seen_inside(procfs.cgroups(pid).ok()?, prefix), "devices"),
+        None => controller_directories(&procfs.cgroups(pid).ok()?, prefix, "devices"),
     };
     directories.into_iter().find_map(|directory| match host.read_text_if_any(directory.join("devices.list")) {
         Ok(text) => text.map(Ok),

@@ -10,10 +10,12 @@ use crate::{HostRoot, Malformed, ReadError};
 
 /// Directories in which `controller` may keep this process's files, most likely first; not all exist.
 ///
-/// A hybrid host has the controller in version 1 and an empty version 2 hierarchy beside it.
-pub fn controller_directories(rows: &[CgroupMembership], controller: &str) -> Vec<PathBuf> {
+/// `prefix` is where the node's own root lies in our view of the hierarchies, if not at theirs: a node in a container. A hybrid host
+/// has the controller in version 1 and an empty version 2 hierarchy beside it.
+pub fn controller_directories(rows: &[CgroupMembership], prefix: Option<&str>, controller: &str) -> Vec<PathBuf> {
     let base = Path::new("sys/fs/cgroup");
     let below = |top: PathBuf, path: &str| {
+        let path = prefix.and_then(|prefix| path.strip_prefix(prefix.trim_end_matches('/'))).unwrap_or(path);
         // From another cgroup namespace the path begins with `/..`; the tree is of the host's.
         let inner = path.split('/').filter(|part| !part.is_empty() && *part != "..");
         inner.fold(top, |directory, part| directory.join(part))
@@ -31,17 +33,6 @@ pub fn controller_directories(rows: &[CgroupMembership], controller: &str) -> Ve
     }
     directories.dedup();
     directories
-}
-
-/// The same rows as a node sees them whose own root lies at `prefix` in our view of the hierarchies: a node in a container.
-#[must_use]
-pub fn as_seen_inside(rows: Vec<CgroupMembership>, prefix: Option<&str>) -> Vec<CgroupMembership> {
-    let Some(prefix) = prefix.map(|prefix| prefix.trim_end_matches('/')) else { return rows };
-    let inside = |row: CgroupMembership| match row.path.strip_prefix(prefix) {
-        Some(inner) => CgroupMembership { path: inner.to_owned(), ..row },
-        None => row,
-    };
-    rows.into_iter().map(inside).collect()
 }
 
 /// What the CPU limit of a cgroup did since it was made.
@@ -103,7 +94,7 @@ mod tests {
     #[test]
     fn version_1_version_2_and_hybrid_hosts_have_their_places() {
         let places = |text: &str, controller: &str| -> Vec<String> {
-            let found = controller_directories(&parse_proc_cgroup(text).0, controller);
+            let found = controller_directories(&parse_proc_cgroup(text).0, None, controller);
             found.iter().map(|path| path.display().to_string()).collect()
         };
         assert_eq!(
@@ -112,9 +103,13 @@ mod tests {
         );
         let hybrid = places("4:cpu,cpuacct:/a/b\n0::/a/b\n", "cpu");
         assert_eq!(hybrid[..2], ["sys/fs/cgroup/cpu,cpuacct/a/b", "sys/fs/cgroup/cpu/a/b"]);
-        let inside = as_seen_inside(parse_proc_cgroup("2:cpu:/lab/n1/a\n0::/other\n").0, Some("/lab/n1/"));
-        let paths: Vec<&str> = inside.iter().map(|row| row.path.as_str()).collect();
-        assert_eq!(paths, ["/a", "/other"]);
+        let rows = parse_proc_cgroup("2:cpu:/lab/n1/a\n0::/other\n").0;
+        let inside = controller_directories(&rows, Some("/lab/n1/"), "cpu");
+        assert_eq!(
+            inside,
+            ["cpu/a", "other", "unified/other"].map(|path| Path::new("sys/fs/cgroup").join(path)),
+            "as the node itself has them"
+        );
         assert_eq!(
             places("0::/../../kubepods/a\n", "pids")[0],
             "sys/fs/cgroup/kubepods/a",
@@ -142,7 +137,7 @@ mod tests {
         #[test]
         fn no_text_makes_the_parser_panic(text in "(nr_periods|nr_throttled)?( [0-9]{0,24})?\\PC{0,30}") {
             let _ = parse_cpu_stat(&text);
-            let _ = controller_directories(&parse_proc_cgroup(&text).0, "cpu");
+            let _ = controller_directories(&parse_proc_cgroup(&text).0, None, "cpu");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use kulprit_host::HostRoot;
-use kulprit_host::cgroup::{CgroupMembership, PodCgroup, as_seen_inside, controller_directories, pod_of};
+use kulprit_host::cgroup::{CgroupMembership, PodCgroup, controller_directories, pod_of};
 use kulprit_host::launcher::{GhostRecord, LauncherArgs, find_libvirt_socket};
 use kulprit_host::process::{ProcessId, Procfs, TaskState};
 use kulprit_judge::launcher::Member;
@@ -216,12 +216,11 @@ pub(super) fn complete(row: &mut Launcher, procfs: &Procfs, host: &HostRoot, pre
 
 /// Of each controller the directory that is there. `prefix` is where the node's own root lies in our view of the hierarchies.
 fn cgroups(host: &HostRoot, rows: &[CgroupMembership], prefix: Option<&str>) -> Vec<LauncherCgroup> {
-    let inner = as_seen_inside(rows.to_vec(), prefix);
     let is_there = |directory: &Path| host.list(directory).is_ok();
     let first = |rows: &[CgroupMembership], controller: &str| {
-        controller_directories(rows, controller).into_iter().find(|directory| is_there(directory))
+        controller_directories(rows, prefix, controller).into_iter().find(|directory| is_there(directory))
     };
-    let (v2, v1): (Vec<_>, Vec<_>) = inner.into_iter().partition(|row| row.hierarchy == 0);
+    let (v2, v1): (Vec<_>, Vec<_>) = rows.iter().cloned().partition(|row| row.hierarchy == 0);
     let named = CONTROLLERS.iter().filter_map(|controller| Some(((*controller).to_owned(), first(&v1, controller)?)));
     let unified = first(&v2, "").map(|directory| (String::new(), directory));
     named.chain(unified).map(|(controller, directory)| LauncherCgroup { controller, directory }).collect()

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kulprit_host::cgroup::{PidsCgroup, as_seen_inside, controller_directories, read_pids_cgroup};
+use kulprit_host::cgroup::{PidsCgroup, controller_directories, read_pids_cgroup};
 use kulprit_host::cpu::read_task_count;
 use kulprit_host::hugepages::read_hugepages;
 use kulprit_host::limits::{Usage, read_aio_usage, read_conntrack_usage, read_file_usage, read_number};
@@ -168,7 +168,7 @@ fn read_vm(host: &HostRoot, procfs: &Procfs, prefix: Option<&str>, place: &VmPla
     let qemu = *place.pids.first()?;
     let own = match place.directories.as_slice() {
         [] => match procfs.cgroups(qemu) {
-            Ok(rows) => controller_directories(&as_seen_inside(rows, prefix), "pids"),
+            Ok(rows) => controller_directories(&rows, prefix, "pids"),
             Err(error) if error.is_not_found() => return None,
             Err(error) => {
                 seen.error = Some(chain(&error));

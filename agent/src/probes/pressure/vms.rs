@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kulprit_host::HostRoot;
-use kulprit_host::cgroup::{CpuThrottling, as_seen_inside, controller_directories, parse_cpu_stat};
+use kulprit_host::cgroup::{CpuThrottling, controller_directories, parse_cpu_stat};
 use kulprit_host::pressure::{Pressure, read_pressure};
 use kulprit_host::process::Procfs;
 use kulprit_judge::pressure::{
@@ -223,8 +223,8 @@ fn read_vm(host: &HostRoot, procfs: &Procfs, prefix: Option<&str>, place: &Place
     let (own, memory) = match (place.directories.as_slice(), place.memory.as_slice()) {
         ([], []) => match procfs.cgroups(place.pid) {
             Ok(rows) => {
-                let rows = as_seen_inside(rows, prefix);
-                (controller_directories(&rows, "cpu"), controller_directories(&rows, "memory"))
+                let of = |controller| controller_directories(&rows, prefix, controller);
+                (of("cpu"), of("memory"))
             }
             Err(error) => {
                 seen.error = Some(chain(&error));

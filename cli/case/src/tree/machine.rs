@@ -125,7 +125,7 @@ fn read_kubepods(tree: &Tree<'_>, processes: &Processes) -> Vec<(String, PidsCgr
     let mut found: Vec<(String, PidsCgroup)> = Vec::new();
     let mut tried: Vec<PathBuf> = Vec::new();
     for process in &processes.rows {
-        for directory in controller_directories(&process.cgroups, "pids") {
+        for directory in controller_directories(&process.cgroups, None, "pids") {
             let is_kubepods = |path: &&std::path::Path| {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 name.contains("kubepods") && !name.contains("-pod")

@@ -210,7 +210,7 @@ fn read_cgroups(tree: &mut Tree<'_>, subject: &Subject, family: &Family) {
 
 /// Directories of a controller: the container's, then the pod's around it.
 fn places(process: &CapturedProcess, controller: &str) -> Vec<PathBuf> {
-    let own = controller_directories(&process.cgroups, controller);
+    let own = controller_directories(&process.cgroups, None, controller);
     let pods = own.iter().filter_map(|path| {
         let above = path.ancestors().skip(1).find(|path| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
