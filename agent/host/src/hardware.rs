@@ -6,7 +6,10 @@
 mod processor;
 mod versions;
 
-pub use processor::{Heat, Processor, parse_processor, read_clocksource, read_heat, read_processor};
+pub use processor::{
+    Heat, MachineChecks, Processor, parse_machine_checks, parse_processor, read_clocksource, read_heat,
+    read_machine_checks, read_processor,
+};
 pub use versions::{parse_qemu_capabilities, read_libvirt_version, read_qemu_version};
 
 use crate::{HostRoot, ReadError};

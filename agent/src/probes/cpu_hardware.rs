@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use kulprit_host::HostRoot;
 use kulprit_host::hardware::{
-    Heat, read_clocksource, read_edac, read_heat, read_iommu_group_count, read_pci_devices, read_vfio_ids,
+    Heat, read_clocksource, read_edac, read_heat, read_iommu_group_count, read_machine_checks, read_pci_devices,
+    read_vfio_ids,
 };
 use kulprit_judge::hardware::{HardwareCounters, judge_clocksource, judge_counters, judge_iommu, judge_vfio};
 use kulprit_judge::{Reading, Verdict};
@@ -22,7 +23,7 @@ const NAME: &str = "cpu-hardware";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "What the processor and the board offer, and what they report broken.",
-    sources: "/sys/kernel/iommu_groups, /sys/bus/pci, /sys/devices/system/{clocksource,cpu/*/thermal_throttle,edac}, /proc/cmdline, modprobe.d",
+    sources: "/sys/kernel/iommu_groups, /sys/bus/pci, /sys/devices/system/{clocksource,cpu/*/thermal_throttle,edac}, /proc/cmdline, modprobe.d; MCE of /proc/interrupts where the kernel log is denied",
     needs: "/sys of the host",
     lost_without: "everything it says",
     look_every: Duration::from_secs(300),
@@ -85,22 +86,27 @@ fn read(host: &HostRoot, at: Moment) -> Seen {
     };
     let devices = read_pci_devices(host).map_err(&mut note).unwrap_or_default();
     let edac = read_edac(host).ok();
+    let is_log_readable = host.open("dev/kmsg").is_ok();
+    // The table is long where processors are many, and the log tells more.
+    let machine_checks =
+        if is_log_readable { None } else { read_machine_checks(host).map_err(&mut note).ok().flatten() };
     Seen {
         verdicts: judge_vfio(at, &devices, &read_vfio_ids(host)).into_iter().collect(),
         n_groups: read_iommu_group_count(host).map_err(&mut note),
         clocksource: read_clocksource(host).map_err(&mut note),
-        counters: HardwareCounters::of(edac.as_deref(), read_heat(host)),
-        is_log_readable: host.open("dev/kmsg").is_ok(),
+        counters: HardwareCounters::of(edac.as_deref(), read_heat(host), machine_checks),
+        is_log_readable,
         n_errors,
     }
 }
 
-/// Counters as they are kept: boot, memory errors, heat of cores and packages; `-` for what is not counted.
+/// Counters as they are kept: boot, memory errors, heat of cores and packages, machine checks; `-` for what is not counted.
 fn position(boot_id: &str, counters: &HardwareCounters) -> String {
     let shown = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let HardwareCounters { memory_errors, heat } = counters;
+    let HardwareCounters { memory_errors, heat, machine_checks } = counters;
     let (core, package) = (heat.map(|heat| heat.core_total), heat.map(|heat| heat.package_total));
-    format!("{boot_id} {} {} {}", shown(*memory_errors), shown(core), shown(package))
+    let (errors, checks) = (shown(*memory_errors), shown(*machine_checks));
+    format!("{boot_id} {errors} {} {} {checks}", shown(core), shown(package))
 }
 
 /// `None` for those of another boot, and for what is none.
@@ -112,13 +118,17 @@ fn parse_position(text: &str, boot_id: &str) -> Option<HardwareCounters> {
     let mut number = || Some(fields.next()?.parse::<u64>().ok());
     let (memory_errors, core, package) = (number()?, number()?, number()?);
     let heat = core.zip(package).map(|(core_total, package_total)| Heat { core_total, package_total });
-    Some(HardwareCounters { memory_errors, heat })
+    // An earlier agent did not keep it.
+    let machine_checks = number().flatten();
+    Some(HardwareCounters { memory_errors, heat, machine_checks })
 }
 
 #[cfg(test)]
 mod tests {
 
-    use kulprit_model::FindingCode::{ClocksourceSlow, CpuOverheated, DeviceNotBoundToVfio, IommuMissing};
+    use kulprit_model::FindingCode::{
+        ClocksourceSlow, CpuOverheated, DeviceNotBoundToVfio, HardwareMemoryError, IommuMissing,
+    };
     use kulprit_model::Status::{Absent, Present, Unknown};
 
     use super::*;
@@ -177,13 +187,42 @@ mod tests {
         assert_eq!(told(Some("garbage")).await.0, None);
     }
 
+    #[tokio::test]
+    async fn a_machine_check_is_told_where_the_kernel_log_cannot_be_read() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "proc/sys/kernel/random/boot_id", &format!("{BOOT}\n"));
+        write(
+            root.path(),
+            "proc/interrupts",
+            "MCE:  1  1  Machine check exceptions\nMCP:  7  7  Machine check polls\n",
+        );
+        let told = async || {
+            let look = Probe::once_with(&SPEC, HostRoot::new(root.path()), |context| {
+                context.start_at = Some(format!("{BOOT} - - - 0"));
+            })
+            .await;
+            let is_it =
+                |verdict: &Verdict| matches!(verdict, Verdict::Occurrence(one) if one.code == HardwareMemoryError);
+            (look.verdicts.iter().any(is_it), look.position.unwrap())
+        };
+        assert_eq!(told().await, (true, format!("{BOOT} - - - 2")));
+        write(root.path(), "dev/kmsg", "");
+        assert_eq!(told().await, (false, format!("{BOOT} - - - -")));
+    }
+
     #[test]
     fn a_position_reads_back() {
         for counters in [
             HardwareCounters::default(),
-            HardwareCounters { memory_errors: Some(3), heat: Some(Heat { core_total: 1, package_total: 2 }) },
+            HardwareCounters {
+                memory_errors: Some(3),
+                heat: Some(Heat { core_total: 1, package_total: 2 }),
+                machine_checks: Some(4),
+            },
         ] {
             assert_eq!(parse_position(&position(BOOT, &counters), BOOT), Some(counters));
         }
+        let earlier = parse_position(&format!("{BOOT} 3 1 2"), BOOT).unwrap();
+        assert_eq!((earlier.memory_errors, earlier.machine_checks), (Some(3), None));
     }
 }

@@ -1,7 +1,7 @@
-//! What a machine says of itself once: `/proc/cpuinfo`, `/proc/misc`, `os-release`.
+//! What a machine says of itself: `/proc/cpuinfo`, `/proc/misc`, `/proc/interrupts`, `os-release`.
 #![no_main]
 
-use kulprit_host::hardware::{parse_processor, parse_qemu_capabilities};
+use kulprit_host::hardware::{parse_machine_checks, parse_processor, parse_qemu_capabilities};
 use kulprit_host::inventory::parse_os_pretty_name;
 use kulprit_host::kvm::{parse_cpu_flags, parse_misc_has_kvm};
 use kulprit_host::limits::parse_inotify_watches;
@@ -12,6 +12,7 @@ fuzz_target!(|data: &[u8]| {
     let _ = parse_cpu_flags(&text);
     parse_misc_has_kvm(&text);
     parse_processor(&text);
+    let _ = parse_machine_checks(&text);
     let _ = parse_qemu_capabilities(&text);
     assert!(parse_inotify_watches(&text) <= text.lines().count() as u64);
     if let Some(name) = parse_os_pretty_name(&text) {

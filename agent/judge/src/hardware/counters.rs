@@ -2,7 +2,7 @@
 //!
 //! Also the source of the kernel's time, which it leaves by itself when the processor's clock proves wrong.
 
-use kulprit_host::hardware::{EdacCounters, Heat};
+use kulprit_host::hardware::{EdacCounters, Heat, MachineChecks};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
 
 use crate::say::{Reading, SYSFS, absent, present, unknown};
@@ -18,22 +18,26 @@ pub struct HardwareCounters {
     pub memory_errors: Option<u64>,
     /// Times the processors were too hot; `None` where they do not count.
     pub heat: Option<Heat>,
+    /// Machine check exceptions, summed over the processors; `None` where they are not counted or were not read.
+    pub machine_checks: Option<u64>,
 }
 
 impl HardwareCounters {
     /// From what was read.
     #[must_use]
-    pub fn of(controllers: Option<&[EdacCounters]>, heat: Option<Heat>) -> Self {
+    pub fn of(controllers: Option<&[EdacCounters]>, heat: Option<Heat>, machine_checks: Option<MachineChecks>) -> Self {
         let memory_errors = controllers
             .filter(|rows| !rows.is_empty())
             .map(|rows| rows.iter().fold(0_u64, |sum, row| sum.saturating_add(row.uncorrected_total)));
-        Self { memory_errors, heat }
+        // Polls look for corrected errors whether there are any or not.
+        Self { memory_errors, heat, machine_checks: machine_checks.map(|checks| checks.exceptions_total) }
     }
 }
 
 /// What happened between two looks of one boot.
 ///
-/// The kernel's log tells of uncorrected memory errors by itself: they count here only when it cannot be read.
+/// The kernel's log tells of machine checks and uncorrected memory errors by itself, at their time: they count here only when it
+/// cannot be read. An exception that most processors saw is one: which of those counted are the same nobody can say.
 #[must_use]
 pub fn judge_counters(
     at: Moment,
@@ -56,6 +60,11 @@ pub fn judge_counters(
     if let Some(n_new) = grown(before.memory_errors, now.memory_errors).filter(|_| !is_log_readable) {
         let text = format!("the memory controllers counted {n_new} uncorrected errors since the last look");
         verdicts.push(happened(FindingCode::HardwareMemoryError, n_new, Attributes::new(), text));
+    }
+    if let Some(n_new) = grown(before.machine_checks, now.machine_checks).filter(|_| !is_log_readable) {
+        let facts = Attributes::new().with(attribute::WHAT, "machine-check");
+        let text = format!("MCE of /proc/interrupts grew by {n_new} over all processors since the last look");
+        verdicts.push(happened(FindingCode::HardwareMemoryError, 1, facts, text));
     }
     let package = grown(before.heat.map(|heat| heat.package_total), now.heat.map(|heat| heat.package_total));
     let core = grown(before.heat.map(|heat| heat.core_total), now.heat.map(|heat| heat.core_total));
@@ -90,7 +99,11 @@ mod tests {
     use crate::testing::statuses;
 
     fn counters(memory_errors: u64, core_total: u64, package_total: u64) -> HardwareCounters {
-        HardwareCounters { memory_errors: Some(memory_errors), heat: Some(Heat { core_total, package_total }) }
+        HardwareCounters {
+            memory_errors: Some(memory_errors),
+            heat: Some(Heat { core_total, package_total }),
+            machine_checks: None,
+        }
     }
 
     fn told(before: &HardwareCounters, now: &HardwareCounters, is_log_readable: bool) -> Vec<(FindingCode, u64)> {
@@ -112,6 +125,18 @@ mod tests {
         assert_eq!(told(&before, &counters(1, 5, 2), true), [(CpuOverheated, 1)]);
         assert_eq!(told(&before, &counters(0, 0, 0), false), [], "counters that went back say nothing");
         assert_eq!(told(&HardwareCounters::default(), &before, false), [], "nor does a first look");
+    }
+
+    #[test]
+    fn machine_checks_that_grew_are_one_error_where_the_kernels_log_does_not_tell_and_polls_are_none() {
+        let counted = |exceptions_total, polls_total| {
+            HardwareCounters::of(None, None, Some(MachineChecks { exceptions_total, polls_total }))
+        };
+        let error = [(FindingCode::HardwareMemoryError, 1)];
+        assert_eq!(told(&counted(2, 9), &counted(66, 9), false), error, "64 processors saw it");
+        assert_eq!(told(&counted(2, 9), &counted(3, 9), true), []);
+        assert_eq!(told(&counted(2, 9), &counted(2, 90), false), []);
+        assert_eq!(told(&HardwareCounters::of(None, None, None), &counted(2, 9), false), []);
     }
 
     #[test]
