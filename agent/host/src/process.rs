@@ -8,20 +8,24 @@
 //! Reading `stat`, `status`, `wchan` and `cgroup` takes no lock of the process; reading `cmdline` takes its memory map's lock,
 //! and waits where a thread sleeps in D state with that lock held. So [`Procfs::scan`] reads `stat` only.
 
+mod confinement;
 mod list;
 mod stat;
 mod status;
 mod thread;
+mod watched;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use confinement::{AppArmor, Confinement, parse_apparmor};
 pub use list::{CgroupFilter, Process, Processes};
 pub use stat::{Stat, TaskState, parse_stat};
-pub use status::{Status, parse_status};
+pub use status::{Seccomp, Status, parse_status};
 pub use thread::{StackFrames, Thread, parse_kernel_stack};
+pub use watched::{WatchedLook, WatchedProcess};
 
 use crate::cgroup::{CgroupMembership, parse_proc_cgroup};
 use crate::text::{into_text, read_plain, read_record};
@@ -89,7 +93,7 @@ impl Procfs {
     /// See [`ReadError`]; `NotFound` when the process has ended.
     pub fn status(&self, pid: u32) -> Result<Status, ReadError> {
         let path = self.file_of(pid, "status");
-        parse_status(&into_text(read_plain(&path)?)).map_err(|malformed| malformed.at(path))
+        parse_status(&into_text(read_record(&path)?)).map_err(|malformed| malformed.at(path))
     }
 
     /// The process's cgroup in each hierarchy.
@@ -98,7 +102,7 @@ impl Procfs {
     /// See [`ReadError`]; `NotFound` when the process has ended.
     pub fn cgroups(&self, pid: u32) -> Result<Vec<CgroupMembership>, ReadError> {
         let path = self.file_of(pid, "cgroup");
-        let (rows, errors) = parse_proc_cgroup(&into_text(read_plain(&path)?));
+        let (rows, errors) = parse_proc_cgroup(&into_text(read_record(&path)?));
         // One bad line of several is survivable here: every reader of this looks for *a* line.
         match errors.into_iter().next() {
             Some(malformed) if rows.is_empty() => Err(malformed.at(path)),

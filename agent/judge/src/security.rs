@@ -1,4 +1,5 @@
-//! What stands between a VM and what it needs, as far as it can be looked at: SELinux's mode, and device cgroups.
+//! What stands between a VM and what it needs, as far as it can be looked at: SELinux's mode, what confines its QEMU, device
+//! cgroups.
 //!
 //! Refusals themselves show in the kernel's log (SELinux, AppArmor, seccomp) and in error texts: `EACCES` is permissions or a
 //! security module, `EPERM` on a device a device cgroup. A device cgroup of version 1 can be read, so a refusal that is to come
@@ -6,10 +7,11 @@
 
 use kulprit_host::cgroup::DeviceRule;
 use kulprit_host::mount::DeviceNumber;
+use kulprit_host::process::{AppArmor, Confinement, Seccomp};
 use kulprit_model::{Attributes, FindingCode, Moment, Subject, attribute};
 
 use crate::say::{CGROUP, PROCFS, Reading, SYSFS, absent, present, unknown};
-use crate::verdict::Verdict;
+use crate::verdict::{StateVerdict, Verdict};
 
 /// A device that a QEMU has open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,45 @@ pub fn judge_selinux(at: Moment, is_enforcing: &Reading<Option<bool>>, modules: 
     };
     let facts = Attributes::new().with(attribute::MODE, mode);
     Verdict::State(present(code, node, at, SYSFS, facts, format!("{text}{rest}")))
+}
+
+/// `QemuUnconfined`, from what confines the VM's QEMU and whether SELinux enforces (`None`: there is none).
+#[must_use]
+pub fn judge_confinement(
+    subject: &Subject,
+    at: Moment,
+    confinement: &Reading<Confinement>,
+    is_enforcing: &Reading<Option<bool>>,
+) -> Verdict {
+    let code = FindingCode::QemuUnconfined;
+    let Confinement { apparmor, selinux_label, seccomp } = match confinement {
+        Ok(confinement) => confinement,
+        Err(error) => return Verdict::State(unknown(code, subject, error.as_str())),
+    };
+    let is_filtered = matches!(seccomp, Some(Seccomp::Strict | Seccomp::Filter));
+    let is_enforced = apparmor.as_ref().is_some_and(AppArmor::is_enforced);
+    let is_labelled = match (selinux_label, is_enforcing) {
+        (None, _) | (Some(_), Ok(None | Some(false))) => false,
+        (Some(_), Ok(Some(true))) => true,
+        (Some(_), Err(_)) if is_filtered || is_enforced => false,
+        (Some(_), Err(error)) => return Verdict::State(unknown(code, subject, error.as_str())),
+    };
+    let profile = apparmor.as_ref().map(|AppArmor { profile, mode }| match mode {
+        Some(mode) => format!("{profile} ({mode})"),
+        None => profile.clone(),
+    });
+    let facts = Attributes::new()
+        .with_some(attribute::APPARMOR, profile.as_ref())
+        .with_some(attribute::SELINUX_LABEL, selinux_label.as_ref())
+        .with_some(attribute::SECCOMP, seccomp.map(Seccomp::as_str));
+    let shown = |value: Option<&str>| value.unwrap_or("none").to_owned();
+    let (profile, label) = (shown(profile.as_deref()), shown(selinux_label.as_deref()));
+    let text = format!("QEMU: AppArmor {profile}, SELinux {label}, seccomp {}", shown(seccomp.map(Seccomp::as_str)));
+    if is_filtered || is_enforced || is_labelled {
+        let state = absent(code, subject, at, PROCFS, text);
+        return Verdict::State(StateVerdict { attributes: facts, ..state });
+    }
+    Verdict::State(present(code, subject, at, PROCFS, facts, text))
 }
 
 /// `DeviceForbidden`, from the rules of the container's device cgroup and the devices that its QEMU has open.
@@ -67,6 +108,7 @@ pub fn judge_devices(
 #[cfg(test)]
 mod tests {
     use kulprit_host::cgroup::parse_devices_list;
+    use kulprit_host::process::parse_apparmor;
     use kulprit_model::Status::{Absent, Present, Unknown};
 
     use super::*;
@@ -85,6 +127,38 @@ mod tests {
             assert_eq!(state.attributes.get(attribute::MODE), mode);
             assert_eq!(statuses(&[verdict]), [want], "{seen:?}");
         }
+    }
+
+    #[test]
+    fn a_qemu_is_unconfined_where_no_module_and_no_filter_can_refuse_it_anything() {
+        let check = |apparmor: &str, label: Option<&str>, seccomp, enforcing: Reading<Option<bool>>, want| {
+            let seen = Confinement {
+                apparmor: parse_apparmor(apparmor),
+                selinux_label: label.map(str::to_owned),
+                seccomp: Some(seccomp),
+            };
+            let verdict = judge_confinement(&Subject::vm("u"), Moment::default(), &Ok(seen), &enforcing);
+            let Verdict::State(state) = &verdict else { panic!("a state") };
+            if want != Unknown {
+                assert_eq!(state.attributes.get(attribute::SECCOMP), Some(seccomp.as_str()));
+                assert_eq!(state.attributes.get(attribute::SELINUX_LABEL), label);
+                assert_eq!(state.attributes.get(attribute::APPARMOR), Some(apparmor).filter(|text| !text.is_empty()));
+            }
+            assert_eq!(statuses(&[verdict]), [want], "{apparmor} {label:?} {seccomp:?} {enforcing:?}");
+        };
+        let (label, no) = (Some("u:r:container_t:s0"), Seccomp::Disabled);
+        check("", None, no, Ok(None), Present);
+        check("unconfined", None, no, Ok(None), Present);
+        check("libvirt-a (complain)", None, no, Ok(None), Present);
+        check("libvirt-a (enforce)", None, no, Ok(None), Absent);
+        check("unconfined", None, Seccomp::Filter, Ok(None), Absent);
+        check("", label, no, Ok(Some(true)), Absent);
+        check("", label, no, Ok(Some(false)), Present);
+        check("", label, no, Err("denied".to_owned()), Unknown);
+        check("", label, Seccomp::Filter, Err("denied".to_owned()), Absent);
+        check("", None, no, Err("denied".to_owned()), Present);
+        let denied = judge_confinement(&Subject::vm("u"), Moment::default(), &Err("denied".to_owned()), &Ok(None));
+        assert_eq!(statuses(&[denied]), [Unknown]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{Read as _, Seek as _, SeekFrom},
+    io::{ErrorKind, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -135,10 +135,21 @@ fn processes(files: &Files, place: &Place, _: Moment) -> Part {
     let root = HostRoot::new(files.procfs.path());
     for pid in place.qemu_pids.iter().copied().chain(launcher) {
         let _ = writeln!(text, "pid {pid}");
-        for file in ["stat", "status", "cgroup", "limits", "oom_score", "oom_score_adj", "attr/current"] {
+        for file in [
+            "stat",
+            "status",
+            "cgroup",
+            "limits",
+            "oom_score",
+            "oom_score_adj",
+            "attr/current",
+            "attr/apparmor/current",
+        ] {
             match root.read_bytes(format!("{pid}/{file}"), SMALL_FILE_BYTES) {
                 Ok(bytes) => add_file(&mut text, file, &bytes, |line| file != "status" || is_telling(line)),
                 Err(error) if error.is_not_found() => {}
+                // No security module has an answer.
+                Err(ReadError::Io { source, .. }) if source.kind() == ErrorKind::InvalidInput => {}
                 Err(error) => problems.push(said(&error)),
             }
         }

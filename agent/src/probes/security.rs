@@ -1,7 +1,7 @@
-//! The `security` probe: SELinux's mode, and device cgroups that would refuse a VM's devices.
+//! The `security` probe: SELinux's mode, what confines each VM's QEMU, and device cgroups that would refuse a VM's devices.
 //!
 //! What was refused is told by the kernel's log and by error texts, which other probes read; here is what explains it. The rules
-//! of a device cgroup can be read in version 1 only, so nothing is said of VMs elsewhere.
+//! of a device cgroup can be read in version 1 only, so nothing is said of them elsewhere.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use kulprit_host::HostRoot;
 use kulprit_host::cgroup::{controller_directories, parse_devices_list};
 use kulprit_host::mount::DeviceNumber;
 use kulprit_host::process::Procfs;
-use kulprit_judge::security::{NeededDevice, judge_devices, judge_selinux};
+use kulprit_judge::security::{NeededDevice, judge_confinement, judge_devices, judge_selinux};
 use kulprit_judge::{Reading, Verdict};
 use kulprit_model::{Moment, Subject};
 
@@ -23,8 +23,8 @@ const NAME: &str = "security";
 /// The probe's row in the table.
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
-    meaning: "Whether SELinux enforces, and whether a device cgroup forbids what a VM's QEMU has open.",
-    sources: "/sys/fs/selinux/enforce, /sys/kernel/security/lsm; devices.list of VMs' cgroups (version 1) and /proc/PID/fd of QEMU",
+    meaning: "Whether SELinux enforces, what confines a VM's QEMU, and whether a device cgroup forbids what it has open.",
+    sources: "/sys/fs/selinux/enforce, /sys/kernel/security/lsm; /proc/PID/{attr/current,attr/apparmor/current,status} of QEMU; devices.list of VMs' cgroups (version 1) and /proc/PID/fd of QEMU",
     needs: "/sys/fs/selinux, /sys/kernel/security; /proc/PID/attr (root)",
     lost_without: "everything it says; denials stand in the kernel log as well",
     look_every: Duration::from_secs(120),
@@ -86,6 +86,15 @@ fn look(
     let modules = host.read_text("sys/kernel/security/lsm").ok();
     let mut verdicts = vec![judge_selinux(at, &is_enforcing, modules.as_deref().map(str::trim))];
     for (pid, uid, directory) in vms {
+        let subject = &Subject::vm(uid);
+        let confinement = match procfs.confinement(*pid) {
+            Ok(confinement) => Ok(confinement),
+            // It has ended since.
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => Err(chain(&error)),
+        };
+        n_errors += u64::from(confinement.is_err());
+        verdicts.push(judge_confinement(subject, at, &confinement, &is_enforcing));
         let Some(rules) = read_rules(host, procfs, config.cgroup_prefix.as_deref(), *pid, directory.as_ref()) else {
             continue;
         };
@@ -97,7 +106,7 @@ fn look(
             Err(error) => Err(chain(&error)),
         };
         n_errors += u64::from(rules.is_err()) + u64::from(needed.is_err());
-        verdicts.push(judge_devices(&Subject::vm(uid), at, &rules, &needed));
+        verdicts.push(judge_devices(subject, at, &rules, &needed));
     }
     (verdicts, n_errors)
 }
@@ -149,10 +158,11 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::sync::Arc;
 
-    use kulprit_model::FindingCode::{DeviceForbidden, SelinuxNotEnforcing};
+    use kulprit_model::FindingCode::{DeviceForbidden, QemuUnconfined, SelinuxNotEnforcing};
     use kulprit_model::Status::{self, Absent, Present, Unknown};
 
     use super::*;
+    use crate::look::Look;
     use crate::probes::testing::{Probe, status_of, write};
 
     #[tokio::test]
@@ -176,22 +186,41 @@ mod tests {
         }
     }
 
+    async fn look_at_vm(root: &std::path::Path) -> Look {
+        Probe::once_with(&SPEC, HostRoot::new(root), |context| {
+            let mut config = (*context.config).clone();
+            config.procfs = root.join("proc");
+            context.config = Arc::new(config);
+            context.vms.insert(7, 1, "vm-a");
+        })
+        .await
+    }
+
     async fn devices(list: Option<&str>) -> Option<Status> {
         let root = tempfile::tempdir().unwrap();
+        write(root.path(), "proc/7/status", "State:\tS\n");
         let dir = "sys/fs/cgroup/devices/kubepods/pod0b2c0b2c-0000-4000-8000-000000000001/a";
         list.into_iter().for_each(|list| write(root.path(), &format!("{dir}/devices.list"), list));
         write(root.path(), "proc/7/cgroup", "4:devices:/kubepods/pod0b2c0b2c-0000-4000-8000-000000000001/a\n0::/x\n");
         write(root.path(), "proc/7/mountinfo", "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n");
         std::fs::create_dir_all(root.path().join("proc/7/fd")).unwrap();
         symlink("anon_inode:kvm-vm", root.path().join("proc/7/fd/9")).unwrap();
-        let look = Probe::once_with(&SPEC, HostRoot::new(root.path()), |context| {
-            let mut config = (*context.config).clone();
-            config.procfs = root.path().join("proc");
-            context.config = Arc::new(config);
-            context.vms.insert(7, 1, "vm-a");
-        })
-        .await;
-        status_of(&look, DeviceForbidden)
+        status_of(&look_at_vm(root.path()).await, DeviceForbidden)
+    }
+
+    #[tokio::test]
+    async fn what_confines_a_qemu_is_told_of_each_and_of_none_that_has_ended() {
+        let root = tempfile::tempdir().unwrap();
+        let confined = async || status_of(&look_at_vm(root.path()).await, QemuUnconfined);
+        assert_eq!(confined().await, None, "it has ended");
+        write(root.path(), "proc/7/status", "State:\tS\nSeccomp:\t0\n");
+        assert_eq!(confined().await, Some(Present));
+        write(root.path(), "proc/7/attr/current", "cri-containerd.apparmor.d (complain)\n");
+        assert_eq!(confined().await, Some(Present));
+        write(root.path(), "proc/7/attr/apparmor/current", "cri-containerd.apparmor.d (enforce)\n");
+        assert_eq!(confined().await, Some(Absent));
+        write(root.path(), "proc/7/status", "no status\n");
+        assert_eq!(confined().await, Some(Unknown));
     }
 
     #[tokio::test]

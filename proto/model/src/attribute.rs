@@ -55,6 +55,12 @@ pub const MEMCG: &str = "memcg";
 pub const BLOCKED_SECS: &str = "blocked_secs";
 /// HTTP status code of an answer, decimal.
 pub const HTTP_STATUS: &str = "http_status";
+/// AppArmor profile of a process and, in brackets, its mode: `cri-containerd.apparmor.d (enforce)`; `unconfined`.
+pub const APPARMOR: &str = "apparmor";
+/// SELinux label of a process.
+pub const SELINUX_LABEL: &str = "selinux_label";
+/// How seccomp holds a process: `disabled`, `strict`, `filter`.
+pub const SECCOMP: &str = "seccomp";
 /// Why a connection or call failed: one of the `FAILURE_*` values.
 pub const FAILURE: &str = "failure";
 /// libvirt's number of a state reason or event detail, decimal.
@@ -126,6 +132,8 @@ pub const BACKEND: &str = "backend";
 pub const SERVER: &str = "server";
 /// What a storage backend's server gives out, as it names it: an NFS export, an IQN, an NQN, `pool/image`.
 pub const EXPORT: &str = "export";
+/// Whether the host of a silent server answers to other packets; not there where it did not, or was not asked.
+pub const HOST_ANSWERS: &str = "host_answers";
 /// Largest packet of a link, bytes.
 pub const MTU: &str = "mtu";
 /// Version of a component.

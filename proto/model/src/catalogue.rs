@@ -315,10 +315,10 @@ catalogue! {
         None, "A server of the node takes its connections too slowly, and some were dropped; `server` is where one waits.";
     NetworkUnreachable, State, "network", Node, Fault, raise 10_000, clear 10_000, "all packets of a ping lost, or a DNS lookup fails",
         None, "The node does not reach a peer, a name server, the API server or an image's registry; `what` is peer, route, dns, or how far a registry was reached: tcp, tls.";
-    MtuMismatch, State, "network", Node, Fault, raise 0, clear 0, "",
+    MtuMismatch, State, "network", Node, Notice, raise 0, clear 0, "",
         None, "The MTU of a migration's path differs between its ends, or large packets are lost.";
     MigrationPeerSilent, State, "network", NodeOrVm, Notice, raise 5_000, clear 0, "",
-        None, "Connections to the other node of a migration get no answer (SYN-SENT, retransmissions).";
+        None, "Connections to the other node of a migration get no answer (SYN-SENT, retransmissions); `host_answers` where its host answers to other packets: only the port is silent.";
     PacketFilterDrops, State, "network", Node, Fault, raise 0, clear 0, "",
         None, "A packet filter rule of the node drops or rejects what a migration needs.";
     ClockSkewed, State, "clock", Node, Fault, raise 10_000, clear 30_000, "more than 5 s off, or not synchronised",
@@ -335,6 +335,8 @@ catalogue! {
         None, "SELinux is off or permissive on the node: it denies nothing; `mode` says which.";
     DeviceForbidden, State, "security", Vm, Fault, raise 0, clear 0, "",
         None, "The device cgroup of the VM's container does not allow a device that QEMU needs; `object` is which (version 1 only: version 2 cannot be read).";
+    QemuUnconfined, State, "security", Vm, Notice, raise 0, clear 0, "",
+        None, "No AppArmor profile, SELinux label or seccomp filter can refuse the VM's QEMU anything; present or absent, `apparmor`, `selinux_label` and `seccomp` say what it has.";
     SoftwareEmulation, State, "launcher", Vm, Notice, raise 0, clear 0, "",
         None, "The VM's QEMU runs without KVM (threads CPU n/TCG).";
     LauncherDefunct, State, "launcher", Vm, Fault, raise 30_000, clear 0, "",

@@ -1,7 +1,7 @@
 //! `/proc/PID/{stat,status,stack,cmdline}`: a process may call itself anything, and brackets, line breaks and NUL are anything.
 #![no_main]
 
-use kulprit_host::process::{parse_cmdline, parse_kernel_stack, parse_stat, parse_status};
+use kulprit_host::process::{parse_apparmor, parse_cmdline, parse_kernel_stack, parse_stat, parse_status};
 use kulprit_host::qemu::parse_command_line;
 use libfuzzer_sys::fuzz_target;
 
@@ -16,5 +16,6 @@ fuzz_target!(|data: &[u8]| {
     parse_command_line(&args);
     let text = String::from_utf8_lossy(data);
     let _ = parse_status(&text);
+    let _ = parse_apparmor(&text);
     parse_kernel_stack(&text);
 });

@@ -31,6 +31,39 @@ pub struct Status {
     pub rss_bytes: Option<u64>,
     /// Threads that have not ended.
     pub n_threads: Option<u32>,
+    /// How seccomp holds the task. `None` where the kernel has no seccomp.
+    pub seccomp: Option<Seccomp>,
+}
+
+/// How seccomp holds a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Not at all.
+    Disabled,
+    /// To four system calls.
+    Strict,
+    /// By a filter.
+    Filter,
+}
+
+impl Seccomp {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Strict => "strict",
+            Self::Filter => "filter",
+        }
+    }
+
+    fn from_number(number: &str) -> Option<Self> {
+        match number {
+            "0" => Some(Self::Disabled),
+            "1" => Some(Self::Strict),
+            "2" => Some(Self::Filter),
+            _ => None,
+        }
+    }
 }
 
 impl Status {
@@ -60,6 +93,7 @@ pub fn parse_status(text: &str) -> Result<Status, Malformed> {
         process_pending_signals: None,
         rss_bytes: None,
         n_threads: None,
+        seccomp: None,
     };
     let mut has_state = false;
     for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
@@ -81,6 +115,7 @@ pub fn parse_status(text: &str) -> Result<Status, Malformed> {
             "ShdPnd" => status.process_pending_signals = u64::from_str_radix(value, 16).ok(),
             "VmRSS" => status.rss_bytes = kib_to_bytes(value),
             "Threads" => status.n_threads = value.parse().ok(),
+            "Seccomp" => status.seccomp = Seccomp::from_number(value.trim_end()),
             _ => {}
         }
     }
