@@ -6,7 +6,7 @@
 
 mod reach;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use kulprit_host::network::{Link, PathTry, TcpSocket};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
@@ -142,6 +142,28 @@ pub fn judge_connections(at: Moment, owner: Owner, sockets: &[TcpSocket]) -> Vec
     verdicts
 }
 
+/// Adds to the `MigrationPeerSilent` of `peer` what came of packets that were sent to it: where its host answers to those, only the
+/// port of the migration is silent. No answer says nothing by itself: a host may drop what nobody there asked for.
+pub fn add_answer(at: Moment, verdicts: &mut [Verdict], peer: IpAddr, tried: PathTry) {
+    let states = verdicts.iter_mut().filter_map(|verdict| match verdict {
+        Verdict::State(state) => Some(state),
+        Verdict::Occurrence(_) => None,
+    });
+    let is_its = |address: &str| address.parse::<SocketAddr>().is_ok_and(|address| address.ip() == peer);
+    for state in states.filter(|state| state.code == FindingCode::MigrationPeerSilent) {
+        if !state.attributes.get(attribute::SERVER).is_some_and(is_its) {
+            continue;
+        }
+        let text = if tried.is_small_answered {
+            state.attributes = std::mem::take(&mut state.attributes).with(attribute::HOST_ANSWERS, true);
+            format!("{peer} answers to a datagram from the same network namespace: only the port is silent")
+        } else {
+            format!("{peer} does not answer to a datagram either, which it may drop all the same")
+        };
+        state.evidence.push(Evidence::new(ICMP, at, text));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use kulprit_model::Status::{Absent, Present};
@@ -175,6 +197,21 @@ mod tests {
                 judge_connections(Moment::default(), Owner::KubeVirt, &[socket("192.0.2.9:43210", state, retransmits)]);
             assert_eq!(status_of(&verdicts, FindingCode::MigrationPeerSilent), Some(want), "{state} {retransmits}");
         }
+    }
+
+    #[test]
+    fn a_silent_port_of_a_host_that_answers_is_told_from_a_silent_host() {
+        let check = |remote: &str, is_small_answered, n_evidence, want: Option<&str>| {
+            let mut verdicts = judge_connections(Moment::default(), Owner::KubeVirt, &[socket(remote, 2, 2)]);
+            let tried = PathTry { is_small_answered, is_large_answered: None, large_bytes: 9_000 };
+            add_answer(Moment::default(), &mut verdicts, "192.0.2.9".parse().unwrap(), tried);
+            let Verdict::State(state) = &verdicts[0] else { panic!("a state") };
+            assert_eq!(state.attributes.get(attribute::HOST_ANSWERS), want, "{remote} {is_small_answered}");
+            assert_eq!(state.evidence.len(), n_evidence);
+        };
+        check("192.0.2.9:43210", true, 2, Some("true"));
+        check("192.0.2.9:43210", false, 2, None);
+        check("192.0.2.8:43210", true, 1, None);
     }
 
     #[test]

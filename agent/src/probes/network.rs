@@ -184,13 +184,13 @@ impl Probe {
         }
         if seen.node.is_some() {
             let owner = if has_launchers || seen.handler.is_some() { Owner::Node } else { Owner::Libvirt };
-            let judged = judge_connections(at, owner, node);
-            self.packets.note(1, &judged);
+            let mut judged = judge_connections(at, owner, node);
+            self.packets.note(at, 1, &mut judged);
             verdicts.extend(judged);
         }
         if let Some((pid, handler)) = &seen.handler {
-            let judged = judge_connections(at, Owner::KubeVirt, handler);
-            self.packets.note(*pid, &judged);
+            let mut judged = judge_connections(at, Owner::KubeVirt, handler);
+            self.packets.note(at, *pid, &mut judged);
             verdicts.extend(judged);
         }
         // What a storage server's silence means is told by the probe of volumes.
@@ -278,15 +278,13 @@ impl Probe {
                 None
             }
             Tried::Packets(silent, tried) => {
-                let judged = match tried {
-                    Ok(tried) => judge_packets(self.context.clock.now(), silent.peer, tried),
-                    Err(error) => {
-                        count(&self.context.counters.errors, 1);
-                        debug!(probe = NAME, error = %chain(&error), "packets to the peer of a migration were not tried");
-                        None
-                    }
-                };
-                self.packets.done(silent, judged.as_ref());
+                let tried = tried.inspect_err(|error| {
+                    count(&self.context.counters.errors, 1);
+                    debug!(probe = NAME, error = %chain(error), "packets to the peer of a migration were not tried");
+                });
+                let tried = tried.ok();
+                let judged = tried.and_then(|tried| judge_packets(self.context.clock.now(), silent.peer, tried));
+                self.packets.done(silent, tried, judged.as_ref());
                 judged
             }
         }

@@ -5,7 +5,7 @@
 //! link's own largest packet, jumbo or not. Packets that a router on the way reports as too large teach the kernel the path's size,
 //! and the next try arrives, as a migration's would; what is only lost stays lost. Nothing is said where not even small ones
 //! are answered: such a host may drop what nobody asked for.
-//! There is no try by TCP: a connection to a port where a QEMU waits would be taken for the migration itself.
+//! There is no try by TCP: a connection to a port where a QEMU or a proxy waits would be taken for the migration itself (ADR 10).
 //! Sources: `udp(7)`, `ip(7)` (`IP_MTU_DISCOVER`), RFC 1122 4.1.3.1, RFC 4821.
 
 use std::io::{self, ErrorKind};

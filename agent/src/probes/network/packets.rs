@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use kulprit_host::network::PathTry;
 use kulprit_judge::Verdict;
-use kulprit_model::{FindingCode, Status, attribute};
+use kulprit_judge::network::add_answer;
+use kulprit_model::{FindingCode, Moment, Status, attribute};
 use tokio::time::Instant;
 
 use crate::sacrifice::{Lost, Sacrifice, Task};
@@ -37,11 +38,13 @@ pub(super) struct Packets {
     lossy: Option<Silent>,
     tried: Option<Instant>,
     is_trying: bool,
+    /// What came of the last try, while its peer is silent.
+    answer: Option<(Silent, PathTry)>,
 }
 
 impl Packets {
-    /// Takes in what the connections in the namespace of `pid` say.
-    pub(super) fn note(&mut self, pid: u32, verdicts: &[Verdict]) {
+    /// Takes in what the connections in the namespace of `pid` say, and adds to it what came of a try.
+    pub(super) fn note(&mut self, at: Moment, pid: u32, verdicts: &mut [Verdict]) {
         let found = verdicts.iter().find_map(|verdict| {
             let Verdict::State(state) = verdict else { return None };
             let is_it = state.code == FindingCode::MigrationPeerSilent && state.status == Status::Present;
@@ -50,6 +53,10 @@ impl Packets {
         match found {
             Some(peer) => self.silent = Some(Silent { pid, peer: peer.ip() }),
             None => self.silent = self.silent.filter(|silent| silent.pid != pid),
+        }
+        self.answer = self.answer.filter(|(silent, _)| self.silent == Some(*silent));
+        if let Some((silent, tried)) = self.answer.filter(|(silent, _)| silent.pid == pid) {
+            add_answer(at, verdicts, silent.peer, tried);
         }
     }
 
@@ -67,9 +74,10 @@ impl Packets {
     }
 
     /// What came of it.
-    pub(super) fn done(&mut self, silent: Silent, judged: Option<&Verdict>) {
+    pub(super) fn done(&mut self, silent: Silent, tried: Option<PathTry>, judged: Option<&Verdict>) {
         self.is_trying = false;
         self.tried = Some(Instant::now());
+        self.answer = tried.map(|tried| (silent, tried));
         match judged {
             Some(Verdict::State(state)) if state.status == Status::Present => self.lossy = Some(silent),
             Some(_) => self.lossy = None,
@@ -89,7 +97,6 @@ pub(super) async fn send(sacrifice: &Sacrifice, procfs: &Path, silent: Silent) -
 mod tests {
     use kulprit_host::network::TcpSocket;
     use kulprit_judge::network::{Owner, judge_connections, judge_packets};
-    use kulprit_model::Moment;
 
     use super::*;
 
@@ -106,41 +113,69 @@ mod tests {
         judge_connections(Moment::default(), Owner::Libvirt, &[row])
     }
 
-    fn judged(is_large_answered: bool) -> Option<Verdict> {
-        let tried = PathTry { is_small_answered: true, is_large_answered: Some(is_large_answered), large_bytes: 9_000 };
-        judge_packets(Moment::default(), "192.0.2.2".parse().unwrap(), tried)
+    fn tried(is_large_answered: bool) -> PathTry {
+        PathTry { is_small_answered: true, is_large_answered: Some(is_large_answered), large_bytes: 9_000 }
+    }
+
+    fn done(packets: &mut Packets, silent: Silent, is_large_answered: bool) {
+        let tried = tried(is_large_answered);
+        let judged = judge_packets(Moment::default(), silent.peer, tried);
+        packets.done(silent, Some(tried), judged.as_ref());
+    }
+
+    /// Whether the connections' finding says that the host of the silent peer answers.
+    fn note(packets: &mut Packets, pid: u32, is_silent: bool) -> bool {
+        let mut verdicts = connections(is_silent);
+        packets.note(Moment::default(), pid, &mut verdicts);
+        let Verdict::State(state) = &verdicts[0] else { panic!("a state") };
+        state.attributes.get(attribute::HOST_ANSWERS).is_some()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_peer_is_tried_at_once_and_then_once_a_minute() {
         let mut packets = Packets::default();
-        packets.note(1, &connections(false));
+        note(&mut packets, 1, false);
         assert_eq!(packets.due(), None);
-        packets.note(1, &connections(true));
+        note(&mut packets, 1, true);
         let silent = Silent { pid: 1, peer: "192.0.2.2".parse().unwrap() };
         assert_eq!(packets.due(), Some(silent));
         assert_eq!(packets.due(), None, "one at a time");
-        packets.done(silent, judged(true).as_ref());
+        done(&mut packets, silent, true);
         tokio::time::advance(Duration::from_secs(59)).await;
         assert_eq!(packets.due(), None);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(packets.due(), Some(silent));
-        packets.done(silent, None);
-        packets.note(1, &connections(false));
+        packets.done(silent, None, None);
+        note(&mut packets, 1, false);
         tokio::time::advance(EVERY).await;
         assert_eq!(packets.due(), None);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn that_the_host_answers_is_told_while_its_peer_is_silent_and_of_no_other() {
+        let mut packets = Packets::default();
+        assert!(!note(&mut packets, 1, true));
+        let silent = packets.due().unwrap();
+        done(&mut packets, silent, true);
+        assert!(note(&mut packets, 1, true));
+        assert!(note(&mut packets, 1, true), "until the next try");
+        assert!(!note(&mut packets, 2, true), "from another namespace");
+        assert!(!note(&mut packets, 1, true), "the last one seen silent is the one that is tried");
+        done(&mut packets, silent, true);
+        assert!(!note(&mut packets, 1, false));
+        assert!(!note(&mut packets, 1, true), "it is another silence");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_path_that_loses_large_packets_is_tried_until_it_does_not() {
         let mut packets = Packets::default();
-        packets.note(7, &connections(true));
+        note(&mut packets, 7, true);
         let silent = packets.due().unwrap();
-        packets.done(silent, judged(false).as_ref());
-        packets.note(7, &connections(false));
+        done(&mut packets, silent, false);
+        note(&mut packets, 7, false);
         tokio::time::advance(EVERY).await;
         assert_eq!(packets.due(), Some(silent));
-        packets.done(silent, judged(true).as_ref());
+        done(&mut packets, silent, true);
         tokio::time::advance(EVERY).await;
         assert_eq!(packets.due(), None);
     }
