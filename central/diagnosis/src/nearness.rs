@@ -13,6 +13,7 @@ use kulprit_model::{
 use crate::{
     identity::{Identity, Mention},
     snapshot::{NodeView, Snapshot, VmView},
+    standalone,
     symptom::SymptomSubject,
 };
 
@@ -73,7 +74,8 @@ impl<'a> Who<'a> {
             }
         }
         others.extend(of_nodes.into_iter().filter(|view| !me.is_view(view)).map(Identity::of_view));
-        let is_sole_migrant = own.is_some_and(|own| is_sole_migrant(snapshot, own));
+        let is_sole_migrant =
+            own.map_or_else(|| standalone::is_sole_migrant(snapshot, uid), |own| is_sole_migrant(snapshot, own));
         Self { subject, me, others, is_in_cluster: own.is_some(), is_sole_migrant }
     }
 
@@ -179,10 +181,14 @@ impl<'a> OnNode<'_, 'a> {
             || attributes
                 .get(ACTOR)
                 .is_some_and(|actor| matches!(actor, actor::QEMU | actor::LAUNCHER | actor::LIBVIRT | actor::GUEST));
-        // The proxies of a node carry every migration there, and their lines name none.
-        let is_of_a_migration = attributes.get(ACTOR) == Some(actor::HANDLER)
-            && attributes.get(OPERATION).is_some_and(|operation| {
-                matches!(operation, operation::CONNECT_PEER | operation::HANDSHAKE | operation::MIGRATE)
+        // The proxies of a node carry every migration there, and so does a libvirt that is the node's; their lines name none.
+        let is_of_a_migration =
+            attributes.get(ACTOR).zip(attributes.get(OPERATION)).is_some_and(|(actor, operation)| match actor {
+                actor::HANDLER => {
+                    matches!(operation, operation::CONNECT_PEER | operation::HANDSHAKE | operation::MIGRATE)
+                }
+                actor::LIBVIRT => matches!(operation, operation::MIGRATE | operation::MIGRATE_PREPARE),
+                _ => false, // says whom it means
             });
         let is_own = self.is_sole_vm && is_of_a_vm || self.who.is_sole_migrant && is_of_a_migration;
         if is_own && names_nobody { Nearness::Own } else { nearness }

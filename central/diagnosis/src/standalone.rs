@@ -47,10 +47,37 @@ pub(crate) fn migration_of<'a>(snapshot: &'a Snapshot, uid: &str) -> Option<Doma
     if !is_news || !is_still_there {
         return None;
     }
-    let ran_usec = occurrence.attributes.number(RAN_SECS).unwrap_or(0).max(0).saturating_mul(1_000_000);
-    let began_usec = ended_usec.saturating_sub(ran_usec);
+    let began_usec = began_usec(occurrence);
     let target = shown_beside(snapshot, uid, source, began_usec);
     Some(DomainMigration { source, target, began_usec, failed: Some(occurrence) })
+}
+
+/// Whether a migration of the VM is in question, and no other VM is known to have had one under way between its begin and its end.
+pub(crate) fn is_sole_migrant(snapshot: &Snapshot, uid: &str) -> bool {
+    let Some(own) = migration_of(snapshot, uid) else { return false };
+    let end_usec = own.failed.map_or(i64::MAX, |failed| failed.last.wall_usec);
+    let is_anothers = |subject: &Subject| subject.vm_uid().is_some_and(|other| other != uid);
+    !reporting(snapshot).any(|node| {
+        let runs = node.states.iter().any(|state| {
+            state.code == FindingCode::MigrationOutgoing
+                && state.status == Status::Present
+                && is_anothers(&state.subject)
+                && state.since.wall_usec <= end_usec
+        });
+        let ended = node.occurrences.iter().any(|occurrence| {
+            occurrence.code == FindingCode::MigrationNotCompleted
+                && is_anothers(&occurrence.subject)
+                && occurrence.last.wall_usec >= own.began_usec
+                && began_usec(occurrence) <= end_usec
+        });
+        runs || ended
+    })
+}
+
+/// When the migration that did not complete began, Unix time in microseconds.
+fn began_usec(not_completed: &Occurrence) -> i64 {
+    let ran_usec = not_completed.attributes.number(RAN_SECS).unwrap_or(0).max(0).saturating_mul(1_000_000);
+    not_completed.last.wall_usec.saturating_sub(ran_usec)
 }
 
 /// The node on which the VM arrives, if one says so.

@@ -57,8 +57,8 @@ impl Scenario {
             Step::Expect(expected) => {
                 ensure!(expected.vm.is_some() || expected.node.is_some(), "names neither a VM nor a node");
                 ensure!(!expected.chain.is_empty(), "names no cause");
-                let nodes = expected.node.iter().chain(&expected.at);
-                nodes.map(String::as_str).try_for_each(|node| self.check_node(node))?;
+                let at = expected.at.iter().flat_map(|at| at.split(','));
+                expected.node.iter().map(String::as_str).chain(at).try_for_each(|node| self.check_node(node))?;
                 expected.vm.iter().try_for_each(|vm| self.check_vm(vm))?;
                 expected.also.iter().try_for_each(|who| self.check_node(who).or_else(|_| self.check_vm(who)))
             }

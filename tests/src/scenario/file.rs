@@ -360,7 +360,7 @@ pub struct Expected {
     pub chain: Vec<String>,
     /// The side of the root cause: `hosting`, `source`, `target`, `path`; any without.
     pub role: Option<String>,
-    /// The node of the root cause; without, none may be blamed.
+    /// The node of the root cause as `kulprit` shows it, of a path both (`n1,n2`); without, none may be blamed.
     pub at: Option<String>,
     /// Within so many seconds: the longest hold is 10 s, the slowest look 60 s (KVM, without an event).
     #[serde(default = "explain_limit")]

@@ -430,7 +430,8 @@ impl<'a, 'stage> Player<'a, 'stage> {
         let incident = incidents.iter().find(|incident| incident.id == verdict.incident);
         let incident = incident.with_context(|| format!("no incident {}: {incidents:#?}", verdict.incident))?;
         let is_member = incident.members.iter().any(|member| member.subject == verdict.subject);
-        let is_there = expected.at.as_ref().is_none_or(|at| incident.node.is_empty() || incident.node == *at);
+        let is_at = |at: &String| incident.node.is_empty() || at.split(',').any(|node| incident.node == node);
+        let is_there = expected.at.as_ref().is_none_or(is_at);
         let is_right = incident.open && incident.cause == expected.root() && is_member && is_there;
         ensure!(is_right, "the wrong incident: {incident:#?}");
         Ok(())

@@ -40,7 +40,8 @@ pub fn attribute(snapshot: &Snapshot, symptom: &Symptom) -> Attribution {
     let Sheets { best: sheets, elsewhere } = score::sheets_of(&stage);
     let chains = chain::join(&sheets);
     // A node's own symptom is its faults: what explains none of them happened beside it, however sure it is.
-    let is_of_faults = matches!(symptom.subject, SymptomSubject::Node { .. })
+    let is_of_node = matches!(symptom.subject, SymptomSubject::Node { .. });
+    let is_of_faults = is_of_node
         && symptom.since_wall_usec.is_some()
         && chains.iter().any(|chain| chain.competes() && explains_a_fault(chain));
     let explains = |chain: &Chain<'_>| !is_of_faults || explains_a_fault(chain);
@@ -58,7 +59,6 @@ pub fn attribute(snapshot: &Snapshot, symptom: &Symptom) -> Attribution {
             contributing.push(candidate(&stage, &sheets, Some(chain), score_db, alone));
         }
         // What a node's own symptom is derived from does not compete: each fault is there, and each is its own explanation.
-        let is_of_node = matches!(symptom.subject, SymptomSubject::Node { .. });
         let is_beside = is_of_node && is_enough_alone || !explains(chain);
         if !is_beside {
             competitors.push((Some(chain), score_db));

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -115,6 +115,12 @@ pub const MIGRATION_TARGET_POD_FAILED: Cause = Cause {
             strength: Strength::Against,
             look: Look::Present(MigrationDirtying, &[]),
             text: "the migration copies",
+        },
+        Clue {
+            group: "kubernetes",
+            strength: Strength::StronglyAgainst,
+            look: Look::Vm(VmFact::Standalone),
+            text: "libvirt alone runs this VM, no pod of it has to start or to go",
         },
     ],
     explains: &[],

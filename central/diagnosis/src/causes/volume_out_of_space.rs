@@ -50,12 +50,6 @@ pub const VOLUME_OUT_OF_SPACE: Cause = Cause {
             text: "QEMU has paused the guest because of a disk error, of which kind is not known",
         },
         Clue {
-            group: "qemu",
-            strength: Strength::Proof,
-            look: said(&[Fact::OneOf(SIGNATURE, &["migration-disk-no-space"])]),
-            text: "the target has no space left for the disk that is copied there",
-        },
-        Clue {
             group: "device",
             strength: Strength::Strong,
             look: Look::Happened(BlockIoError, &[Fact::Own, Fact::OneOf(IO_ERROR, &[IO_NO_SPACE])]),
@@ -66,6 +60,13 @@ pub const VOLUME_OUT_OF_SPACE: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Present(DomainIoError, &[Fact::OneOf(IO_ERROR, &[IO_OTHER])]),
             text: "the error is an I/O error, not a lack of space",
+        },
+        // A copy that finds no room pauses nobody.
+        Clue {
+            group: "well",
+            strength: Strength::Proof,
+            look: said(&[Fact::OneOf(SIGNATURE, &["migration-disk-no-space"])]),
+            text: "the target has no space left for the disk that is copied there",
         },
         Clue {
             group: "well",

@@ -93,11 +93,8 @@ fn subject_of(vm: &ClusterVm) -> SymptomSubject {
 /// A VM that libvirt alone runs, or that Kubernetes was not asked about.
 fn of_view(snapshot: &Snapshot, node: &NodeView, vm: &VmView) -> Option<Symptom> {
     let look = VmLook::new(snapshot, node, vm);
-    let stopped = || {
-        let found = look.stopped_unexpectedly()?;
-        let is_elsewhere = || runs_elsewhere(snapshot, &vm.uid, node);
-        let never_was_here = || was_only_arriving(snapshot, &vm.uid, node, found.1);
-        if is_elsewhere() || never_was_here() { None } else { Some(found) }
+    let was_here = |(_, ended_usec, _): &OfHost| {
+        !runs_elsewhere(snapshot, &vm.uid, node) && !was_only_arriving(snapshot, &vm.uid, node, *ended_usec)
     };
     let symptom = |found: Found| Symptom {
         subject: SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() },
@@ -107,7 +104,8 @@ fn of_view(snapshot: &Snapshot, node: &NodeView, vm: &VmView) -> Option<Symptom>
         migration: found.migration,
     };
     let of_migration = migration_of(snapshot, &vm.uid).filter(|migration| migration.source.name == node.name);
-    stopped()
+    look.stopped_unexpectedly()
+        .filter(was_here)
         .or_else(|| look.stuck_stopping())
         .or_else(|| look.paused_unexpectedly())
         .map(of_host)

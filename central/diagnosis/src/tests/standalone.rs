@@ -179,7 +179,13 @@ fn a_disk_that_finds_no_space_is_the_targets() {
     let full = full.with(SIGNATURE, "migration-disk-no-space").with(SIDE, "target");
     let warned = said(actor::QEMU, operation::START_DOMAIN, class::INCOMPATIBLE);
     let warned = warned.with(SIGNATURE, "cpu-feature-dropped");
-    let why = failed(migrating(40), 10, "").node_said("n1", 11, full).node_said("n1", 45, warned).why();
+    let mut world = failed(migrating(40), 10, "").node_said("n1", 11, full).node_said("n1", 45, warned);
+    // The copy of no disk pauses a guest, and the file system that is too small for a disk need not be full.
+    for node in ["n1", "n2"] {
+        let well = |code| mk_state(code, Subject::vm(UID), Status::Absent, 20);
+        world = world.set_on(node, well(FindingCode::DomainIoError)).set_on(node, well(FindingCode::VmFilesystemFull));
+    }
+    let why = world.why();
     let first = &why.causes[0];
     assert_eq!(
         (first.id, first.role, first.node.as_deref()),
@@ -187,6 +193,36 @@ fn a_disk_that_finds_no_space_is_the_targets() {
         "{}",
         table(&why)
     );
+    assert!(first.probability > 0.8, "{}", table(&why));
+}
+
+/// libvirt names nobody; at the end of the only migration it can only mean that one.
+#[test]
+fn what_libvirt_says_of_a_migration_is_surer_of_the_only_one() {
+    let refused = said(actor::LIBVIRT, operation::MIGRATE, class::NO_SPACE);
+    let refused = refused.with(SIGNATURE, "migration-disk-no-space").with(SIDE, "target");
+    let world = || failed(migrating(40), 10, "").node_said("n1", 11, refused.clone());
+    let score =
+        |world: &World| world.why().causes.iter().find(|cause| cause.id == "VolumeOutOfSpace").map(|c| c.score_db);
+    let alone = score(&world()).unwrap();
+    let beside = |secs| {
+        let attributes = Attributes::new().with(RAN_SECS, 30);
+        world().happened(FindingCode::MigrationNotCompleted, Subject::vm("another"), secs, attributes)
+    };
+    assert!(score(&beside(12)).unwrap() < alone, "of two it may be either");
+    assert_eq!(score(&beside(300)), Some(alone), "that one was over before");
+    let runs = mk_state(FindingCode::MigrationOutgoing, Subject::vm("another"), Status::Present, 20);
+    assert!(score(&world().set(runs)).unwrap() < alone, "of two it may be either");
+}
+
+/// What a virt-controller would say of a target pod, libvirt says of a target: no pod is behind it.
+#[test]
+fn a_target_that_refuses_has_no_pod_that_failed() {
+    let refused = said(actor::LIBVIRT, operation::MIGRATE_PREPARE, class::INCOMPATIBLE);
+    let refused = refused.with(SIGNATURE, "cpu-missing-features").with(SIDE, "target");
+    let unavailable = said(actor::LIBVIRT, operation::MIGRATE_PREPARE, class::UNAVAILABLE).with(SIDE, "target");
+    let why = failed(migrating(40), 10, "").node_said("n1", 11, refused).node_said("n1", 11, unavailable).why();
+    assert_eq!(why.causes[0].chain, ["CpuIncompatible"], "{}", table(&why));
 }
 
 /// The guest is shut down at home after a migration was aborted: the copy that ended with the migration did not stop then.
