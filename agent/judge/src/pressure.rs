@@ -74,22 +74,21 @@ fn judge_cpu(look: &PressureLook) -> StateVerdict {
     let idle = look.times.as_ref().ok().filter(|_| look.tells_idle);
     let idle = idle.and_then(|times| percent(times.idle_ticks, times.total_ticks)).filter(|idle| *idle >= IDLE_PCT);
     match (some, steal) {
-        (Ok(some), _)
-            if let Some(idle) = idle
-                && some >= CPU_SOME_AVG60_PCT =>
-        {
-            let text = format!(
-                "cpu pressure some avg60={some:.2}, and {idle:.0} % of the processors' time is idle: limits of cgroups"
-            );
-            absent(code, &Subject::Node, look.at, PROCFS, text)
-        }
-        (Ok(some), _) if some >= CPU_SOME_AVG60_PCT => {
+        (Ok(some), _) if some >= CPU_SOME_AVG60_PCT && idle.is_none() => {
             measured(look, code, "pressure", some, CPU_SOME_AVG60_PCT, format!("cpu pressure some avg60={some:.2}"))
         }
         (_, Some(steal)) if steal >= STEAL_PCT => {
             measured(look, code, "steal", steal, STEAL_PCT, format!("{steal:.1} % of the processors' time was stolen"))
         }
-        (Ok(some), _) => absent(code, &Subject::Node, look.at, PROCFS, format!("cpu pressure some avg60={some:.2}")),
+        (Ok(some), _) => {
+            let text = match idle {
+                Some(idle) if some >= CPU_SOME_AVG60_PCT => format!(
+                    "cpu pressure some avg60={some:.2}, and {idle:.0} % of the processors' time is idle: limits of cgroups"
+                ),
+                _ => format!("cpu pressure some avg60={some:.2}"),
+            };
+            absent(code, &Subject::Node, look.at, PROCFS, text)
+        }
         (Err(error), _) => unknown(code, &Subject::Node, error),
     }
 }

@@ -98,7 +98,7 @@ async fn run(context: ProbeContext) {
                 () = context.stop.cancelled() => return,
                 news = context.vms.migrations.news() => news,
                 () = changed(&mut watch) => {
-                                    // A job is written about at each of its steps.
+                    // A job is written about at each of its steps.
                     sleep_until(looked_at + WRITTEN_EVERY).await;
                     break;
                 }

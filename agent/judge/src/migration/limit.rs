@@ -31,7 +31,8 @@ pub struct Around {
     pub at: Moment,
     /// Bytes in the send queues of its sockets; `None` where they could not be told, and of a guest that arrives.
     pub queued_bytes: Option<u64>,
-    /// How long the busiest thread that sends it or takes it in has run and has waited for a CPU since its start; `None` where there is none to be seen.
+    /// How long the busiest thread that sends it or takes it in has run and has waited for a CPU since its start; `None` where
+    /// there is none to be seen.
     pub thread: Option<ThreadTimes>,
 }
 
