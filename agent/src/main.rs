@@ -14,7 +14,7 @@ use kulprit_daemon::{
     run::{RunOptions, Threads, fail, run},
     telemetry,
 };
-use kulprit_host::allocator;
+use kulprit_host::{allocator, kept};
 
 /// More than there are sources of blocking calls: each has one at a time, so that all of them may hang and nobody waits for another's.
 const N_BLOCKING_THREADS: usize = 64;
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     if let Some(Command::Sacrifice { place, task }) = &arguments.command {
         return sacrifice::child(place, task);
     }
+    kept::allow_many();
     let config = match arguments.to_config() {
         Ok(config) => config,
         Err(error) => return fail(error.as_ref()),

@@ -5,13 +5,16 @@
 //! kernel `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
 
 mod controllers;
+mod counters;
 mod devices;
 
 use std::path::Path;
 
 pub use controllers::{CpuThrottling, PidsCgroup, controller_directories, parse_cpu_stat, read_pids_cgroup};
+pub use counters::MemoryCounters;
 pub use devices::{DeviceRule, parse_devices_list};
 
+use crate::kept::KeptBuffer;
 use crate::{HostRoot, Malformed, ReadError};
 
 /// One line of `/proc/PID/cgroup`.
@@ -174,21 +177,7 @@ pub fn read_memory_cgroup(root: &HostRoot, directory: impl AsRef<Path>) -> Resul
 /// # Errors
 /// As [`read_memory_cgroup`].
 pub fn read_memory_counters(root: &HostRoot, directory: impl AsRef<Path>) -> Result<MemoryCgroup, ReadError> {
-    let directory = directory.as_ref();
-    let read = |name: &str| root.read_text_if_any(directory.join(name));
-    let mut memory = MemoryCgroup::default();
-    if let Some(events) = read("memory.events")? {
-        memory = parse_memory_events(&events);
-    } else if let Some(oom_control) = read("memory.oom_control")? {
-        memory = MemoryCgroup {
-            limit_hit_total: read("memory.failcnt")?.and_then(|text| text.trim().parse().ok()),
-            ..parse_memory_oom_control(&oom_control)
-        };
-    }
-    match memory == MemoryCgroup::default() {
-        true => Err(ReadError::NotFound { path: root.display_path(directory).join("memory.events") }),
-        false => Ok(memory),
-    }
+    MemoryCounters::find(root, directory.as_ref(), &mut KeptBuffer::default()).map(|(_, memory)| memory)
 }
 
 /// Parses a version 2 `memory.events` file; unknown keys are left out.

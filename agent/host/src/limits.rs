@@ -7,11 +7,14 @@ mod inotify;
 
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+
 pub use inotify::{InotifyUse, InotifyUsers, parse_inotify_watches};
 
+use crate::kept::is_of_kernel;
 use crate::memory::{ProcessMemory, parse_process_memory};
 use crate::process::{Procfs, numbers_in};
-use crate::text::{into_text, read_plain};
+use crate::text::{into_text, read_record};
 use crate::{HostRoot, Malformed, ReadError};
 
 /// A soft limit.
@@ -64,7 +67,7 @@ impl Procfs {
     /// See [`ReadError`]; `NotFound` when the process has ended.
     pub fn limits(&self, pid: u32) -> Result<ProcessLimits, ReadError> {
         let path = self.file_of(pid, "limits");
-        parse_process_limits(&into_text(read_plain(&path)?)).map_err(|malformed| malformed.at(path))
+        parse_process_limits(&into_text(read_record(&path)?)).map_err(|malformed| malformed.at(path))
     }
 
     /// Memory of a process that a limit may apply to.
@@ -72,7 +75,7 @@ impl Procfs {
     /// # Errors
     /// See [`ReadError`]; `NotFound` when the process has ended.
     pub fn memory(&self, pid: u32) -> Result<ProcessMemory, ReadError> {
-        Ok(parse_process_memory(&into_text(read_plain(&self.file_of(pid, "status"))?)))
+        Ok(parse_process_memory(&into_text(read_record(&self.file_of(pid, "status"))?)))
     }
 
     /// How many descriptors a process has open.
@@ -80,7 +83,15 @@ impl Procfs {
     /// # Errors
     /// See [`ReadError`]; `Denied` for another user's process, `NotFound` when it has ended.
     pub fn open_file_count(&self, pid: u32) -> Result<u64, ReadError> {
-        Ok(numbers_in(&self.file_of(pid, "fd"))?.len() as u64)
+        let path = self.file_of(pid, "fd");
+        // Since Linux 6.2 the size of the folder is the count (`fs/proc/fd.c`); it was 0 before, and is that of a recording's folder.
+        let folder = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| ReadError::from_io(&path, errno.into()))?;
+        let stat = rustix::fs::fstat(&folder).map_err(|errno| ReadError::from_io(&path, errno.into()))?;
+        match u64::try_from(stat.st_size) {
+            Ok(n_files @ 1..) if is_of_kernel(&folder) => Ok(n_files),
+            Ok(_) | Err(_) => Ok(numbers_in(&path)?.len() as u64),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 
 pub use trigger::PressureTrigger;
 
+use crate::kept::{KeptBuffer, KeptFile};
 use crate::{HostRoot, Malformed, ReadError};
 
 /// One line of a pressure file.
@@ -70,12 +71,19 @@ fn parse_fields(fields: &str) -> Option<PressureLine> {
 /// # Errors
 /// `Unsupported` when it is empty, as it is saved from a kernel that has PSI switched off; otherwise see [`ReadError`].
 pub fn read_pressure(root: &HostRoot, path: impl AsRef<Path>) -> Result<Pressure, ReadError> {
-    let path = path.as_ref();
-    let text = root.read_text(path)?;
+    read_kept_pressure(&mut KeptFile::new(root, path), &mut KeptBuffer::default())
+}
+
+/// As [`read_pressure`], of a file that stays open.
+///
+/// # Errors
+/// As [`read_pressure`].
+pub fn read_kept_pressure(file: &mut KeptFile, buffer: &mut KeptBuffer) -> Result<Pressure, ReadError> {
+    let text = file.read(buffer)?;
     if text.trim().is_empty() {
-        return Err(ReadError::Unsupported { path: root.display_path(path) });
+        return Err(ReadError::Unsupported { path: file.display_path() });
     }
-    parse_pressure(&text).map_err(|malformed| malformed.at(root.display_path(path)))
+    parse_pressure(text).map_err(|malformed| malformed.at(file.display_path()))
 }
 
 #[cfg(test)]

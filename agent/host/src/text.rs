@@ -19,8 +19,8 @@ use crate::ReadError;
 /// The longest file of a healthy host that we read whole is mountinfo (about 250 bytes a mount).
 pub(crate) const DEFAULT_LIMIT_BYTES: usize = 1 << 20;
 
-/// More than `/proc/PID/stat` has: 52 numbers and a name.
-const RECORD_BYTES: usize = 1024;
+/// More than the longest of them usually has, `/proc/PID/status`: some 60 lines.
+const RECORD_BYTES: usize = 3 << 10;
 
 /// How files are opened for reading: a FIFO or a tape drive in the place of a file must not make us wait in `open`.
 pub(crate) const READ_FLAGS: OFlags =
@@ -63,7 +63,8 @@ pub(crate) fn read_plain(path: &Path) -> Result<Vec<u8>, ReadError> {
     read_to_limit(open_plain(path)?, path, DEFAULT_LIMIT_BYTES)
 }
 
-fn open_plain(path: &Path) -> Result<File, ReadError> {
+/// Opens a file by its plain path; never waits for a FIFO's writer.
+pub(crate) fn open_plain(path: &Path) -> Result<File, ReadError> {
     File::options()
         .read(true)
         .custom_flags((READ_FLAGS.difference(OFlags::RDONLY | OFlags::CLOEXEC)).bits().cast_signed())

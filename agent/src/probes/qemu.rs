@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::identity::{Identity, identify};
-use self::scan::{Scan, scan};
+use self::scan::{Scan, Scanner};
 use super::blocking::{Blocking, Late};
 use super::counters::count;
 use super::launcher::ResidentKind;
@@ -74,6 +74,8 @@ struct Probe {
     procfs: Procfs,
     tracked: BTreeMap<ProcessId, Tracked>,
     exits: Exits,
+    /// `None` while a look that was late still has it.
+    scanner: Option<Scanner>,
     scanning: Blocking,
     identifying: Blocking,
 }
@@ -84,6 +86,7 @@ async fn run(context: ProbeContext) {
         procfs,
         tracked: BTreeMap::new(),
         exits: JoinSet::new(),
+        scanner: None,
         scanning: Blocking::default(),
         identifying: Blocking::default(),
         context,
@@ -161,13 +164,17 @@ impl Probe {
         let (vms, procfs) = (Arc::clone(&self.context.vms), self.procfs.clone());
         let filter = self.context.config.cgroup_filter();
         let known: Vec<ProcessId> = self.tracked.keys().copied().collect();
+        let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(&procfs));
         let scan = self.scanning.run(SCAN_DEADLINE, move || {
             let pass = vms.census.take(&procfs, &filter, max_age)?;
             let qemus = pass.residents.iter().filter(|row| row.kind == ResidentKind::Qemu).map(|row| row.id);
-            Ok::<_, ReadError>((scan(&procfs, qemus, &known), pass.n_errors))
+            Ok::<_, ReadError>((scanner.scan(qemus, &known), pass.n_errors, scanner))
         });
         let (Scan { found, threads }, n_errors) = match scan.await {
-            Ok(Ok(scan)) => scan,
+            Ok(Ok((scan, n_errors, scanner))) => {
+                self.scanner = Some(scanner);
+                (scan, n_errors)
+            }
             Ok(Err(error)) => {
                 count(&self.context.counters.errors, 1);
                 return draft.blind(chain(&error)).end(&self.context.clock);

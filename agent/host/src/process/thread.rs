@@ -3,7 +3,7 @@
 //! A process is its threads: a QEMU whose leader is a zombie may have one worker in D state that keeps the whole process (and
 //! its disk) alive, and only `task/*` shows it. The kernel's stack of a thread needs root.
 
-use super::stat::{TaskState, parse_stat};
+use super::stat::{Stat, TaskState, parse_stat};
 use super::status::parse_status;
 use super::{Procfs, numbers_in, optional_text};
 use crate::ReadError;
@@ -29,6 +29,20 @@ pub struct Thread {
     pub stime_ticks: Option<u64>,
 }
 
+impl Thread {
+    pub(super) fn new(tid: u32, stat: Stat, wchan: Option<String>) -> Self {
+        Self {
+            tid,
+            comm: stat.comm,
+            state: stat.state,
+            wchan,
+            start_time_ticks: Some(stat.start_time_ticks),
+            utime_ticks: Some(stat.utime_ticks),
+            stime_ticks: Some(stat.stime_ticks),
+        }
+    }
+}
+
 /// The kernel's stack of a thread, innermost function first, without addresses and offsets.
 pub type StackFrames = Vec<String>;
 
@@ -49,7 +63,7 @@ impl Procfs {
         Ok(threads)
     }
 
-    fn thread(&self, pid: u32, tid: u32) -> Result<Thread, ReadError> {
+    pub(super) fn thread(&self, pid: u32, tid: u32) -> Result<Thread, ReadError> {
         let mut thread = match self.thread_from_stat(pid, tid) {
             // Recordings may lack it; a live thread has both or none.
             Err(error) if error.is_not_found() => self.thread_from_status(pid, tid)?,
@@ -64,15 +78,7 @@ impl Procfs {
     fn thread_from_stat(&self, pid: u32, tid: u32) -> Result<Thread, ReadError> {
         let path = self.file_of(pid, &format!("task/{tid}/stat"));
         let stat = parse_stat(&read_record(&path)?).map_err(|malformed| malformed.at(path))?;
-        Ok(Thread {
-            tid,
-            comm: stat.comm,
-            state: stat.state,
-            wchan: None,
-            start_time_ticks: Some(stat.start_time_ticks),
-            utime_ticks: Some(stat.utime_ticks),
-            stime_ticks: Some(stat.stime_ticks),
-        })
+        Ok(Thread::new(tid, stat, None))
     }
 
     fn thread_from_status(&self, pid: u32, tid: u32) -> Result<Thread, ReadError> {

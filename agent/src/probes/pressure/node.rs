@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kulprit_host::HostRoot;
 use kulprit_host::cpu::{CpuTimes, parse_proc_stat};
-use kulprit_host::kept::KeptFile;
+use kulprit_host::kept::{KeptBuffer, KeptFile};
 use kulprit_host::memory::{MemInfo, parse_meminfo};
 use kulprit_host::pressure::{Pressure, parse_pressure};
 use kulprit_judge::pressure::{PressureLook, StallWindow, TimesWindow, judge};
@@ -31,6 +31,7 @@ const AVAILABLE: Figure = Figure { name: "memory available", unit: "MiB" };
 pub(super) struct Node {
     /// CPU, memory, I/O.
     stalls: [Stall; 3],
+    buffer: KeptBuffer,
     stat: KeptFile,
     meminfo: KeptFile,
     times: TimesWindow,
@@ -58,6 +59,7 @@ impl Node {
         };
         Self {
             stalls: ["cpu", "memory", "io"].map(stall),
+            buffer: KeptBuffer::default(),
             stat: KeptFile::new(host, "proc/stat"),
             meminfo: KeptFile::new(host, "proc/meminfo"),
             times: TimesWindow::default(),
@@ -77,7 +79,7 @@ impl Node {
     pub(super) fn sample(&mut self, at: Moment) -> u64 {
         let mut n_errors = 0;
         for stall in &mut self.stalls {
-            stall.last = read(&mut stall.file, parse_pressure);
+            stall.last = read(&mut stall.file, &mut self.buffer, parse_pressure);
             match &stall.last {
                 Ok(pressure) => stall.window.push(at, pressure),
                 Err(_) => n_errors += 1,
@@ -86,9 +88,9 @@ impl Node {
         if at.boottime_usec.saturating_sub(self.slow_at_usec) >= SLOW_EVERY_USEC {
             self.slow_at_usec = at.boottime_usec;
             let no_line = "`/proc/stat` has no line of all processors";
-            self.last_times = read(&mut self.stat, |text| Ok(parse_proc_stat(text).cpu))
+            self.last_times = read(&mut self.stat, &mut self.buffer, |text| Ok(parse_proc_stat(text).cpu))
                 .and_then(|cpu| cpu.ok_or_else(|| no_line.to_owned()));
-            self.last_meminfo = read(&mut self.meminfo, parse_meminfo);
+            self.last_meminfo = read(&mut self.meminfo, &mut self.buffer, parse_meminfo);
             n_errors += u64::from(self.last_times.is_err()) + u64::from(self.last_meminfo.is_err());
             if let Ok(times) = self.last_times {
                 self.times.push(at, times);
@@ -145,8 +147,11 @@ fn path_of(config: &PressureConfig, resource: &str) -> PathBuf {
     }
 }
 
-fn read<T>(file: &mut KeptFile, parse: impl FnOnce(&str) -> Result<T, kulprit_host::Malformed>) -> Reading<T> {
-    let path = file.path().to_path_buf();
-    let text = file.read().map_err(|error| chain(&error))?;
-    parse(text).map_err(|malformed| chain(&malformed.at(path)))
+fn read<T>(
+    file: &mut KeptFile,
+    buffer: &mut KeptBuffer,
+    parse: impl FnOnce(&str) -> Result<T, kulprit_host::Malformed>,
+) -> Reading<T> {
+    let text = file.read(buffer).map_err(|error| chain(&error))?;
+    parse(text).map_err(|malformed| chain(&malformed.at(file.path())))
 }

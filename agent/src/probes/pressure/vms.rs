@@ -4,14 +4,13 @@
 //! the cgroup that throttles most counts. Reads are short and many, so they are made on a thread of their own. Where a cgroup
 //! has pressure files (version 2), a VM's own stall times go to the flight recorder too.
 
+mod read;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use kulprit_host::HostRoot;
-use kulprit_host::cgroup::{CpuThrottling, controller_directories, parse_cpu_stat};
-use kulprit_host::pressure::{Pressure, read_pressure};
+use kulprit_host::cgroup::CpuThrottling;
 use kulprit_host::process::Procfs;
 use kulprit_judge::pressure::{
     StallWindow, ThrottleWindow, VmPressureLook, judge_throttling, judge_vm_pressure, new_limit_hits,
@@ -19,16 +18,15 @@ use kulprit_judge::pressure::{
 use kulprit_judge::{Reading, Verdict};
 use kulprit_model::{Moment, Subject};
 
+use self::read::{Found, Place, Reader, Seen};
 use super::kills::{Counted, Kills};
+use crate::probes::ProbeContext;
 use crate::probes::blocking::{Blocking, Late};
 use crate::probes::counters::count;
-use crate::probes::{ProbeContext, chain};
 use crate::recorder::Figure;
 
 /// Reading takes 30 µs for a VM.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Cgroups of one VM that are read: container, pod, and 32 virtual processors.
-const MAX_CGROUPS: usize = 34;
 /// In the order in which they are judged.
 const FIGURES: [(&str, Figure); 3] = [
     ("memory.pressure", Figure { name: "memory some", unit: "percent" }),
@@ -40,6 +38,8 @@ const FIGURES: [(&str, Figure); 3] = [
 #[derive(Debug, Default)]
 pub(super) struct Vms {
     rows: BTreeMap<String, Vm>,
+    /// `None` before the first look, and while one that was late still has it.
+    reader: Option<Reader>,
     reading: Blocking,
 }
 
@@ -48,31 +48,6 @@ struct Vm {
     by_cgroup: BTreeMap<PathBuf, ThrottleWindow>,
     stalls: [StallWindow; 3],
     kills: Kills,
-}
-
-/// Where one VM's cgroups are to be looked for.
-#[derive(Debug)]
-struct Place {
-    uid: String,
-    /// The pod of its launcher.
-    pod_uid: Option<String>,
-    /// Directories of the CPU and of the memory controller that are known, of a launcher; else its QEMU's pid.
-    directories: Vec<PathBuf>,
-    memory: Vec<PathBuf>,
-    pid: u32,
-}
-
-/// What was read of one VM.
-#[derive(Debug)]
-struct Seen {
-    uid: String,
-    pod_uid: Option<String>,
-    at: Moment,
-    rows: Reading<Vec<(PathBuf, CpuThrottling)>>,
-    /// As [`FIGURES`].
-    pressures: [Reading<Pressure>; 3],
-    memory: Option<Counted>,
-    error: Option<String>,
 }
 
 impl Vms {
@@ -92,17 +67,19 @@ impl Vms {
             return Vec::new();
         }
         let uids: Vec<String> = places.iter().map(|place| place.uid.clone()).collect();
-        let (host, procfs) = (context.host.clone(), Procfs::new(&context.config.procfs));
-        let (clock, config) = (context.clock.clone(), Arc::clone(&context.config));
+        let (host, clock) = (context.host.clone(), context.clock.clone());
+        let mut reader = self.reader.take().unwrap_or_else(|| {
+            let procfs = Procfs::new(&context.config.procfs);
+            Reader::new(&host, procfs, context.config.cgroup_prefix.clone())
+        });
         let read = move || {
-            let prefix = config.cgroup_prefix.as_deref();
-            let one = |place| read_vm(&host, &procfs, prefix, place, clock.now());
-            let seen = places.iter().map(one).collect::<Vec<_>>();
+            let seen = reader.read(places, || clock.now());
             let last = |(uid, place): (String, PathBuf)| (uid, Counted::read(&host, &place), clock.now());
-            (seen, ended.into_iter().map(last).collect::<Vec<_>>())
+            (seen, ended.into_iter().map(last).collect::<Vec<_>>(), reader)
         };
         match self.reading.run(DEADLINE, read).await {
-            Ok((seen, ended)) => {
+            Ok((seen, ended, reader)) => {
+                self.reader = Some(reader);
                 let mut verdicts: Vec<Verdict> =
                     seen.into_iter().flat_map(|seen| self.judge(context, seen, once)).collect();
                 for (uid, counted, at) in ended {
@@ -122,14 +99,16 @@ impl Vms {
     }
 
     fn judge(&mut self, context: &ProbeContext, seen: Seen, once: bool) -> Vec<Verdict> {
-        let Seen { uid, pod_uid, at, rows, pressures, memory, error } = seen;
+        let Seen { uid, pod_uid, at, found } = seen;
         let subject = Subject::vm(&uid);
-        if let Some(error) = error {
-            count(&context.counters.errors, 1);
-            return unread(&subject, at, &error);
-        }
+        let Found { rows, mut pressures, memory } = match found {
+            Ok(found) => found,
+            Err(error) => {
+                count(&context.counters.errors, 1);
+                return unread(&subject, at, &error);
+            }
+        };
         let vm = self.rows.entry(uid.clone()).or_default();
-        let mut pressures = pressures;
         for ((pressure, window), (_, figure)) in pressures.iter_mut().zip(&mut vm.stalls).zip(FIGURES) {
             let Ok(pressure) = pressure else { continue };
             window.push(at, pressure);
@@ -206,104 +185,4 @@ fn places(context: &ProbeContext) -> Vec<Place> {
         places.entry(process.uid).or_insert(place);
     }
     places.into_values().collect()
-}
-
-fn read_vm(host: &HostRoot, procfs: &Procfs, prefix: Option<&str>, place: &Place, at: Moment) -> Seen {
-    let unknown = "no cgroup of the VM is known";
-    let no = || Err(unknown.to_owned());
-    let mut seen = Seen {
-        uid: place.uid.clone(),
-        pod_uid: place.pod_uid.clone(),
-        at,
-        rows: Err(unknown.to_owned()),
-        pressures: [no(), no(), no()],
-        memory: None,
-        error: None,
-    };
-    let (own, memory) = match (place.directories.as_slice(), place.memory.as_slice()) {
-        ([], []) => match procfs.cgroups(place.pid) {
-            Ok(rows) => {
-                let of = |controller| controller_directories(&rows, prefix, controller);
-                (of("cpu"), of("memory"))
-            }
-            Err(error) => {
-                seen.error = Some(chain(&error));
-                return seen;
-            }
-        },
-        (own, memory) => (own.to_vec(), memory.to_vec()),
-    };
-    let mut rows = Vec::new();
-    let mut has_any = false;
-    for directory in cgroups_of(host, &own) {
-        // Version 2 without the cpu controller has the file and no such counters: nothing throttles there.
-        let Ok(Some(text)) = host.read_text_if_any(directory.join("cpu.stat")) else { continue };
-        has_any = true;
-        rows.extend(parse_cpu_stat(&text).ok().map(|stat| (directory.clone(), stat)));
-    }
-    seen.rows = if has_any {
-        Ok(rows)
-    } else {
-        let shown = own.first().map(|path| host.display_path(path).display().to_string()).unwrap_or_default();
-        Err(format!("no `cpu.stat` in the VM's cgroup `{shown}`"))
-    };
-    for (reading, (name, _)) in seen.pressures.iter_mut().zip(FIGURES) {
-        for directory in &own {
-            *reading = read_pressure(host, top_of(directory).join(name)).map_err(|error| chain(&error));
-            if reading.is_ok() {
-                break;
-            }
-        }
-    }
-    seen.memory = read_memory(host, &memory);
-    seen
-}
-
-/// The counters of the pod or scope, which include those of what is in it; in version 1 they do not.
-fn read_memory(host: &HostRoot, own: &[PathBuf]) -> Option<Counted> {
-    let is_v1 = |path: &Path| path.starts_with("sys/fs/cgroup/memory");
-    let around = own.iter().filter(|path| !is_v1(path)).filter_map(|path| around(path));
-    around.chain(own.iter().map(PathBuf::as_path)).find_map(|path| Counted::read(host, path))
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// libvirt puts its emulator beside its virtual processors; version 1 too, below the machine's scope.
-fn top_of(directory: &Path) -> &Path {
-    match name_of(directory).as_str() {
-        "emulator" => directory.parent().unwrap_or(directory),
-        _ => directory,
-    }
-}
-
-/// The pod or scope around a cgroup.
-fn around(directory: &Path) -> Option<&Path> {
-    top_of(directory).ancestors().skip(1).find(|path| {
-        let name = name_of(path);
-        name.starts_with("pod") || name.contains("-pod") || name.ends_with(".scope")
-    })
-}
-
-/// The VM's own cgroups, the pod or scope around them, and libvirt's cgroups of virtual processors beside them.
-fn cgroups_of(host: &HostRoot, own: &[PathBuf]) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = Vec::new();
-    for directory in own {
-        let top = top_of(directory);
-        let is_vcpu = |name: &String| name.starts_with("vcpu");
-        let names = host.list(top).unwrap_or_default();
-        let vcpus = names.into_iter().filter_map(|name| name.into_string().ok()).filter(is_vcpu);
-        let vcpus = vcpus.map(|name| top.join(name));
-        let all = [directory.clone(), top.to_path_buf()]
-            .into_iter()
-            .chain(around(directory).map(Path::to_path_buf))
-            .chain(vcpus);
-        for path in all {
-            if !found.contains(&path) && found.len() < MAX_CGROUPS {
-                found.push(path);
-            }
-        }
-    }
-    found
 }

@@ -1,7 +1,10 @@
 //! One look at the QEMUs: the new ones of the census, and the threads of all.
 
+use std::collections::BTreeMap;
+
 use kulprit_host::ReadError;
-use kulprit_host::process::{ProcessId, Procfs, TaskState, Thread};
+use kulprit_host::kept::KeptBuffer;
+use kulprit_host::process::{ProcessId, Procfs, TaskState, Thread, WatchedLook, WatchedProcess};
 use kulprit_judge::qemu::{BlockedThread, PendingSignals};
 
 /// What a look found.
@@ -22,28 +25,48 @@ pub(super) struct ThreadsRead {
     pub(super) pending: Option<PendingSignals>,
 }
 
-/// Reads the threads of the QEMUs that are known and of those of `all` that are not.
-pub(super) fn scan(procfs: &Procfs, all: impl Iterator<Item = ProcessId>, known: &[ProcessId]) -> Scan {
-    let found: Vec<ProcessId> = all.filter(|id| !known.contains(id)).collect();
-    let threads = known.iter().chain(&found).map(|id| (*id, read_threads(procfs, *id))).collect();
-    Scan { found, threads }
+/// Reads the QEMUs; their files stay open from look to look.
+#[derive(Debug)]
+pub(super) struct Scanner {
+    procfs: Procfs,
+    watched: BTreeMap<ProcessId, WatchedProcess>,
+    buffer: KeptBuffer,
 }
 
-fn read_threads(procfs: &Procfs, id: ProcessId) -> Result<ThreadsRead, ReadError> {
-    let stat = procfs.stat(id.pid)?;
-    if stat.id() != id {
-        return Err(ReadError::NotFound { path: procfs.path().join(id.pid.to_string()) });
+impl Scanner {
+    pub(super) fn new(procfs: &Procfs) -> Self {
+        Self { procfs: procfs.clone(), watched: BTreeMap::new(), buffer: KeptBuffer::default() }
     }
-    let threads = procfs.threads(id.pid)?;
-    let waiting = threads.iter().filter(|thread| thread.state == TaskState::Uninterruptible);
-    let blocked: Vec<BlockedThread> = waiting
-        .map(|thread| BlockedThread {
-            thread: thread.clone(),
-            frames: procfs.kernel_stack(id.pid, thread.tid).ok().flatten(),
-            switches_total: read_switches(procfs, id.pid, thread.tid),
-        })
-        .collect();
-    Ok(ThreadsRead { leader: stat.state, pending: pending(procfs, id.pid, &blocked), threads, blocked })
+
+    /// Reads the threads of the QEMUs that are known and of those of `all` that are not.
+    pub(super) fn scan(&mut self, all: impl Iterator<Item = ProcessId>, known: &[ProcessId]) -> Scan {
+        let found: Vec<ProcessId> = all.filter(|id| !known.contains(id)).collect();
+        self.watched.retain(|id, _| known.contains(id));
+        let threads = known.iter().chain(&found).map(|id| (*id, self.read_threads(*id))).collect();
+        Scan { found, threads }
+    }
+
+    fn read_threads(&mut self, id: ProcessId) -> Result<ThreadsRead, ReadError> {
+        let procfs = &self.procfs;
+        let watched = self.watched.entry(id).or_insert_with(|| WatchedProcess::new(procfs, id));
+        let WatchedLook { leader, threads, status } = watched.look(&mut self.buffer)?;
+        let waiting = threads.iter().filter(|thread| thread.state == TaskState::Uninterruptible);
+        let blocked: Vec<BlockedThread> = waiting
+            .map(|thread| BlockedThread {
+                thread: thread.clone(),
+                frames: procfs.kernel_stack(id.pid, thread.tid).ok().flatten(),
+                switches_total: read_switches(procfs, id.pid, thread.tid),
+            })
+            .collect();
+        // Signals are pending for the process, or, once it is being killed, for each thread that has not taken note.
+        let pending = status.map(|status| {
+            let mut pending = PendingSignals::default();
+            let of_threads = blocked.iter().filter_map(|row| procfs.status(row.thread.tid).ok());
+            std::iter::once(status).chain(of_threads).for_each(|status| pending.add(&status));
+            pending
+        });
+        Ok(ThreadsRead { leader, threads, blocked, pending })
+    }
 }
 
 /// How often a thread has given up the processor to wait, since its start. `None` when the kernel does not say.
@@ -54,16 +77,4 @@ fn read_switches(procfs: &Procfs, pid: u32, tid: u32) -> Option<u64> {
 
 fn parse_switches(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
-}
-
-/// Signals are pending for the process, or, once it is being killed, for each thread that has not taken note.
-fn pending(procfs: &Procfs, pid: u32, blocked: &[BlockedThread]) -> Option<PendingSignals> {
-    let mut pending = PendingSignals::default();
-    pending.add(&procfs.status(pid).ok()?);
-    for row in blocked {
-        if let Ok(status) = procfs.status(row.thread.tid) {
-            pending.add(&status);
-        }
-    }
-    Some(pending)
 }
