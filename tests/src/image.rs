@@ -13,6 +13,11 @@ use crate::shell;
 
 /// Bytes of a disk sector.
 pub(crate) const SECTOR: usize = 512;
+/// Ticks of a PC's timer in a second.
+const PIT_HZ: u64 = 1_193_182;
+/// As `eater.S`.
+const PAGES_A_WAIT: u64 = 16;
+const PAGES_A_MIB: u64 = 256;
 /// What a guest writes into the second sector of its disk once it runs.
 const UP: &[u8] = b"KULPRIT UP";
 
@@ -57,6 +62,13 @@ pub enum Program {
         /// 280 MiB/s, 100 by 75, 1000 by 5.
         delay: u32,
     },
+    /// Writes to every page of `mib` MiB of its memory once, and then goes on at the same rate on every machine, by its timer.
+    Dirtier {
+        /// How much; the guest has 32 MiB more.
+        mib: u32,
+        /// MiB dirtied in a second; 2 and more.
+        mib_per_sec: u32,
+    },
 }
 
 impl Program {
@@ -64,7 +76,7 @@ impl Program {
     pub(crate) fn memory_mib(self) -> u32 {
         match self {
             Self::Idle | Self::Polite | Self::Writer { .. } | Self::Reader { .. } => 32,
-            Self::Eater { mib, .. } => mib + 32,
+            Self::Eater { mib, .. } | Self::Dirtier { mib, .. } => mib + 32,
         }
     }
 
@@ -78,8 +90,12 @@ impl Program {
             Self::Polite => ("polite", vec![]),
             Self::Writer { bursts } => ("writer", access_symbols(bursts, disk_sectors, false)),
             Self::Reader { bursts } => ("writer", access_symbols(bursts, disk_sectors, true)),
-            Self::Eater { mib, delay } => {
-                ("eater", vec![format!("DELAY={delay}"), format!("SIZE={}", u64::from(mib) << 20)])
+            Self::Eater { mib, delay } => ("eater", eater_symbols(mib, delay)),
+            Self::Dirtier { mib, mib_per_sec } => {
+                let ticks = PIT_HZ * PAGES_A_WAIT / (u64::from(mib_per_sec.max(2)) * PAGES_A_MIB);
+                let mut symbols = eater_symbols(mib, 1);
+                symbols.push(format!("TICKS={ticks}"));
+                ("eater", symbols)
             }
         };
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests");
@@ -110,6 +126,10 @@ fn access_symbols(bursts: u16, disk_sectors: u64, reads: bool) -> Vec<String> {
     vec![format!("BURST={bursts}"), format!("SECTORS={disk_sectors}"), format!("READ={}", u8::from(reads))]
 }
 
+fn eater_symbols(mib: u32, delay: u32) -> Vec<String> {
+    vec![format!("DELAY={delay}"), format!("SIZE={}", u64::from(mib) << 20)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +142,7 @@ mod tests {
             Program::Writer { bursts: 8 },
             Program::Reader { bursts: 8 },
             Program::Eater { mib: 128, delay: 200 },
+            Program::Dirtier { mib: 128, mib_per_sec: 4 },
         ];
         for program in programs {
             let sector = program.assemble(32768).unwrap();

@@ -230,21 +230,56 @@ fn rate_between(before: &Sample, last: &Sample) -> Option<f64> {
     (usec > 0).then(|| as_f64(sent.max(done)) * 1e6 / as_f64(u64::try_from(usec).unwrap_or(u64::MAX)))
 }
 
-/// Whether the rest has reached a new minimum lately; `None` with fewer than two samples.
+/// Whether the rest has lately come nearer to its end: to a new minimum, or within a round that began with clearly less than the one
+/// before. At the end of each round nearly nothing is left, so minutes may pass in the next before there is a new minimum. `None` with
+/// fewer than two samples.
 fn is_progressing(running: &[&Sample]) -> Option<bool> {
-    let mut least: Option<(u64, Moment)> = None;
+    let mut least: Option<u64> = None;
+    let mut round = RoundSeen::default();
+    let mut stepped: Option<Moment> = None;
     let mut n_samples = 0;
     for sample in running {
         let Some(remaining) = sample.job.remaining_bytes else { continue };
         n_samples += 1;
-        // A step of 1 % and more is a step.
-        if least.is_none_or(|(bytes, _)| as_f64(remaining) < 0.99 * as_f64(bytes)) {
-            least = Some((remaining, sample.at));
+        let is_least = least.is_none_or(|least| is_step(remaining, least));
+        if round.is_nearer(sample.job.iteration, remaining) || is_least {
+            stepped = Some(sample.at);
         }
+        least = if is_least { Some(remaining) } else { least };
     }
-    let (_, since) = least.filter(|_| n_samples > 1)?;
+    let since = stepped.filter(|_| n_samples > 1)?;
     let is_first = running.first().is_some_and(|first| first.at == since);
     Some(!is_first && running.last()?.at.usec_since(since) < PROGRESS_USEC)
+}
+
+/// A step of 1 % and more is a step.
+fn is_step(remaining: u64, least: u64) -> bool {
+    as_f64(remaining) < 0.99 * as_f64(least)
+}
+
+/// The rest as it was seen in one round.
+#[derive(Clone, Copy, Debug, Default)]
+struct RoundSeen {
+    number: Option<u64>,
+    most: u64,
+    least: u64,
+    /// The most of the round before; `None`: not seen.
+    before: Option<u64>,
+}
+
+impl RoundSeen {
+    /// Takes the next sample; whether it is a step in a round that has less to send than the one before had.
+    fn is_nearer(&mut self, number: Option<u64>, remaining: u64) -> bool {
+        if number.is_none() || number != self.number {
+            let before = self.number.is_some().then_some(self.most);
+            *self = Self { number, most: remaining, least: u64::MAX, before };
+        }
+        self.most = self.most.max(remaining);
+        let is_smaller = self.before.is_some_and(|before| as_f64(self.most) < SHRUNK * as_f64(before));
+        let is_nearer = is_smaller && is_step(remaining, self.least);
+        self.least = self.least.min(remaining);
+        is_nearer
+    }
 }
 
 #[cfg(test)]

@@ -107,6 +107,20 @@ fn a_new_minimum_of_the_rest_is_progress_for_half_a_minute() {
     check(&[(8, 160, 96, 50.0, 0.0, 1)], MigrationProgressing, None);
 }
 
+/// The rest of a round ends near nothing, and the next round begins with what was dirtied meanwhile.
+#[test]
+fn within_a_smaller_round_there_is_progress_though_the_rest_was_less_before() {
+    use FindingCode::MigrationProgressing;
+    let two_rounds = |begin: u64, left: u64| {
+        let at_end = |secs, copied, rest| (secs, copied, rest, 8.0, 5.0, 2);
+        let first = [(4, 0, 256, 8.0, 5.0, 1), (34, 255, 1, 8.0, 5.0, 1)];
+        [first[0], first[1], at_end(36, 256, begin), at_end(70, 256 + begin - left, left)]
+    };
+    check(&two_rounds(180, 60), MigrationProgressing, Some(Present));
+    check(&two_rounds(180, 179), MigrationProgressing, Some(Absent));
+    check(&two_rounds(250, 60), MigrationProgressing, Some(Absent));
+}
+
 #[test]
 fn only_the_last_migration_is_judged() {
     let mut two = samples(&[(4, 138, 40, 50.0, 45.8, 3), (8, 333, 54, 49.6, 48.9, 7), (12, 60, 196, 50.0, 0.0, 1)]);
