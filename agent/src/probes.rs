@@ -11,6 +11,7 @@ mod config;
 mod container_log;
 mod counters;
 mod cpu_hardware;
+mod descriptors;
 mod domain;
 mod filesystem;
 mod journal;

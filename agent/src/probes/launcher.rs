@@ -7,13 +7,14 @@
 
 mod census;
 mod family;
+mod links;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kulprit_host::launcher::{
-    CommandSocket, GhostRecord, LauncherArgs, is_marked_unresponsive, parse_launcher_args, read_ghost_records,
+    CommandSocket, GhostRecord, LauncherArgs, Taps, is_marked_unresponsive, parse_launcher_args, read_ghost_records,
     try_command_socket,
 };
 use kulprit_host::pidfd::ProcessWatch;
@@ -27,6 +28,7 @@ use kulprit_model::{Moment, Status, Subject};
 use tokio::task::JoinSet;
 
 use self::family::{AllFacts, Facts, Family, complete, families, has_unnamed, read_member};
+use self::links::TapReader;
 use super::blocking::{Blocking, Late};
 use super::counters::count;
 use super::{Launcher, Launchers, ProbeContext, ProbeSpec, VmIndex, VmProcess, chain};
@@ -88,6 +90,8 @@ struct Probe {
     ends: JoinSet<ProcessId>,
     looking: Blocking,
     reading_args: Blocking,
+    /// `None` before the first look, and while one that was late still has it.
+    taps: Option<TapReader>,
     n_looks: u64,
 }
 
@@ -108,6 +112,7 @@ async fn run(context: ProbeContext) {
         ends: JoinSet::new(),
         looking: Blocking::default(),
         reading_args: Blocking::default(),
+        taps: None,
         n_looks: 0,
     };
     let mut max_age = SAME_BEAT;
@@ -322,18 +327,22 @@ impl Probe {
     /// `VmLinkLost` of every QEMU.
     async fn judge_taps(&mut self, at: Moment) -> Vec<Verdict> {
         let launchers = Arc::clone(&self.context.launchers.borrow());
-        let (procfs, running) = (self.procfs.clone(), self.context.vms.running());
+        let running = self.context.vms.running();
+        let mut taps = self.taps.take().unwrap_or_else(|| TapReader::new(&self.procfs));
         let judge = move || {
-            let of = |(pid, vm): &(u32, VmProcess)| {
-                // Of a QEMU without a pod the links are the node's.
-                let taps = procfs.taps(*pid, launchers.by_qemu(*pid).is_some());
+            let id = |(pid, vm): &(u32, VmProcess)| ProcessId { pid: *pid, start_time_ticks: vm.start_ticks };
+            let qemus: Vec<(ProcessId, bool)> =
+                running.iter().map(|row| (id(row), launchers.by_qemu(row.0).is_some())).collect();
+            let of = |((_, vm), taps): (&(u32, VmProcess), Result<Taps, ReadError>)| {
                 let is_gone = matches!(&taps, Err(error) if error.is_not_found());
                 let taps = taps.map_err(|error| chain(&error));
                 (!is_gone).then(|| judge_links(&Subject::vm(vm.uid.as_str()), at, &taps))
             };
-            running.iter().filter_map(of).collect()
+            (running.iter().zip(taps.read(&qemus)).filter_map(of).collect(), taps)
         };
-        self.reading_args.run(ARGS_DEADLINE, judge).await.unwrap_or_default()
+        let Ok((verdicts, taps)) = self.reading_args.run(ARGS_DEADLINE, judge).await else { return Vec::new() };
+        self.taps = Some(taps);
+        verdicts
     }
 }
 

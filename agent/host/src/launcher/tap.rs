@@ -44,37 +44,55 @@ pub fn parse_net_dev(text: &str) -> Result<Vec<String>, Malformed> {
 }
 
 impl Procfs {
-    /// The taps and links of a QEMU; carriers where `asks_carriers`, from the sysfs that its own root shows.
+    /// The descriptors of `/dev/net/tun` that a process has.
     ///
     /// # Errors
     /// See [`ReadError`]; `NotFound` when it has ended.
-    pub fn taps(&self, pid: u32, asks_carriers: bool) -> Result<Taps, ReadError> {
-        let mut taps = Taps::default();
-        for fd in numbers_in(&self.file_of(pid, "fd"))? {
-            let is_tap = std::fs::read_link(self.file_of(pid, &format!("fd/{fd}")))
-                .is_ok_and(|target| target.as_os_str() == TUN);
-            if !is_tap {
-                continue;
-            }
+    pub fn tap_descriptors(&self, pid: u32) -> Result<Vec<u32>, ReadError> {
+        let is_tap = |fd: &u32| {
+            std::fs::read_link(self.file_of(pid, &format!("fd/{fd}"))).is_ok_and(|target| target.as_os_str() == TUN)
+        };
+        Ok(numbers_in(&self.file_of(pid, "fd"))?.into_iter().filter(is_tap).collect())
+    }
+
+    /// See [`Taps::held`], of these descriptors. `None` when one of them is none of a tap any more.
+    pub fn held_taps(&self, pid: u32, descriptors: &[u32]) -> Option<Vec<Option<String>>> {
+        let mut held = Vec::new();
+        let mut is_all = true;
+        for fd in descriptors {
             let info = optional_text(&self.file_of(pid, &format!("fdinfo/{fd}")));
-            if let Some(link) = info.as_deref().and_then(parse_tun_fdinfo)
-                && !taps.held.contains(&link)
-            {
-                taps.held.push(link);
+            match info.as_deref().and_then(parse_tun_fdinfo) {
+                Some(link) if !held.contains(&link) => held.push(link),
+                Some(_) => {}
+                None => is_all = false,
             }
         }
+        is_all.then_some(held)
+    }
+
+    /// See [`Taps::links`].
+    ///
+    /// # Errors
+    /// See [`ReadError`]; `NotFound` when it has ended.
+    pub fn links(&self, pid: u32) -> Result<Vec<String>, ReadError> {
         let path = self.file_of(pid, "net/dev");
         let text = std::fs::read_to_string(&path).map_err(|error| ReadError::from_io(&path, error))?;
-        taps.links = parse_net_dev(&text).map_err(|malformed| malformed.at(path))?;
-        if asks_carriers {
-            let root = HostRoot::new(self.file_of(pid, "root"));
-            let carrier = |link: &String| {
-                let text = root.read_text(format!("sys/class/net/{link}/carrier")).ok()?;
-                Some((link.clone(), text.trim() == "1"))
-            };
-            taps.carriers = taps.links.iter().filter(|link| *link != "lo").filter_map(carrier).collect();
-        }
-        Ok(taps)
+        parse_net_dev(&text).map_err(|malformed| malformed.at(path))
+    }
+
+    /// See [`Taps::carriers`], from the sysfs that its own root shows.
+    pub fn carriers(&self, pid: u32, links: &[String]) -> BTreeMap<String, bool> {
+        let root = HostRoot::new(self.file_of(pid, "root"));
+        let carrier = |link: &String| {
+            let text = root.read_text(format!("sys/class/net/{link}/carrier")).ok()?;
+            Some((link.clone(), text.trim() == "1"))
+        };
+        links.iter().filter(|link| *link != "lo").filter_map(carrier).collect()
+    }
+
+    /// The network namespace of a process, as its link names it. `None` when it has ended, or we may not see it.
+    pub fn network_namespace(&self, pid: u32) -> Option<String> {
+        std::fs::read_link(self.file_of(pid, "ns/net")).ok()?.into_os_string().into_string().ok()
     }
 }
 
@@ -114,14 +132,16 @@ mod tests {
         }
         std::fs::write(of("net/dev"), NET_DEV).unwrap();
         std::fs::write(of("root/sys/class/net/tap0/carrier"), "0\n").unwrap();
-        let taps = procfs.taps(7, true).unwrap();
-        assert_eq!(taps.held, [Some("tap0".to_owned()), None]);
-        assert_eq!(taps.links, ["lo", "k6t-eth0", "tap0"]);
-        assert_eq!(taps.carriers, BTreeMap::from([("tap0".to_owned(), false)]));
-        assert!(procfs.taps(7, false).unwrap().carriers.is_empty());
-        assert!(procfs.taps(8, true).unwrap_err().is_not_found());
+        let taps = procfs.tap_descriptors(7).unwrap();
+        assert_eq!(taps, [4, 5, 6]);
+        assert_eq!(procfs.held_taps(7, &taps).unwrap(), [Some("tap0".to_owned()), None]);
+        assert_eq!(procfs.held_taps(7, &[3, 4]), None);
+        let links = procfs.links(7).unwrap();
+        assert_eq!(links, ["lo", "k6t-eth0", "tap0"]);
+        assert_eq!(procfs.carriers(7, &links), BTreeMap::from([("tap0".to_owned(), false)]));
+        assert!(procfs.tap_descriptors(8).unwrap_err().is_not_found());
         std::fs::write(of("net/dev"), "rubbish").unwrap();
-        assert!(procfs.taps(7, true).is_err());
+        assert!(procfs.links(7).is_err());
     }
 
     proptest! {
