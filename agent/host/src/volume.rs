@@ -8,6 +8,7 @@
 mod ceph;
 mod drbd;
 mod layer;
+mod multipathd;
 mod nfs;
 mod session;
 
@@ -16,6 +17,7 @@ pub use ceph::{
 };
 pub use drbd::{DrbdDevice, parse_drbd_frozen, parse_drbd_line, parse_proc_drbd, read_drbd_device};
 pub use layer::{DmState, Layer, PodDevice, PodNode, read_layers, read_pod_devices, refresh_layer};
+pub use multipathd::{MultipathMap, MultipathdError, ask_multipathd, is_multipathd_running, parse_multipath_maps};
 pub use nfs::{NfsMount, NfsTransport, parse_mountstats, read_nfs_mounts};
 pub use session::{IscsiSession, NvmeController, read_iscsi_sessions, read_nvme_controllers};
 

@@ -12,20 +12,22 @@ use std::time::Duration;
 
 use kulprit_host::mount::Mount;
 use kulprit_host::process::{ProcessId, Procfs};
-use kulprit_judge::Verdict;
+use kulprit_host::volume::{MultipathMap, MultipathdError, ask_multipathd};
 use kulprit_judge::volumes::{
     Asked, CephHistory, MountHistory, MountSeen, RbdSeen, StallHistory, judge_claims, judge_drbd_devices,
     judge_iscsi_sessions, judge_layer_paths, judge_mount, judge_nvme_controllers, judge_rbd_images, judge_stale,
     judge_stalls,
 };
+use kulprit_judge::{Reading, Verdict};
 use kulprit_model::{FindingCode, Moment, Subject};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::debug;
 
 use self::read::{Reader, Seen, Target};
 use super::blocking::{Blocking, Late};
 use super::counters::count;
-use super::{ProbeContext, ProbeSpec};
+use super::{ProbeContext, ProbeSpec, chain};
 use crate::look::Look;
 use crate::sacrifice::{Lost, Reached, Task};
 
@@ -34,14 +36,17 @@ const NAME: &str = "volumes";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether the mounts and block devices under VMs answer and are those that QEMU opened.",
-    sources: "mountinfo, mountstats, /proc/diskstats, /sys/block, /sys/class/{iscsi_session,iscsi_connection,nvme}, /sys/bus/rbd, /sys/fs/fuse, debugfs of Ceph and DRBD, /proc/drbd, /proc/PID/fd of QEMU, volumeDevices of pods; on suspicion statfs in a child process",
-    needs: "CAP_SYS_PTRACE for QEMU's open devices; debugfs for Ceph and DRBD details",
-    lost_without: "stale devices without CAP_SYS_PTRACE; pending Ceph requests without debugfs",
+    sources: "mountinfo, mountstats, /proc/diskstats, /sys/block, /sys/class/{iscsi_session,iscsi_connection,nvme}, /sys/bus/rbd, /sys/fs/fuse, multipathd's socket, debugfs of Ceph and DRBD, /proc/drbd, /proc/PID/fd of QEMU, volumeDevices of pods; on suspicion statfs in a child process",
+    needs: "CAP_SYS_PTRACE for QEMU's open devices; debugfs for Ceph and DRBD details; the node's network namespace for multipathd of earlier versions",
+    lost_without: "stale devices without CAP_SYS_PTRACE; paths that only multipathd gave up without its socket; pending Ceph requests without debugfs",
     look_every: Duration::from_secs(10),
     spawn: |context| Box::pin(run(context)),
 };
 /// A look takes some ms; only a disk of the node's own under the kubelet's folder can make it wait.
 const READ_DEADLINE: Duration = Duration::from_secs(4);
+
+/// multipathd answers in some ms; it waits up to 4 s for its own lock.
+const MULTIPATHD_DEADLINE: Duration = Duration::from_secs(3);
 
 /// What a mount is known by: another mount at the same point is another one.
 type MountKey = (u32, String);
@@ -177,13 +182,27 @@ impl Probe {
         if let Some(because) = seen.structure.blind_to_mounts.clone() {
             return draft.blind(because).end(&self.context.clock);
         }
-        let verdicts = self.judge(self.context.clock.now(), &seen);
+        let multipath = if seen.has_multipathd { self.ask_multipathd().await } else { None };
+        let verdicts = self.judge(self.context.clock.now(), &seen, multipath.as_ref());
         let gone = self.forget(&seen, &verdicts);
         self.seen = Some(seen);
         draft.verdicts(verdicts).gone(gone).end(&self.context.clock)
     }
 
-    fn judge(&mut self, at: Moment, seen: &Seen) -> Vec<Verdict> {
+    /// What multipathd says, or that it hangs; `None` where it says nothing.
+    async fn ask_multipathd(&self) -> Option<Reading<Vec<MultipathMap>>> {
+        match ask_multipathd(&self.context.host, MULTIPATHD_DEADLINE).await {
+            Ok(maps) => maps.map(Ok),
+            Err(error @ MultipathdError::Timeout { .. }) => Some(Err(chain(&error))),
+            Err(error @ (MultipathdError::Io { .. } | MultipathdError::Malformed { .. })) => {
+                count(&self.context.counters.errors, 1);
+                debug!(probe = NAME, error = %chain(&error), "multipathd was not understood");
+                None
+            }
+        }
+    }
+
+    fn judge(&mut self, at: Moment, seen: &Seen, multipath: Option<&Reading<Vec<MultipathMap>>>) -> Vec<Verdict> {
         let structure = &seen.structure;
         let mut verdicts = Vec::new();
         for vm in &structure.vms {
@@ -196,7 +215,7 @@ impl Probe {
         verdicts.extend(judge_stalls(at, &tops, &seen.layers, &seen.counters, &mut self.stalls));
         verdicts.extend(judge_iscsi_sessions(at, &seen.sessions, &seen.layers));
         verdicts.extend(judge_nvme_controllers(at, &seen.controllers, &seen.layers));
-        verdicts.extend(judge_layer_paths(at, &seen.layers, &seen.sessions, &seen.controllers));
+        verdicts.extend(judge_layer_paths(at, &seen.layers, &seen.sessions, &seen.controllers, multipath));
         let image = |(disk, image): &(String, kulprit_host::volume::RbdImage)| RbdSeen {
             n_inflight: seen.counters.iter().flatten().find(|row| row.name == *disk).map(|row| row.n_inflight),
             disk: disk.clone(),
@@ -256,7 +275,7 @@ impl Probe {
                 Ok(Reached { error: Some(error) }) => Asked::Failed { errno: error.errno, text: error.text },
                 Err(Lost::Late { for_secs }) => Asked::Late { for_secs },
                 Err(error @ (Lost::TooMany | Lost::Failed(_) | Lost::NoAnswer | Lost::Start(_))) => {
-                    Asked::NotAsked(super::chain(&error))
+                    Asked::NotAsked(chain(&error))
                 }
             };
             (key, asked)

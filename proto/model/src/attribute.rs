@@ -128,6 +128,8 @@ pub const MEASURED: &str = "measured";
 pub const LIMIT: &str = "limit";
 /// Kind of storage backend: `nfs`, `ceph`, `iscsi`, `nvme`, `drbd`, `multipath`, `longhorn`, `fc`, `local`.
 pub const BACKEND: &str = "backend";
+/// What I/O of a multipath device does without a path, in multipathd's words: `on` waits for ever, `off` fails, `5 chk`.
+pub const QUEUEING: &str = "queueing";
 /// Server, monitor or portal of a storage backend.
 pub const SERVER: &str = "server";
 /// What a storage backend's server gives out, as it names it: an NFS export, an IQN, an NQN, `pool/image`.

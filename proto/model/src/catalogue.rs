@@ -298,7 +298,7 @@ catalogue! {
     BackendUnreachable, State, "volumes", Mount, Fault, raise 10_000, clear 0, "no answer in 5 s",
         Some(VmStorageStalled), "The server behind a mount or device does not answer; `backend` and `server` say which.";
     PathsFailed, State, "volumes", Device, Fault, raise 5_000, clear 0, "",
-        Some(VmStorageStalled), "Paths of a multipath, NVMe-oF, iSCSI or DRBD device are down; `what` is all or some.";
+        Some(VmStorageStalled), "Paths of a multipath, NVMe-oF, iSCSI or DRBD device are down; `what` is all or some, `queueing` what I/O of a multipath device does without one.";
     DeviceClaimed, State, "volumes", Device, Fault, raise 0, clear 0, "",
         None, "multipath, LVM or md holds a device that a volume needs for itself.";
     StaleDevice, State, "volumes", Vm, Fault, raise 0, clear 0, "",

@@ -9,9 +9,10 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{HostRoot, ReadError};
@@ -78,6 +79,20 @@ impl NetworkNamespace {
         self.enter(move || Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?))
     }
 
+    /// A stream that does not block, connected to an abstract name of the namespace (`unix(7)`).
+    ///
+    /// # Errors
+    /// What the kernel says: nobody listens, or whoever does has too many waiting.
+    pub fn connect_abstract(&self, name: &str) -> io::Result<UnixStream> {
+        self.enter(|| {
+            let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            rustix::net::connect(&socket, &address)?;
+            Ok(UnixStream::from(socket))
+        })
+    }
+
     fn enter<T: Send>(&self, make: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         let Some(path) = &self.path else { return make() };
         std::thread::scope(|scope| {
@@ -96,6 +111,8 @@ impl NetworkNamespace {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -123,6 +140,11 @@ mod tests {
         assert!(NetworkNamespace::OWN.connect_udp(here).is_ok());
         assert_eq!(other.connect_udp(here).unwrap_err().kind(), io::ErrorKind::NetworkUnreachable);
         assert!(other.tcp_socket(here).is_ok());
+        let name = format!("kulprit-test-{}", std::process::id());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        let _listener = UnixListener::bind_addr(&address).unwrap();
+        assert!(NetworkNamespace::OWN.connect_abstract(&name).is_ok());
+        assert_eq!(other.connect_abstract(&name).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(other.connect_udp(here).is_err(), "it has ended");

@@ -11,15 +11,18 @@ use kulprit_host::captured::Descriptor;
 use kulprit_host::command::block::{BlockRow, DrbdRow};
 use kulprit_host::hardware::StoragePath;
 use kulprit_host::mount::DeviceNumber;
-use kulprit_host::volume::{DrbdDevice, IscsiSession, Layer, NvmeController, PodDevice, PodNode};
-use kulprit_model::{Attributes, FindingCode, Moment, Status, Subject, attribute};
+use kulprit_host::volume::{DrbdDevice, IscsiSession, Layer, MultipathMap, NvmeController, PodDevice, PodNode};
+use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Status, Subject, attribute};
 
 use super::{NO_ANSWER_USEC, backend_of_layer, stack_of};
 use crate::command::storage::{judge_block_tree, judge_drbd};
-use crate::filesystem::judge_paths;
+use crate::filesystem::{FAILED_IN_MULTIPATH, judge_paths};
 use crate::launcher::judge_open_devices;
 use crate::say::{PROCFS, Reading, SYSFS, absent, present, unknown};
 use crate::verdict::{StateVerdict, Verdict};
+
+/// The daemon's answer.
+const MULTIPATHD: &str = "multipathd";
 
 /// What is remembered of each device: requests it had finished, and since when it has finished none while some wait.
 #[derive(Clone, Debug, Default)]
@@ -169,18 +172,28 @@ pub fn judge_stale(
 }
 
 /// `PathsFailed` of the disks, sessions and controllers that say their state. What was taken away is told by the kernel's log.
+///
+/// `multipath`: what multipathd says of its maps, or why it hangs; `None` where it was not asked. A path is up when both the disk and
+/// multipathd say so: while multipathd hangs, nobody knows of a path that looks well to SCSI.
 #[must_use]
 pub fn judge_layer_paths(
     at: Moment,
     layers: &BTreeMap<String, Layer>,
     sessions: &[IscsiSession],
     controllers: &[NvmeController],
+    multipath: Option<&Reading<Vec<MultipathMap>>>,
 ) -> Vec<Verdict> {
+    let map_of = |device: &str| multipath?.as_ref().ok()?.iter().find(|map| map.device == device);
     let disk = |layer: &Layer| {
         let above = layers.values().find(|above| above.is_multipath() && above.below.contains(&layer.name));
+        let path = above.and_then(|above| map_of(&above.name)?.paths.iter().find(|path| path.device == layer.name));
+        let state = match path {
+            Some(path) if path.is_failed() => Some(FAILED_IN_MULTIPATH.to_owned()),
+            Some(_) | None => layer.state.clone(),
+        };
         Some(StoragePath {
             name: layer.name.clone(),
-            state: layer.state.clone()?,
+            state: state?,
             multipath: above.map(|above| above.name.clone()),
             target: None,
         })
@@ -209,6 +222,28 @@ pub fn judge_layer_paths(
         .collect();
     let mut verdicts = judge_paths(at, &paths);
     verdicts.retain(|verdict| matches!(verdict, Verdict::State(_)));
+    for verdict in &mut verdicts {
+        let Verdict::State(state) = verdict else { continue };
+        let Subject::Device { name } = &state.subject else { continue };
+        if !layers.get(name).is_some_and(Layer::is_multipath) {
+            continue;
+        }
+        match (multipath, map_of(name)) {
+            (Some(Err(why)), _) if state.status == Status::Absent => {
+                *state = unknown(FindingCode::PathsFailed, &state.subject, why.as_str());
+            }
+            (_, Some(map)) => {
+                let n_failed = map.paths.iter().filter(|path| path.is_failed()).count();
+                let (n_paths, queueing) = (map.paths.len(), &map.queueing);
+                let text = format!("{n_failed} of {n_paths} paths of {} failed, queueing {queueing}", map.name);
+                state.evidence.push(Evidence::new(MULTIPATHD, at, text));
+                if state.status == Status::Present {
+                    state.attributes = std::mem::take(&mut state.attributes).with(attribute::QUEUEING, queueing);
+                }
+            }
+            (_, None) => {}
+        }
+    }
     verdicts
 }
 

@@ -6,13 +6,15 @@ use kulprit_host::HostRoot;
 use kulprit_host::block::{DiskCounters, parse_diskstats};
 use kulprit_host::mount::{DeviceNumber, Mount, parse_mountinfo};
 use kulprit_host::volume::{
-    CephClient, DrbdDevice, NfsMount, NfsTransport, PendingRequests, PodDevice, PodNode, read_ceph_clients,
-    read_drbd_device, read_iscsi_sessions, read_layers, read_nfs_mounts, read_nvme_controllers, read_rbd_image,
+    CephClient, DrbdDevice, MultipathMap, NfsMount, NfsTransport, PendingRequests, PodDevice, PodNode,
+    read_ceph_clients, read_drbd_device, read_iscsi_sessions, read_layers, read_nfs_mounts, read_nvme_controllers,
+    read_rbd_image,
 };
 use kulprit_model::Status::{Absent, Present, Unknown};
 use kulprit_model::{FindingCode, Moment, Status, Subject};
 
 use super::*;
+use crate::say::Reading;
 use crate::testing::status_of;
 use crate::verdict::{StateVerdict, Verdict};
 
@@ -285,11 +287,42 @@ fn a_target_is_reached_while_one_session_is_and_its_lost_path_is_told() {
         [(Present, "mount/nqn.2014-08.org.example:vol".to_owned(), Some("192.0.2.30:4420"))]
     );
 
-    let paths = judge_layer_paths(sec(0), &layers, &sessions, &controllers);
+    let paths = judge_layer_paths(sec(0), &layers, &sessions, &controllers, None);
     let told = shown(&paths, "what");
     assert!(told.contains(&(Present, "device/dm-0".to_owned(), Some("some"))), "{told:?}");
     assert!(told.contains(&(Absent, "device/dm-1".to_owned(), None)), "{told:?}");
     assert!(told.contains(&(Present, "device/session2".to_owned(), Some("all"))), "{told:?}");
+}
+
+#[test]
+fn a_path_that_runs_for_scsi_and_failed_for_multipath_is_down_and_a_multipathd_that_hangs_says_nothing_is_well() {
+    let root = fixture("iscsi-k3s");
+    let layers = layers(&root, &["253:0", "253:1"]);
+    let map = |kernel_state: &str, checker_state: &str| {
+        let path = |device: &str| kulprit_host::command::block::Path {
+            device: device.to_owned(),
+            kernel_state: kernel_state.to_owned(),
+            checker_state: checker_state.to_owned(),
+        };
+        let (device, name) = ("dm-1".to_owned(), "mpathb".to_owned());
+        Ok(vec![MultipathMap { device, name, queueing: "on".to_owned(), paths: vec![path("sdd")] }])
+    };
+    let told = |multipath: Option<Reading<Vec<MultipathMap>>>, device: &str| {
+        let verdicts = judge_layer_paths(sec(0), &layers, &[], &[], multipath.as_ref());
+        let found = verdicts.iter().map(state).find(|state| state.subject.to_string() == device).unwrap();
+        let word = |key| found.attributes.get(key).map(str::to_owned);
+        (found.status, word("what"), word("queueing"))
+    };
+    let some = |word: &str| Some(word.to_owned());
+    assert_eq!(told(None, "device/dm-1"), (Absent, None, None));
+    assert_eq!(told(Some(map("active", "ready")), "device/dm-1"), (Absent, None, None));
+    assert_eq!(told(Some(map("active", "ghost")), "device/dm-1"), (Absent, None, None));
+    assert_eq!(told(Some(map("failed", "faulty")), "device/dm-1"), (Present, some("all"), some("on")));
+    assert_eq!(told(Some(map("active", "faulty")), "device/dm-1"), (Present, some("all"), some("on")));
+    assert_eq!(told(Some(map("failed", "faulty")), "device/dm-0"), (Present, some("some"), None), "not in the list");
+    let hung = || Some(Err("multipathd gave no answer".to_owned()));
+    assert_eq!(told(hung(), "device/dm-1"), (Unknown, None, None));
+    assert_eq!(told(hung(), "device/dm-0"), (Present, some("some"), None), "what the disk says is enough");
 }
 
 #[test]

@@ -10,19 +10,23 @@ use std::sync::Arc;
 use kulprit_host::block::{DiskCounters, read_diskstats};
 use kulprit_host::mount::{DeviceNumber, Mount, mount_of, parse_mountinfo};
 use kulprit_host::process::{ProcessId, Procfs};
+use kulprit_host::qemu::OpenFile;
 use kulprit_host::volume::{
-    CephClient, DrbdDevice, IscsiSession, Layer, NfsMount, NvmeController, PodDevice, RbdImage, read_ceph_clients,
-    read_drbd_device, read_fuse_waiting, read_iscsi_sessions, read_layers, read_nfs_mounts, read_nvme_controllers,
-    read_pod_devices, read_rbd_image, refresh_layer,
+    CephClient, DrbdDevice, IscsiSession, Layer, NfsMount, NvmeController, PodDevice, RbdImage, is_multipathd_running,
+    read_ceph_clients, read_drbd_device, read_fuse_waiting, read_iscsi_sessions, read_layers, read_nfs_mounts,
+    read_nvme_controllers, read_pod_devices, read_rbd_image, refresh_layer,
 };
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Reading;
 use kulprit_judge::volumes::{OpenDevice, VolumeDisk, remote_backend};
 
 use crate::probes::chain;
+use crate::probes::descriptors::ByDescriptors;
 
 /// Most of mountinfo that is read, bytes: a node with 250 pods has some 3,000 mounts.
 const MOUNTINFO_LIMIT_BYTES: usize = 8 << 20;
+/// Looks at which a QEMU's files are taken for the same as long as they are as many: five minutes.
+const MAX_LOOKS: u32 = 10;
 /// Most mounts that are watched.
 const MAX_MOUNTS: usize = 512;
 
@@ -90,6 +94,8 @@ pub(super) struct Seen {
     pub(super) sessions: Vec<IscsiSession>,
     pub(super) controllers: Vec<NvmeController>,
     pub(super) drbd: Vec<DrbdDevice>,
+    /// Whether there are multipath devices, and multipathd runs.
+    pub(super) has_multipathd: bool,
     pub(super) n_errors: u64,
 }
 
@@ -99,13 +105,20 @@ pub(super) struct Reader {
     procfs: Procfs,
     host: HostRoot,
     structure: Arc<Structure>,
+    files: ByDescriptors<Vec<OpenFile>>,
     /// Which disk a QEMU's device was when it was first seen.
     first_sequences: BTreeMap<(ProcessId, DeviceNumber), u64>,
 }
 
 impl Reader {
     pub(super) fn new(procfs: Procfs, host: HostRoot) -> Self {
-        Self { procfs, host, structure: Arc::default(), first_sequences: BTreeMap::new() }
+        Self {
+            procfs,
+            host,
+            structure: Arc::default(),
+            files: ByDescriptors::new(MAX_LOOKS),
+            first_sequences: BTreeMap::new(),
+        }
     }
 
     /// Reads; `is_full`: the structure too.
@@ -136,6 +149,8 @@ impl Reader {
                 Some(None) | None => DrbdDevice { minor: *minor, ..DrbdDevice::default() },
             });
         }
+        let has_multipathd = layers.values().any(Layer::is_multipath)
+            && counted(is_multipathd_running(host, &self.procfs), &mut n_errors) == Some(true);
         let counters = if structure.tops.is_empty() && structure.images.is_empty() {
             Ok(Vec::new())
         } else {
@@ -152,6 +167,7 @@ impl Reader {
             fuse_waiting,
             ceph,
             drbd,
+            has_multipathd,
             n_errors,
         }
     }
@@ -172,6 +188,7 @@ impl Reader {
                 found.vms.push(vm);
             }
         }
+        self.files.retain(|id| targets.iter().any(|target| target.id == *id));
         self.first_sequences.retain(|(id, _), _| targets.iter().any(|target| target.id == *id));
         found.tops = tops.into_iter().collect();
         found.mounts = watched(&mounts, &found.vms);
@@ -198,7 +215,7 @@ impl Reader {
             },
             devices: BTreeSet::new(),
         };
-        let files = match self.procfs.open_files(target.id.pid) {
+        let files = match self.open_files(target) {
             Ok(files) => files,
             Err(error) if error.is_not_found() => return None,
             Err(error) => {
@@ -224,6 +241,26 @@ impl Reader {
         }
         vm.open = Ok(open);
         Some(vm)
+    }
+
+    /// The files of a QEMU; as long as it has as many, only whether the names of its block devices are still there.
+    fn open_files(&mut self, target: &Target) -> Result<Vec<OpenFile>, ReadError> {
+        let (procfs, id) = (&self.procfs, target.id);
+        if target.is_suspect {
+            self.files.forget(id);
+        }
+        let read = || procfs.open_files(id.pid);
+        let mut files = self.files.get(procfs, id, read)?;
+        for file in files.iter_mut().filter(|file| file.is_block_device) {
+            match procfs.is_deleted_by_now(id.pid, file) {
+                Some(is_deleted) => file.is_deleted = is_deleted,
+                None => {
+                    self.files.forget(id);
+                    return self.files.get(procfs, id, read);
+                }
+            }
+        }
+        Ok(files)
     }
 
     /// Adds what the device stands on, through loop devices too; its name. `None`: no disk has this number.

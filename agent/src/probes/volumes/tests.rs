@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use kulprit_daemon::config::HumanDuration;
 use kulprit_host::HostRoot;
 use kulprit_model::Status::{self, Absent, Present, Unknown};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::*;
@@ -227,6 +228,53 @@ async fn the_recorded_layouts_are_told_as_they_were() {
     ] {
         assert!(iscsi.iter().any(|row| row == want), "{want}: {iscsi:?}");
     }
+}
+
+#[tokio::test]
+async fn multipathd_is_asked_where_it_runs_and_knows_a_path_that_scsi_calls_well() {
+    let tree = tempfile::tempdir().unwrap();
+    let from = format!("{}/.", fixture("iscsi-k3s").path().display());
+    assert!(Command::new("cp").args(["-a", &from]).arg(tree.path()).status().unwrap().success());
+    let told = async || {
+        let look = Probe::once_with(&SPEC, HostRoot::new(tree.path()), |context| {
+            let mut config = (*context.config).clone();
+            config.procfs = tree.path().join("proc");
+            context.config = Arc::new(config);
+        })
+        .await;
+        let is_its = |state: &&kulprit_judge::StateVerdict| state.subject.to_string() == "device/dm-1";
+        let states = look.verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::State(state) => Some(state),
+            Verdict::Occurrence(_) => None,
+        });
+        states.filter(|state| state.code == FindingCode::PathsFailed).find(is_its).map(|state| state.status)
+    };
+    std::fs::create_dir_all(tree.path().join("run")).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(tree.path().join("run/multipathd.socket")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(told().await, Some(Absent));
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "systemd would have started it");
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    std::fs::create_dir_all(tree.path().join("proc/7")).unwrap();
+    let stat = format!("7 (multipathd){}", stat.rsplit_once(')').unwrap().1);
+    std::fs::write(tree.path().join("proc/7/stat"), stat).unwrap();
+    std::fs::write(tree.path().join("run/multipathd.pid"), "7").unwrap();
+    let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+    let server = tokio::spawn(async move {
+        let path = r#"{"dev":"sdd","dm_st":"failed","dev_st":"running","chk_st":"faulty"}"#;
+        let map = format!(r#"{{"name":"m","sysfs":"dm-1","queueing":"on","path_groups":[{{"paths":[{path}]}}]}}"#);
+        let answer = format!("{{\"maps\":[{map}]}}\0");
+        // What it says while it waits for one of its own threads comes second.
+        for answer in [answer.as_str(), "timeout\n\0"] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 23]).await.unwrap();
+            stream.write_all(&(answer.len() as u64).to_ne_bytes()).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    assert_eq!(told().await, Some(Present));
+    assert_eq!(told().await, Some(Unknown));
+    server.await.unwrap();
 }
 
 #[tokio::test]
