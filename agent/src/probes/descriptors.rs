@@ -68,7 +68,7 @@ mod tests {
         let (procfs, id) = (Procfs::new(root.path()), ProcessId { pid: 7, start_time_ticks: 1 });
         let mut known = ByDescriptors::new(2);
         let n_reads = std::cell::Cell::new(0);
-        let mut look = |known: &mut ByDescriptors<u32>| {
+        let look = |known: &mut ByDescriptors<u32>| {
             let read = || {
                 n_reads.set(n_reads.get() + 1);
                 Ok(n_reads.get())

@@ -14,7 +14,7 @@ use kulprit_judge::{StateVerdict, Verdict};
 use kulprit_model::{FindingCode, Moment, Subject};
 use tokio::time::Instant;
 
-use self::read::{InotifyRows, Seen, VmPlace, VmSeen};
+use self::read::{InotifyRows, Reader, Seen, VmPlace, VmSeen};
 use super::blocking::{Blocking, Late};
 use super::counters::count;
 use super::{ProbeContext, ProbeSpec};
@@ -46,15 +46,18 @@ struct Known {
 async fn run(context: ProbeContext) {
     let mut blocking = Blocking::default();
     let mut known = Known::default();
+    // Lost to a look that is late.
+    let mut reader = None;
     loop {
         let draft = context.begin(NAME);
         let now = Instant::now();
         let is_inotify_due = known.inotify_at.is_none_or(|due| now >= due);
         let places = read::places(&context);
-        let (host, config) = (context.host.clone(), std::sync::Arc::clone(&context.config));
-        let read = move || read::read(&host, &config, &places, is_inotify_due);
+        let mut reading = reader.take().unwrap_or_else(|| Reader::new(&context.host, &context.config));
+        let read = move || (reading.read(&places, is_inotify_due), reading);
         let draft = match blocking.run(DEADLINE, read).await {
-            Ok(seen) => {
+            Ok((seen, read)) => {
+                reader = Some(read);
                 count(&context.counters.errors, seen.n_errors);
                 if is_inotify_due {
                     known.inotify_at = Some(now + context.config.limits.inotify_every.get());

@@ -74,6 +74,16 @@ impl Procfs {
         Ok(files)
     }
 
+    /// Whether the name of an open file is gone by now; `None` when its descriptor is closed or leads elsewhere.
+    pub fn is_deleted_by_now(&self, pid: u32, file: &OpenFile) -> Option<bool> {
+        let target = std::fs::read_link(self.file_of(pid, &format!("fd/{}", file.fd))).ok()?;
+        if target == file.path {
+            return Some(false);
+        }
+        let name = target.to_str()?.strip_suffix(" (deleted)")?;
+        (Path::new(name) == file.path).then_some(true)
+    }
+
     /// Whether a descriptor of a process leads to what `is_wanted` says, by the text of its link alone.
     ///
     /// # Errors

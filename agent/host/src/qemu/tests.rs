@@ -187,7 +187,12 @@ fn open_files_show_their_file_system_and_whether_the_name_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk.img");
     let kept = std::fs::File::create(&path).unwrap();
+    let before = Procfs::default().open_files(std::process::id()).unwrap();
+    let before = before.into_iter().find(|file| file.path == path).unwrap();
+    let by_now = || Procfs::default().is_deleted_by_now(std::process::id(), &before);
+    assert_eq!((before.is_deleted, by_now()), (false, Some(false)));
     let (_, null) = (std::fs::remove_file(&path).unwrap(), std::fs::File::open("/dev/null").unwrap());
+    assert_eq!(by_now(), Some(true));
     let source = std::fs::File::open("/proc/self/stat").unwrap();
     let files = Procfs::default().open_files(std::process::id()).unwrap();
     let find = |fd: i32| files.iter().find(|file| file.fd == fd.cast_unsigned());
@@ -200,6 +205,8 @@ fn open_files_show_their_file_system_and_whether_the_name_is_gone() {
     assert_eq!(disk.device, Some(crate::mount::DeviceNumber::from_raw(device)));
     assert_eq!(find(null.as_raw_fd()), None, "a character device is no disk");
     assert_eq!(find(source.as_raw_fd()).unwrap().is_writable, Some(false));
+    let of_another = OpenFile { fd: null.as_raw_fd().cast_unsigned(), ..before.clone() };
+    assert_eq!(Procfs::default().is_deleted_by_now(std::process::id(), &of_another), None);
 }
 
 proptest! {

@@ -1,5 +1,6 @@
 //! What the `limits` probe reads, on its blocking thread.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kulprit_host::cgroup::{PidsCgroup, controller_directories, read_pids_cgroup};
@@ -22,14 +23,17 @@ const KUBEPODS: [&str; 4] = ["kubepods", "kubepods.slice", "kubelet/kubepods", "
 /// Hierarchies that have the pids controller.
 const HIERARCHIES: [&str; 3] = ["sys/fs/cgroup/pids", "sys/fs/cgroup", "sys/fs/cgroup/unified"];
 
+/// Looks between two at all cgroups around a VM's: a pod gets its limit when it is made.
+const LOOKS_OF_CGROUP: u32 = 10;
+
 /// One VM and where it is to be looked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct VmPlace {
     pub(super) uid: String,
     /// Cgroups with the pids controller, as its launcher's row says; empty on a plain host.
     directories: Vec<PathBuf>,
     /// QEMU first.
-    pids: Vec<u32>,
+    pub(super) pids: Vec<u32>,
 }
 
 #[cfg(test)]
@@ -80,14 +84,98 @@ pub(super) fn places(context: &ProbeContext) -> Vec<VmPlace> {
     places
 }
 
-pub(super) fn read(host: &HostRoot, config: &ProbeConfig, places: &[VmPlace], is_inotify_due: bool) -> Seen {
-    let procfs = Procfs::new(&config.procfs);
-    let mut n_errors = 0;
-    let node = read_node(host, places, &mut n_errors);
-    let inotify = is_inotify_due.then(|| read_inotify(host, &procfs));
-    let vms =
-        places.iter().filter_map(|place| read_vm(host, &procfs, config.cgroup_prefix.as_deref(), place)).collect();
-    Seen { node, inotify, vms, n_errors }
+/// Remembers where each VM's limits are.
+#[derive(Debug)]
+pub(super) struct Reader {
+    host: HostRoot,
+    procfs: Procfs,
+    prefix: Option<String>,
+    by_uid: BTreeMap<String, Known>,
+}
+
+/// What is known of one VM.
+#[derive(Debug)]
+struct Known {
+    place: VmPlace,
+    /// Its cgroup whose limit counts.
+    pids: Option<PathBuf>,
+    n_looks: u32,
+}
+
+impl Reader {
+    pub(super) fn new(host: &HostRoot, config: &ProbeConfig) -> Self {
+        let (procfs, prefix) = (Procfs::new(&config.procfs), config.cgroup_prefix.clone());
+        Self { host: host.clone(), procfs, prefix, by_uid: BTreeMap::new() }
+    }
+
+    pub(super) fn read(&mut self, places: &[VmPlace], is_inotify_due: bool) -> Seen {
+        let mut n_errors = 0;
+        let node = read_node(&self.host, places, &mut n_errors);
+        let inotify = is_inotify_due.then(|| read_inotify(&self.host, &self.procfs));
+        self.by_uid.retain(|_, known| places.contains(&known.place));
+        Seen { node, inotify, vms: places.iter().filter_map(|place| self.read_vm(place)).collect(), n_errors }
+    }
+
+    /// `None` when its QEMU has ended.
+    fn read_vm(&mut self, place: &VmPlace) -> Option<VmSeen> {
+        let mut seen = VmSeen {
+            place: place.clone(),
+            pids: Err("its cgroup has no `pids.current`".to_owned()),
+            processes: Vec::new(),
+            error: None,
+        };
+        let qemu = *place.pids.first()?;
+        match self.read_pids(place, qemu) {
+            Ok(Some(row)) => seen.pids = Ok(row),
+            Ok(None) => {}
+            Err(error) if error.is_not_found() => return None,
+            Err(error) => {
+                seen.error = Some(chain(&error));
+                return Some(seen);
+            }
+        }
+        for pid in &place.pids {
+            match process_use(&self.procfs, *pid) {
+                Ok(process) => seen.processes.push(process),
+                Err(error) if error.is_not_found() && *pid == qemu => return None,
+                Err(error) if error.is_not_found() => {}
+                Err(error) => seen.error = Some(chain(&error)),
+            }
+        }
+        Some(seen)
+    }
+
+    /// The cgroup whose limit counts; which one that is is found out every so many looks, and when it is gone.
+    fn read_pids(&mut self, place: &VmPlace, qemu: u32) -> Result<Option<(String, PidsCgroup)>, ReadError> {
+        if let Some(known) = self.by_uid.get_mut(&place.uid).filter(|known| known.n_looks < LOOKS_OF_CGROUP) {
+            known.n_looks += 1;
+            match &known.pids {
+                None => return Ok(None),
+                Some(path) => {
+                    if let Ok(pids) = read_pids_cgroup(&self.host, path) {
+                        return Ok(Some((shown(path), pids)));
+                    }
+                }
+            }
+        }
+        let found = self.find_pids(place, qemu)?;
+        let pids = found.as_ref().map(|(path, _)| path.clone());
+        self.by_uid.insert(place.uid.clone(), Known { place: place.clone(), pids, n_looks: 0 });
+        Ok(found.map(|(path, pids)| (shown(&path), pids)))
+    }
+
+    /// Where only something around has a limit (podPidsLimit, a machine's scope), that counts.
+    fn find_pids(&self, place: &VmPlace, qemu: u32) -> Result<Option<(PathBuf, PidsCgroup)>, ReadError> {
+        let own = match place.directories.as_slice() {
+            [] => controller_directories(&self.procfs.cgroups(qemu)?, self.prefix.as_deref(), "pids"),
+            known => known.to_vec(),
+        };
+        let around = own.iter().flat_map(|directory| directory.ancestors().take(4)).map(Path::to_path_buf);
+        let rows: Vec<(PathBuf, PidsCgroup)> =
+            around.filter_map(|path| read_pids_cgroup(&self.host, &path).ok().map(|pids| (path, pids))).collect();
+        let limited = rows.iter().position(|(path, pids)| pids.limit.is_some() && !is_above_pods(&shown(path)));
+        Ok(rows.into_iter().nth(limited.unwrap_or(0)))
+    }
 }
 
 fn read_node(host: &HostRoot, places: &[VmPlace], n_errors: &mut u64) -> NodeLimitsLook {
@@ -155,45 +243,6 @@ fn read_inotify(host: &HostRoot, procfs: &Procfs) -> InotifyRows {
     let instances = row("inotify-instances", "max_user_instances", most(|user| user.n_instances));
     let watches = row("inotify-watches", "max_user_watches", most(|user| user.n_watches));
     instances.into_iter().chain(watches).collect()
-}
-
-/// `None` when its QEMU has ended.
-fn read_vm(host: &HostRoot, procfs: &Procfs, prefix: Option<&str>, place: &VmPlace) -> Option<VmSeen> {
-    let mut seen = VmSeen {
-        place: place.clone(),
-        pids: Err("its cgroup has no `pids.current`".to_owned()),
-        processes: Vec::new(),
-        error: None,
-    };
-    let qemu = *place.pids.first()?;
-    let own = match place.directories.as_slice() {
-        [] => match procfs.cgroups(qemu) {
-            Ok(rows) => controller_directories(&rows, prefix, "pids"),
-            Err(error) if error.is_not_found() => return None,
-            Err(error) => {
-                seen.error = Some(chain(&error));
-                return Some(seen);
-            }
-        },
-        known => known.to_vec(),
-    };
-    // Where only something around has a limit (podPidsLimit, a machine's scope), that counts.
-    let around = own.iter().flat_map(|directory| directory.ancestors().take(4)).map(Path::to_path_buf);
-    let rows: Vec<(String, PidsCgroup)> =
-        around.filter_map(|path| Some((shown(&path), read_pids_cgroup(host, &path).ok()?))).collect();
-    let limited = rows.iter().position(|(path, pids)| pids.limit.is_some() && !is_above_pods(path));
-    if let Some(row) = rows.into_iter().nth(limited.unwrap_or(0)) {
-        seen.pids = Ok(row);
-    }
-    for pid in &place.pids {
-        match process_use(procfs, *pid) {
-            Ok(process) => seen.processes.push(process),
-            Err(error) if error.is_not_found() && *pid == qemu => return None,
-            Err(error) if error.is_not_found() => {}
-            Err(error) => seen.error = Some(chain(&error)),
-        }
-    }
-    Some(seen)
 }
 
 /// The kubelet's own cgroups and slices hold other pods too.

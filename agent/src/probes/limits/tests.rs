@@ -174,7 +174,8 @@ fn forks_refused_before_the_first_look_are_not_new() {
         let pids = kulprit_host::cgroup::PidsCgroup { n_current: 1, limit: Some(9), refused_total: Some(refused) };
         let root = tempfile::tempdir().unwrap();
         node(root.path());
-        let mut seen = read::read(&HostRoot::new(root.path()), &crate::probes::ProbeConfig::default(), &[], false);
+        let config = crate::probes::ProbeConfig::default();
+        let mut seen = Reader::new(&HostRoot::new(root.path()), &config).read(&[], false);
         let place = VmPlace::of("vm-a");
         seen.vms =
             vec![VmSeen { place, pids: Ok(("kubepods/a".to_owned(), pids)), processes: Vec::new(), error: None }];
@@ -190,4 +191,26 @@ fn forks_refused_before_the_first_look_are_not_new() {
         counts.sum::<u64>()
     };
     assert_eq!([count(5), count(5), count(7)], [0, 0, 2]);
+}
+
+#[test]
+fn a_limit_around_a_vm_is_known_until_its_cgroup_is_gone_and_counts_are_todays() {
+    let root = tempfile::tempdir().unwrap();
+    node(root.path());
+    vm(root.path(), 3, 1, 1);
+    let config = crate::probes::ProbeConfig { procfs: root.path().join("proc"), ..Default::default() };
+    write(root.path(), "proc/7/cgroup", &format!("0::{}/a\n", POD.trim_start_matches("sys/fs/cgroup")));
+    let mut place = VmPlace::of("vm-a");
+    place.pids.push(7);
+    let mut reader = Reader::new(&HostRoot::new(root.path()), &config);
+    let mut look = || {
+        let seen = reader.read(std::slice::from_ref(&place), false);
+        let (path, pids) = seen.vms[0].pids.clone().unwrap();
+        (path.rsplit('/').next().unwrap() == "a", pids.n_current, pids.limit)
+    };
+    assert_eq!(look(), (false, 3, Some(50)), "the pod's limit counts");
+    vm(root.path(), 4, 1, 1);
+    assert_eq!(look(), (false, 4, Some(50)));
+    std::fs::remove_file(root.path().join(POD).join("pids.current")).unwrap();
+    assert_eq!(look(), (true, 4, None));
 }
