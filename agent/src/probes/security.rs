@@ -10,14 +10,15 @@ use std::time::Duration;
 use kulprit_host::HostRoot;
 use kulprit_host::cgroup::{controller_directories, parse_devices_list};
 use kulprit_host::mount::DeviceNumber;
-use kulprit_host::process::Procfs;
+use kulprit_host::process::{ProcessId, Procfs};
 use kulprit_judge::security::{NeededDevice, judge_confinement, judge_devices, judge_selinux};
 use kulprit_judge::{Reading, Verdict};
 use kulprit_model::{Moment, Subject};
 
 use super::blocking::{Blocking, Late};
 use super::counters::count;
-use super::{ProbeConfig, ProbeContext, ProbeSpec, chain};
+use super::descriptors::ByDescriptors;
+use super::{ProbeConfig, ProbeContext, ProbeSpec, VmProcess, chain};
 
 const NAME: &str = "security";
 /// The probe's row in the table.
@@ -37,8 +38,16 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// `/dev/kvm`. Source: kernel `Documentation/admin-guide/devices.txt`.
 const KVM: DeviceNumber = DeviceNumber { major: 10, minor: 232 };
 
+/// Looks at which a QEMU's devices are taken for the same as long as it has as many descriptors: ten minutes.
+const MAX_LOOKS: u32 = 5;
+
+/// The devices that QEMUs need, as long as they have as many descriptors.
+type AllNeeded = ByDescriptors<Vec<NeededDevice>>;
+
 async fn run(context: ProbeContext) {
     let mut blocking = Blocking::default();
+    // Lost to a look that is late.
+    let mut known_needed: Option<AllNeeded> = None;
     let mut arrivals = context.vms.arrivals();
     loop {
         arrivals.mark_unchanged();
@@ -49,11 +58,17 @@ async fn run(context: ProbeContext) {
             let cgroup = row.cgroups.iter().find(|row| row.controller.split(',').any(|name| name == "devices"))?;
             Some(cgroup.directory.clone())
         };
-        let vms: Vec<(u32, String, Option<PathBuf>)> =
-            context.vms.running().into_iter().map(|(pid, process)| (pid, process.uid, known(pid))).collect();
+        let vm = |(pid, process): (u32, VmProcess)| Vm {
+            id: ProcessId { pid, start_time_ticks: process.start_ticks },
+            uid: process.uid,
+            devices: known(pid),
+        };
+        let vms: Vec<Vm> = context.vms.running().into_iter().map(vm).collect();
+        let mut needed = known_needed.take().unwrap_or_else(|| ByDescriptors::new(MAX_LOOKS));
         let (host, config, at) = (context.host.clone(), Arc::clone(&context.config), context.clock.now());
-        let draft = match blocking.run(DEADLINE, move || look(&host, &config, at, &vms)).await {
-            Ok((verdicts, n_errors)) => {
+        let draft = match blocking.run(DEADLINE, move || (look(&host, &config, at, &vms, &mut needed), needed)).await {
+            Ok(((verdicts, n_errors), needed)) => {
+                known_needed = Some(needed);
                 count(&context.counters.errors, n_errors);
                 draft.verdicts(verdicts)
             }
@@ -73,21 +88,26 @@ async fn run(context: ProbeContext) {
     }
 }
 
-fn look(
-    host: &HostRoot,
-    config: &ProbeConfig,
-    at: Moment,
-    vms: &[(u32, String, Option<PathBuf>)],
-) -> (Vec<Verdict>, u64) {
+/// A VM's QEMU, and the directory of its device cgroup where a launcher's row tells it.
+#[derive(Debug)]
+struct Vm {
+    id: ProcessId,
+    uid: String,
+    devices: Option<PathBuf>,
+}
+
+fn look(host: &HostRoot, config: &ProbeConfig, at: Moment, vms: &[Vm], known: &mut AllNeeded) -> (Vec<Verdict>, u64) {
     let procfs = &Procfs::new(&config.procfs);
     let mut n_errors = 0;
     let is_enforcing = read_enforce(host);
     n_errors += u64::from(is_enforcing.is_err());
     let modules = host.read_text("sys/kernel/security/lsm").ok();
     let mut verdicts = vec![judge_selinux(at, &is_enforcing, modules.as_deref().map(str::trim))];
-    for (pid, uid, directory) in vms {
+    known.retain(|id| vms.iter().any(|vm| vm.id == *id));
+    for Vm { id, uid, devices } in vms {
+        let pid = id.pid;
         let subject = &Subject::vm(uid);
-        let confinement = match procfs.confinement(*pid) {
+        let confinement = match procfs.confinement(pid) {
             Ok(confinement) => Ok(confinement),
             // It has ended since.
             Err(error) if error.is_not_found() => continue,
@@ -95,11 +115,11 @@ fn look(
         };
         n_errors += u64::from(confinement.is_err());
         verdicts.push(judge_confinement(subject, at, &confinement, &is_enforcing));
-        let Some(rules) = read_rules(host, procfs, config.cgroup_prefix.as_deref(), *pid, directory.as_ref()) else {
+        let Some(rules) = read_rules(host, procfs, config.cgroup_prefix.as_deref(), pid, devices.as_ref()) else {
             continue;
         };
         let rules = rules.map(|text| parse_devices_list(&text));
-        let needed = match read_needed(procfs, *pid) {
+        let needed = match known.get(procfs, *id, || read_needed(procfs, pid)) {
             Ok(needed) => Ok(needed),
             // It has ended since.
             Err(error) if error.is_not_found() => continue,
