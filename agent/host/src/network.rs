@@ -3,6 +3,7 @@
 //! Sources: `/sys/class/net/*` (kernel `Documentation/ABI/testing/sysfs-class-net`), `/proc/net/tcp`, `/proc/net/tcp6`
 //! (`proc_pid_net(5)`).
 
+mod bridge;
 mod name;
 mod namespace;
 mod path;
@@ -12,6 +13,7 @@ mod route;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+pub use bridge::{Bridge, read_bridges};
 pub use name::{
     DnsAnswer, RecordType, ResolvConf, dns_question, parse_api_server, parse_dns_answer, parse_hosts,
     parse_resolv_conf, read_api_server,

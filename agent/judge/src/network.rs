@@ -8,11 +8,11 @@ mod reach;
 
 use std::net::{IpAddr, SocketAddr};
 
-use kulprit_host::network::{Link, PathTry, TcpSocket};
+use kulprit_host::network::{Bridge, Link, PathTry, TcpSocket};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
 
 use crate::say::{PROCFS, SYSFS, absent, present};
-use crate::verdict::{OccurrenceVerdict, Verdict};
+use crate::verdict::{OccurrenceVerdict, StateVerdict, Verdict};
 
 pub use reach::{
     LinkHistory, NameSeen, ReachLook, RegistryReach, RegistrySeen, judge_link_errors, judge_listen_queues, judge_reach,
@@ -55,17 +55,40 @@ pub fn judge_links(at: Moment, links: &[Link]) -> Vec<Verdict> {
         let subject = Subject::Device { name: link.name.clone() };
         let n_lost =
             link.carrier_down_total.map(|count| format!(", lost it {count} times since the boot")).unwrap_or_default();
+        // Told of a link that is well too: the largest packet of each end of a path.
+        let facts = Attributes::new().with(attribute::DEVICE_NAME, &link.name).with_some(attribute::MTU, link.mtu);
         Some(Verdict::State(match (link.is_set_up, link.has_carrier) {
             // The kernel answers for a link that is set up only.
             (Some(true) | None, Some(false)) => {
-                let facts =
-                    Attributes::new().with(attribute::DEVICE_NAME, &link.name).with_some(attribute::MTU, link.mtu);
                 present(code, &subject, at, SYSFS, facts, format!("{} has no carrier{n_lost}", link.name))
             }
             (Some(true) | None, Some(true)) => {
-                absent(code, &subject, at, SYSFS, format!("{} has a carrier{n_lost}", link.name))
+                let state = absent(code, &subject, at, SYSFS, format!("{} has a carrier{n_lost}", link.name));
+                StateVerdict { attributes: facts, ..state }
             }
             (Some(false), _) | (_, None) => return None,
+        }))
+    });
+    judged.collect()
+}
+
+/// `BridgeMtuDiffers` of each bridge that has two ports or more.
+#[must_use]
+pub fn judge_bridges(at: Moment, bridges: &[Bridge]) -> Vec<Verdict> {
+    let judged = bridges.iter().filter(|bridge| bridge.ports.len() > 1).filter_map(|bridge| {
+        let (code, subject) = (FindingCode::BridgeMtuDiffers, Subject::Device { name: bridge.name.clone() });
+        let (small, least) = bridge.ports.iter().min_by_key(|(_, mtu)| mtu)?;
+        let (large, most) = bridge.ports.iter().max_by_key(|(_, mtu)| mtu)?;
+        Some(Verdict::State(if least < most {
+            let facts = Attributes::new()
+                .with(attribute::DEVICE_NAME, small)
+                .with(attribute::MTU, least)
+                .with(attribute::LIMIT, most);
+            let text = format!("of the ports of {} {small} takes {least} bytes and {large} {most}", bridge.name);
+            present(code, &subject, at, SYSFS, facts, text)
+        } else {
+            let text = format!("all {} ports of {} take {least} bytes", bridge.ports.len(), bridge.name);
+            absent(code, &subject, at, SYSFS, text)
         }))
     });
     judged.collect()
@@ -197,6 +220,26 @@ mod tests {
                 judge_connections(Moment::default(), Owner::KubeVirt, &[socket("192.0.2.9:43210", state, retransmits)]);
             assert_eq!(status_of(&verdicts, FindingCode::MigrationPeerSilent), Some(want), "{state} {retransmits}");
         }
+    }
+
+    #[test]
+    fn ports_of_a_bridge_take_the_same_packets_or_the_smallest_is_told() {
+        let judge = |mtus: &[u32]| {
+            let port = |(n, mtu): (usize, &u32)| (format!("port{n}"), *mtu);
+            let ports = mtus.iter().enumerate().map(port).collect();
+            judge_bridges(Moment::default(), &[Bridge { name: "br1".to_owned(), ports }])
+        };
+        let check = |mtus: &[u32], want| {
+            assert_eq!(status_of(&judge(mtus), FindingCode::BridgeMtuDiffers), want, "{mtus:?}");
+        };
+        check(&[1500, 1500], Some(Absent));
+        check(&[1500, 1499], Some(Present));
+        check(&[1500], None);
+        check(&[], None);
+        let verdicts = judge(&[9000, 1400, 1500]);
+        let Verdict::State(state) = &verdicts[0] else { panic!("a state") };
+        let facts = [attribute::DEVICE_NAME, attribute::MTU, attribute::LIMIT].map(|key| state.attributes.get(key));
+        assert_eq!(facts, [Some("port1"), Some("1400"), Some("9000")]);
     }
 
     #[test]

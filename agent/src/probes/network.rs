@@ -14,14 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kulprit_host::network::{
-    Link, PathTry, TcpSocket, read_default_routes, read_listen_overflows, read_tcp, read_used_links,
+    Bridge, Link, PathTry, TcpSocket, read_bridges, read_default_routes, read_listen_overflows, read_tcp,
+    read_used_links,
 };
 use kulprit_host::process::{CgroupFilter, Procfs};
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Verdict;
 use kulprit_judge::network::{
-    LinkHistory, NameSeen, Owner, ReachLook, RegistryReach, RegistrySeen, judge_connections, judge_link_errors,
-    judge_links, judge_listen_queues, judge_packets, judge_reach,
+    LinkHistory, NameSeen, Owner, ReachLook, RegistryReach, RegistrySeen, judge_bridges, judge_connections,
+    judge_link_errors, judge_links, judge_listen_queues, judge_packets, judge_reach,
 };
 use kulprit_model::Subject;
 use tokio::task::JoinSet;
@@ -54,7 +55,7 @@ const READ_DEADLINE: Duration = Duration::from_secs(4);
 /// While nothing migrates, every so many looks connections are read: the kernel walks its whole hash table for them, a quarter of a
 /// million buckets on a machine of 24 GiB, 1 ms and more. What nobody looks at for two minutes is no longer known.
 const N_LOOKS_WITHOUT: u32 = 5;
-/// virt-handler is looked for this often.
+/// virt-handler is looked for, and bridges are read, this often.
 const FIND_EVERY: Duration = Duration::from_secs(60);
 /// A registry is tried again after this while pulls from it fail.
 const TRY_EVERY: Duration = Duration::from_secs(60);
@@ -76,6 +77,8 @@ struct Probe {
     packets: Packets,
     tries: JoinSet<Tried>,
     told: Vec<Subject>,
+    /// The node's bridges when they were last read.
+    bridges: Vec<Subject>,
 }
 
 /// What came of a try.
@@ -100,6 +103,7 @@ async fn run(context: ProbeContext) {
         packets: Packets::default(),
         tries: JoinSet::new(),
         told: Vec::new(),
+        bridges: Vec::new(),
         context,
     };
     loop {
@@ -148,6 +152,7 @@ impl Probe {
             filter: config.cgroup_filter(),
             handler: None,
             looked_for_handler: None,
+            read_bridges: None,
             n_without: N_LOOKS_WITHOUT,
         });
         let has_launchers = !self.context.launchers.borrow().rows.is_empty();
@@ -178,6 +183,10 @@ impl Probe {
         let at = self.context.clock.now();
         let mut verdicts = judge_links(at, &links);
         verdicts.extend(judge_link_errors(at, &links, &mut self.links));
+        if let Some(bridges) = seen.bridges {
+            verdicts.extend(judge_bridges(at, &bridges));
+            self.bridges = bridges.into_iter().map(|bridge| Subject::Device { name: bridge.name }).collect();
+        }
         let node = seen.node.as_deref().unwrap_or_default();
         if let Some(now) = seen.overflows {
             verdicts.extend(judge_listen_queues(at, self.overflows.replace(now), now, node));
@@ -198,7 +207,8 @@ impl Probe {
         if !self.context.once {
             verdicts.push(self.judge_reach());
         }
-        let now: Vec<Subject> = links.into_iter().map(|link| Subject::Device { name: link.name }).collect();
+        let links = links.into_iter().map(|link| Subject::Device { name: link.name });
+        let now: Vec<Subject> = links.chain(self.bridges.iter().cloned()).collect();
         let gone: Vec<Subject> = self.told.iter().filter(|subject| !now.contains(subject)).cloned().collect();
         self.told = now;
         draft.verdicts(verdicts).gone(gone).end(&self.context.clock)
@@ -299,6 +309,7 @@ struct Reader {
     /// virt-handler's pid.
     handler: Option<u32>,
     looked_for_handler: Option<Instant>,
+    read_bridges: Option<Instant>,
     /// Looks since connections were last read.
     n_without: u32,
 }
@@ -307,6 +318,8 @@ struct Seen {
     links: Result<Vec<Link>, String>,
     has_route: Option<bool>,
     overflows: Option<u64>,
+    /// `None` when they were not read.
+    bridges: Option<Vec<Bridge>>,
     /// Connections of the node's own namespace; `None` when they were not read.
     node: Option<Vec<TcpSocket>>,
     /// Those of virt-handler's, and its pid.
@@ -322,6 +335,11 @@ impl Reader {
         let routes = keep(read_default_routes(&self.host, directory), &mut n_errors);
         let links = read_used_links(&self.host, routes.as_deref().unwrap_or_default()).map_err(|error| chain(&error));
         let overflows = keep(read_listen_overflows(&self.host, directory), &mut n_errors).flatten();
+        let is_bridges_due = self.read_bridges.is_none_or(|at| at.elapsed() >= FIND_EVERY);
+        let bridges = is_bridges_due.then(|| keep(read_bridges(&self.host), &mut n_errors)).flatten();
+        if is_bridges_due {
+            self.read_bridges = Some(Instant::now());
+        }
         let handler = self.find_handler(has_launchers);
         self.n_without += 1;
         let is_due = is_wanted || self.n_without > N_LOOKS_WITHOUT;
@@ -333,7 +351,8 @@ impl Reader {
             let table = read_tcp(&HostRoot::new(self.procfs.path()), format!("{pid}/net"));
             Some((pid, keep(table, &mut n_errors)?))
         });
-        Seen { links, has_route: routes.map(|routes| !routes.is_empty()), overflows, node, handler, n_errors }
+        let has_route = routes.map(|routes| !routes.is_empty());
+        Seen { links, has_route, overflows, bridges, node, handler, n_errors }
     }
 
     /// virt-handler, on a node that has launchers.

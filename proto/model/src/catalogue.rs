@@ -309,6 +309,8 @@ catalogue! {
         Some(VmStorageStalled), "A block device under a VM has requests waiting and finishes none.";
     LinkDown, State, "network", Device, Fault, raise 5_000, clear 5_000, "",
         None, "A network link of the node is down.";
+    BridgeMtuDiffers, State, "network", Device, Notice, raise 60_000, clear 0, "",
+        None, "The ports of a bridge of the node have different MTUs: it drops what is too large for the port it leaves by, and tells nobody; `device_name` is the port with the smallest, `mtu` that, `limit` the largest.";
     LinkErrors, State, "network", Device, Fault, raise 10_000, clear 60_000, "1 % of the packets of a look, at least 100 packets",
         None, "A network link of the node receives or sends broken packets.";
     ListenQueueFull, State, "network", Node, Notice, raise 0, clear 60_000, "TcpExt ListenOverflows grew",

@@ -5,7 +5,9 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 
 use kulprit_daemon::config::HumanDuration;
-use kulprit_model::FindingCode::{LinkDown, ListenQueueFull, MigrationPeerSilent, NetworkUnreachable};
+use kulprit_model::FindingCode::{
+    BridgeMtuDiffers, LinkDown, ListenQueueFull, MigrationPeerSilent, NetworkUnreachable,
+};
 use kulprit_model::Status::{self, Absent, Present, Unknown};
 
 use super::*;
@@ -115,6 +117,21 @@ async fn a_lost_route_dropped_connections_and_a_silent_peer_are_told_and_cleared
     std::fs::remove_dir_all(dir.path().join("sys/class/net/eth0")).unwrap();
     probe.look_until(|look| format!("{:?}", look.sightings).contains("eth0")).await;
     probe.stop().await;
+}
+
+#[tokio::test]
+async fn a_bridge_whose_ports_take_different_packets_is_told() {
+    let node = Namespaces::new(
+        "ip link add br1 type bridge && ip link add v0 type veth peer name v1 && ip link add d0 type veth peer name d1 && \
+         ip link set v0 mtu 1400 master br1 up && ip link set d0 mtu 1500 master br1 up && ip link set br1 up",
+    );
+    let status = async || {
+        let root = HostRoot::new(format!("/proc/{}/root", node.first));
+        status_of(&Probe::once(&SPEC, root).await, BridgeMtuDiffers)
+    };
+    assert_eq!(status().await, Some(Present));
+    node.run(&["ip", "link", "set", "v0", "mtu", "1500"]);
+    assert_eq!(status().await, Some(Absent));
 }
 
 #[tokio::test]
