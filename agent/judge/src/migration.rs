@@ -26,6 +26,8 @@ const DIRTY_SHARE: f64 = 0.5;
 const DIRTY_SHARE_ONE_LOOK: f64 = 0.8;
 /// Rounds over which the rest must not have shrunk.
 const N_ROUNDS: u64 = 2;
+/// The pause in which the last rest is sent. Source: QEMU's `downtime-limit`, 300 ms unless set otherwise.
+const DOWNTIME_SECS: f64 = 0.3;
 /// Auto-converge goes no further than 99 %; the step before may be this.
 const MAX_THROTTLE_PCT: u64 = 90;
 /// A rest below this share of the smallest before it has shrunk.
@@ -170,7 +172,7 @@ fn is_dirtying(running: &[&Sample]) -> Option<bool> {
         return Some(false);
     }
     if let Some(is_standing) = rounds::is_standing(running) {
-        return Some(is_standing);
+        return Some(is_standing && !is_within_reach(running));
     }
     let (copy, dirty) = (last.copy_bytes_per_sec?, last.dirty_bytes_per_sec?);
     let (processed, total, remaining) = (last.processed_bytes?, last.total_bytes?, last.remaining_bytes?);
@@ -192,6 +194,12 @@ fn is_dirtying(running: &[&Sample]) -> Option<bool> {
     };
     let has_shrunk = as_f64(remaining) < SHRUNK * as_f64(least);
     Some(is_once_over && !has_shrunk && dirty >= DIRTY_SHARE * copy)
+}
+
+/// Whether the last round left so little that QEMU stops the guest and sends it: then it is no matter that as much was left before.
+fn is_within_reach(running: &[&Sample]) -> bool {
+    let left = rounds::last_two(running).map(|(_, left)| as_f64(left));
+    left.zip(copy_rate(running)).is_some_and(|(left, rate)| left <= DOWNTIME_SECS * rate)
 }
 
 /// Whether auto-converge has slowed the guest further over the last rounds, and has room left.

@@ -215,7 +215,7 @@ fn relevant_codes(scene: &Scene<'_>) -> BTreeMap<&'static str, BTreeSet<FindingC
             by_probe.entry(code.spec().probe).or_default().insert(code);
         }
     }
-    if scene.is_standalone_vm() {
+    if scene.is_standalone_vm {
         by_probe.remove("kubelet");
     }
     by_probe.retain(|probe, _| {

@@ -246,7 +246,7 @@ fn vm(stage: &Stage<'_>, scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<
         VmFact::QemuGone => (scene.is_qemu_gone(), "procfs", text.to_owned()),
         VmFact::ArrivesHere => (scene.side == Side::Target, "kulprit", text.to_owned()),
         VmFact::LeavesHere => (scene.side != Side::Target, "kulprit", text.to_owned()),
-        VmFact::Standalone => (scene.is_standalone_vm(), "libvirt", text.to_owned()),
+        VmFact::Standalone => (scene.is_standalone_vm, "libvirt", text.to_owned()),
         VmFact::EndedAsAsked | VmFact::FailedToStart => {
             let shown = vm.and_then(|vm| vm.domain.as_ref()).map(|domain| (domain.state, domain.reason));
             let is_so = shown.is_some_and(|(state, reason)| match fact {

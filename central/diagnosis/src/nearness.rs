@@ -49,6 +49,8 @@ pub(crate) struct Who<'a> {
     others: Vec<Identity<'a>>,
     /// Whether Kubernetes has the VM: then its runs are told apart by objects, not by when a process was first seen.
     is_in_cluster: bool,
+    /// Whether libvirt alone runs the VM, wherever it is shown.
+    pub(crate) is_standalone: bool,
     /// Whether the symptom is a migration's, and no other VM is known to migrate at that time.
     is_sole_migrant: bool,
 }
@@ -73,10 +75,13 @@ impl<'a> Who<'a> {
                 me = me.with_uid(&view.uid);
             }
         }
+        let own_views: Vec<&VmView> = of_nodes.iter().filter(|view| me.is_view(view)).copied().collect();
+        let is_standalone =
+            own.is_none() && !own_views.is_empty() && own_views.iter().all(|view| view.namespace.is_none());
         others.extend(of_nodes.into_iter().filter(|view| !me.is_view(view)).map(Identity::of_view));
         let is_sole_migrant =
             own.map_or_else(|| standalone::is_sole_migrant(snapshot, uid), |own| is_sole_migrant(snapshot, own));
-        Self { subject, me, others, is_in_cluster: own.is_some(), is_sole_migrant }
+        Self { subject, me, others, is_in_cluster: own.is_some(), is_standalone, is_sole_migrant }
     }
 
     /// The judge of one node's findings. `is_sole_vm`: no other VM is known to be there.

@@ -41,8 +41,8 @@ fn fits(scene: &Scene<'_>, step: &Step) -> bool {
         SymptomSubject::Node { .. } => !step.text().contains("{vm}") && !step.text().contains("{namespace}"),
         SymptomSubject::Vm { .. } => match step {
             Step::Any(_) => true,
-            Step::Standalone(_) => scene.is_standalone_vm(),
-            Step::KubeVirt(_) => !scene.is_standalone_vm(),
+            Step::Standalone(_) => scene.is_standalone_vm,
+            Step::KubeVirt(_) => !scene.is_standalone_vm,
         },
     }
 }

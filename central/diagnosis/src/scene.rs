@@ -105,6 +105,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) begin_usec: i64,
     /// Whether old evidence counts less. Not where the onset is unknown.
     pub(crate) ages: bool,
+    /// Whether the subject is a VM that libvirt alone runs.
+    pub(crate) is_standalone_vm: bool,
     views: Vec<&'a NodeView>,
     states: Vec<Sighting<'a, State>>,
     occurrences: Vec<Sighting<'a, Occurrence>>,
@@ -131,6 +133,7 @@ impl<'a> Scene<'a> {
             begin_usec: begin_of_migration(snapshot, symptom, *cluster_vm)
                 .map_or(onset_usec, |begin| begin.min(onset_usec)),
             ages: symptom.since_wall_usec.is_some() || cluster_vm.is_none() || is_well,
+            is_standalone_vm: who.is_standalone,
             views: Vec::new(),
             states: Vec::new(),
             occurrences: Vec::new(),
@@ -295,11 +298,6 @@ impl<'a> Scene<'a> {
     pub(crate) fn run(&self) -> Option<&'a Qemu> {
         let vm = self.vm?;
         vm.qemu.as_ref().or(vm.last_qemu.as_ref())
-    }
-
-    /// Whether the subject is a VM that libvirt alone runs.
-    pub(crate) fn is_standalone_vm(&self) -> bool {
-        self.cluster_vm.is_none() && self.vm.is_some_and(|vm| vm.namespace.is_none())
     }
 
     /// What is known of a probe's own blindness on the node of this place; `None` if nothing is.

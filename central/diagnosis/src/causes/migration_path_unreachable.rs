@@ -34,6 +34,12 @@ pub const MIGRATION_PATH_UNREACHABLE: Cause = Cause {
             text: "connections to the other node get no answer",
         },
         Clue {
+            group: "peer",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(MigrationPeerSilent),
+            text: "the other node answers on the connections of those that migrate",
+        },
+        Clue {
             group: "ping",
             strength: Strength::Good,
             look: Look::Present(NetworkUnreachable, &[Fact::OneOf(WHAT, &["peer"])]),

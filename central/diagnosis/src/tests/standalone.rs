@@ -105,6 +105,14 @@ fn nothing_copied_is_the_path_between_the_two() {
     assert_eq!(why.causes[0].role, "path");
 }
 
+/// A target that takes nothing in acknowledges what its buffers hold: the path is well, and what keeps it is not known.
+#[test]
+fn nothing_copied_to_a_node_that_answers_is_not_the_path() {
+    let answers = mk_state(FindingCode::MigrationPeerSilent, Subject::Node, Status::Absent, 20);
+    let why = migrating(25).vm_has(FindingCode::MigrationNoBytes, 25).set(answers).why();
+    assert_eq!(why.causes[0].id, "Unexplained", "{}", table(&why));
+}
+
 #[test]
 fn what_is_wrong_on_the_target_is_the_targets() {
     let silent = mk_state(FindingCode::QemuStopped, Subject::vm(UID), Status::Present, 40);
@@ -221,7 +229,10 @@ fn a_target_that_refuses_has_no_pod_that_failed() {
     let refused = said(actor::LIBVIRT, operation::MIGRATE_PREPARE, class::INCOMPATIBLE);
     let refused = refused.with(SIGNATURE, "cpu-missing-features").with(SIDE, "target");
     let unavailable = said(actor::LIBVIRT, operation::MIGRATE_PREPARE, class::UNAVAILABLE).with(SIDE, "target");
-    let why = failed(migrating(40), 10, "").node_said("n1", 11, refused).node_said("n1", 11, unavailable).why();
+    let mut world = failed(migrating(40), 10, "").node_said("n1", 11, refused).node_said("n1", 11, unavailable);
+    // It never got far enough to be shown there.
+    world.snapshot.nodes[1].vms.clear();
+    let why = world.why();
     assert_eq!(why.causes[0].chain, ["CpuIncompatible"], "{}", table(&why));
 }
 

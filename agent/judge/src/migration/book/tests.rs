@@ -167,6 +167,16 @@ fn it_is_dirtying_when_the_second_round_has_left_as_much_as_it_sent() {
 }
 
 #[test]
+fn as_much_left_as_before_is_no_matter_once_it_is_sent_in_the_last_pause() {
+    let dirtying = |rest| {
+        status_of(&play(&[(1, 0, 241, 1), (6, 141, 8, 2), (10, 221, rest, 3)]).1, FindingCode::MigrationDirtying)
+    };
+    // 80 MiB in 4 s: 6 MiB are 0.3 s.
+    assert_eq!(dirtying(6), Some(Absent));
+    assert_eq!(dirtying(8), Some(Present));
+}
+
+#[test]
 fn rounds_seen_midway_are_told_apart_by_what_they_add() {
     let (mut book, _) = play(&[]);
     // The same rounds, each looked at somewhere in its middle: the begin of the second is not known, so the third decides.
