@@ -68,7 +68,7 @@ fn wire(flags: &Flags, socket: UnixStream) -> Result<(), String> {
         move || read_requests(reader, &inputs)
     })
     .map_err(thread_error)?;
-    spawn("events", move || run_events(&caller)).map_err(thread_error)?;
+    spawn("events", run_events).map_err(thread_error)?;
     let started = Started { pid: process::id(), lib_version: virt::lib_version() };
     let control = Control::new(Tools {
         out: Out::new(socket),
@@ -101,9 +101,9 @@ fn read_requests(mut socket: UnixStream, inputs: &SyncSender<Input>) {
     }
 }
 
-fn run_events(caller: &Caller) {
+fn run_events() {
     loop {
-        if let Err(error) = virt::run_event_loop_once(caller) {
+        if let Err(error) = virt::run_event_loop_once() {
             end(1, &error.to_string());
         }
     }

@@ -358,7 +358,7 @@ impl Daemon {
     /// The agent wants a look now.
     pub(crate) fn poll(&mut self, tools: &mut Tools<impl Write>, request_id: u64) -> io::Result<()> {
         if !matches!(self.link, Link::Up(_)) || self.polls.len() >= MAX_WAITING {
-            return self.decline(tools, request_id, "virConnectListAllDomains");
+            return self.decline(tools, request_id, "virConnectGetAllDomainStats");
         }
         self.polls.push(request_id);
         self.look_usec = 0;

@@ -1,6 +1,6 @@
-//! Job figures from libvirt's typed parameters.
+//! Job figures and states from libvirt's typed parameters.
 //!
-//! Source: libvirt-domain.h, `VIR_DOMAIN_JOB_*`: times in ms, sizes in bytes, rates in bytes/s; `memory_dirty_rate` in
+//! Source: libvirt-domain.h, `VIR_DOMAIN_STATS_STATE_*` and `VIR_DOMAIN_JOB_*`: times in ms, sizes in bytes, rates in bytes/s; `memory_dirty_rate` in
 //! pages/s. Unknown names are skipped: a newer libvirt may send more.
 
 use kulprit_proto::worker::Job;
@@ -55,6 +55,19 @@ pub(crate) fn job_from_params(job_type: i32, params: impl IntoIterator<Item = (S
         *field = value.as_u64();
     }
     job
+}
+
+/// State and reason of a domain, if both are there.
+pub(crate) fn state_from_params(params: impl IntoIterator<Item = (String, Value)>) -> Option<(i32, i32)> {
+    let (mut state, mut reason) = (None, None);
+    for (name, value) in params {
+        match name.as_str() {
+            "state.state" => state = value.as_i32(),
+            "state.reason" => reason = value.as_i32(),
+            _ => {}
+        }
+    }
+    state.zip(reason)
 }
 
 fn u64_field<'a>(job: &'a mut Job, name: &str) -> Option<&'a mut Option<u64>> {
@@ -128,6 +141,22 @@ mod tests {
             ],
             &Job { r#type: 2, ..Job::default() },
         );
+    }
+
+    #[test]
+    fn a_state_is_known_with_its_reason_only() {
+        for (params, want) in [
+            (
+                &[("state.state", Value::Int(3)), ("state.reason", Value::Int(5)), ("vcpu.current", Value::Uint(1))][..],
+                Some((3, 5)),
+            ),
+            (&[("state.state", Value::Int(3))], None),
+            (&[("state.state", Value::Text(b"3".to_vec())), ("state.reason", Value::Int(5))], None),
+            (&[], None),
+        ] {
+            let named = params.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+            assert_eq!(state_from_params(named), want, "{params:?}");
+        }
     }
 
     #[test]

@@ -147,7 +147,7 @@ mod tests {
     const DEADLINE: u64 = 2 * SECOND;
 
     fn call(since_usec: u64) -> Call {
-        Call { name: "virDomainGetState", domain: Some("u-1".into()), since_usec }
+        Call { name: "virDomainGetControlInfo", domain: Some("u-1".into()), since_usec }
     }
 
     /// Looks at times (s) with the start of the call then under way; wants (`h`ung or `e`nded, age in s).

@@ -110,7 +110,8 @@ fn open_as(
 }
 
 /// Calls of a look: they also wait for a domain that the daemon has locked.
-pub(crate) const LOOK_CALLS: [&str; 3] = ["virConnectListAllDomains", "virDomainGetState", "virDomainGetControlInfo"];
+pub(crate) const LOOK_CALLS: [&str; 3] =
+    ["virConnectListAllDomains", "virConnectGetAllDomainStats", "virDomainGetControlInfo"];
 
 /// Whether the daemon answers a new client. On a connection of its own: libvirt's client, when it gives up one on which two threads
 /// wait, was seen to wake only one of them.
@@ -124,7 +125,7 @@ pub(crate) fn is_answered(caller: &Caller, target: &Target, readonly: bool, hold
 /// # Errors
 /// The list could not be had; what fails for one domain stands in its `errors`.
 pub(crate) fn look(caller: &Caller, connection: &Connection) -> Result<Vec<worker::Domain>, VirtError> {
-    Ok(connection.list(caller, 0)?.iter().map(|domain| look_at(caller, domain)).collect())
+    Ok(connection.list_with_states(caller)?.iter().map(|domain| look_at(caller, domain)).collect())
 }
 
 /// UUIDs of the domains that stay when they are shut off. Changes with a definition only, of which events tell, so it is not asked
@@ -137,9 +138,9 @@ pub(crate) fn persistent(caller: &Caller, connection: &Connection) -> Option<BTr
 fn look_at(caller: &Caller, domain: &Domain) -> worker::Domain {
     let mut seen =
         worker::Domain { uuid: domain.uuid.clone(), name: domain.name.clone(), id: domain.id, ..Default::default() };
-    match domain.state(caller) {
-        Ok((state, reason)) => (seen.state, seen.reason) = (Some(state), Some(reason)),
-        Err(error) => seen.errors.push((&error).into()),
+    match domain.state {
+        Some((state, reason)) => (seen.state, seen.reason) = (Some(state), Some(reason)),
+        None => seen.errors.push((&VirtError::own("virConnectGetAllDomainStats", "no state was told")).into()),
     }
     if domain.id.is_some() {
         match domain.control(caller) {

@@ -9,6 +9,7 @@
 mod connection;
 mod domain;
 mod error;
+mod event_loop;
 mod events;
 mod params;
 
@@ -33,20 +34,15 @@ pub(crate) fn initialize(caller: &Caller) -> Result<(), VirtError> {
         sys::virSetErrorFunc(std::ptr::null_mut(), Some(say_nothing));
         sys::virInitialize()
     })?;
-    // SAFETY: no arguments; called once, before any connection is opened.
-    error::check(caller, "virEventRegisterDefaultImpl", None, || unsafe { sys::virEventRegisterDefaultImpl() })?;
-    Ok(())
+    event_loop::register().map_err(|errno| VirtError::own("virEventRegisterImpl", errno.desc()))
 }
 
 /// One turn of libvirt's event loop: waits for something to happen, and handles it.
 ///
 /// # Errors
 /// The loop itself is broken.
-pub(crate) fn run_event_loop_once(caller: &Caller) -> Result<(), VirtError> {
-    // Not a call that may be late: it waits for as long as nothing happens.
-    // SAFETY: no arguments; only called from the one event loop thread, after `initialize`.
-    let outcome = unsafe { sys::virEventRunDefaultImpl() };
-    error::check(caller, "virEventRunDefaultImpl", None, || outcome).map(|_| ())
+pub(crate) fn run_event_loop_once() -> Result<(), VirtError> {
+    event_loop::run_once().map_err(|errno| VirtError::own("the event loop", errno.desc()))
 }
 
 /// Version of the library: major * 1,000,000 + minor * 1,000 + release. 0 if it does not say.

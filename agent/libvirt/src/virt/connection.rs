@@ -11,8 +11,10 @@ use super::{
     domain::Domain,
     error::{VirtError, check, check_ptr},
     events::{self, Registered},
+    params::read_params,
 };
 use crate::{
+    job::state_from_params,
     lane::Caller,
     text::{self, MAX_NAME},
 };
@@ -149,6 +151,38 @@ impl Connection {
             let domains =
                 list.iter().filter_map(|domain| NonNull::new(*domain).map(|domain| Domain::own(domain))).collect();
             nix::libc::free(first.cast::<c_void>());
+            domains
+        };
+        Ok(domains)
+    }
+
+    /// All domains with their states. One question, however many there are; it takes no domain's job, as the state is the one group of
+    /// statistics that needs none.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(crate) fn list_with_states(&self, caller: &Caller) -> Result<Vec<Domain>, VirtError> {
+        let mut first: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
+        // SAFETY: an open connection, and a pointer to write the list's address to.
+        let count = check(caller, "virConnectGetAllDomainStats", None, || unsafe {
+            sys::virConnectGetAllDomainStats(self.as_ptr(), sys::VIR_DOMAIN_STATS_STATE, &raw mut first, 0)
+        })?;
+        if first.is_null() {
+            return Ok(Vec::new());
+        }
+        // SAFETY: libvirt made a list of that many records, each with a live domain and that many parameters. The list is freed with
+        // all that is in it, so each domain is given a reference of its own before.
+        let domains = unsafe {
+            let list = std::slice::from_raw_parts(first, usize::try_from(count).unwrap_or(0));
+            let domains = list.iter().filter_map(|record| {
+                let record = record.as_ref()?;
+                let domain = NonNull::new(record.dom)?;
+                let state = state_from_params(read_params(record.params, record.nparams));
+                let is_ours = sys::virDomainRef(domain.as_ptr()) == 0;
+                is_ours.then(|| Domain::own(domain).with_state(state))
+            });
+            let domains = domains.collect();
+            sys::virDomainStatsRecordListFree(first);
             domains
         };
         Ok(domains)

@@ -6,7 +6,7 @@
 //!
 //! | call | a | b | c |
 //! |---|---|---|---|
-//! | `virConnectListAllDomains`, `virDomainGetState`, `virDomainGetControlInfo` | < 1 ms | < 1 ms | < 1 ms |
+//! | `virConnectListAllDomains`, `virConnectGetAllDomainStats` of the state alone, `virDomainGetControlInfo` | < 1 ms | < 1 ms | < 1 ms |
 //! | `virDomainGetXMLDesc`, with `INACTIVE` too | < 1 ms | waits | < 1 ms |
 //! | `virDomainGetJobStats` | < 1 ms | waits | holds |
 //! | `virDomainGetDiskErrors` | holds | waits | holds |
@@ -45,6 +45,8 @@ pub(crate) struct Domain {
     pub(crate) name: String,
     /// Of a running domain.
     pub(crate) id: Option<i32>,
+    /// State and reason, if they came with it.
+    pub(crate) state: Option<(i32, i32)>,
 }
 
 impl Domain {
@@ -53,20 +55,12 @@ impl Domain {
     pub(super) unsafe fn own(ptr: NonNull<sys::virDomain>) -> Self {
         // SAFETY: a live domain, as the caller promises.
         let (uuid, name, id) = unsafe { identity(ptr.as_ptr()) };
-        Self { ptr, uuid, name, id }
+        Self { ptr, uuid, name, id, state: None }
     }
 
-    /// State and reason. Takes no job.
-    ///
-    /// # Errors
-    /// libvirt's.
-    pub(crate) fn state(&self, caller: &Caller) -> Result<(i32, i32), VirtError> {
-        let (mut state, mut reason) = (0, 0);
-        // SAFETY: a live domain, and two numbers to write to.
-        check(caller, "virDomainGetState", Some(&self.uuid), || unsafe {
-            sys::virDomainGetState(self.ptr.as_ptr(), &raw mut state, &raw mut reason, 0)
-        })?;
-        Ok((state, reason))
+    pub(super) fn with_state(mut self, state: Option<(i32, i32)>) -> Self {
+        self.state = state;
+        self
     }
 
     /// Whether libvirt waits for QEMU. Takes no job; only running domains have it.
