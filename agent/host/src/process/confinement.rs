@@ -87,36 +87,38 @@ mod tests {
     const STATUS: &str = "Name:\tqemu-kvm\nState:\tS (sleeping)\nSeccomp:\t2\nSeccomp_filters:\t1\n";
 
     #[track_caller]
-    fn check(files: &[(&str, &str)], want: (Option<(&str, Option<&str>)>, Option<&str>, Option<Seccomp>)) {
+    fn check(files: &[(&str, &str)], apparmor: Option<&str>, label: Option<&str>, seccomp: Option<Seccomp>) {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = dir.path().join("7").join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let seen = Procfs::new(dir.path()).confinement(7).unwrap();
-        let apparmor = seen.apparmor.as_ref().map(|row| (row.profile.as_str(), row.mode.as_deref()));
-        assert_eq!((apparmor, seen.selinux_label.as_deref(), seen.seccomp), want, "{files:?}");
+        let apparmor = apparmor.and_then(parse_apparmor);
+        let want = Confinement { apparmor, selinux_label: label.map(str::to_owned), seccomp };
+        assert_eq!(Procfs::new(dir.path()).confinement(7).unwrap(), want, "{files:?}");
     }
 
     #[test]
     fn profile_label_and_filter_are_read_where_they_are() {
         let filter = Some(Seccomp::Filter);
-        let containerd = Some(("cri-containerd.apparmor.d", Some("enforce")));
-        check(&[("status", STATUS)], (None, None, filter));
-        check(&[("status", "State:\tS\n")], (None, None, None));
-        check(&[("status", "State:\tS\nSeccomp:\t0\n")], (None, None, Some(Seccomp::Disabled)));
-        let current = ("attr/current", "cri-containerd.apparmor.d (enforce)\n");
-        check(&[("status", STATUS), current], (containerd, None, filter));
+        let status = ("status", STATUS);
+        check(&[status], None, None, filter);
+        check(&[("status", "State:\tS\n")], None, None, None);
+        check(&[("status", "State:\tS\nSeccomp:\t0\n")], None, None, Some(Seccomp::Disabled));
+        let containerd = "cri-containerd.apparmor.d (enforce)";
+        check(&[status, ("attr/current", &format!("{containerd}\n"))], Some(containerd), None, filter);
         let label = "system_u:system_r:container_t:s0:c1,c2";
-        check(&[("status", STATUS), ("attr/current", &format!("{label}\0"))], (None, Some(label), filter));
+        check(&[status, ("attr/current", &format!("{label}\0"))], None, Some(label), filter);
         let own = ("attr/apparmor/current", "unconfined\n");
-        check(&[("status", STATUS), ("attr/current", label), own], (Some(("unconfined", None)), Some(label), filter));
-        check(&[("status", STATUS), ("attr/current", "\0")], (None, None, filter));
+        check(&[status, ("attr/current", label), own], Some("unconfined"), Some(label), filter);
+        check(&[status, ("attr/current", "\0")], None, None, filter);
     }
 
     #[test]
     fn a_profile_is_enforced_unless_it_only_complains() {
+        let AppArmor { profile, mode } = parse_apparmor("cri-containerd.apparmor.d (enforce)\n").unwrap();
+        assert_eq!((profile.as_str(), mode.as_deref()), ("cri-containerd.apparmor.d", Some("enforce")));
         for (text, want) in [
             ("unconfined", false),
             ("libvirt-0b2c (complain)", false),
