@@ -25,8 +25,8 @@ const KERNEL_MAGICS: [u64; 4] = [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270];
 const BUFFER_BYTES: usize = 4 << 10;
 /// The most that is read, bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// The most that are kept open: 300 VMs with some twenty each, 4 KiB of the kernel's memory a file.
-const MAX_KEPT: u64 = 6_000;
+/// The most that are kept open: 130 VMs with fifteen each. Each holds 4 KiB of the kernel's memory.
+const MAX_KEPT: u64 = 2_000;
 
 /// How many are open.
 static N_KEPT: AtomicU64 = AtomicU64::new(0);

@@ -70,7 +70,9 @@ struct Files {
     n_looks: u32,
     /// Where it was looked, for who finds nothing there.
     shown: String,
-    /// `cpu.stat` of each cgroup.
+    /// Whether there is any `cpu.stat`.
+    has_cpu_stat: bool,
+    /// Those that count throttling.
     cpu: Vec<KeptFile>,
     /// As [`FIGURES`]; why there is none.
     pressures: [Reading<KeptFile>; 3],
@@ -124,17 +126,21 @@ impl Reader {
         };
         let mut rows = Vec::new();
         let mut cpu = Vec::new();
+        let mut has_cpu_stat = false;
         for directory in cgroups_of(host, &own) {
             let mut file = KeptFile::new(host, directory.join("cpu.stat"));
             let Ok(row) = read_throttling(&mut file, buffer) else { continue };
-            rows.extend(row);
-            cpu.push(file);
+            has_cpu_stat = true;
+            if let Some(row) = row {
+                rows.push(row);
+                cpu.push(file);
+            }
         }
         let [one, other, third] = FIGURES.map(|(name, _)| find_pressure(host, &own, name, buffer));
         let (pressures, seen) = ([one.0, other.0, third.0], [one.1, other.1, third.1]);
         let shown = own.first().map(|path| host.display_path(path).display().to_string()).unwrap_or_default();
         let (memory, counted) = find_memory(host, &memory, buffer).unzip();
-        let files = Files { place, n_looks: 0, shown, cpu, pressures, memory };
+        let files = Files { place, n_looks: 0, shown, has_cpu_stat, cpu, pressures, memory };
         let found = Found { rows: files.rows(rows), pressures: seen, memory: counted };
         Ok((files, found))
     }
@@ -164,9 +170,9 @@ impl Files {
     }
 
     fn rows(&self, rows: Vec<(PathBuf, CpuThrottling)>) -> Reading<Vec<(PathBuf, CpuThrottling)>> {
-        match self.cpu.is_empty() {
-            true => Err(format!("no `cpu.stat` in the VM's cgroup `{}`", self.shown)),
-            false => Ok(rows),
+        match self.has_cpu_stat {
+            true => Ok(rows),
+            false => Err(format!("no `cpu.stat` in the VM's cgroup `{}`", self.shown)),
         }
     }
 }
