@@ -143,6 +143,7 @@ pub async fn run(
         suspects: Arc::clone(&context.suspects),
         capture_asks,
         captures: Mutex::new(captures),
+        beat: context.beat,
         metrics: metrics.clone(),
         clock: clock.clone(),
     };

@@ -18,7 +18,7 @@ use kulprit_proto::v1::{
 };
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -30,7 +30,7 @@ use tracing::{info, warn};
 use crate::{
     hello::HelloSource,
     metrics::AgentMetrics,
-    probes::Suspects,
+    probes::{Beat, Suspects},
     spool::{Cursor, Item, Span, Spool, SpoolEnded},
     tracker::run::Ask,
 };
@@ -80,6 +80,8 @@ pub struct Uplink {
     pub capture_asks: mpsc::Sender<v1::CaptureRequest>,
     /// The captures made. A capture that meets no connection is lost: central asks again for what is still in trouble.
     pub captures: Mutex<mpsc::Receiver<v1::CaptureResult>>,
+    /// When its signs of life fall together with what the probes wake up for.
+    pub beat: Beat,
     /// What to count.
     pub metrics: AgentMetrics,
     /// The time.
@@ -251,15 +253,13 @@ impl Uplink {
 
     async fn beat(&self, outgoing: &Outgoing) -> StreamError {
         let status = self.spool.status();
-        let mut beats = interval(HEARTBEAT_EVERY);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            beats.tick().await;
             let n_spooled = status.borrow().n_waiting;
             let beat = v1::Heartbeat { sent: Some(self.clock.now().into()), n_spooled };
             if let Err(error) = outgoing.send(Message::Heartbeat(beat)).await {
                 return error;
             }
+            self.beat.wait(HEARTBEAT_EVERY).await;
         }
     }
 

@@ -129,7 +129,7 @@ pub(crate) fn look(caller: &Caller, connection: &Connection) -> Result<Vec<worke
 }
 
 /// UUIDs of the domains that stay when they are shut off. Changes with a definition only, of which events tell, so it is not asked
-/// for in each look: to a daemon that has one domain it would be a quarter of all questions.
+/// for in each look: to a daemon that has one domain it would be a third of all questions.
 pub(crate) fn persistent(caller: &Caller, connection: &Connection) -> Option<BTreeSet<String>> {
     let domains = connection.list(caller, sys::VIR_CONNECT_LIST_DOMAINS_PERSISTENT).ok()?;
     Some(domains.iter().map(|domain| domain.uuid.clone()).collect())

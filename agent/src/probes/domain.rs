@@ -33,7 +33,7 @@ const NAME: &str = "domain";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether the libvirt daemon answers, and how its domains are.",
-    sources: "libvirt: virConnectListAllDomains, virDomainGetState, virDomainGetControlInfo; lifecycle, I/O error, control error and QEMU POWERDOWN events",
+    sources: "libvirt: virConnectGetAllDomainStats (states only), virDomainGetControlInfo; lifecycle, I/O error, control error and QEMU POWERDOWN events",
     needs: "the libvirt worker's binary and libvirt's client library; libvirt's socket, /proc/PID/root of launchers (root)",
     lost_without: "all that libvirt says; QEMUs are seen by procfs all the same",
     look_every: Duration::from_secs(5),

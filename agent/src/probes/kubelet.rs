@@ -137,15 +137,16 @@ impl Probe {
                         draft = draft.blind(self.why_blind(&error));
                     }
                 }
-                units_at = now + config.units_every.get();
+                units_at = self.context.beat.next(config.units_every.get());
             }
             if now >= health_at {
                 draft = self.look_at_health(draft).await;
-                health_at = now + if self.is_stalled { STALLED_EVERY } else { config.healthz_every.get() };
+                let every = if self.is_stalled { STALLED_EVERY } else { config.healthz_every.get() };
+                health_at = self.context.beat.next(every);
             }
             if draft.look.blind_because.is_some() {
                 draft.look.verdicts.clear();
-                units_at = now + config.healthz_every.get();
+                units_at = self.context.beat.next(config.healthz_every.get());
             }
             if !self.context.send(draft.end(&self.context.clock)).await || self.context.once {
                 return Ok(());

@@ -61,7 +61,7 @@ async fn run(context: ProbeContext) {
             biased;
             () = context.stop.cancelled() => return,
             () = changed(&mut watch) => tokio::time::sleep(SETTLE).await,
-            () = tokio::time::sleep(context.config.kvm_every.get()) => {}
+            () = context.beat.wait(context.config.kvm_every.get()) => {}
         }
     }
 }

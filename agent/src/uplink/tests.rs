@@ -126,6 +126,7 @@ fn start_agent(address: &str) -> Agent {
         suspects: Arc::clone(&suspects),
         capture_asks,
         captures: Mutex::new(captures),
+        beat: Beat::new(0),
         metrics,
         clock,
     };

@@ -46,7 +46,7 @@ pub enum Body {
     },
 }
 
-/// What libvirt knows of one domain. Source: `virConnectListAllDomains`, `virDomainGetState`, lifecycle events.
+/// What libvirt knows of one domain. Source: `virConnectGetAllDomainStats`, lifecycle events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
     /// The domain's UUID, lower-case with dashes: the VM's UID in standalone mode.

@@ -156,8 +156,8 @@ impl Connection {
         Ok(domains)
     }
 
-    /// All domains with their states. One question, however many there are; it takes no domain's job, as the state is the one group of
-    /// statistics that needs none.
+    /// All domains with their states. One question, however many there are; it takes no domain's job, for libvirt needs none for this
+    /// one group of its statistics.
     ///
     /// # Errors
     /// libvirt's.

@@ -121,7 +121,8 @@ fn a_daemon_that_hangs_or_ends_hides_its_domains_and_comes_back() {
     let hung = Hung { call: "virDomainGetDiskErrors".to_owned(), domain: Some(UID.to_owned()), ..Hung::default() };
     assert!(say(&mut probe, Body::Hung(hung)).look.is_none(), "a QEMU that hangs is not the daemon's fault");
 
-    let hung = Hung { call: "virConnectListAllDomains".to_owned(), domain: None, age_ms: 2_000, daemon_answers: true };
+    let hung =
+        Hung { call: "virConnectGetAllDomainStats".to_owned(), domain: None, age_ms: 2_000, daemon_answers: true };
     let look = say(&mut probe, Body::Hung(hung)).look.expect("a look");
     assert_eq!(status_of(&look, FindingCode::LibvirtUnresponsive), Some(Status::Absent), "a domain is locked");
     assert_eq!(status_of(&look, FindingCode::DomainIoError), Some(Status::Unknown));
