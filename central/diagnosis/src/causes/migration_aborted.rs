@@ -1,6 +1,6 @@
 //! `MigrationAborted`: a user or a controller cancelled the migration on purpose.
 //!
-//! Proof is the abort request, or the migration object that somebody deleted. An abort by KubeVirt's own time limit is
+//! Proof is the abort request, or the migration object that somebody deleted; where libvirt alone runs the VM, libvirt's own word. An abort by KubeVirt's own time limit is
 //! not meant: that has a cause of its own.
 
 use kulprit_model::{
@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -35,6 +35,13 @@ pub const MIGRATION_ABORTED: Cause = Cause {
             strength: Strength::StronglyAgainst,
             look: Look::Absent(MigrationAbortRequested),
             text: "nobody asked to abort the migration",
+        },
+        // Where no KubeVirt has time limits of its own, only a person or a tool of his cancels.
+        Clue {
+            group: "request",
+            strength: Strength::Proof,
+            look: Look::All(&[said(&[Fact::OneOf(SIGNATURE, &["migration-cancelled"])]), Look::Vm(VmFact::Standalone)]),
+            text: "a client of libvirt cancelled the migration",
         },
         Clue {
             group: "text",

@@ -223,6 +223,17 @@ fn what_libvirt_says_of_a_migration_is_surer_of_the_only_one() {
     assert!(score(&world().set(runs)).unwrap() < alone, "of two it may be either");
 }
 
+/// As recorded: the target says what it makes of a stream that breaks off.
+#[test]
+fn a_migration_that_a_client_cancelled_failed_for_no_other_reason() {
+    let cancelled = said(actor::LIBVIRT, operation::MIGRATE, class::CANCELLED).with(SIGNATURE, "migration-cancelled");
+    let broken = said(actor::LIBVIRT, operation::LOAD_STATE, class::INVALID).with(SIDE, "target");
+    let why = failed(migrating(40), 10, "slow").node_said("n1", 9, cancelled).node_said("n1", 9, broken).why();
+    let first = &why.causes[0];
+    assert_eq!(first.chain, ["MigrationAborted"], "{}", table(&why));
+    assert!(first.probability >= 0.6, "{}", table(&why));
+}
+
 /// What a virt-controller would say of a target pod, libvirt says of a target: no pod is behind it.
 #[test]
 fn a_target_that_refuses_has_no_pod_that_failed() {
