@@ -132,9 +132,9 @@ async fn rounds_end_and_failure_are_told_as_libvirt_tells_them() {
     write(dir.path(), FILE, OUT);
     let mut probe = Probe::start(&SPEC, root);
     check(&probe.look().await, UID, Present, Absent, Unknown);
-    let now = kulprit_daemon::Clock::kernel();
-    for round in 1..=3 {
-        probe.vms.migrations.note_job(now.now(), UID, &figures(round));
+    let now = kulprit_daemon::Clock::kernel().now();
+    for (round, ago_secs) in [(1, 8), (2, 4), (3, 0)] {
+        probe.vms.migrations.note_job(now.offset_usec(-ago_secs * 1_000_000), UID, &figures(round));
     }
     probe.look_until(|look| status(look, UID, FindingCode::MigrationDirtying) == Some(Present)).await;
     // The job ends, and the domain stays.
