@@ -14,6 +14,9 @@ use crate::probes::descriptors::ByDescriptors;
 /// Looks at which a QEMU's descriptors are taken for the same as long as they are as many: five minutes.
 const MAX_LOOKS: u32 = 15;
 
+/// As [`Taps::held`].
+type Held = Vec<Option<String>>;
+
 /// Remembers which descriptors are taps.
 #[derive(Debug)]
 pub(super) struct TapReader {
@@ -31,25 +34,28 @@ impl TapReader {
         self.descriptors.retain(|id| qemus.iter().any(|(known, _)| known == id));
         // All taps before all links: a tap that is made meanwhile is then among the links at least.
         let held: Vec<_> = qemus.iter().map(|(id, _)| self.held(*id)).collect();
-        let mut by_namespace: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        let mut complete = |(held, (id, is_in_pod)): (Result<Vec<Option<String>>, ReadError>, &(ProcessId, bool))| {
-            let held = held?;
-            let namespace = self.procfs.network_namespace(id.pid);
-            let links = match namespace.as_ref().and_then(|namespace| by_namespace.get(namespace)) {
-                Some(links) => links.clone(),
-                None => {
-                    let links = self.procfs.links(id.pid)?;
-                    by_namespace.extend(namespace.map(|namespace| (namespace, links.clone())));
-                    links
-                }
-            };
+        let mut by_namespace = BTreeMap::new();
+        let complete = |(held, (id, is_in_pod)): (Result<Held, ReadError>, &(ProcessId, bool))| {
+            let links = self.links(id.pid, &mut by_namespace);
+            let (held, links) = (held?, links?);
             let carriers = if *is_in_pod { self.procfs.carriers(id.pid, &links) } else { BTreeMap::new() };
             Ok(Taps { held, links, carriers })
         };
-        held.into_iter().zip(qemus).map(&mut complete).collect()
+        held.into_iter().zip(qemus).map(complete).collect()
     }
 
-    fn held(&mut self, id: ProcessId) -> Result<Vec<Option<String>>, ReadError> {
+    /// The links that a QEMU sees; read once for each network namespace.
+    fn links(&self, pid: u32, by_namespace: &mut BTreeMap<String, Vec<String>>) -> Result<Vec<String>, ReadError> {
+        let namespace = self.procfs.network_namespace(pid);
+        if let Some(links) = namespace.as_ref().and_then(|namespace| by_namespace.get(namespace)) {
+            return Ok(links.clone());
+        }
+        let links = self.procfs.links(pid)?;
+        by_namespace.extend(namespace.map(|namespace| (namespace, links.clone())));
+        Ok(links)
+    }
+
+    fn held(&mut self, id: ProcessId) -> Result<Held, ReadError> {
         let procfs = &self.procfs;
         let look = |known: &mut ByDescriptors<Vec<u32>>| {
             let descriptors = known.get(procfs, id, || procfs.tap_descriptors(id.pid))?;
