@@ -4,7 +4,7 @@
 //! by strace in a minute of their own, because strace costs what it counts.
 #![expect(clippy::print_stdout, reason = "the rows are what the program is for")]
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -76,15 +76,18 @@ fn measure(node: &Node, system: &System, exporter: Option<&Exporter>, n_guests: 
     let elapsed = clock.elapsed();
     let with = format!("{n_guests} VMs");
     let names = ["agent", "libvirt worker", "node_exporter, asked every 15 s"];
+    let used: Vec<(Used, f64, f64)> = pids
+        .iter()
+        .map(|pid| memory_mib(*pid).map(|(rss, anonymous)| (Used::of(*pid), rss, anonymous)))
+        .collect::<Result<_>>()?;
+    let calls = system_calls(&pids)?;
     let mut of_both = 0.0;
-    for ((pid, before), name) in pids.iter().zip(&before).zip(names) {
-        let after = Used::of(*pid);
+    for (((before, (after, rss, anonymous)), calls), name) in before.iter().zip(used).zip(calls).zip(names) {
         let percent = after.percent_since(before, elapsed);
-        let (rss, anonymous) = memory_mib(*pid)?;
         let measured = format!(
             "{percent:.3} % of a core, {:.1} wake-ups/s, RSS {rss:.1} MiB ({anonymous:.1} anonymous), {} system calls/min",
             after.wakeups_since(before, elapsed),
-            system_calls(*pid)?.map_or_else(|| "?".to_owned(), |count| count.to_string()),
+            calls.map_or_else(|| "?".to_owned(), |count| count.to_string()),
         );
         match name {
             "agent" => {
@@ -104,20 +107,28 @@ fn measure(node: &Node, system: &System, exporter: Option<&Exporter>, n_guests: 
     Ok(())
 }
 
-/// System calls of all threads in a minute; `None` without strace.
-fn system_calls(pid: i32) -> Result<Option<u64>> {
+/// System calls of all threads of each process in the same minute; `None` without strace.
+fn system_calls(pids: &[i32]) -> Result<Vec<Option<u64>>> {
     if !shell::succeeds(&["strace", "--version"]) {
-        return Ok(None);
+        return Ok(vec![None; pids.len()]);
     }
     let limit = IDLE.as_secs().to_string();
-    let counted = Command::new("timeout")
-        .args(["--signal=INT", &limit, "strace", "--follow-forks", "--summary-only", "--attach", &pid.to_string()])
-        .output()
-        .context("failed to run strace")?;
-    let text = String::from_utf8_lossy(&counted.stderr);
-    let total = text.lines().find(|line| line.trim_end().ends_with(" total"));
-    // `100.00 0.012345 12 1234 56 total`: the errors may be missing.
-    Ok(total.and_then(|line| line.split_ascii_whitespace().nth(3)?.parse().ok()))
+    let count = |pid: &i32| {
+        Command::new("timeout")
+            .args(["--signal=INT", &limit, "strace", "--follow-forks", "--summary-only", "--attach", &pid.to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("failed to run strace")
+    };
+    let counting = pids.iter().map(count).collect::<Result<Vec<_>>>()?;
+    let counted = counting.into_iter().map(|child| {
+        let output = child.wait_with_output().context("strace was lost")?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        let total = text.lines().find(|line| line.trim_end().ends_with(" total"));
+        // `100.00 0.012345 12 1234 56 total`: the errors may be missing.
+        Ok(total.and_then(|line| line.split_ascii_whitespace().nth(3)?.parse().ok()))
+    });
+    counted.collect()
 }
 
 /// The mean time of a look of each probe, waits included, from the agent's own figures.
