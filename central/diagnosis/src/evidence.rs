@@ -31,6 +31,10 @@ const AFTER_ONSET: f64 = 0.3;
 /// What libvirt or QEMU said of a migration before this one began is of another.
 const OF_ANOTHER_MIGRATION: f64 = 0.1;
 
+/// What was said this long before a node's fault began was of something else: whoever is kept from his work says so again and again.
+const SAID_AGAIN_USEC: i64 = 60_000_000;
+const OF_SOMETHING_BEFORE: f64 = 0.1;
+
 /// At most this many lines of one finding are shown.
 const MAX_LINES: usize = 3;
 
@@ -309,7 +313,8 @@ pub(crate) fn strongest(hits: Vec<Hit>) -> Option<Hit> {
     best
 }
 
-/// 1 within the fresh window before the onset and at it, halved every 15 min before that; what came after a moment is worth little.
+/// 1 within the fresh window before the onset and at it, halved every 15 min before that; what came after a moment is worth little, and so is
+/// what was said before it of another migration, or a minute before a node's fault.
 fn freshness(scene: &Scene<'_>, occurrence: &Occurrence) -> f64 {
     // Logged once, when the module is loaded, and true until the next boot.
     let is_of_boot = matches!(occurrence.code, FindingCode::KvmDisabledByFirmware | FindingCode::KvmNotSupported);
@@ -332,6 +337,10 @@ fn freshness(scene: &Scene<'_>, occurrence: &Occurrence) -> f64 {
     let has_begin = scene.begin_usec < scene.onset_usec;
     if has_begin && age_usec > SAME_MOMENT_USEC && is_said_of_a_migration(occurrence) {
         return OF_ANOTHER_MIGRATION;
+    }
+    let is_of_node = matches!(scene.symptom.subject, SymptomSubject::Node { .. });
+    if is_of_node && age_usec > SAID_AGAIN_USEC && occurrence.code == FindingCode::ErrorSaid {
+        return OF_SOMETHING_BEFORE;
     }
     let beyond_usec = age_usec.saturating_sub(scene.settings.occurrence_fresh_usec).max(0);
     let is_leaving = matches!(scene.symptom.id, SymptomId::StuckStopping | SymptomId::StuckTerminating);

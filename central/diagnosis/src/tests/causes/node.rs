@@ -36,7 +36,7 @@ fn a_kubelet_that_failed_after_a_restart_loop_is_down() {
     check(&world.why_node(), &["KubeletDown"]);
 }
 
-/// Minutes before it was stopped, the kubelet could not read its configuration; it could since.
+/// Before it was stopped, the kubelet could not read its configuration.
 #[test]
 fn a_kubelet_that_was_stopped_is_not_set_up_wrong_whatever_it_said_before() {
     let ended = |result: &str| {
@@ -44,10 +44,21 @@ fn a_kubelet_that_was_stopped_is_not_set_up_wrong_whatever_it_said_before() {
         let invalid = invalid.with(SIGNATURE, "kubelet-config-invalid");
         let inactive = mk_state(FindingCode::KubeletInactive, Subject::unit("kubelet.service"), Status::Present, 60);
         let inactive = State { attributes: Attributes::new().with(RESULT, result), ..inactive };
-        World::well().node_said("n1", 400, invalid).set(inactive).why_node()
+        World::well().node_said("n1", 65, invalid).set(inactive).why_node()
     };
     check(&ended("success"), &["KubeletDown"]);
     check(&ended("exit-code"), &["KubeletMisconfigured", "KubeletDown"]);
+}
+
+#[test]
+fn what_a_node_said_a_minute_before_its_fault_was_of_something_else() {
+    let why = |secs| {
+        let invalid = said(actor::KUBELET, operation::REPORT_STATUS, class::INVALID);
+        let invalid = invalid.with(SIGNATURE, "kubelet-config-invalid");
+        World::well().node_said("n1", secs, invalid).node_has(FindingCode::KvmDeviceInaccessible, 60).why_node()
+    };
+    check(&why(121), &["KvmDeviceInaccessible"]);
+    check(&why(120), &["KubeletMisconfigured", "KvmDeviceInaccessible"]);
 }
 
 #[test]
