@@ -334,8 +334,7 @@ fn freshness(scene: &Scene<'_>, occurrence: &Occurrence) -> f64 {
         return AFTER_ONSET;
     }
     let age_usec = scene.begin_usec.saturating_sub(occurrence.last.wall_usec);
-    let has_begin = scene.begin_usec < scene.onset_usec;
-    if has_begin && age_usec > SAME_MOMENT_USEC && is_said_of_a_migration(occurrence) {
+    if scene.has_begin && age_usec > SAME_MOMENT_USEC && is_said_of_a_migration(occurrence) {
         return OF_ANOTHER_MIGRATION;
     }
     let is_of_node = matches!(scene.symptom.subject, SymptomSubject::Node { .. });

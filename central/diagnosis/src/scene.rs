@@ -103,6 +103,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) onset_usec: i64,
     /// From here to the onset nothing ages: the migration whose end the symptom is.
     pub(crate) begin_usec: i64,
+    /// Whether that begin is known: what was said before is of another migration.
+    pub(crate) has_begin: bool,
     /// Whether old evidence counts less. Not where the onset is unknown.
     pub(crate) ages: bool,
     /// Whether the subject is a VM that libvirt alone runs.
@@ -118,6 +120,7 @@ impl<'a> Scene<'a> {
         let Setting { snapshot, symptom, cluster_vm, who, .. } = setting;
         let onset_usec = symptom.since_wall_usec.unwrap_or(snapshot.reference_wall_usec);
         let is_well = cluster_vm.is_none_or(is_shown_well) && symptom.id == SymptomId::Unspecified;
+        let begin = begin_of_migration(snapshot, symptom, *cluster_vm);
         let mut scene = Self {
             symptom,
             side,
@@ -130,8 +133,8 @@ impl<'a> Scene<'a> {
             settings: &snapshot.settings,
             now_usec: snapshot.reference_wall_usec,
             onset_usec,
-            begin_usec: begin_of_migration(snapshot, symptom, *cluster_vm)
-                .map_or(onset_usec, |begin| begin.min(onset_usec)),
+            begin_usec: begin.map_or(onset_usec, |begin| begin.min(onset_usec)),
+            has_begin: begin.is_some(),
             ages: symptom.since_wall_usec.is_some() || cluster_vm.is_none() || is_well,
             is_standalone_vm: who.is_standalone,
             views: Vec::new(),
@@ -434,9 +437,10 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// When the migration whose failure is the symptom began.
+/// When the migration whose failure is the symptom began; that of one that runs where its agent saw the begin.
 fn begin_of_migration(snapshot: &Snapshot, symptom: &Symptom, vm: Option<&ClusterVm>) -> Option<i64> {
-    if symptom.id != SymptomId::MigrationFailed {
+    let is_failed = symptom.id == SymptomId::MigrationFailed;
+    if !is_failed && (symptom.id != SymptomId::StuckMigrating || vm.is_some()) {
         return None;
     }
     let Some(vm) = vm else {

@@ -4,7 +4,7 @@
 //! not meant: that has a cause of its own.
 
 use kulprit_model::{
-    FindingCode::{MigrationAbortRequested, MigrationTimedOut},
+    FindingCode::{MigrationAbortRequested, MigrationNotCompleted, MigrationTimedOut},
     attribute::{CLASS, OPERATION, SIGNATURE},
     said::{class, operation},
 };
@@ -40,7 +40,11 @@ pub const MIGRATION_ABORTED: Cause = Cause {
         Clue {
             group: "request",
             strength: Strength::Proof,
-            look: Look::All(&[said(&[Fact::OneOf(SIGNATURE, &["migration-cancelled"])]), Look::Vm(VmFact::Standalone)]),
+            look: Look::All(&[
+                said(&[Fact::OneOf(SIGNATURE, &["migration-cancelled"])]),
+                Look::Happened(MigrationNotCompleted, &[Fact::Own]),
+                Look::Vm(VmFact::Standalone),
+            ]),
             text: "a client of libvirt cancelled the migration",
         },
         Clue {

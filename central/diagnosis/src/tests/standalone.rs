@@ -234,6 +234,15 @@ fn a_migration_that_a_client_cancelled_failed_for_no_other_reason() {
     assert!(first.probability >= 0.6, "{}", table(&why));
 }
 
+#[test]
+fn a_migration_that_was_cancelled_before_is_not_why_this_one_is_stuck() {
+    let cancelled = said(actor::LIBVIRT, operation::MIGRATE, class::CANCELLED).with(SIGNATURE, "migration-cancelled");
+    let world = migrating(12).vm_has(FindingCode::MigrationDirtying, 2).node_said("n1", 120, cancelled);
+    let before = Attributes::new().with(WHAT, "slow").with(RAN_SECS, 30);
+    let why = world.happened(FindingCode::MigrationNotCompleted, Subject::vm(UID), 121, before).why();
+    check_cause(&why, "MigrationNotConverging", &Place::Vm { node: "n1".to_owned(), uid: UID.to_owned() });
+}
+
 /// What a virt-controller would say of a target pod, libvirt says of a target: no pod is behind it.
 #[test]
 fn a_target_that_refuses_has_no_pod_that_failed() {
