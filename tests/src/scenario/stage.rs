@@ -10,13 +10,16 @@ use super::file::NODES;
 use super::words;
 use crate::guest::Guest;
 use crate::system::System;
-use crate::wait::wait_until;
+use crate::wait::{Stopwatch, wait_until};
 use crate::{Lab, Node};
 
 /// Longer than Kulprit takes to see a VM that started: its QEMU is polled for.
 const SEEN_LIMIT: Duration = Duration::from_secs(30);
 /// How long the end of a fault may take to show; the slowest clear is 60 s after a look that may take 60 s, and an incident closes after that.
 const CLEAR_LIMIT: Duration = Duration::from_secs(200);
+
+/// After a silent node is heard again, until what it told first is right again or shown as a verdict.
+const HEARD_SETTLE: Duration = Duration::from_secs(3);
 
 /// Central's clocks for scenarios, short enough to wait for and in the same order as the defaults.
 const SHORT_CLOCKS: &str = "\
@@ -71,19 +74,36 @@ impl Stage {
         wait_until(&format!("{} to be seen running", guest.name()), SEEN_LIMIT, is_shown).map(drop)
     }
 
-    /// Waits until nothing is in trouble and no incident is open.
+    /// Waits until nothing is in trouble, no incident is open and every node is heard. A node that is heard again tells first what was
+    /// so when it was last looked at: for a moment more it must stay quiet.
     ///
     /// # Errors
     /// If something stays: what.
     pub fn wait_until_quiet(&self, what: &str) -> Result<Duration> {
         let mut left = String::new();
+        let mut heard: Option<Stopwatch> = None;
         wait_until(what, CLEAR_LIMIT, || {
+            let silent: Vec<&str> = self.silent_nodes()?;
+            if !silent.is_empty() {
+                heard = Some(Stopwatch::start());
+            }
             let shown: Vec<String> = self.system.why()?.iter().map(words::of_verdict).collect();
             let open = self.system.incidents()?.into_iter().filter(|incident| incident.open);
             let open: Vec<String> = open.map(|incident| format!("{} {}", incident.cause, incident.id)).collect();
-            left = format!("verdicts {shown:?}, incidents {open:?}");
-            Ok(shown.is_empty() && open.is_empty())
+            left = format!("verdicts {shown:?}, incidents {open:?}, silent {silent:?}");
+            let is_settled = heard.as_ref().is_none_or(|heard| heard.elapsed() >= HEARD_SETTLE);
+            Ok(shown.is_empty() && open.is_empty() && is_settled)
         })
         .with_context(|| format!("still there: {left}"))
+    }
+
+    fn silent_nodes(&self) -> Result<Vec<&str>> {
+        let mut silent = Vec::new();
+        for node in &self.nodes {
+            if self.system.is_silent(node.name())? {
+                silent.push(node.name());
+            }
+        }
+        Ok(silent)
     }
 }
