@@ -2,7 +2,7 @@
 //!
 //! With the settings of the packaged unit. What a lab node needs beyond that: containerd's folder on a tmpfs (an overlay on an overlay
 //! fails), and no lowering of the OOM score (the lab may lack CAP_SYS_RESOURCE). Part of every node of a [`Cluster`](super::Cluster); a
-//! node without kubelet's control plane gets it by [`Runtime::start`].
+//! node without kubelet's control plane gets it by [`ensure_runtime`].
 
 use std::fs;
 use std::path::Path;
@@ -40,34 +40,15 @@ version = 3
     conf_dir = '/etc/cni/net.d'
 ";
 
-/// containerd on a node that is in no cluster; gone when dropped.
-#[derive(Debug)]
-pub struct Runtime<'node>(&'node Node);
-
-impl<'node> Runtime<'node> {
-    /// Gives the node containerd and starts it.
-    ///
-    /// # Errors
-    /// If it is not built, or does not start.
-    pub fn start(node: &'node Node) -> Result<Self> {
-        let runtime = Self(node);
-        start(node, &binaries()?)?;
-        Ok(runtime)
+/// Gives a node that is in no cluster containerd and starts it, if it has none yet; it stays for as long as the node.
+///
+/// # Errors
+/// If it is not built, or does not start.
+pub fn ensure_runtime(node: &Node) -> Result<()> {
+    if node.root().join("etc/systemd/system/containerd.service").exists() {
+        return Ok(());
     }
-}
-
-impl Drop for Runtime<'_> {
-    fn drop(&mut self) {
-        let script = "\
-systemctl stop containerd.service
-rm -rf /etc/systemd/system/containerd.service /etc/cni/net.d /run/containerd
-systemctl daemon-reload
-umount /var/lib/containerd
-";
-        if let Err(error) = self.0.run(&["sh", "-ec", script]) {
-            crate::lab::complain(&format!("containerd stays on {}: {error:#}", self.0.name()));
-        }
-    }
+    start(node, &binaries()?)
 }
 
 /// Writes containerd's files and starts it.

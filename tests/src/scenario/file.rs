@@ -41,7 +41,7 @@ pub struct Scenario {
     /// Disks, by name: made before the VMs.
     #[serde(default)]
     pub disks: BTreeMap<String, DiskSpec>,
-    /// Nodes with a container runtime, the real containerd.
+    /// Nodes with a container runtime, the real containerd. It stays for the scenarios after this one.
     #[serde(default)]
     pub runtimes: Vec<String>,
     /// VMs, by name: started, and seen by Kulprit, before the first step.

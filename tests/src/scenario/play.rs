@@ -19,7 +19,7 @@ use crate::fault::limit::{BusyLoops, CpuLimit, CpuStarved, MemoryLimit, PidsLimi
 use crate::fault::network::{LinkDown, PortsDropped, SlowLink, SmallPath};
 use crate::fault::{CpuFeatureMissing, Hung, KubeletLoops, KvmMissing, KvmMode, Scripted, UnitStopped};
 use crate::guest::{self, Guest};
-use crate::kubernetes::Runtime;
+use crate::kubernetes::ensure_runtime;
 use crate::migration::{Ended, How, Migration};
 use crate::node::Running;
 use crate::system::answers::Verdict;
@@ -59,8 +59,7 @@ fn play_watched<'stage>(
     spent: &mut Spent,
 ) -> Result<()> {
     watch.wait_until_begun()?;
-    let runtimes =
-        scenario.runtimes.iter().map(|node| Runtime::start(stage.node(node)?)).collect::<Result<Vec<_>>>()?;
+    scenario.runtimes.iter().try_for_each(|node| ensure_runtime(stage.node(node)?))?;
     let mut disks = BTreeMap::new();
     for (name, disk) in &scenario.disks {
         disks.insert(name.as_str(), make_disk(stage, name, disk)?);
@@ -104,7 +103,6 @@ fn play_watched<'stage>(
     watch.tell("all is quiet".to_owned());
     spent.clearing = watch.elapsed().saturating_sub(undone);
     end_guests(guests)?;
-    drop(runtimes);
     stage.wait_until_quiet("the end of the VMs to be no fault")?;
     check_nobody_else(scenario, watch)?;
     if scenario.is_control() {
