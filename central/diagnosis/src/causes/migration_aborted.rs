@@ -53,6 +53,19 @@ pub const MIGRATION_ABORTED: Cause = Cause {
             look: said(&[Fact::OneOf(OPERATION, &[operation::MIGRATE]), Fact::OneOf(CLASS, &[class::CANCELLED])]),
             text: "the migration was cancelled",
         },
+        // libvirt says of its own job that a client cancelled it, when it is libvirt that gives it up.
+        Clue {
+            group: "text",
+            strength: Strength::StronglyAgainst,
+            look: said(&[
+                Fact::OneOf(OPERATION, &[operation::MIGRATE]),
+                Fact::OneOf(
+                    CLASS,
+                    &[class::NO_SPACE, class::IO_ERROR, class::DENIED, class::NOT_FOUND, class::TIMEOUT],
+                ),
+            ]),
+            text: "something failed, and the migration was given up for it",
+        },
         Clue {
             group: "limit",
             strength: Strength::StronglyAgainst,

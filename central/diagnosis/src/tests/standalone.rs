@@ -187,7 +187,10 @@ fn a_disk_that_finds_no_space_is_the_targets() {
     let full = full.with(SIGNATURE, "migration-disk-no-space").with(SIDE, "target");
     let warned = said(actor::QEMU, operation::START_DOMAIN, class::INCOMPATIBLE);
     let warned = warned.with(SIGNATURE, "cpu-feature-dropped");
+    // libvirt says so of the job that it gives up itself, as often as not.
+    let given_up = said(actor::LIBVIRT, operation::MIGRATE, class::CANCELLED).with(SIGNATURE, "migration-cancelled");
     let mut world = failed(migrating(40), 10, "").node_said("n1", 11, full).node_said("n1", 45, warned);
+    world = world.node_said("n1", 11, given_up);
     // The copy of no disk pauses a guest, and the file system that is too small for a disk need not be full.
     for node in ["n1", "n2"] {
         let well = |code| mk_state(code, Subject::vm(UID), Status::Absent, 20);
@@ -201,7 +204,7 @@ fn a_disk_that_finds_no_space_is_the_targets() {
         "{}",
         table(&why)
     );
-    assert!(first.probability > 0.8, "{}", table(&why));
+    assert!(first.probability >= 0.6, "{}", table(&why));
 }
 
 /// libvirt names nobody; at the end of the only migration it can only mean that one.
