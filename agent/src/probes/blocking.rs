@@ -52,6 +52,24 @@ impl Blocking {
             }
         }
     }
+
+    /// As [`Self::run`], of a call that goes on with what the one before it left in `kept`. One that is late keeps it, and the next
+    /// begins with a `new` one.
+    ///
+    /// # Panics
+    /// If `call` does.
+    pub(crate) async fn run_with<K: Send + 'static, T: Send + 'static>(
+        &mut self,
+        deadline: Duration,
+        kept: &mut Option<K>,
+        new: impl FnOnce() -> K,
+        call: impl FnOnce(&mut K) -> T + Send + 'static,
+    ) -> Result<T, Late> {
+        let mut state = kept.take().unwrap_or_else(new);
+        let (result, state) = self.run(deadline, move || (call(&mut state), state)).await?;
+        *kept = Some(state);
+        Ok(result)
+    }
 }
 
 #[cfg(test)]
@@ -59,6 +77,27 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_call_leaves_is_the_next_ones_and_a_late_one_keeps_it() {
+        let (mut blocking, mut kept) = (Blocking::default(), None);
+        let count = |n: &mut u32| {
+            *n += 1;
+            *n
+        };
+        let secs = Duration::from_secs(5);
+        assert_eq!(blocking.run_with(secs, &mut kept, || 10, count).await, Ok(11));
+        assert_eq!(blocking.run_with(secs, &mut kept, || 10, count).await, Ok(12));
+        let (free, hold) = mpsc::channel::<()>();
+        let hang = move |_: &mut u32| hold.recv().is_ok();
+        assert!(blocking.run_with(Duration::from_millis(20), &mut kept, || 10, hang).await.is_err());
+        assert_eq!(kept, None);
+        free.send(()).unwrap();
+        while !blocking.late.as_ref().is_some_and(|(_, task)| task.is_finished()) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(blocking.run_with(secs, &mut kept, || 20, count).await, Ok(21));
+    }
 
     #[tokio::test]
     async fn a_late_call_keeps_its_place_until_it_returns() {

@@ -90,7 +90,6 @@ struct Probe {
     ends: JoinSet<ProcessId>,
     looking: Blocking,
     reading_args: Blocking,
-    /// `None` before the first look, and while one that was late still has it.
     taps: Option<TapReader>,
     n_looks: u64,
 }
@@ -328,8 +327,8 @@ impl Probe {
     async fn judge_taps(&mut self, at: Moment) -> Vec<Verdict> {
         let launchers = Arc::clone(&self.context.launchers.borrow());
         let running = self.context.vms.running();
-        let mut taps = self.taps.take().unwrap_or_else(|| TapReader::new(&self.procfs));
-        let judge = move || {
+        let new = || TapReader::new(&self.procfs);
+        let judge = move |taps: &mut TapReader| {
             let id = |(pid, vm): &(u32, VmProcess)| ProcessId { pid: *pid, start_time_ticks: vm.start_ticks };
             let qemus: Vec<(ProcessId, bool)> =
                 running.iter().map(|row| (id(row), launchers.by_qemu(row.0).is_some())).collect();
@@ -338,11 +337,9 @@ impl Probe {
                 let taps = taps.map_err(|error| chain(&error));
                 (!is_gone).then(|| judge_links(&Subject::vm(vm.uid.as_str()), at, &taps))
             };
-            (running.iter().zip(taps.read(&qemus)).filter_map(of).collect(), taps)
+            running.iter().zip(taps.read(&qemus)).filter_map(of).collect()
         };
-        let Ok((verdicts, taps)) = self.reading_args.run(ARGS_DEADLINE, judge).await else { return Vec::new() };
-        self.taps = Some(taps);
-        verdicts
+        self.reading_args.run_with(ARGS_DEADLINE, &mut self.taps, new, judge).await.unwrap_or_default()
     }
 }
 

@@ -46,18 +46,16 @@ struct Known {
 async fn run(context: ProbeContext) {
     let mut blocking = Blocking::default();
     let mut known = Known::default();
-    // Lost to a look that is late.
     let mut reader = None;
     loop {
         let draft = context.begin(NAME);
         let now = Instant::now();
         let is_inotify_due = known.inotify_at.is_none_or(|due| now >= due);
         let places = read::places(&context);
-        let mut reading = reader.take().unwrap_or_else(|| Reader::new(&context.host, &context.config));
-        let read = move || (reading.read(&places, is_inotify_due), reading);
-        let draft = match blocking.run(DEADLINE, read).await {
-            Ok((seen, read)) => {
-                reader = Some(read);
+        let new = || Reader::new(&context.host, &context.config);
+        let read = move |reader: &mut Reader| reader.read(&places, is_inotify_due);
+        let draft = match blocking.run_with(DEADLINE, &mut reader, new, read).await {
+            Ok(seen) => {
                 count(&context.counters.errors, seen.n_errors);
                 if is_inotify_due {
                     known.inotify_at = Some(now + context.config.limits.inotify_every.get());

@@ -146,7 +146,7 @@ impl Probe {
     async fn look(&mut self) -> Look {
         let draft = self.context.begin(NAME);
         let config = &self.context.config;
-        let mut reader = self.reader.take().unwrap_or_else(|| Reader {
+        let new = || Reader {
             host: self.context.host.clone(),
             procfs: Procfs::new(&config.procfs),
             filter: config.cgroup_filter(),
@@ -154,20 +154,14 @@ impl Probe {
             looked_for_handler: None,
             read_bridges: None,
             n_without: N_LOOKS_WITHOUT,
-        });
+        };
         let has_launchers = !self.context.launchers.borrow().rows.is_empty();
         let is_wanted = self.packets.is_suspicious()
             || self.context.vms.migrations.is_any_leaving()
             || !self.context.suspects.borrow().is_empty();
-        let read = self.reading.run(READ_DEADLINE, move || {
-            let seen = reader.read(has_launchers, is_wanted);
-            (seen, reader)
-        });
-        let seen = match read.await {
-            Ok((seen, reader)) => {
-                self.reader = Some(reader);
-                seen
-            }
+        let read = move |reader: &mut Reader| reader.read(has_launchers, is_wanted);
+        let seen = match self.reading.run_with(READ_DEADLINE, &mut self.reader, new, read).await {
+            Ok(seen) => seen,
             Err(Late { for_secs }) => {
                 let because = format!("reading sysfs and procfs has not returned for {for_secs} s");
                 return draft.blind(because).end(&self.context.clock);

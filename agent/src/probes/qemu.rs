@@ -74,7 +74,6 @@ struct Probe {
     procfs: Procfs,
     tracked: BTreeMap<ProcessId, Tracked>,
     exits: Exits,
-    /// `None` while a look that was late still has it.
     scanner: Option<Scanner>,
     scanning: Blocking,
     identifying: Blocking,
@@ -164,27 +163,25 @@ impl Probe {
         let (vms, procfs) = (Arc::clone(&self.context.vms), self.procfs.clone());
         let filter = self.context.config.cgroup_filter();
         let known: Vec<ProcessId> = self.tracked.keys().copied().collect();
-        let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(&procfs));
-        let scan = self.scanning.run(SCAN_DEADLINE, move || {
+        let new = || Scanner::new(&self.procfs);
+        let scan = move |scanner: &mut Scanner| {
             let pass = vms.census.take(&procfs, &filter, max_age)?;
             let qemus = pass.residents.iter().filter(|row| row.kind == ResidentKind::Qemu).map(|row| row.id);
-            Ok::<_, ReadError>((scanner.scan(qemus, &known), pass.n_errors, scanner))
-        });
-        let (Scan { found, threads }, n_errors) = match scan.await {
-            Ok(Ok((scan, n_errors, scanner))) => {
-                self.scanner = Some(scanner);
-                (scan, n_errors)
-            }
-            Ok(Err(error)) => {
-                count(&self.context.counters.errors, 1);
-                return draft.blind(chain(&error)).end(&self.context.clock);
-            }
-            Err(Late { for_secs }) => {
-                return draft
-                    .blind(format!("reading procfs has not returned for {for_secs} s"))
-                    .end(&self.context.clock);
-            }
+            Ok::<_, ReadError>((scanner.scan(qemus, &known), pass.n_errors))
         };
+        let (Scan { found, threads }, n_errors) =
+            match self.scanning.run_with(SCAN_DEADLINE, &mut self.scanner, new, scan).await {
+                Ok(Ok(scan)) => scan,
+                Ok(Err(error)) => {
+                    count(&self.context.counters.errors, 1);
+                    return draft.blind(chain(&error)).end(&self.context.clock);
+                }
+                Err(Late { for_secs }) => {
+                    return draft
+                        .blind(format!("reading procfs has not returned for {for_secs} s"))
+                        .end(&self.context.clock);
+                }
+            };
         count(&self.context.counters.errors, u64::try_from(n_errors).unwrap_or(u64::MAX));
         let mut gone = Vec::new();
         for id in found {

@@ -46,8 +46,7 @@ type AllNeeded = ByDescriptors<Vec<NeededDevice>>;
 
 async fn run(context: ProbeContext) {
     let mut blocking = Blocking::default();
-    // Lost to a look that is late.
-    let mut known_needed: Option<AllNeeded> = None;
+    let mut needed = None;
     let mut arrivals = context.vms.arrivals();
     loop {
         arrivals.mark_unchanged();
@@ -64,11 +63,11 @@ async fn run(context: ProbeContext) {
             devices: known(pid),
         };
         let vms: Vec<Vm> = context.vms.running().into_iter().map(vm).collect();
-        let mut needed = known_needed.take().unwrap_or_else(|| ByDescriptors::new(MAX_LOOKS));
         let (host, config, at) = (context.host.clone(), Arc::clone(&context.config), context.clock.now());
-        let draft = match blocking.run(DEADLINE, move || (look(&host, &config, at, &vms, &mut needed), needed)).await {
-            Ok(((verdicts, n_errors), needed)) => {
-                known_needed = Some(needed);
+        let new = || AllNeeded::new(MAX_LOOKS);
+        let read = move |known: &mut AllNeeded| look(&host, &config, at, &vms, known);
+        let draft = match blocking.run_with(DEADLINE, &mut needed, new, read).await {
+            Ok((verdicts, n_errors)) => {
                 count(&context.counters.errors, n_errors);
                 draft.verdicts(verdicts)
             }

@@ -155,20 +155,11 @@ impl Probe {
         let is_full = is_due
             || targets.len() != self.targets.len()
             || targets.iter().any(|target| target.is_suspect || is_new(target));
-        let mut reader = self
-            .reader
-            .take()
-            .unwrap_or_else(|| Reader::new(Procfs::new(&self.context.config.procfs), self.context.host.clone()));
+        let new = || Reader::new(Procfs::new(&self.context.config.procfs), self.context.host.clone());
         let asked = targets.clone();
-        let read = self.reading.run(READ_DEADLINE, move || {
-            let seen = reader.read(&asked, is_full);
-            (seen, reader)
-        });
-        let seen = match read.await {
-            Ok((seen, reader)) => {
-                self.reader = Some(reader);
-                seen
-            }
+        let read = move |reader: &mut Reader| reader.read(&asked, is_full);
+        let seen = match self.reading.run_with(READ_DEADLINE, &mut self.reader, new, read).await {
+            Ok(seen) => seen,
             Err(Late { for_secs }) => {
                 let because = format!("reading sysfs and procfs has not returned for {for_secs} s");
                 return draft.blind(because).end(&self.context.clock);

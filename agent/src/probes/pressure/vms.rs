@@ -38,7 +38,6 @@ const FIGURES: [(&str, Figure); 3] = [
 #[derive(Debug, Default)]
 pub(super) struct Vms {
     rows: BTreeMap<String, Vm>,
-    /// `None` before the first look, and while one that was late still has it.
     reader: Option<Reader>,
     reading: Blocking,
 }
@@ -68,18 +67,17 @@ impl Vms {
         }
         let uids: Vec<String> = places.iter().map(|place| place.uid.clone()).collect();
         let (host, clock) = (context.host.clone(), context.clock.clone());
-        let mut reader = self.reader.take().unwrap_or_else(|| {
+        let new = || {
             let procfs = Procfs::new(&context.config.procfs);
-            Reader::new(&host, procfs, context.config.cgroup_prefix.clone())
-        });
-        let read = move || {
+            Reader::new(&context.host, procfs, context.config.cgroup_prefix.clone())
+        };
+        let read = move |reader: &mut Reader| {
             let seen = reader.read(places, || clock.now());
             let last = |(uid, place): (String, PathBuf)| (uid, Counted::read(&host, &place), clock.now());
-            (seen, ended.into_iter().map(last).collect::<Vec<_>>(), reader)
+            (seen, ended.into_iter().map(last).collect::<Vec<_>>())
         };
-        match self.reading.run(DEADLINE, read).await {
-            Ok((seen, ended, reader)) => {
-                self.reader = Some(reader);
+        match self.reading.run_with(DEADLINE, &mut self.reader, new, read).await {
+            Ok((seen, ended)) => {
                 let mut verdicts: Vec<Verdict> =
                     seen.into_iter().flat_map(|seen| self.judge(context, seen, once)).collect();
                 for (uid, counted, at) in ended {
