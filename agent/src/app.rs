@@ -77,15 +77,20 @@ pub async fn run(
     let socket = socket::listen(&config.socket()).await?;
     let listener = http::listen("admin HTTP", config.admin_listen, "--admin-listen").await?;
     let mut cannot_show = opened.notes;
-    let mut inventory = hello::inventory(&host).await.unwrap_or_else(|why| {
+    let (inventory, runtime, not_shown) = tokio::join!(
+        hello::inventory(&host),
+        hello::runtime(&host, &config.probes),
+        hello::cannot_show(&host, &config.probes)
+    );
+    let mut inventory = inventory.unwrap_or_else(|why| {
         cannot_show.push(why);
         v1::Inventory::default()
     });
-    match hello::runtime(&host, &config.probes).await {
+    match runtime {
         Ok(runtime) => inventory.runtime = runtime,
         Err(why) => cannot_show.push(why),
     }
-    cannot_show.extend(hello::cannot_show(&host, &config.probes).await);
+    cannot_show.extend(not_shown);
     let hello = HelloSource::new(v1::Hello {
         cluster: config.cluster.clone(),
         node: node.clone(),
