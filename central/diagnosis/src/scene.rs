@@ -28,6 +28,8 @@ pub(crate) struct Setting<'s, 'a> {
     pub(crate) symptom: &'a Symptom,
     pub(crate) cluster_vm: Option<&'a ClusterVm>,
     pub(crate) who: &'s Who<'a>,
+    /// When the migration in question began, if that is known.
+    pub(crate) begin_usec: Option<i64>,
     /// Whether another VM's findings count as the node's: for nodes that are looked at only to compare.
     pub(crate) is_lenient: bool,
 }
@@ -117,10 +119,9 @@ pub(crate) struct Scene<'a> {
 impl<'a> Scene<'a> {
     /// `here` is the node of the place, `hosts` every node of the VM: they may speak of this place too.
     pub(crate) fn new(setting: &Setting<'_, 'a>, side: Side, here: Host<'a>, hosts: &[Host<'a>]) -> Self {
-        let Setting { snapshot, symptom, cluster_vm, who, .. } = setting;
+        let Setting { snapshot, symptom, cluster_vm, who, begin_usec, .. } = setting;
         let onset_usec = symptom.since_wall_usec.unwrap_or(snapshot.reference_wall_usec);
         let is_well = cluster_vm.is_none_or(is_shown_well) && symptom.id == SymptomId::Unspecified;
-        let begin = begin_of_migration(snapshot, symptom, *cluster_vm);
         let mut scene = Self {
             symptom,
             side,
@@ -133,8 +134,8 @@ impl<'a> Scene<'a> {
             settings: &snapshot.settings,
             now_usec: snapshot.reference_wall_usec,
             onset_usec,
-            begin_usec: begin.map_or(onset_usec, |begin| begin.min(onset_usec)),
-            has_begin: begin.is_some(),
+            begin_usec: begin_usec.map_or(onset_usec, |begin_usec| begin_usec.min(onset_usec)),
+            has_begin: begin_usec.is_some(),
             ages: symptom.since_wall_usec.is_some() || cluster_vm.is_none() || is_well,
             is_standalone_vm: who.is_standalone,
             views: Vec::new(),
@@ -438,7 +439,7 @@ impl<'a> Scene<'a> {
 }
 
 /// When the migration whose failure is the symptom began; that of one that runs where its agent saw the begin.
-fn begin_of_migration(snapshot: &Snapshot, symptom: &Symptom, vm: Option<&ClusterVm>) -> Option<i64> {
+pub(crate) fn begin_of_migration(snapshot: &Snapshot, symptom: &Symptom, vm: Option<&ClusterVm>) -> Option<i64> {
     let is_failed = symptom.id == SymptomId::MigrationFailed;
     if !is_failed && (symptom.id != SymptomId::StuckMigrating || vm.is_some()) {
         return None;

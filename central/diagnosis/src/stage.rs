@@ -12,7 +12,7 @@ use kulprit_model::Side;
 use crate::{
     catalogue::Cause,
     nearness::Who,
-    scene::{Host, Scene, Setting},
+    scene::{Host, Scene, Setting, begin_of_migration},
     snapshot::Snapshot,
     standalone,
     symptom::{Symptom, SymptomId, SymptomSubject},
@@ -33,6 +33,8 @@ pub(crate) struct Stage<'a> {
     /// In the order of [`Side`], possible hosts by name. The first is where the VM is.
     pub(crate) scenes: Vec<Scene<'a>>,
     is_migration: bool,
+    /// When the migration in question began, if that is known.
+    begin_usec: Option<i64>,
     strangers: OnceCell<Vec<Scene<'a>>>,
 }
 
@@ -45,8 +47,16 @@ impl<'a> Stage<'a> {
         };
         let is_migration =
             symptom.migration.is_some() || matches!(symptom.id, SymptomId::StuckMigrating | SymptomId::MigrationFailed);
-        let mut stage =
-            Self { snapshot, symptom, cluster_vm, who, scenes: Vec::new(), is_migration, strangers: OnceCell::new() };
+        let mut stage = Self {
+            snapshot,
+            symptom,
+            cluster_vm,
+            who,
+            scenes: Vec::new(),
+            is_migration,
+            begin_usec: begin_of_migration(snapshot, symptom, cluster_vm),
+            strangers: OnceCell::new(),
+        };
         let Hosts { hosting, source, target } = match cluster_vm {
             Some(vm) => hosts_of(snapshot, vm, subject_node, is_migration),
             None => hosts_of_domain(snapshot, &symptom.subject, is_migration),
@@ -89,6 +99,7 @@ impl<'a> Stage<'a> {
             symptom: self.symptom,
             cluster_vm: self.cluster_vm,
             who: &self.who,
+            begin_usec: self.begin_usec,
             is_lenient: false,
         }
     }
