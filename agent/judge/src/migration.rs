@@ -171,8 +171,8 @@ fn is_dirtying(running: &[&Sample]) -> Option<bool> {
     if last.n_postcopy_requests.is_some_and(|n| n > 0) || is_throttle_rising(running) {
         return Some(false);
     }
-    if let Some(is_standing) = rounds::is_standing(running) {
-        return Some(is_standing && !is_within_reach(running));
+    if let Some((sent, left)) = rounds::last_two(running) {
+        return Some(rounds::is_standing(sent, left) && !is_within_reach(left, running));
     }
     let (copy, dirty) = (last.copy_bytes_per_sec?, last.dirty_bytes_per_sec?);
     let (processed, total, remaining) = (last.processed_bytes?, last.total_bytes?, last.remaining_bytes?);
@@ -197,9 +197,8 @@ fn is_dirtying(running: &[&Sample]) -> Option<bool> {
 }
 
 /// Whether the last round left so little that QEMU stops the guest and sends it: then it is no matter that as much was left before.
-fn is_within_reach(running: &[&Sample]) -> bool {
-    let left = rounds::last_two(running).map(|(_, left)| as_f64(left));
-    left.zip(copy_rate(running)).is_some_and(|(left, rate)| left <= DOWNTIME_SECS * rate)
+fn is_within_reach(left_bytes: u64, running: &[&Sample]) -> bool {
+    copy_rate(running).is_some_and(|rate| as_f64(left_bytes) <= DOWNTIME_SECS * rate)
 }
 
 /// Whether auto-converge has slowed the guest further over the last rounds, and has room left.

@@ -20,14 +20,13 @@ struct Round {
     end_bytes: u64,
 }
 
-/// Whether the last complete round left as much as it sent. `None` until a round after the first has been seen from its begin to
-/// its end, and where a sample lacks numbers.
-pub(super) fn is_standing(running: &[&Sample]) -> Option<bool> {
-    let (sent, left) = last_two(running)?;
-    (sent > 0).then(|| super::as_f64(left) >= LEFT_AGAIN * super::as_f64(sent))
+/// Whether a round left as much as it sent.
+pub(super) fn is_standing(sent_bytes: u64, left_bytes: u64) -> bool {
+    super::as_f64(left_bytes) >= LEFT_AGAIN * super::as_f64(sent_bytes)
 }
 
-/// Bytes that the last complete round sent, and that the guest dirtied meanwhile.
+/// Bytes that the last complete round sent, and that the guest dirtied meanwhile. `None` until a round after the first has been seen
+/// from its begin to its end, where a sample lacks numbers, and of a round that had nothing to send.
 pub(super) fn last_two(running: &[&Sample]) -> Option<(u64, u64)> {
     let rounds = rounds(running);
     let last = rounds.last()?;
@@ -38,7 +37,8 @@ pub(super) fn last_two(running: &[&Sample]) -> Option<(u64, u64)> {
             before.filter(|before| before.number > 1).and_then(|before| round.end_bytes.checked_sub(before.end_bytes));
         round.begin_bytes.or(of_sums)
     };
-    Some((to_send(before, earlier).filter(|_| before.number > 1)?, to_send(last, Some(before))?))
+    let sent = to_send(before, earlier).filter(|sent| before.number > 1 && *sent > 0)?;
+    Some((sent, to_send(last, Some(before))?))
 }
 
 fn rounds(running: &[&Sample]) -> Vec<Round> {
