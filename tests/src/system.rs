@@ -180,9 +180,16 @@ impl System {
     /// # Errors
     /// If central does not answer.
     pub fn is_silent(&self, node: &str) -> Result<bool> {
-        let nodes = self.ask::<answers::Nodes>(&["nodes"]).map(Answer::rows)?;
-        let row = nodes.into_iter().find(|row| row.name == node).with_context(|| format!("no node {node}"))?;
+        let row = self.nodes()?.into_iter().find(|row| row.name == node).with_context(|| format!("no node {node}"))?;
         Ok(!row.reporting)
+    }
+
+    /// `kulprit nodes`.
+    ///
+    /// # Errors
+    /// If central does not answer.
+    pub fn nodes(&self) -> Result<Vec<answers::NodeRow>> {
+        self.ask::<answers::Nodes>(&["nodes"]).map(Answer::rows)
     }
 
     /// What `kulprit` prints for people.

@@ -83,7 +83,8 @@ impl Stage {
         let mut left = String::new();
         let mut heard: Option<Stopwatch> = None;
         wait_until(what, CLEAR_LIMIT, || {
-            let silent: Vec<&str> = self.silent_nodes()?;
+            let silent = self.system.nodes()?.into_iter().filter(|node| !node.reporting);
+            let silent: Vec<String> = silent.map(|node| node.name).collect();
             if !silent.is_empty() {
                 heard = Some(Stopwatch::start());
             }
@@ -95,15 +96,5 @@ impl Stage {
             Ok(shown.is_empty() && open.is_empty() && is_settled)
         })
         .with_context(|| format!("still there: {left}"))
-    }
-
-    fn silent_nodes(&self) -> Result<Vec<&str>> {
-        let mut silent = Vec::new();
-        for node in &self.nodes {
-            if self.system.is_silent(node.name())? {
-                silent.push(node.name());
-            }
-        }
-        Ok(silent)
     }
 }
