@@ -1,7 +1,7 @@
 //! Job figures and states from libvirt's typed parameters.
 //!
-//! Source: libvirt-domain.h, `VIR_DOMAIN_STATS_STATE_*` and `VIR_DOMAIN_JOB_*`: times in ms, sizes in bytes, rates in bytes/s; `memory_dirty_rate` in
-//! pages/s. Unknown names are skipped: a newer libvirt may send more.
+//! Source: libvirt-domain.h, `VIR_DOMAIN_STATS_STATE_*` and `VIR_DOMAIN_JOB_*`: times in ms, sizes in bytes, rates in bytes/s;
+//! `memory_dirty_rate` in pages/s. Unknown names are skipped: a newer libvirt may send more.
 
 use kulprit_proto::worker::Job;
 

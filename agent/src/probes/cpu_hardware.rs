@@ -125,7 +125,6 @@ fn parse_position(text: &str, boot_id: &str) -> Option<HardwareCounters> {
 
 #[cfg(test)]
 mod tests {
-
     use kulprit_model::FindingCode::{
         ClocksourceSlow, CpuOverheated, DeviceNotBoundToVfio, HardwareMemoryError, IommuMissing,
     };

@@ -12,6 +12,7 @@ const CPUINFO_LIMIT_BYTES: usize = 8 << 20;
 const INTERRUPTS_LIMIT_BYTES: usize = 16 << 20;
 /// Processors whose heat is read; they share their package's count.
 const MAX_CPUS: usize = 1024;
+
 /// Which processor this is. `None` for what is not said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Processor {

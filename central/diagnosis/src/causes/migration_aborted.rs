@@ -1,7 +1,7 @@
 //! `MigrationAborted`: a user or a controller cancelled the migration on purpose.
 //!
-//! Proof is the abort request, or the migration object that somebody deleted; where libvirt alone runs the VM, libvirt's own word. An abort by KubeVirt's own time limit is
-//! not meant: that has a cause of its own.
+//! Proof is the abort request, or the migration object that somebody deleted; where libvirt alone runs the VM, libvirt's
+//! own word. An abort by KubeVirt's own time limit is not meant: that has a cause of its own.
 
 use kulprit_model::{
     FindingCode::{MigrationAbortRequested, MigrationNotCompleted, MigrationTimedOut},
