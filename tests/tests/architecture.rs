@@ -172,7 +172,9 @@ const NOWHERE: &[(&str, &str)] = &[
 /// Packages that declare `links`, what they link, and the only one of ours that may have them in its program.
 const LINKS: &[(&str, &str, Option<&str>)] = &[
     ("libsqlite3-sys", "SQLite, compiled in (`bundled`)", Some("kulprit-central")),
+    ("ring", "its own C and assembly, compiled in: TLS to the API server", Some("kulprit-central")),
     ("virt-sys", "libvirt", Some("kulprit-agent-libvirt")),
+    ("k8s-openapi", "nothing: the key keeps a second copy out", Some("kulprit-central")),
     ("prettyplease", "nothing: the key keeps a second copy out", None),
 ];
 
