@@ -91,8 +91,14 @@ pub(crate) fn blind_spots<'a>(stage: &Stage<'a>) -> Vec<BlindSpot<'a>> {
         && !vm.life.has_vm
         && !vm.life.has_vmi
     {
-        let sentence = "the VM's objects: nothing recorded".to_owned();
-        spots.push(BlindSpot { node: "", probe: Some("cluster"), sentence });
+        let is_watched = stage.snapshot.cluster_sight.is_watched;
+        let sentence =
+            if is_watched { "the VM's objects: Kubernetes has none" } else { "the VM's objects: nothing recorded" };
+        spots.push(BlindSpot { node: "", probe: Some("cluster"), sentence: sentence.to_owned() });
+    }
+    if stage.cluster_vm.is_some() {
+        let unseen = stage.snapshot.cluster_sight.unseen.iter();
+        spots.extend(unseen.map(|sentence| BlindSpot { node: "", probe: Some("cluster"), sentence: sentence.clone() }));
     }
     let hosts = stage.hosts();
     if hosts.is_empty() && stage.cluster_vm.is_some() {
@@ -115,7 +121,7 @@ fn of_host<'a>(scene: &Scene<'a>, spots: &mut Vec<BlindSpot<'a>>) {
     let Some(node) = scene.node else {
         return push(
             None,
-            if scene.cluster_vm.is_some() {
+            if scene.is_recorded {
                 format!("host {name}: nothing recorded")
             } else {
                 format!("{name}: no agent of this node has ever reported")
@@ -136,7 +142,7 @@ fn of_host<'a>(scene: &Scene<'a>, spots: &mut Vec<BlindSpot<'a>>) {
     }
     let mut minor = Vec::new();
     for (probe, codes) in relevant_codes(scene) {
-        if scene.cluster_vm.is_some() && is_never_looked_at(scene, probe, &codes) {
+        if scene.is_recorded && is_never_looked_at(scene, probe, &codes) {
             if scene.is_qemu_gone() && matches!(probe, "qemu" | "launcher" | "migration") {
                 continue;
             }
@@ -220,7 +226,7 @@ fn relevant_codes(scene: &Scene<'_>) -> BTreeMap<&'static str, BTreeSet<FindingC
     }
     by_probe.retain(|probe, _| {
         let is_shown_by_hosts = !matches!(*probe, "cluster" | "agent");
-        is_shown_by_hosts && (scene.cluster_vm.is_some() || !ONLY_RECORDED.contains(probe))
+        is_shown_by_hosts && (scene.is_recorded || !ONLY_RECORDED.contains(probe))
     });
     by_probe
 }

@@ -4,6 +4,8 @@
 //! an image. Kubernetes' objects hold them together; without objects the names that KubeVirt builds (`virt-launcher-<name>-<5
 //! letters>`, `<namespace>_<name>`) still do. Source: KubeVirt `pkg/virt-controller/services/template.go`, `pkg/util/util.go`.
 
+use std::{collections::HashSet, sync::Arc};
+
 use kulprit_cluster::{ClusterVm, PodRef};
 use kulprit_model::{
     Attributes,
@@ -81,13 +83,7 @@ impl<'a> Identity<'a> {
         }
         let Some(own) = self.name else { return false };
         let is_same_name = view.namespace.is_some() && view.namespace.as_deref() == self.namespace && view.name == own;
-        let domain_names = view
-            .domain
-            .iter()
-            .map(|domain| domain.name.as_str())
-            .chain(view.qemu.iter().chain(&view.last_qemu).filter_map(|qemu| qemu.name.as_deref()))
-            .chain([view.name.as_str()]);
-        is_same_name || domain_names.filter_map(|name| name.split_once('_')).any(|pair| self.is_pair(pair))
+        is_same_name || pairs_of(view).any(|pair| self.is_pair(pair))
     }
 
     /// What the mentions of a finding say of this VM: its pod or itself decide, then a volume, then an image.
@@ -176,6 +172,47 @@ impl<'a> Identity<'a> {
     fn has_volume(&self, text: &str) -> bool {
         self.volumes.iter().any(|own| own == text || is_long(own) && is_part(text, own))
     }
+}
+
+/// All VMs of the cluster by their names, for asking of many views whether they are one of them.
+#[derive(Debug)]
+pub(crate) struct Known<'a> {
+    uids: HashSet<&'a str>,
+    pairs: HashSet<(&'a str, &'a str)>,
+}
+
+impl<'a> Known<'a> {
+    pub(crate) fn new(vms: &'a [Arc<ClusterVm>]) -> Self {
+        let uids = vms.iter().flat_map(|vm| std::iter::once(&vm.uid).chain(&vm.uids)).map(String::as_str);
+        Self {
+            uids: uids.filter(|uid| !uid.is_empty()).collect(),
+            pairs: vms.iter().map(|vm| (vm.namespace.as_str(), vm.name.as_str())).collect(),
+        }
+    }
+
+    /// As [`Identity::is_view`] of any of them.
+    pub(crate) fn has(&self, view: &VmView) -> bool {
+        let of_namespace = view.namespace.as_deref().map(|namespace| (namespace, view.name.as_str()));
+        self.uids.contains(view.uid.as_str())
+            || view
+                .uid
+                .split_once('/')
+                .into_iter()
+                .chain(of_namespace)
+                .chain(pairs_of(view))
+                .any(|pair| self.pairs.contains(&pair))
+    }
+}
+
+/// Namespace and name as the names of its domain and QEMU have them.
+fn pairs_of(view: &VmView) -> impl Iterator<Item = (&str, &str)> {
+    let domain_names = view
+        .domain
+        .iter()
+        .map(|domain| domain.name.as_str())
+        .chain(view.qemu.iter().chain(&view.last_qemu).filter_map(|qemu| qemu.name.as_deref()))
+        .chain([view.name.as_str()]);
+    domain_names.filter_map(|name| name.split_once('_'))
 }
 
 fn is_long(name: &str) -> bool {

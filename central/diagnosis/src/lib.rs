@@ -39,5 +39,5 @@ pub use docs::causes_markdown;
 pub use explain::{ExplainedClue, Explanation, MissingClue, explain};
 pub use place::{Place, incident_key};
 pub use score::{ScoreLine, ScoreSheet, score_sheets};
-pub use snapshot::{NodeView, Settings, Snapshot, VmView};
+pub use snapshot::{ClusterSight, NodeView, Settings, Snapshot, VmView};
 pub use symptom::{Symptom, SymptomId, SymptomSubject, symptom_of, symptoms};

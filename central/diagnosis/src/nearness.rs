@@ -66,6 +66,7 @@ impl<'a> Who<'a> {
         let mut others: Vec<Identity<'a>> = snapshot
             .cluster_vms
             .iter()
+            .map(|vm| &**vm)
             .filter(|vm| own.is_none_or(|own| !std::ptr::eq(own, *vm)))
             .map(Identity::of_cluster_vm)
             .collect();
@@ -275,7 +276,7 @@ fn is_sole_migrant(snapshot: &Snapshot, own: &ClusterVm) -> bool {
     };
     let Some(migration) = &own.life.migration else { return false };
     let (begin, end) = span(migration);
-    snapshot.cluster_vms.iter().filter(|vm| !std::ptr::eq(*vm, own)).filter_map(|vm| vm.life.migration.as_ref()).all(
+    snapshot.cluster_vms.iter().filter(|vm| !std::ptr::eq(&***vm, own)).filter_map(|vm| vm.life.migration.as_ref()).all(
         |other| {
             let (other_begin, other_end) = span(other);
             other_end < begin || end < other_begin

@@ -111,6 +111,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) ages: bool,
     /// Whether the subject is a VM that libvirt alone runs.
     pub(crate) is_standalone_vm: bool,
+    /// Whether what is known of the VM was recorded: then what nobody wrote down was not looked at.
+    pub(crate) is_recorded: bool,
     views: Vec<&'a NodeView>,
     states: Vec<Sighting<'a, State>>,
     occurrences: Vec<Sighting<'a, Occurrence>>,
@@ -136,6 +138,7 @@ impl<'a> Scene<'a> {
             onset_usec,
             begin_usec: begin_usec.map_or(onset_usec, |begin_usec| begin_usec.min(onset_usec)),
             has_begin: begin_usec.is_some(),
+            is_recorded: cluster_vm.is_some() && !snapshot.cluster_sight.is_watched,
             ages: symptom.since_wall_usec.is_some() || cluster_vm.is_none() || is_well,
             is_standalone_vm: who.is_standalone,
             views: Vec::new(),

@@ -3,6 +3,8 @@
 //! Central builds it from memory, a recorded case from its files. All wall times are on the clock of whoever built the
 //! snapshot (central corrects each node's by its clock offset), so that they can be compared across nodes.
 
+use std::sync::Arc;
+
 use kulprit_cluster::{ClusterNode, ClusterVm};
 use kulprit_model::{Domain, Occurrence, Qemu, State};
 
@@ -14,11 +16,25 @@ pub struct Snapshot {
     /// Every node that ever reported, sorted by name.
     pub nodes: Vec<NodeView>,
     /// Every VM that Kubernetes has, sorted by (namespace, name); empty without Kubernetes.
-    pub cluster_vms: Vec<ClusterVm>,
+    pub cluster_vms: Vec<Arc<ClusterVm>>,
     /// Every node that Kubernetes has, sorted by name; empty without Kubernetes.
-    pub cluster_nodes: Vec<ClusterNode>,
+    pub cluster_nodes: Vec<Arc<ClusterNode>>,
+    /// How much of Kubernetes can be seen.
+    pub cluster_sight: ClusterSight,
     /// The clocks of symptoms.
     pub settings: Settings,
+}
+
+/// How much of Kubernetes can be seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterSight {
+    /// Whether Kubernetes is watched: what an agent did not say it did not see. False: a recorded case, or no Kubernetes.
+    pub is_watched: bool,
+    /// The last moment at which all that is watched was known to be so, Unix time in microseconds: no clock of a VM's life runs on
+    /// after it. `None`: now, or nothing is watched.
+    pub until_usec: Option<i64>,
+    /// What cannot be seen of Kubernetes, one sentence each.
+    pub unseen: Vec<String>,
 }
 
 /// The clocks after which a VM counts as stuck. All in microseconds.
@@ -103,7 +119,13 @@ impl Snapshot {
     /// The VM of that UID as Kubernetes has it, or `None`.
     #[must_use]
     pub fn cluster_vm(&self, uid: &str) -> Option<&ClusterVm> {
-        self.cluster_vms.iter().find(|vm| vm.uid == uid || vm.uids.iter().any(|own| own == uid))
+        self.cluster_vms.iter().map(|vm| &**vm).find(|vm| vm.uid == uid || vm.uids.iter().any(|own| own == uid))
+    }
+
+    /// Until when Kubernetes' objects were known to be so, Unix time in microseconds.
+    #[must_use]
+    pub fn cluster_seen_usec(&self) -> i64 {
+        self.cluster_sight.until_usec.map_or(self.reference_wall_usec, |until| until.min(self.reference_wall_usec))
     }
 
     /// The node of that name, or `None`.

@@ -4,6 +4,8 @@
 //! Every time is seconds before the moment of asking, [`NOW`]. A healthy node has every state that its probes own looked at and
 //! absent, since an hour.
 
+use std::sync::Arc;
+
 use kulprit_cluster::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationLife, PodRef};
 use kulprit_model::{
     Attributes, Disk, Domain, Evidence, Finding, FindingCode, Moment, Occurrence, Qemu, Side, State, Status, Subject,
@@ -290,8 +292,8 @@ pub(crate) fn mk_cluster_vm() -> ClusterVm {
 impl World {
     pub(crate) fn in_kubernetes(self) -> Self {
         let mut world = self.kubevirt();
-        world.snapshot.cluster_vms = vec![mk_cluster_vm()];
-        world.snapshot.cluster_nodes = vec![ClusterNode { name: "n1".to_owned(), findings: Vec::new() }];
+        world.snapshot.cluster_vms = vec![Arc::new(mk_cluster_vm())];
+        world.snapshot.cluster_nodes = vec![Arc::new(ClusterNode { name: "n1".to_owned(), findings: Vec::new() })];
         world
     }
 
@@ -303,12 +305,12 @@ impl World {
         second.occurrences.clear();
         second.states.retain(|state| state.subject.vm_uid().is_none());
         self.snapshot.nodes.push(second);
-        self.snapshot.cluster_nodes.push(ClusterNode { name: "n2".to_owned(), findings: Vec::new() });
+        self.snapshot.cluster_nodes.push(Arc::new(ClusterNode { name: "n2".to_owned(), findings: Vec::new() }));
         self
     }
 
     pub(crate) fn cluster_vm(&mut self) -> &mut ClusterVm {
-        &mut self.snapshot.cluster_vms[0]
+        Arc::make_mut(&mut self.snapshot.cluster_vms[0])
     }
 
     pub(crate) fn life(mut self, change: impl FnOnce(&mut Life)) -> Self {
@@ -410,7 +412,7 @@ impl World {
     pub(crate) fn node_shown(mut self, node: &str, code: FindingCode, since_secs: i64, attributes: Attributes) -> Self {
         let state = State { attributes, ..mk_state(code, Subject::Node, Status::Present, since_secs) };
         let of = self.snapshot.cluster_nodes.iter_mut().find(|of| of.name == node).expect("the world has this node");
-        of.findings.push(Finding::State(state));
+        Arc::make_mut(of).findings.push(Finding::State(state));
         self
     }
 

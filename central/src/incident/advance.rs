@@ -239,7 +239,7 @@ impl Pass<'_> {
                         false
                     }
                     None => {
-                        if looks.can_see(&member.whom, &member.based_on) {
+                        if looks.can_see(member) {
                             member.until_wall_usec = Some(now);
                             let text = format!("{}: {} is over", title(&member.whom, &member.name), member.symptom);
                             said.push((text, Some(Event::MemberEnded)));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kulprit_diagnosis::{Attribution, NodeView, Snapshot, SymptomSubject, place::incident_key};
 use kulprit_model::{FindingCode, Severity, State, Status, Subject};
 
-use super::{Key, Whom};
+use super::{Key, Member, Whom};
 
 /// One symptom and its root cause, as diagnosis sees them now.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,13 +39,16 @@ pub struct Looks {
     pub silent_nodes: BTreeSet<String>,
     /// States that are Unknown, by node: `<code> <subject>`.
     pub unknown: BTreeSet<(String, String)>,
+    /// Whether Kubernetes' objects are not known to be as they are shown: none of its VMs is seen to be well.
+    pub is_cluster_unseen: bool,
 }
 
 impl Looks {
     /// Reads off a snapshot where nobody could look.
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Self {
-        let mut looks = Self::default();
+        let is_cluster_unseen = snapshot.cluster_sight.until_usec.is_some();
+        let mut looks = Self { is_cluster_unseen, ..Self::default() };
         for node in &snapshot.nodes {
             if !node.is_reporting {
                 looks.silent_nodes.insert(node.name.clone());
@@ -56,9 +59,12 @@ impl Looks {
         looks
     }
 
-    /// Whether it could be seen if the symptom were still there.
-    pub(super) fn can_see(&self, whom: &Whom, based_on: &[String]) -> bool {
-        !self.silent_nodes.contains(&whom.node)
+    /// Whether it could be seen if the symptom were still there. Only a VM of Kubernetes has a namespace.
+    pub(super) fn can_see(&self, member: &Member) -> bool {
+        let Member { whom, based_on, .. } = member;
+        let is_clusters = !whom.uid.is_empty() && !member.namespace.is_empty();
+        !(is_clusters && self.is_cluster_unseen)
+            && !self.silent_nodes.contains(&whom.node)
             && !based_on.iter().any(|key| self.unknown.contains(&(whom.node.clone(), key.clone())))
     }
 }

@@ -128,10 +128,22 @@ fn it_stays_open_while_nobody_can_look() {
 }
 
 #[test]
+fn a_vm_of_kubernetes_is_not_seen_to_be_well_while_kubernetes_is_not_seen() {
+    let stuck = Observation { namespace: "prod".to_owned(), ..stuck("a") };
+    let unseen = Looks { is_cluster_unseen: true, ..Looks::default() };
+    let mut book = Book::default();
+    book.see(1, &[stuck]);
+    assert_eq!(book.pass(10_000, &[], &unseen), []);
+    assert_eq!(book.see(10_001, &[]), [Event::MemberEnded]);
+}
+
+#[test]
 fn what_is_unknown_elsewhere_keeps_nothing_open() {
     let elsewhere = Looks {
         silent_nodes: BTreeSet::from(["n2".to_owned()]),
         unknown: BTreeSet::from([("n1".to_owned(), "KvmUnusable node".to_owned())]),
+        // The VM is none of Kubernetes'.
+        is_cluster_unseen: true,
     };
     let mut book = Book::default();
     book.see(1, &[stuck("a")]);

@@ -5,10 +5,13 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use kulprit_cluster::{Asked, Cluster, ClusterVm};
-use kulprit_diagnosis::{Attribution, Settings, Snapshot, Symptom, SymptomSubject, attribute, symptom_of, symptoms};
+use kulprit_diagnosis::{
+    Attribution, ClusterSight, Settings, Snapshot, Symptom, SymptomSubject, attribute, symptom_of, symptoms,
+};
 use kulprit_host::{HostRoot, cpu::read_proc_stat, log::Clock};
 use kulprit_judge::said;
 use kulprit_model::{Evidence, Moment};
@@ -372,8 +375,9 @@ impl Reading<'_> {
         let snapshot = Snapshot {
             reference_wall_usec: at.wall_usec,
             nodes,
-            cluster_vms,
-            cluster_nodes,
+            cluster_vms: cluster_vms.into_iter().map(Arc::new).collect(),
+            cluster_nodes: cluster_nodes.into_iter().map(Arc::new).collect(),
+            cluster_sight: ClusterSight::default(),
             settings: Settings::default(),
         };
         Ok(Case { snapshot, subject, problems, kept })

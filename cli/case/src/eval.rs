@@ -5,6 +5,8 @@
 //! not enough. *Brier*: the mean of (probability of the first cause − whether it is right)², 0 is perfect. Beside the engine three
 //! baselines that a person could follow: the worst finding, the latest one, and what Kubernetes' conditions and events alone say.
 
+use std::sync::Arc;
+
 use kulprit_diagnosis::{Attribution, ScoreSheet, Snapshot, Symptom, attribute, score_sheets};
 use kulprit_model::Finding;
 
@@ -207,7 +209,7 @@ fn of_kubernetes_alone(snapshot: &Snapshot, symptom: &Symptom) -> Answer {
     let mut snapshot = snapshot.clone();
     snapshot.nodes.clear();
     for vm in &mut snapshot.cluster_vms {
-        vm.findings.retain(|finding| match &finding.finding {
+        Arc::make_mut(vm).findings.retain(|finding| match &finding.finding {
             Finding::State(_) => true,
             Finding::Occurrence(occurrence) => {
                 occurrence.evidence.iter().all(|line| line.source == "event" || line.source == "condition")

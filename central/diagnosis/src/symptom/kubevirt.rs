@@ -103,7 +103,7 @@ pub(super) struct Clocks<'a> {
 
 impl<'a> Clocks<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, vm: &'a ClusterVm, is_named: bool) -> Self {
-        let now_usec = snapshot.reference_wall_usec;
+        let now_usec = snapshot.cluster_seen_usec();
         Self { vm, life: &vm.life, snapshot, settings: &snapshot.settings, now_usec, is_named }
     }
 

@@ -15,7 +15,7 @@ use super::{
     kubevirt::{Clocks, Found},
 };
 use crate::{
-    identity::Identity,
+    identity::{Identity, Known},
     leftover, libvirt,
     snapshot::{NodeView, Settings, Snapshot, VmView},
     standalone::{migration_of, runs_elsewhere, was_only_arriving},
@@ -37,10 +37,10 @@ pub fn symptoms(snapshot: &Snapshot) -> Vec<Symptom> {
     for vm in &snapshot.cluster_vms {
         symptoms.extend(of_cluster_vm(snapshot, vm, None, false));
     }
-    let in_cluster: Vec<Identity<'_>> = snapshot.cluster_vms.iter().map(Identity::of_cluster_vm).collect();
+    let in_cluster = Known::new(&snapshot.cluster_vms);
     for node in snapshot.nodes.iter().filter(|node| node.is_reporting) {
         symptoms.extend(of_node(node));
-        for vm in node.vms.iter().filter(|vm| !in_cluster.iter().any(|known| known.is_view(vm))) {
+        for vm in node.vms.iter().filter(|vm| !in_cluster.has(vm)) {
             symptoms.extend(of_view(snapshot, node, vm));
         }
     }

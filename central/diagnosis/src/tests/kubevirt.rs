@@ -49,6 +49,16 @@ fn each_phase_of_a_start_has_its_clock() {
     }
 }
 
+// A watch that is lost says nothing of how a VM went on.
+#[test]
+fn no_clock_of_a_vm_runs_while_its_objects_are_not_seen() {
+    for (until, found) in [(31, StuckStarting), (32, Unspecified)] {
+        let mut world = World::well().in_kubernetes().starting("Scheduling", 151);
+        world.snapshot.cluster_sight.until_usec = at(until);
+        assert_eq!(of(&world, false).id, found, "seen until {until} s ago");
+    }
+}
+
 #[test]
 fn a_start_is_stuck_from_the_beginning_of_its_phase() {
     let symptom = of(&World::well().in_kubernetes().starting("Scheduling", 500), false);

@@ -296,7 +296,7 @@ fn another_vm_of_the_cluster_changes_nothing() {
     other.volumes = vec!["web-1-rootdisk".to_owned()];
     other.pods[0].name = "virt-launcher-web-1-abcde".to_owned();
     other.pods[0].uid = Some("0b2c0b2c-0000-4000-8000-0000000000ee".to_owned());
-    world.snapshot.cluster_vms.push(other);
+    world.snapshot.cluster_vms.push(other.into());
     let theirs = said(actor::KUBELET, operation::MOUNT, class::TIMEOUT).with(POD, "prod/virt-launcher-web-1-abcde");
     let world = world.node_said("n1", 100, theirs);
     assert_eq!(world.why(), before);
@@ -340,7 +340,7 @@ fn what_the_proxies_say_is_the_only_migrations_own() {
             outcome: Some(true),
             ..kulprit_cluster::MigrationLife::default()
         });
-        world.snapshot.cluster_vms.push(other);
+        world.snapshot.cluster_vms.push(other.into());
         world
     };
     assert!(score(with_other(80)) < score(failed()));

@@ -213,7 +213,7 @@ proptest! {
         node.occurrences.sort_by_cached_key(|_| next());
         node.vms.reverse();
         if let Some(vm) = shuffled.cluster_vms.first_mut() {
-            vm.findings.reverse();
+            std::sync::Arc::make_mut(vm).findings.reverse();
         }
         let sorted = symptoms(&snapshot);
         prop_assert_eq!(&sorted, &symptoms(&shuffled));

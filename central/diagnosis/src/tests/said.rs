@@ -136,6 +136,28 @@ fn a_dead_qemu_is_not_said_to_be_well() {
 }
 
 #[test]
+fn what_cannot_be_seen_of_kubernetes_is_said_of_its_vms() {
+    let mut world = World::well().in_kubernetes();
+    world.snapshot.cluster_sight.unseen.push("Kubernetes: pods were not listed".to_owned());
+    let unknown = world.why_named(None).unknown;
+    assert!(unknown.contains(&"Kubernetes: pods were not listed".to_owned()), "{unknown:?}");
+}
+
+// What is watched live is not a recording with pieces left out.
+#[test]
+fn a_node_without_an_agent_is_told_from_a_host_that_nobody_recorded() {
+    for (is_watched, want) in
+        [(false, "host n1: nothing recorded"), (true, "n1: no agent of this node has ever reported")]
+    {
+        let mut world = World::well().in_kubernetes();
+        world.snapshot.nodes.clear();
+        world.snapshot.cluster_sight.is_watched = is_watched;
+        let unknown = world.why_named(None).unknown;
+        assert!(unknown.contains(&want.to_owned()), "{unknown:?}");
+    }
+}
+
+#[test]
 fn what_a_host_cannot_show_is_passed_on() {
     let mut world = World::well();
     world.node().cannot_show.push("exit signals: kernel older than 6.15".to_owned());
