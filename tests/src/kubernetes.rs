@@ -153,6 +153,13 @@ impl Cluster {
         control_plane::logs(&self.folder)
     }
 
+    /// A `kubectl` with every right that ends with the lab, up to its subcommand, and a folder of the cluster.
+    pub(crate) fn proxy_command(&self) -> (Command, PathBuf) {
+        let mut command = self.lab.command(self.binaries.join("kubectl"));
+        command.arg("--kubeconfig").arg(self.admin_config()).env("HOME", &self.folder);
+        (command, self.folder.clone())
+    }
+
     fn kubectl_command(&self) -> Command {
         let mut command = self.lab.brief_command(self.binaries.join("kubectl"));
         command.arg("--kubeconfig").arg(self.admin_config()).env("HOME", &self.folder);

@@ -88,8 +88,15 @@ impl<'node> Launcher<'node> {
     pub fn define(node: &'node Node, namespace: &str, name: &str) -> Result<LauncherBuilder<'node>> {
         let identity = Identity::new(namespace, name)?;
         let folder = Path::new("/var/lib/lab-launchers").join(identity.domain());
-        let (program, memory_limit_mib, waits_for_migration) = (Program::Idle, None, false);
-        Ok(LauncherBuilder { node, identity, program, folder, memory_limit_mib, waits_for_migration })
+        Ok(LauncherBuilder {
+            node,
+            identity,
+            program: Program::Idle,
+            folder,
+            memory_limit_mib: None,
+            waits_for_migration: false,
+            pod_uid: None,
+        })
     }
 
     /// A launcher with an idle guest, running.

@@ -48,6 +48,7 @@ pub mod image;
 pub mod migration;
 
 pub mod kubernetes;
+pub mod kubevirt;
 pub mod launcher;
 
 pub mod scenario;
@@ -55,6 +56,7 @@ pub mod system;
 
 pub use guest::Guest;
 pub use kubernetes::Cluster;
+pub use kubevirt::KubeVirt;
 pub use lab::Lab;
 pub use launcher::Launcher;
 pub use node::Node;

@@ -39,6 +39,8 @@ pub struct LauncherBuilder<'node> {
     pub(crate) folder: PathBuf,
     pub(crate) memory_limit_mib: Option<u32>,
     pub(super) waits_for_migration: bool,
+    /// Of the pod's object, where that was made before.
+    pub(super) pod_uid: Option<String>,
 }
 
 /// Whose launcher it is, in the words of its flags and paths.
@@ -142,12 +144,18 @@ impl<'node> LauncherBuilder<'node> {
         Self { identity, waits_for_migration: true, ..self }
     }
 
+    /// Makes it the launcher of objects that are there already: the UID of its VMI, the name and the UID of its pod.
+    pub fn of_pod(self, vmi_uid: &str, (pod_name, pod_uid): (&str, &str)) -> Self {
+        let (vmi_uid, pod_name) = (vmi_uid.to_owned(), pod_name.to_owned());
+        Self { identity: Identity { vmi_uid, pod_name, ..self.identity }, pod_uid: Some(pod_uid.to_owned()), ..self }
+    }
+
     /// Starts it as a container of `runc`, and returns when its guest runs, or, for a migration, when it is ready.
     ///
     /// # Errors
     /// If it does not come up: the end of its container log.
     pub fn start(self) -> Result<Launcher<'node>> {
-        let pod_uid = uuid()?;
+        let pod_uid = self.pod_uid.clone().map_or_else(uuid, Ok)?;
         self.write_files()?;
         let container = container::start(&self, &pod_uid)?;
         self.wait_until_up(Keeper::Container(container), pod_uid)
