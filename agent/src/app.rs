@@ -15,6 +15,7 @@ use kulprit_daemon::{
 use kulprit_host::{HostRoot, allocator, process::Procfs};
 use kulprit_proto::v1;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::{
@@ -27,7 +28,8 @@ use crate::{
     look::Look,
     metrics::{AgentMetrics, ProbeSeries, SpoolSeries},
     probes::{
-        Beat, Launchers, PROBES, ProbeConfig, ProbeContext, ProbeCounters, ProbeSpec, PullFailures, Suspects, VmIndex,
+        Beat, Lane, Launchers, PROBES, ProbeConfig, ProbeContext, ProbeCounters, ProbeSpec, PullFailures, Suspects,
+        VmIndex,
     },
     recorder::Recorder,
     reload::{ReadConfig, Reload},
@@ -55,13 +57,14 @@ const N_CAPTURES: usize = 8;
 /// How often memory is given back to the kernel; it takes well below a millisecond.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
 
-/// Runs the agent until `stop`.
+/// Runs the agent until `stop`, on a runtime that was started at `started`.
 ///
 /// # Errors
 /// If it cannot start as told, or a core task ends.
 pub async fn run(
     config: AgentConfig,
     source: Option<(PathBuf, ReadConfig)>,
+    started: Instant,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let clock = Clock::kernel();
@@ -134,7 +137,7 @@ pub async fn run(
         "tracker",
         crate::tracker::run::run(tracker, ends, spool, clock.clone(), metrics.clone(), has_looked, stop.clone()),
     );
-    let context = ContextSource::new(&config, host, clock.clone(), counters, stop.clone());
+    let context = ContextSource::new(&config, host, clock.clone(), counters, started, stop.clone());
     let (capture_asks, captures_asked) = mpsc::channel(N_CAPTURES);
     let (captures_made, captures) = mpsc::channel(N_CAPTURES);
     tasks.core("capture", context.capturer(asks.clone()).run(captures_asked, captures_made, stop.clone()));
@@ -219,8 +222,14 @@ async fn look_once(
     stop: CancellationToken,
 ) -> anyhow::Result<Vec<check::Checked>> {
     let clock = Clock::kernel();
-    let context =
-        ContextSource::new(config, HostRoot::new(&config.host_root), clock.clone(), Arc::default(), stop.clone());
+    let context = ContextSource::new(
+        config,
+        HostRoot::new(&config.host_root),
+        clock.clone(),
+        Arc::default(),
+        Instant::now(),
+        stop.clone(),
+    );
     tokio::select! {
         biased;
         () = stop.cancelled() => anyhow::bail!("ended before every probe had looked"),
@@ -323,6 +332,7 @@ struct ContextSource {
     launchers: Arc<watch::Sender<Arc<Launchers>>>,
     pulls: Arc<PullFailures>,
     beat: Beat,
+    lane: Lane,
     recorder: Arc<Recorder>,
     sacrifice: Arc<Sacrifice>,
     counters: Arc<ProbeCounters>,
@@ -334,6 +344,7 @@ impl ContextSource {
         host: HostRoot,
         clock: Clock,
         counters: Arc<ProbeCounters>,
+        started: Instant,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -345,7 +356,8 @@ impl ContextSource {
             vms: Arc::new(VmIndex::new()),
             launchers: Arc::default(),
             pulls: Arc::default(),
-            beat: Beat::new(stable_seed(&["beat", config.node_name.as_deref().unwrap_or_default()])),
+            beat: Beat::new(stable_seed(&["beat", config.node_name.as_deref().unwrap_or_default()]), started),
+            lane: Lane::default(),
             recorder: Arc::default(),
             sacrifice: Arc::default(),
             counters,
@@ -377,6 +389,7 @@ impl ContextSource {
             launchers: Arc::clone(&self.launchers),
             pulls: Arc::clone(&self.pulls),
             beat: self.beat,
+            lane: self.lane.clone(),
             recorder: Arc::clone(&self.recorder),
             sacrifice: Arc::clone(&self.sacrifice),
             counters: Arc::clone(&self.counters),

@@ -15,6 +15,7 @@ use kulprit_daemon::{
     telemetry,
 };
 use kulprit_host::{allocator, kept};
+use tokio::time::Instant;
 
 /// More than there are sources of blocking calls: each has one at a time, so that all of them may hang and nobody waits for another's.
 const N_BLOCKING_THREADS: usize = 64;
@@ -42,7 +43,8 @@ fn main() -> ExitCode {
                 let read: ReadConfig = Arc::new(move || arguments.to_config());
                 (file, read)
             });
-            run(&options, |stop| async { app::run(config, source, stop).await.map_err(boxed) })
+            let started = Instant::now();
+            run(&options, |stop| async move { app::run(config, source, started, stop).await.map_err(boxed) })
         }
         Command::Check { output, npd } => {
             let seen = Cell::new(ExitCode::SUCCESS);

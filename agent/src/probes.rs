@@ -19,6 +19,7 @@ mod kernel_log;
 mod kubelet;
 mod kubelet_setup;
 mod kvm;
+mod lane;
 mod launcher;
 mod launchers;
 mod limits;
@@ -53,6 +54,7 @@ pub use config::{
 };
 pub(crate) use container_log::{PODS, PodName, newest_logs};
 pub use counters::{ProbeCounters, ProbeCounts};
+pub use lane::Lane;
 pub use launchers::{Launcher, LauncherCgroup, Launchers};
 pub use network::PullFailures;
 pub(crate) use npd::check_files as check_npd_files;
@@ -133,6 +135,8 @@ pub struct ProbeContext {
     pub pulls: Arc<PullFailures>,
     /// When polls of this process wake up.
     pub beat: Beat,
+    /// The thread on which the probes' short calls run in turn.
+    pub lane: Lane,
     /// Where samples go that are worth a value a second.
     pub recorder: Arc<crate::recorder::Recorder>,
     /// Makes calls that may never return.
@@ -188,6 +192,11 @@ impl ProbeContext {
                 position: None,
             },
         }
+    }
+
+    /// A source of blocking calls.
+    fn blocking(&self) -> Blocking {
+        Blocking::on(&self.lane)
     }
 
     /// A path below the host's root, as our own root sees it; for sockets, which cannot be opened through a [`HostRoot`].

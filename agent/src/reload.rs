@@ -128,7 +128,7 @@ mod tests {
         let reload =
             Reload { file: file.clone(), read, running, probes, page: admin.config_page(), metrics: metrics.clone() };
         let stop = CancellationToken::new();
-        tokio::spawn(reload.run(Beat::new(0), stop.clone()));
+        tokio::spawn(reload.run(Beat::new(0, tokio::time::Instant::now()), stop.clone()));
         Case { file, probes: seen, metrics, stop, _dir: dir }
     }
 

@@ -10,7 +10,7 @@ use kulprit_host::process::Procfs;
 use kulprit_judge::clock::{ClockLook, is_time_daemon, judge};
 use tokio::time::Instant;
 
-use super::blocking::{Blocking, Late};
+use super::blocking::Late;
 use super::counters::count;
 use super::{ProbeContext, ProbeSpec};
 
@@ -31,7 +31,7 @@ const FIND_EVERY: Duration = Duration::from_secs(600);
 const DEADLINE: Duration = Duration::from_secs(5);
 
 async fn run(context: ProbeContext) {
-    let mut reading = Blocking::default();
+    let mut reading = context.blocking();
     let mut daemon = None;
     let mut find_at: Option<Instant> = None;
     let mut was_synchronised = false;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use kulprit_judge::{OccurrenceVerdict, Verdict};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject};
 
-use super::blocking::{Blocking, Late};
+use super::blocking::Late;
 use super::counters::count;
 use super::said::Rhythm;
 use super::{Launchers, ProbeContext, ProbeSpec};
@@ -40,7 +40,7 @@ const MAX_NAMED: usize = 4;
 
 async fn run(context: ProbeContext) {
     let files = Arc::new(Mutex::new(Files::new(&context)));
-    let mut blocking = Blocking::default();
+    let mut blocking = context.blocking();
     let mut rhythm = Rhythm::new(SPEC.look_every);
     loop {
         let draft = context.begin(NAME);

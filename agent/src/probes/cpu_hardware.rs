@@ -14,7 +14,7 @@ use kulprit_judge::hardware::{HardwareCounters, judge_clocksource, judge_counter
 use kulprit_judge::{Reading, Verdict};
 use kulprit_model::Moment;
 
-use super::blocking::{Blocking, Late};
+use super::blocking::Late;
 use super::counters::count;
 use super::{ProbeContext, ProbeSpec, chain};
 
@@ -33,7 +33,7 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
 const DEADLINE: Duration = Duration::from_secs(10);
 
 async fn run(context: ProbeContext) {
-    let mut blocking = Blocking::default();
+    let mut blocking = context.blocking();
     let boot_id = context.host.boot_id().unwrap_or_default();
     let mut before = context.start_at.as_deref().and_then(|position| parse_position(position, &boot_id));
     loop {

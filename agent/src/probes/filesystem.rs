@@ -44,7 +44,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 async fn run(context: ProbeContext) {
     let mut probe = Probe {
-        reading: Blocking::default(),
+        reading: context.blocking(),
         vms: BTreeMap::new(),
         remote: BTreeMap::new(),
         remote_at: None,

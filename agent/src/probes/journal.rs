@@ -15,7 +15,7 @@ use kulprit_judge::said::{Hearing, LogSource, Speaker, speaker_of_unit};
 use kulprit_judge::{OccurrenceVerdict, Verdict};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject};
 
-use super::blocking::{Blocking, Late};
+use super::blocking::Late;
 use super::counters::count;
 use super::said::{Rhythm, clock_of, moment_at};
 use super::{ProbeContext, ProbeSpec, chain};
@@ -40,7 +40,7 @@ const MAX_LINES: usize = 16;
 
 async fn run(context: ProbeContext) {
     let listening = Arc::new(Mutex::new(Listening::new(&context)));
-    let mut blocking = Blocking::default();
+    let mut blocking = context.blocking();
     let mut rhythm = Rhythm::new(SPEC.look_every);
     loop {
         let draft = context.begin(NAME);

@@ -112,7 +112,7 @@ struct UnitKnown {
 
 impl Probe {
     fn new(context: ProbeContext) -> Self {
-        let finder = ProcessFinder::new(&context.config);
+        let finder = ProcessFinder::new(&context.config, context.blocking());
         Self { context, units: BTreeMap::new(), finder, is_stalled: false }
     }
 

@@ -113,7 +113,7 @@ impl Probe {
         Self {
             procfs: Procfs::new(&config.procfs),
             filter: config.cgroup_filter(),
-            blocking: Blocking::default(),
+            blocking: context.blocking(),
             known: Known::default(),
             told: context.start_at.clone(),
             has_looked: false,

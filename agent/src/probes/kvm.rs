@@ -13,7 +13,7 @@ use kulprit_judge::kvm::{KvmLook, judge};
 use kulprit_model::Moment;
 use tracing::debug;
 
-use super::blocking::{Blocking, Late};
+use super::blocking::Late;
 use super::counters::count;
 use super::{ProbeContext, ProbeSpec, chain};
 
@@ -34,7 +34,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(20);
 
 async fn run(context: ProbeContext) {
-    let mut blocking = Blocking::default();
+    let mut blocking = context.blocking();
     let mut watch = None;
     loop {
         if watch.is_none() && !context.once {

@@ -103,16 +103,16 @@ struct Emulation {
 async fn run(context: ProbeContext) {
     let mut probe = Probe {
         procfs: Procfs::new(&context.config.procfs),
-        context,
         facts: AllFacts::new(),
         sockets: BTreeMap::new(),
         emulation: BTreeMap::new(),
         watched: BTreeSet::new(),
         ends: JoinSet::new(),
-        looking: Blocking::default(),
-        reading_args: Blocking::default(),
+        looking: context.blocking(),
+        reading_args: context.blocking(),
         taps: None,
         n_looks: 0,
+        context,
     };
     let mut max_age = SAME_BEAT;
     loop {

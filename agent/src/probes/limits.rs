@@ -15,7 +15,7 @@ use kulprit_model::{FindingCode, Moment, Subject};
 use tokio::time::Instant;
 
 use self::read::{InotifyRows, Reader, Seen, VmPlace, VmSeen};
-use super::blocking::{Blocking, Late};
+use super::blocking::Late;
 use super::counters::count;
 use super::{ProbeContext, ProbeSpec};
 
@@ -44,7 +44,7 @@ struct Known {
 }
 
 async fn run(context: ProbeContext) {
-    let mut blocking = Blocking::default();
+    let mut blocking = context.blocking();
     let mut known = Known::default();
     let mut reader = None;
     loop {

@@ -75,7 +75,7 @@ async fn run(context: ProbeContext) {
     let mut probe = Probe {
         procfs,
         book: MigrationBook::default(),
-        reading: Blocking::default(),
+        reading: context.blocking(),
         files: Some(Files::new()),
         context,
     };

@@ -90,7 +90,7 @@ enum Tried {
 
 async fn run(context: ProbeContext) {
     let mut probe = Probe {
-        reading: Blocking::default(),
+        reading: context.blocking(),
         reader: None,
         links: LinkHistory::default(),
         overflows: None,

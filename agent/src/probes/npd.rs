@@ -126,7 +126,7 @@ impl Probe {
             logs: Vec::new(),
             plugins: Vec::new(),
             running: JoinSet::new(),
-            reading: Blocking::default(),
+            reading: context.blocking(),
             problems: Vec::new(),
             context,
         };

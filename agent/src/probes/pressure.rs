@@ -106,7 +106,7 @@ impl Probe {
     fn new(context: ProbeContext) -> Self {
         Self {
             node: Node::new(&context.host, &context.config.pressure),
-            vms: Vms::default(),
+            vms: Vms::new(context.blocking()),
             triggers: Triggers::default(),
             close: Close::default(),
             suspects: Some(context.suspects.clone()),

@@ -86,8 +86,8 @@ async fn run(context: ProbeContext) {
         tracked: BTreeMap::new(),
         exits: JoinSet::new(),
         scanner: None,
-        scanning: Blocking::default(),
-        identifying: Blocking::default(),
+        scanning: context.blocking(),
+        identifying: context.blocking(),
         context,
     };
     if probe.context.once {

@@ -104,7 +104,7 @@ where
                     bus = bus.filter(|_| !matches!(error, UnitsError::BusLost { .. }));
                 }
             }
-            units_at = Instant::now() + probe.context.config.units_every.get();
+            units_at = probe.context.beat.next(probe.context.config.units_every.get());
         }
         if Instant::now() >= ask_at {
             probe.ask().await;
@@ -183,7 +183,8 @@ enum UnitSeen {
 impl Probe {
     fn new(context: ProbeContext) -> Self {
         let endpoints = context.config.runtime_sockets.iter().map(|path| endpoint(path)).collect();
-        let (finder, shims) = (ProcessFinder::new(&context.config), Shims::new(&context.config));
+        let (finder, shims) =
+            (ProcessFinder::new(&context.config, context.blocking()), Shims::new(&context.config, context.blocking()));
         Self {
             context,
             endpoints,

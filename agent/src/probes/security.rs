@@ -15,7 +15,7 @@ use kulprit_judge::security::{NeededDevice, judge_confinement, judge_devices, ju
 use kulprit_judge::{Reading, Verdict};
 use kulprit_model::{Moment, Subject};
 
-use super::blocking::{Blocking, Late};
+use super::blocking::Late;
 use super::counters::count;
 use super::descriptors::ByDescriptors;
 use super::{ProbeConfig, ProbeContext, ProbeSpec, VmProcess, chain};
@@ -45,7 +45,7 @@ const MAX_LOOKS: u32 = 5;
 type AllNeeded = ByDescriptors<Vec<NeededDevice>>;
 
 async fn run(context: ProbeContext) {
-    let mut blocking = Blocking::default();
+    let mut blocking = context.blocking();
     let mut needed = None;
     let mut arrivals = context.vms.arrivals();
     loop {

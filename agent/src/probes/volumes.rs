@@ -78,7 +78,7 @@ struct Asking {
 async fn run(context: ProbeContext) {
     let mut probe = Probe {
         reader: None,
-        reading: Blocking::default(),
+        reading: context.blocking(),
         read_files: None,
         histories: BTreeMap::new(),
         stalls: StallHistory::default(),

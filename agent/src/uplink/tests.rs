@@ -126,7 +126,7 @@ fn start_agent(address: &str) -> Agent {
         suspects: Arc::clone(&suspects),
         capture_asks,
         captures: Mutex::new(captures),
-        beat: Beat::new(0),
+        beat: Beat::new(0, Instant::now()),
         metrics,
         clock,
     };

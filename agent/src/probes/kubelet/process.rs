@@ -24,13 +24,8 @@ pub(in crate::probes) struct ProcessFinder {
 }
 
 impl ProcessFinder {
-    pub(in crate::probes) fn new(config: &ProbeConfig) -> Self {
-        Self {
-            procfs: Procfs::new(&config.procfs),
-            filter: config.cgroup_filter(),
-            blocking: Blocking::default(),
-            found: None,
-        }
+    pub(in crate::probes) fn new(config: &ProbeConfig, blocking: Blocking) -> Self {
+        Self { procfs: Procfs::new(&config.procfs), filter: config.cgroup_filter(), blocking, found: None }
     }
 
     pub(in crate::probes) async fn look(&mut self, main_pid: u32) -> ProcessSeen {

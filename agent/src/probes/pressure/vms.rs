@@ -35,7 +35,7 @@ const FIGURES: [(&str, Figure); 3] = [
 ];
 
 /// What is known of all VMs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Vms {
     rows: BTreeMap<String, Vm>,
     reader: Option<Reader>,
@@ -50,6 +50,10 @@ struct Vm {
 }
 
 impl Vms {
+    pub(super) fn new(reading: Blocking) -> Self {
+        Self { rows: BTreeMap::new(), reader: None, reading }
+    }
+
     /// Looks at every VM that runs. With `once` the counters since the container was made are judged.
     pub(super) async fn look(&mut self, context: &ProbeContext, once: bool) -> Vec<Verdict> {
         let places = places(context);

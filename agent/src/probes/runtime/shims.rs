@@ -57,11 +57,11 @@ pub(super) struct Pass {
 }
 
 impl Shims {
-    pub(super) fn new(config: &ProbeConfig) -> Self {
+    pub(super) fn new(config: &ProbeConfig, blocking: Blocking) -> Self {
         Self {
             procfs: Procfs::new(&config.procfs),
             filter: config.cgroup_filter(),
-            blocking: Blocking::default(),
+            blocking,
             known: Known::default(),
             spoken_of: BTreeSet::new(),
         }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn shims(dir: &std::path::Path) -> Shims {
-        Shims::new(&ProbeConfig { procfs: dir.to_owned(), ..ProbeConfig::default() })
+        Shims::new(&ProbeConfig { procfs: dir.to_owned(), ..ProbeConfig::default() }, Blocking::default())
     }
 
     #[tokio::test]
