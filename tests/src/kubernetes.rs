@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::lab::{self, GATEWAY, Lab};
-use crate::node::{Node, Running};
+use crate::node::Node;
 use crate::{shell, wait};
 
 mod certificates;
@@ -36,7 +36,7 @@ const READY_LIMIT: Duration = Duration::from_secs(120);
 /// A running cluster: its control plane, and what it takes to add nodes. Ended when dropped.
 #[derive(Debug)]
 pub struct Cluster {
-    programs: Vec<Running>,
+    programs: Vec<control_plane::Program>,
     authority: Authority,
     binaries: PathBuf,
     folder: PathBuf,
@@ -77,9 +77,30 @@ impl Cluster {
         let admin = authority.client("admin", "/O=system:masters/CN=lab-admin")?;
         fs::write(folder.join("admin.conf"), admin.kubeconfig())?;
         let mut cluster = Self { programs: Vec::new(), authority, binaries, folder, lab: lab.clone() };
-        let is_ready = || cluster.kubectl(&["get", "--raw", "/readyz"]).is_ok_and(|answer| answer == "ok");
+        let is_ready = || cluster.answers();
         cluster.programs = control_plane::start(lab, &cluster.binaries, &cluster.folder, &cluster.authority, is_ready)?;
         Ok(cluster)
+    }
+
+    /// Kills the API server; etcd keeps what it knew.
+    pub fn stop_api_server(&mut self) {
+        control_plane::stop_api_server(&mut self.programs);
+    }
+
+    /// Starts the API server again, and returns when it is ready.
+    ///
+    /// # Errors
+    /// If it does not come up in time: the ends of the logs.
+    pub fn start_api_server(&mut self) -> Result<()> {
+        let mut programs = std::mem::take(&mut self.programs);
+        let is_ready = || self.answers();
+        let up = control_plane::start_api_server(&mut programs, &self.lab, &self.binaries, &self.folder, is_ready);
+        self.programs = programs;
+        up
+    }
+
+    fn answers(&self) -> bool {
+        self.kubectl(&["get", "--raw", "/readyz"]).is_ok_and(|answer| answer == "ok")
     }
 
     /// Gives a booted node containerd, kubelet and the lab's images, and starts them.

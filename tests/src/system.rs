@@ -45,7 +45,8 @@ const ONLY_UNEXPLAINED: i32 = 3;
 pub struct System {
     // Agents first: their last words go to a central that still listens.
     agents: Vec<Running>,
-    _central: Running,
+    /// `None` only while it is started again.
+    central: Option<Running>,
     lab: Lab,
     command: PathBuf,
     folder: TempDir,
@@ -58,21 +59,35 @@ impl System {
     /// If a binary is not built, or central does not answer in time: its last log lines.
     pub fn start(lab: &Lab, config: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let file = folder.path().join("central.yaml");
-        fs::write(&file, config)?;
-        let mut command = lab.command(binary("kulprit-central")?);
+        fs::write(folder.path().join("central.yaml"), config)?;
+        let command = binary("kulprit")?;
+        let mut system = Self { agents: Vec::new(), central: None, lab: lab.clone(), command, folder };
+        system.start_central()?;
+        Ok(system)
+    }
+
+    /// `kill -9` of central.
+    pub fn kill_central(&mut self) {
+        self.central = None;
+    }
+
+    /// Starts central, with all that one before it kept.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub fn start_central(&mut self) -> Result<()> {
+        let folder = self.folder.path();
+        let mut command = self.lab.command(binary("kulprit-central")?);
         command
             .arg("--config")
-            .arg(&file)
+            .arg(folder.join("central.yaml"))
             .args(["--listen", &format!("{GATEWAY}:{PORT}"), "--admin-listen", &format!("{GATEWAY}:{}", PORT + 1)])
             .arg("--data-dir")
-            .arg(folder.path().join("central"));
-        let central = start(&mut command, folder.path(), "central")?;
-        let system =
-            Self { agents: Vec::new(), _central: central, lab: lab.clone(), command: binary("kulprit")?, folder };
-        wait::wait_until("central to answer", START_LIMIT, || Ok(system.page(&["nodes"]).is_ok()))
-            .with_context(|| system.logs())?;
-        Ok(system)
+            .arg(folder.join("central"));
+        self.central = Some(start(&mut command, folder, "central")?);
+        wait::wait_until("central to answer", START_LIMIT, || Ok(self.page(&["nodes"]).is_ok()))
+            .with_context(|| self.logs())?;
+        Ok(())
     }
 
     /// Starts an agent for a node and returns when each of its probes has looked, and central has heard of it.
@@ -149,6 +164,14 @@ impl System {
     /// If central does not answer.
     pub fn why(&self) -> Result<Vec<Verdict>> {
         self.ask::<answers::Diagnosis>(&["why"]).map(Answer::rows)
+    }
+
+    /// `kulprit why NAMESPACE/NAME`: of this VM, whether or not it is in trouble.
+    ///
+    /// # Errors
+    /// If central does not answer, or knows of no such VM.
+    pub fn why_of(&self, vm: &str) -> Result<Vec<Verdict>> {
+        self.ask::<answers::Diagnosis>(&["why", vm]).map(Answer::rows)
     }
 
     /// `kulprit incidents --all`: closed ones too.

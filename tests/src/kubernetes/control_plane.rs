@@ -21,10 +21,51 @@ pub(super) const PORT: u16 = 6443;
 const ETCD: &str = "http://127.0.0.1:2379";
 /// How long a node may be silent; kubelet renews its lease every 2 s here. Kubernetes' own default is 50 s.
 const GRACE: &str = "8s";
+const API_SERVER: &str = "kube-apiserver";
 /// The programs, in the order they are started.
-const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+const PROGRAMS: [&str; 4] = ["etcd", API_SERVER, "kube-controller-manager", "kube-scheduler"];
 /// How long the API server may take to be ready; 4 s are normal on an idle machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// One of the programs, which may be away for a while.
+#[derive(Debug)]
+pub(super) struct Program {
+    name: &'static str,
+    flags: Vec<String>,
+    running: Option<Running>,
+}
+
+impl Program {
+    fn start(&mut self, lab: &Lab, binaries: &Path, folder: &Path) -> Result<()> {
+        let log = File::options().create(true).append(true).open(folder.join(format!("{}.log", self.name)))?;
+        let mut command = lab.command(binaries.join(self.name));
+        command.args(&self.flags).env("HOME", folder).stdout(log.try_clone()?).stderr(log);
+        self.running = Some(Running::start(&mut command).context(self.name)?);
+        Ok(())
+    }
+}
+
+/// Kills the API server.
+pub(super) fn stop_api_server(programs: &mut [Program]) {
+    for program in programs.iter_mut().filter(|program| program.name == API_SERVER) {
+        program.running = None;
+    }
+}
+
+/// Starts the API server again, and waits until it is ready.
+pub(super) fn start_api_server(
+    programs: &mut [Program],
+    lab: &Lab,
+    binaries: &Path,
+    folder: &Path,
+    is_ready: impl Fn() -> bool,
+) -> Result<()> {
+    for program in programs.iter_mut().filter(|program| program.name == API_SERVER && program.running.is_none()) {
+        program.start(lab, binaries, folder)?;
+    }
+    wait::wait_until("the API server to be ready", START_LIMIT, || Ok(is_ready())).with_context(|| logs(folder))?;
+    Ok(())
+}
 
 /// Starts all of them; `is_ready` asks the API server, without which the last two give up.
 pub(super) fn start(
@@ -33,7 +74,7 @@ pub(super) fn start(
     folder: &Path,
     authority: &Authority,
     is_ready: impl Fn() -> bool,
-) -> Result<Vec<Running>> {
+) -> Result<Vec<Program>> {
     let at = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let (key, public_key) = (at("service-account.key"), at("service-account.pub"));
     let curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
@@ -44,10 +85,9 @@ pub(super) fn start(
 
     let mut programs = Vec::new();
     let mut start = |name: &'static str, flags: &[String]| -> Result<()> {
-        let log = File::create(folder.join(format!("{name}.log")))?;
-        let mut command = lab.command(binaries.join(name));
-        command.args(flags).env("HOME", folder).stdout(log.try_clone()?).stderr(log);
-        programs.push(Running::start(&mut command).context(name)?);
+        let mut program = Program { name, flags: flags.to_vec(), running: None };
+        program.start(lab, binaries, folder)?;
+        programs.push(program);
         Ok(())
     };
     start(
@@ -61,7 +101,7 @@ pub(super) fn start(
         ],
     )?;
     start(
-        "kube-apiserver",
+        API_SERVER,
         &[
             format!("--etcd-servers={ETCD}"),
             format!("--bind-address={GATEWAY}"),

@@ -12,7 +12,7 @@ use super::api::{Kind, Place};
 use super::node::RegisteredNode;
 use super::object::{drop_finalizer, enter_phase, stamp};
 use super::pod::{self, TargetOf};
-use super::vm::{CONTROLLER, HANDLER, Launched, Vm, launch};
+use super::vm::{CONTROLLER, HANDLER, Launched, Vm, launch, refusal};
 
 const FINALIZER: &str = "kubevirt.io/migrationJobFinalize";
 
@@ -88,6 +88,19 @@ impl Migration {
         self.target = Some(target);
         self.enter(vm, "Scheduling", |_| {})?;
         self.tell(vm, false, "SuccessfulCreate", &text)
+    }
+
+    /// Its target pod is made, and the scheduler, a real one, finds no node for it; returns the scheduler's words.
+    ///
+    /// # Errors
+    /// If the API server refuses, or the scheduler finds a node.
+    pub fn is_unschedulable(&mut self, vm: &Vm<'_>) -> Result<String> {
+        self.is_taken_by(vm, None)?;
+        let text = refusal(vm.kubevirt, &pod_place(vm, self.target()?))?;
+        let (namespace, name) = (&vm.spec.namespace, &vm.spec.name);
+        let told = format!("Migration target pod for VMI [{namespace}/{name}] is currently unschedulable.");
+        self.tell(vm, true, "migrationTargetPodUnschedulable", &told)?;
+        Ok(text)
     }
 
     /// Its target pod is ready: `Scheduled` and, handed over, `PreparingTarget`.

@@ -17,6 +17,11 @@ use super::object::stamp;
 
 /// kubelet's pace in the lab; the control plane takes 8 s for silence.
 const RENEWAL: Duration = Duration::from_secs(2);
+/// After so many renewals virt-handler's heartbeat is written too: every 30 s.
+const HEARTBEAT_EVERY: u32 = 15;
+/// How long the node and its virt-handler have been up already.
+const UP_FOR: Duration = Duration::from_secs(3600);
+const HEARTBEAT: &str = "kubevirt.io/heartbeat";
 const LEASES: &str = "kube-node-lease";
 
 /// A node of the cluster without a kubelet. Its object stays when this is dropped, and falls silent.
@@ -33,13 +38,20 @@ impl RegisteredNode {
         api.ensure(Kind::LEASE, LEASES, &lease(name))?;
         api.ensure(Kind::POD, super::NAMESPACE, &handler(name))?;
         let handler = Place::new(Kind::POD, super::NAMESPACE, &handler_name(name));
-        api.update_status(&handler, |pod| super::pod::run(pod, address, Timestamp::now()))?;
+        api.update_status(&handler, |pod| super::pod::run(pod, address, Timestamp::now() - UP_FOR))?;
         let (stop, stopped) = mpsc::channel();
         let (api, lease) = (Arc::clone(api), Place::new(Kind::LEASE, LEASES, name));
+        let node = Place::new(Kind::NODE, "", name);
         let thread = std::thread::spawn(move || {
+            let mut n_renewals: u32 = 0;
             while stopped.recv_timeout(RENEWAL) == Err(RecvTimeoutError::Timeout) {
                 // While the API server is away nothing is renewed, as with kubelet.
                 let _ = api.update(&lease, |lease| lease["spec"]["renewTime"] = micros(Timestamp::now()).into());
+                n_renewals = n_renewals.wrapping_add(1);
+                if n_renewals.is_multiple_of(HEARTBEAT_EVERY) {
+                    let now = stamp(Timestamp::now());
+                    let _ = api.update(&node, |node| node["metadata"]["annotations"][HEARTBEAT] = now.as_str().into());
+                }
             }
         });
         Ok(Self { name: name.to_owned(), address: address.to_owned(), renewal: Some((stop, thread)) })
@@ -85,11 +97,11 @@ fn lease(name: &str) -> Value {
 }
 
 fn node(name: &str, address: &str) -> Value {
-    let now = stamp(Timestamp::now());
+    let (now, up) = (stamp(Timestamp::now()), stamp(Timestamp::now() - UP_FOR));
     let condition = |kind: &str, status: &str, reason: &str| {
         json!({
             "type": kind, "status": status, "reason": reason, "message": reason,
-            "lastHeartbeatTime": now, "lastTransitionTime": now,
+            "lastHeartbeatTime": now, "lastTransitionTime": up,
         })
     };
     let resources = json!({
@@ -108,7 +120,7 @@ fn node(name: &str, address: &str) -> Value {
                 "kubevirt.io/schedulable": "true",
                 "cpu-model.node.kubevirt.io/qemu64": "true",
             },
-            "annotations": {"kubevirt.io/heartbeat": now},
+            "annotations": {HEARTBEAT: now},
         },
         "status": {
             "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],

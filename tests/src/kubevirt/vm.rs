@@ -171,12 +171,7 @@ impl Vm<'_> {
     /// If the API server refuses, or the scheduler finds a node.
     pub fn is_unschedulable(&mut self) -> Result<String> {
         let place = self.make_pod(None)?;
-        let (text, _) = wait::wait_for("the scheduler's word", SERVED_LIMIT, || {
-            let pod = self.kubevirt.api.get(&place)?.context("the pod is there")?;
-            let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-            let mut refusals = conditions.filter(|one| one["type"] == "PodScheduled" && one["status"] == "False");
-            Ok(refusals.find_map(|one| one["message"].as_str().map(str::to_owned)))
-        })?;
+        let text = refusal(self.kubevirt, &place)?;
         let at = self.now();
         self.change_vmi(|vmi| set_condition(vmi, "PodScheduled", false, Some(("Unschedulable", &text)), at))?;
         self.change_vm("ErrorUnschedulable", |_| {})?;
@@ -436,4 +431,15 @@ pub(super) fn launch(
         node: node.map(|node| node.name().to_owned()).unwrap_or_default(),
         address: node.map(|node| node.address().to_owned()).unwrap_or_default(),
     })
+}
+
+/// What the scheduler, a real one, says against every node for a pod.
+pub(super) fn refusal(kubevirt: &KubeVirt, pod: &Place) -> Result<String> {
+    let (text, _) = wait::wait_for("the scheduler's word", SERVED_LIMIT, || {
+        let pod = kubevirt.api.get(pod)?.context("the pod is there")?;
+        let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+        let mut refusals = conditions.filter(|one| one["type"] == "PodScheduled" && one["status"] == "False");
+        Ok(refusals.find_map(|one| one["message"].as_str().map(str::to_owned)))
+    })?;
+    Ok(text)
 }

@@ -65,7 +65,8 @@ pub struct Subject {
     /// Name of the VM; empty for a node.
     #[serde(default)]
     pub name: String,
-    /// Name of the node.
+    /// Name of the node; empty for none.
+    #[serde(default)]
     pub node: String,
 }
 
