@@ -20,6 +20,9 @@ use crate::wait;
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long one answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+/// How long the API server may have no time.
+const BUSY_LIMIT: Duration = Duration::from_secs(20);
+const TOO_MANY_REQUESTS: u16 = 429;
 /// How often a change is tried again that somebody else's change came before.
 const ATTEMPTS: usize = 10;
 
@@ -218,7 +221,16 @@ impl Api {
         bail!("{place} was changed by somebody else each time")
     }
 
+    /// One request; asked again while the API server says that it has no time, as for a moment after its start.
     fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
+        let (answer, _) = wait::wait_for("the API server to have time", BUSY_LIMIT, || {
+            let answer = self.ask_once(method, path, body)?;
+            Ok(Some(answer).filter(|(status, _)| *status != TOO_MANY_REQUESTS))
+        })?;
+        Ok(answer)
+    }
+
+    fn ask_once(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
         let mut stream =
             UnixStream::connect(&self.socket).with_context(|| format!("no proxy at `{}`", self.socket.display()))?;
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
