@@ -12,6 +12,7 @@ pub mod config;
 pub mod engine;
 pub mod incident;
 pub mod ingest;
+pub mod kubernetes;
 pub mod live;
 pub mod metrics;
 pub mod query;

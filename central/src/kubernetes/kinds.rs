@@ -1,0 +1,130 @@
+//! What is watched: one row per watch.
+//!
+//! Pods are many, and few of them are of use: each row of pods asks for a part of them, and no two rows for the same pod, so that what
+//! one row no longer has is gone. Sources: KubeVirt `pkg/virt-controller/services/template.go` (`kubevirt.io`), CDI
+//! `pkg/common/common.go` (`cdi.kubevirt.io`), kubeadm `cmd/kubeadm/app/util/staticpod` (`tier`).
+
+/// One watch: a kind, or a part of its objects.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What a person calls these objects; no two rows have the same.
+    pub name: &'static str,
+    /// `kind` of each object.
+    pub kind: &'static str,
+    /// API group; empty for the core.
+    pub group: &'static str,
+    /// Version of the group.
+    pub version: &'static str,
+    /// The kind in paths and in RBAC rules.
+    pub plural: &'static str,
+    /// The only namespace that is watched, or all.
+    pub namespace: Option<&'static str>,
+    /// Label selector: which of the objects, or all.
+    pub labels: Option<&'static str>,
+}
+
+const KUBEVIRT: &str = "kubevirt.io";
+
+/// Everything that is watched. Those whose lack hurts most come first: they are listed first.
+pub static ROWS: [Row; 16] = [
+    Row::of("VirtualMachineInstance", KUBEVIRT, "v1", "virtualmachineinstances"),
+    Row::of("VirtualMachine", KUBEVIRT, "v1", "virtualmachines"),
+    Row::of("VirtualMachineInstanceMigration", KUBEVIRT, "v1", "virtualmachineinstancemigrations"),
+    Row {
+        name: "KubeVirt's pods",
+        labels: Some("kubevirt.io in (virt-launcher,hotplug-disk,virt-handler,virt-controller,virt-api,virt-operator)"),
+        ..Row::of("Pod", "", "v1", "pods")
+    },
+    Row::of("Node", "", "v1", "nodes"),
+    Row::of("Event", "", "v1", "events"),
+    Row::of("KubeVirt", KUBEVIRT, "v1", "kubevirts"),
+    Row::of("MigrationPolicy", "migrations.kubevirt.io", "v1alpha1", "migrationpolicies"),
+    Row::of("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims"),
+    Row::of("PersistentVolume", "", "v1", "persistentvolumes"),
+    Row::of("VolumeAttachment", "storage.k8s.io", "v1", "volumeattachments"),
+    Row::of("CSINode", "storage.k8s.io", "v1", "csinodes"),
+    Row::of("DataVolume", "cdi.kubevirt.io", "v1beta1", "datavolumes"),
+    Row {
+        name: "CDI's pods",
+        labels: Some(
+            "cdi.kubevirt.io,kubevirt.io notin (virt-launcher,hotplug-disk,virt-handler,virt-controller,virt-api,virt-operator)",
+        ),
+        ..Row::of("Pod", "", "v1", "pods")
+    },
+    Row {
+        name: "the control plane's pods",
+        labels: Some(
+            "tier=control-plane,!cdi.kubevirt.io,kubevirt.io notin (virt-launcher,hotplug-disk,virt-handler,virt-controller,virt-api,virt-operator)",
+        ),
+        ..Row::of("Pod", "", "v1", "pods")
+    },
+    Row { namespace: Some("kube-node-lease"), ..Row::of("Lease", "coordination.k8s.io", "v1", "leases") },
+];
+
+impl Row {
+    const fn of(kind: &'static str, group: &'static str, version: &'static str, plural: &'static str) -> Self {
+        Self { name: kind, kind, group, version, plural, namespace: None, labels: None }
+    }
+
+    /// `apiVersion` of each object.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        let Self { group, version, .. } = self;
+        if group.is_empty() { (*version).to_owned() } else { format!("{group}/{version}") }
+    }
+
+    /// The resource as RBAC and `kubectl` name it, for example `virtualmachines.kubevirt.io`.
+    #[must_use]
+    pub fn resource(&self) -> String {
+        let Self { group, plural, .. } = self;
+        if group.is_empty() { (*plural).to_owned() } else { format!("{plural}.{group}") }
+    }
+
+    /// The path of its objects on the API server.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let root = if self.group.is_empty() { "api" } else { "apis" };
+        let namespace = self.namespace.map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
+        format!("/{root}/{}/{namespace}{}", self.api_version(), self.plural)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[track_caller]
+    fn row(name: &str) -> &'static Row {
+        ROWS.iter().find(|row| row.name == name).unwrap()
+    }
+
+    #[test]
+    fn no_two_rows_have_one_name() {
+        let names: BTreeSet<_> = ROWS.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), ROWS.len());
+    }
+
+    #[test]
+    fn paths_are_those_of_the_api() {
+        for (name, path, resource) in [
+            ("Node", "/api/v1/nodes", "nodes"),
+            ("VirtualMachine", "/apis/kubevirt.io/v1/virtualmachines", "virtualmachines.kubevirt.io"),
+            ("Lease", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", "leases.coordination.k8s.io"),
+        ] {
+            assert_eq!((row(name).path().as_str(), row(name).resource().as_str()), (path, resource));
+        }
+    }
+
+    #[test]
+    fn no_pod_is_in_two_rows() {
+        let of_kubevirt = row("KubeVirt's pods").labels.unwrap();
+        let (key, values) = of_kubevirt.split_once(" in ").unwrap();
+        for other in ["CDI's pods", "the control plane's pods"] {
+            assert!(row(other).labels.unwrap().ends_with(&format!(",{key} notin {values}")), "{other}");
+        }
+        assert!(row("CDI's pods").labels.unwrap().starts_with("cdi.kubevirt.io,"));
+        assert!(row("the control plane's pods").labels.unwrap().contains(",!cdi.kubevirt.io,"));
+    }
+}

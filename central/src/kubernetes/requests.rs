@@ -1,0 +1,131 @@
+//! The two requests of a watch, a page of the list and the stream of changes, and how they fail.
+//!
+//! Not `kube::runtime::watcher`: it parses a whole page at once, so that one object that cannot be parsed (nested too deep) would hide
+//! all others of its kind, and it keeps silent when a watch stands again, so that a quiet kind would stay unknown after an outage. The
+//! client, its authentication and its TLS are kube's.
+//!
+//! Every request has a deadline. Lists ask for what is newest: one from a cache could be older than what was watched before it.
+
+use std::time::Duration;
+
+use kube::{
+    Client,
+    api::{ListParams, Request, WatchParams},
+};
+use kulprit_daemon::Chain;
+use tokio::time::timeout;
+use tokio_stream::Stream;
+use tokio_util::{
+    codec::{FramedRead, LinesCodec, LinesCodecError},
+    compat::FuturesAsyncReadCompatExt as _,
+};
+
+use super::kinds::Row;
+
+/// Objects of a page: of the largest (nodes, VMIs) about 10 MB.
+const PAGE_OBJECTS: u32 = 250;
+/// For an answer, the whole page or the begin of a stream: the API server itself gives up after 60 s.
+const ANSWER_WITHIN: Duration = Duration::from_secs(65);
+/// A line is one object; etcd takes 1.5 MB unless told otherwise.
+const MAX_LINE_BYTES: usize = 32 << 20;
+/// More of a message is of no use.
+const MAX_MESSAGE_CHARS: usize = 300;
+
+/// Why there is no answer, or not the one that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The API server says no.
+    Status {
+        /// HTTP's code.
+        code: u16,
+        /// In the API server's words.
+        message: String,
+        /// When it wants to be asked again.
+        retry_after: Duration,
+    },
+    /// Nobody answers, or not in time.
+    NoAnswer(String),
+    /// The answer is none of Kubernetes' API.
+    Garbled(String),
+    /// Streams end as soon as they begin.
+    Cut,
+}
+
+/// The API server, asked for one row.
+pub(super) struct Requests {
+    client: Client,
+    row: &'static Row,
+    request: Request,
+    /// Streams end by themselves after so long.
+    stream_secs: u32,
+}
+
+impl Requests {
+    pub(super) fn new(client: Client, row: &'static Row, stream_secs: u32) -> Self {
+        Self { client, row, request: Request::new(row.path()), stream_secs }
+    }
+
+    /// The text of a page.
+    pub(super) async fn page(&self, token: Option<String>) -> Result<String, Failure> {
+        let params = ListParams {
+            label_selector: self.row.labels.map(ToOwned::to_owned),
+            limit: Some(PAGE_OBJECTS),
+            continue_token: token,
+            ..ListParams::default()
+        };
+        let request = self.request.list(&params).map_err(|error| Failure::Garbled(error.to_string()))?;
+        in_time(self.client.request_text(request)).await
+    }
+
+    /// The changes after a `resourceVersion`, as lines.
+    pub(super) async fn changes(
+        &self,
+        version: &str,
+    ) -> Result<impl Stream<Item = Result<String, LinesCodecError>> + Send + Unpin + use<>, Failure> {
+        let params = WatchParams {
+            label_selector: self.row.labels.map(ToOwned::to_owned),
+            timeout: Some(self.stream_secs),
+            ..WatchParams::default()
+        };
+        let request = self.request.watch(&params, version).map_err(|error| Failure::Garbled(error.to_string()))?;
+        let body = in_time(self.client.request_stream(request)).await?;
+        Ok(FramedRead::new(body.compat(), LinesCodec::new_with_max_length(MAX_LINE_BYTES)))
+    }
+}
+
+async fn in_time<T>(answer: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+    match timeout(ANSWER_WITHIN, answer).await {
+        Ok(answer) => answer.map_err(Failure::of),
+        Err(_) => Err(Failure::NoAnswer(format!("no answer within {} s", ANSWER_WITHIN.as_secs()))),
+    }
+}
+
+impl Failure {
+    /// What an API server's word means; also of the one that ends a stream.
+    pub(super) fn of_status(status: &kube::core::Status) -> Self {
+        let retry_secs = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        let message = if status.message.is_empty() { &status.reason } else { &status.message };
+        Self::Status {
+            code: status.code,
+            message: shortened(message),
+            retry_after: Duration::from_secs(u64::from(retry_secs)),
+        }
+    }
+
+    fn of(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::of_status(&status),
+            kube::Error::FromUtf8(_) | kube::Error::SerdeError(_) => Self::Garbled(shortened(&error.to_string())),
+            other => Self::NoAnswer(shortened(&Chain(&other).to_string())),
+        }
+    }
+}
+
+/// A proxy answers with a page of HTML.
+fn shortened(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(MAX_MESSAGE_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

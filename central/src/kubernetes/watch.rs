@@ -1,0 +1,452 @@
+//! One task per row of [`ROWS`]: lists, watches, and says what it cannot see.
+//!
+//! What is known of a row stands in a [`Sink`]. A stream that ends is continued where it ended; what cannot be continued (the API
+//! server forgot that version) is listed anew, and what is no longer listed is gone. A server that does not answer makes what was fed
+//! unknown, never gone. A dead connection is noticed within 65 s: streams end by themselves after a minute.
+//!
+//! Everything is said once: one line when an outage begins and one when it is over, whatever is tried meanwhile.
+
+mod outage;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
+
+use kube::Client;
+use kulprit_daemon::{
+    BoxError, CancellationToken,
+    backoff::{Backoff, BackoffPolicy, random_seed, stable_seed},
+};
+use serde_json::{Value, value::RawValue};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_stream::StreamExt as _;
+use tracing::{debug, info, warn};
+
+use self::outage::Outages;
+use super::{
+    kinds::{ROWS, Row},
+    object::{Line, Object, Page, version_of},
+    requests::{Failure, Requests},
+};
+
+/// Streams end by themselves after 55 to 60 s, each row's at another moment.
+const STREAM_SECS: u32 = 60;
+const STREAM_SPREAD_SECS: u32 = 6;
+/// Beyond its own end a stream has so long to end before its connection counts as dead.
+const END_MARGIN: Duration = Duration::from_secs(5);
+/// Rows begin one after the other, not all at once.
+const START_SPREAD: Duration = Duration::from_millis(50);
+/// Rows that are listed at the same time: what bounds memory and the API server's work.
+const LISTS_AT_ONCE: usize = 4;
+/// A stream that did not end so long stands.
+const WELL_AFTER: Duration = Duration::from_secs(2);
+/// A failure so long after the begin of a stream is a first one again.
+const RESET_AFTER: Duration = Duration::from_secs(10);
+/// A kind that was served or allowed before counts as not so only after so long: an API server that starts says both for a while.
+const SETTLE: Duration = Duration::from_secs(30);
+/// Custom resources may be installed later.
+const NOT_SERVED_AGAIN: Duration = Duration::from_secs(30);
+/// Somebody has to change the rights first.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
+/// No longer even if the API server asks for more.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// So many failures in a row that each alone would be normal are an outage.
+const MAX_HARMLESS: u32 = 3;
+
+/// What the watches feed. Calls of one row come one after the other, those of different rows at the same time. None may block.
+pub trait Sink: Send + Sync + 'static {
+    /// All objects follow, and `end_list`; also in the middle of life. Another `begin_list` may come instead of the end.
+    fn begin_list(&self, row: &'static Row);
+
+    /// An object is as given; it has a name, `kind` and `apiVersion`. Answers whether it is kept: what is not is not deleted later.
+    fn apply(&self, row: &'static Row, object: Value) -> bool;
+
+    /// An object is gone. It may be one that is not known.
+    fn delete(&self, row: &'static Row, namespace: &str, name: &str);
+
+    /// All objects of the row are known; `delete` was called for each that was not listed again.
+    fn end_list(&self, row: &'static Row);
+
+    /// After `lost` or `refused`, without a list: nothing was missed, all that was fed is so.
+    fn synced(&self, row: &'static Row);
+
+    /// What was fed is no longer known to be so. Comes again when the reason changes.
+    fn lost(&self, row: &'static Row, why: &str);
+
+    /// As `lost`: the API server does not allow it, until somebody changes the rights.
+    fn refused(&self, row: &'static Row, why: &str);
+
+    /// This kind does not exist here, so no object of it does; `delete` was called for each that was known.
+    fn not_served(&self, row: &'static Row);
+}
+
+/// Watches all rows until `stop`.
+///
+/// # Errors
+/// If a watch ends by itself, which only a panic of the sink can bring about.
+pub async fn watch(client: Client, sink: Arc<impl Sink>, stop: CancellationToken) -> Result<(), BoxError> {
+    watch_rows(&ROWS, client, sink, stop).await
+}
+
+async fn watch_rows(
+    rows: &'static [Row],
+    client: Client,
+    sink: Arc<impl Sink>,
+    stop: CancellationToken,
+) -> Result<(), BoxError> {
+    let shared = Arc::new(Shared { lists: Semaphore::new(LISTS_AT_ONCE), outages: Outages::default() });
+    let seed = random_seed();
+    let mut tasks = JoinSet::new();
+    let mut start_after = Duration::ZERO;
+    for row in rows {
+        let watch = Watch::new(row, client.clone(), Arc::clone(&sink), Arc::clone(&shared), seed);
+        tasks.spawn(watch.run(start_after));
+        start_after += START_SPREAD;
+    }
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(never) => match never {},
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// What the rows share.
+struct Shared {
+    lists: Semaphore,
+    outages: Outages,
+}
+
+/// What the sink was told of a row that is not in sync.
+#[derive(Debug, PartialEq, Eq)]
+enum Trouble {
+    Lost(String),
+    Refused(String),
+    NotServed,
+}
+
+/// What the log was told of a row, until it is well again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Outage,
+    Refused,
+    NotServed,
+}
+
+type Key = (Box<str>, Box<str>);
+
+/// One row's task.
+struct Watch<S> {
+    row: &'static Row,
+    requests: Requests,
+    sink: Arc<S>,
+    shared: Arc<Shared>,
+    stream_limit: Duration,
+    backoff: Backoff,
+    /// When the last stream began, until something fails.
+    began: Option<Instant>,
+    /// Where the changes go on; `None`: list first.
+    version: Option<String>,
+    /// Objects that the sink keeps.
+    known: HashSet<Key>,
+    /// Those of them that the list has not told yet.
+    unlisted: HashSet<Key>,
+    /// Whether it was in sync since the kind is served.
+    was_listed: bool,
+    /// Since when this code is the answer.
+    denied: Option<(u16, Instant)>,
+    told: Option<Trouble>,
+    said: Option<Said>,
+    has_said_unreadable: bool,
+}
+
+impl<S: Sink> Watch<S> {
+    fn new(row: &'static Row, client: Client, sink: Arc<S>, shared: Arc<Shared>, seed: u64) -> Self {
+        let own_seed = stable_seed(&[row.name]);
+        let spread = u32::try_from(own_seed % u64::from(STREAM_SPREAD_SECS)).unwrap_or(0);
+        let stream_secs = STREAM_SECS - spread;
+        Self {
+            row,
+            requests: Requests::new(client, row, stream_secs),
+            sink,
+            shared,
+            stream_limit: Duration::from_secs(u64::from(stream_secs)) + END_MARGIN,
+            backoff: Backoff::new(BackoffPolicy::default(), seed ^ own_seed),
+            began: None,
+            version: None,
+            known: HashSet::new(),
+            unlisted: HashSet::new(),
+            was_listed: false,
+            denied: None,
+            told: None,
+            said: None,
+            has_said_unreadable: false,
+        }
+    }
+
+    async fn run(mut self, start_after: Duration) -> Infallible {
+        sleep(start_after).await;
+        loop {
+            let failure = match self.version.clone() {
+                None => self.list().await.err(),
+                Some(version) => self.follow(&version).await.err(),
+            };
+            if let Some(failure) = failure {
+                sleep(self.judge(failure)).await;
+            }
+        }
+    }
+
+    /// Lists everything, page by page.
+    async fn list(&mut self) -> Result<(), Failure> {
+        let shared = Arc::clone(&self.shared);
+        let _permit = shared.lists.acquire().await.expect("nobody closes it");
+        let mut token = None;
+        let version = loop {
+            let is_first = token.is_none();
+            let text = self.requests.page(token).await?;
+            let page: Page<'_> = serde_json::from_str(&text).map_err(|error| Failure::Garbled(error.to_string()))?;
+            if is_first {
+                self.sink.begin_list(self.row);
+                self.unlisted.extend(self.known.drain());
+            }
+            for item in page.items.iter().flatten() {
+                self.apply(item);
+                // A page takes a while, and other tasks share the thread.
+                tokio::task::consume_budget().await;
+            }
+            token = page.metadata.token.filter(|token| !token.is_empty());
+            if token.is_none() {
+                break page.metadata.version.filter(|version| !version.is_empty());
+            }
+        };
+        let version = version.ok_or_else(|| Failure::Garbled("a list without a resourceVersion".to_owned()))?;
+        for (namespace, name) in self.unlisted.drain() {
+            self.sink.delete(self.row, &namespace, &name);
+        }
+        self.sink.end_list(self.row);
+        self.version = Some(version);
+        self.was_listed = true;
+        self.told = None;
+        Ok(())
+    }
+
+    /// Follows the changes until the stream ends.
+    async fn follow(&mut self, version: &str) -> Result<(), Failure> {
+        let mut lines = self.requests.changes(version).await?;
+        let began = Instant::now();
+        self.began = Some(began);
+        let mut is_well = false;
+        loop {
+            let limit = if is_well { self.stream_limit } else { WELL_AFTER.saturating_sub(began.elapsed()) };
+            let next = timeout(limit, lines.next()).await;
+            let is_only_well = !is_well && next.is_err();
+            if !is_well && began.elapsed() >= WELL_AFTER {
+                is_well = true;
+                self.well();
+            }
+            match next {
+                Ok(Some(Ok(line))) => self.take(&line)?,
+                Ok(ended) => {
+                    let error = ended.and_then(Result::err).map(tracing::field::display);
+                    debug!(row = self.row.name, error, "the stream of changes has ended");
+                    return if is_well { Ok(()) } else { Err(Failure::Cut) };
+                }
+                Err(_) if is_only_well => {}
+                Err(_) => {
+                    debug!(row = self.row.name, "nothing came for too long: the connection counts as dead");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// One line of a stream.
+    fn take(&mut self, line: &str) -> Result<(), Failure> {
+        let garbled = |error: serde_json::Error| Failure::Garbled(error.to_string());
+        let Line { what, object } = serde_json::from_str(line).map_err(garbled)?;
+        let version = match &*what {
+            "ADDED" | "MODIFIED" => self.apply(object),
+            "DELETED" => self.delete(object),
+            "BOOKMARK" => version_of(object),
+            "ERROR" => {
+                return Err(Failure::of_status(&serde_json::from_str(object.get()).map_err(garbled)?));
+            }
+            other => return Err(Failure::Garbled(format!("a change of the unknown type {other:?}"))),
+        };
+        if version.is_some() {
+            self.version = version;
+        }
+        Ok(())
+    }
+
+    /// Returns its `resourceVersion`.
+    fn apply(&mut self, text: &RawValue) -> Option<String> {
+        let object = self.read(text)?;
+        let key: Key = (object.namespace.into(), object.name.into());
+        self.unlisted.remove(&key);
+        if self.sink.apply(self.row, object.value) {
+            self.known.insert(key);
+        } else {
+            self.known.remove(&key);
+        }
+        object.version
+    }
+
+    /// Returns its last `resourceVersion`.
+    fn delete(&mut self, text: &RawValue) -> Option<String> {
+        let object = self.read(text)?;
+        self.sink.delete(self.row, &object.namespace, &object.name);
+        self.known.remove(&(object.namespace.into(), object.name.into()));
+        object.version
+    }
+
+    fn read(&mut self, text: &RawValue) -> Option<Object> {
+        let object = Object::read(text, self.row);
+        if object.as_ref().is_none_or(|object| object.is_name_only) && !self.has_said_unreadable {
+            self.has_said_unreadable = true;
+            let (namespace, name) = object.as_ref().map_or(("", ""), |object| (&object.namespace, &object.name));
+            warn!(
+                row = self.row.name,
+                namespace, name, "an object cannot be read; of others like it nothing more is said"
+            );
+        }
+        object
+    }
+
+    /// What a failure means, told where it has to be; returns how long to wait.
+    fn judge(&mut self, failure: Failure) -> Duration {
+        let is_following = self.version.is_some();
+        if self.began.take().is_some_and(|began| began.elapsed() >= RESET_AFTER) {
+            self.backoff.reset();
+        }
+        let delay = self.backoff.next_delay();
+        let is_harmless = self.backoff.n_failures() <= MAX_HARMLESS;
+        debug!(row = self.row.name, ?failure, ?delay, "cannot go on");
+        match failure {
+            // What was missed cannot be told any more: all is listed again.
+            Failure::Status { code: 410, .. } | Failure::Garbled(_) if is_following && is_harmless => {
+                self.version = None;
+                delay
+            }
+            Failure::Status { code: 410, .. } | Failure::Cut if is_harmless => delay,
+            Failure::Status { code: 404, message, .. } => {
+                self.version = None;
+                if self.is_settled(404) {
+                    self.not_served();
+                    return if is_harmless { delay } else { NOT_SERVED_AGAIN };
+                }
+                self.lost(404, format!("404: {message}"));
+                delay
+            }
+            Failure::Status { code: 403, message, .. } => {
+                let verb = if is_following { "watch" } else { "list" };
+                let why = format!("may not {verb} {}: {message}", self.row.resource());
+                if self.is_settled(403) {
+                    self.refused(why);
+                    return if is_harmless { delay } else { REFUSED_AGAIN };
+                }
+                self.lost(403, why);
+                delay
+            }
+            Failure::Status { code, message, retry_after } => {
+                self.version = self.version.take().filter(|_| code != 410);
+                self.lost(code, format!("{code}: {message}"));
+                delay.max(retry_after.min(MAX_RETRY_AFTER))
+            }
+            Failure::NoAnswer(why) => {
+                self.lost(0, why);
+                delay
+            }
+            Failure::Garbled(why) => {
+                self.version = None;
+                self.lost(0, format!("an answer that is none of Kubernetes: {why}"));
+                delay
+            }
+            Failure::Cut => {
+                self.lost(0, "each stream of changes ends as soon as it begins".to_owned());
+                delay
+            }
+        }
+    }
+
+    /// Whether the answer is what it will stay.
+    fn is_settled(&mut self, code: u16) -> bool {
+        let since = match self.denied {
+            Some((denied, since)) if denied == code => since,
+            _ => Instant::now(),
+        };
+        self.denied = Some((code, since));
+        !self.was_listed || since.elapsed() >= SETTLE
+    }
+
+    fn lost(&mut self, class: u16, why: String) {
+        if self.said.is_none() {
+            self.said = Some(Said::Outage);
+            if self.shared.outages.begin(self.row.name, class) {
+                warn!(row = self.row.name, why, "Kubernetes does not answer: what was known of it is unknown now");
+            }
+        }
+        self.tell(Trouble::Lost(why));
+    }
+
+    fn refused(&mut self, why: String) {
+        if self.said != Some(Said::Refused) {
+            self.said = Some(Said::Refused);
+            self.shared.outages.end(self.row.name);
+            warn!(row = self.row.name, why, "Kubernetes refuses; asked again every {} s", REFUSED_AGAIN.as_secs());
+        }
+        self.tell(Trouble::Refused(why));
+    }
+
+    fn not_served(&mut self) {
+        if self.said != Some(Said::NotServed) {
+            self.said = Some(Said::NotServed);
+            self.shared.outages.end(self.row.name);
+            let resource = self.row.resource();
+            info!(resource, "Kubernetes does not serve this; looked for every {} s", NOT_SERVED_AGAIN.as_secs());
+        }
+        for (namespace, name) in self.known.drain().chain(self.unlisted.drain()) {
+            self.sink.delete(self.row, &namespace, &name);
+        }
+        self.was_listed = false;
+        self.tell(Trouble::NotServed);
+    }
+
+    fn tell(&mut self, trouble: Trouble) {
+        if self.told.as_ref() == Some(&trouble) {
+            return;
+        }
+        match &trouble {
+            Trouble::Lost(why) => self.sink.lost(self.row, why),
+            Trouble::Refused(why) => self.sink.refused(self.row, why),
+            Trouble::NotServed => self.sink.not_served(self.row),
+        }
+        self.told = Some(trouble);
+    }
+
+    /// The stream of changes stands.
+    fn well(&mut self) {
+        self.denied = None;
+        if self.told.take().is_some() {
+            self.sink.synced(self.row);
+        }
+        match self.said.take() {
+            Some(Said::Outage) => {
+                if let Some(outage) = self.shared.outages.end(self.row.name) {
+                    let secs = outage.as_secs();
+                    info!(row = self.row.name, secs, "Kubernetes answers again");
+                }
+            }
+            Some(Said::Refused) => info!(row = self.row.name, "Kubernetes allows this now"),
+            Some(Said::NotServed) => info!(resource = self.row.resource(), "Kubernetes serves this now"),
+            None => {}
+        }
+    }
+}
