@@ -58,6 +58,8 @@ pub struct SpoolStatus {
     pub commit_usec: u64,
     /// Records that can no longer be read: damaged frames.
     pub n_damaged: u64,
+    /// Where a reader has read everything that is committed.
+    pub end: Cursor,
     /// Whether what is appended now survives a crash.
     pub is_durable: bool,
 }

@@ -269,9 +269,20 @@ impl Uplink {
         outgoing.send(Message::SnapshotBegin(v1::SnapshotBegin {})).await?;
         let mut cursor = Cursor::default();
         loop {
-            committed.mark_unchanged();
+            if committed.borrow_and_update().end == cursor {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                snapshot.at_end(outgoing).await?;
+                tokio::select! {
+                    // Not when central acks: each question wakes the spool's thread.
+                    grown = committed.wait_for(|status| status.end != cursor) => drop(grown.map_err(|_| SpoolEnded)?),
+                    () = stop.cancelled() => {}
+                    () = snapshot.ready() => {}
+                }
+                continue;
+            }
             let (items, next) = self.spool.read(cursor).await?;
-            let is_at_end = items.is_empty() && next == cursor;
             cursor = next;
             for item in items {
                 match item {
@@ -282,17 +293,6 @@ impl Uplink {
                         self.metrics.sent();
                         snapshot.passed(seq, outgoing).await?;
                     }
-                }
-            }
-            if is_at_end {
-                if stop.is_cancelled() {
-                    return Ok(());
-                }
-                snapshot.at_end(outgoing).await?;
-                tokio::select! {
-                    changed = committed.changed() => changed.map_err(|_| SpoolEnded)?,
-                    () = stop.cancelled() => {}
-                    () = snapshot.ready() => {}
                 }
             }
         }

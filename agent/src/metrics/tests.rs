@@ -69,6 +69,7 @@ fn every_documented_series_moves_and_every_series_is_documented() {
         commit_usec: 1_000,
         n_damaged: 1,
         is_durable: true,
+        ..SpoolStatus::default()
     };
     SpoolSeries(watch::channel(status).1).register(&mut all);
     let probes = Arc::new(ProbeCounters::default());

@@ -57,8 +57,13 @@ impl Lane {
         let number = inner.n_left;
         if !std::mem::replace(&mut inner.is_under_way, true) {
             let lane = self.clone();
-            // A task of its own comes after all that woke with us: their calls are then there as well.
-            tokio::spawn(async move { drop(spawn_blocking(move || lane.follow(number))) });
+            // A task of its own comes after all that woke with us: their calls are then there as well. What it hands over wakes the
+            // runtime once.
+            tokio::spawn(async move {
+                if let Ok(answers) = spawn_blocking(move || lane.follow(number)).await {
+                    hand_over(answers);
+                }
+            });
         }
         number
     }
@@ -68,18 +73,16 @@ impl Lane {
         self.lock().n_left
     }
 
-    /// Runs what waits, until nothing does or the lane has left us.
-    fn follow(&self, number: u64) {
+    /// Runs what waits, until nothing does or the lane has left us; returns what is still to be handed over.
+    fn follow(&self, number: u64) -> Vec<Answer> {
         loop {
             let mut inner = self.lock();
             if inner.n_left != number {
-                return;
+                return Vec::new();
             }
             let Some(call) = inner.waiting.pop_front() else {
                 inner.is_under_way = false;
-                let answers = take(&mut inner.answers);
-                drop(inner);
-                return hand_over(answers);
+                return take(&mut inner.answers);
             };
             drop(inner);
             let began = Instant::now();
@@ -87,8 +90,7 @@ impl Lane {
             let is_short = began.elapsed() < SHORT;
             let mut inner = self.lock();
             if inner.n_left != number {
-                drop(inner);
-                return answer();
+                return vec![answer];
             }
             inner.answers.push(answer);
             if !is_short {

@@ -150,8 +150,9 @@ impl Log {
         self.epoch
     }
 
-    pub(super) const fn status(&self) -> SpoolStatus {
-        self.status
+    pub(super) fn status(&self) -> SpoolStatus {
+        let end = self.segments.back().map(|last| Cursor { segment: last.id, offset: last.len }).unwrap_or_default();
+        SpoolStatus { end, ..self.status }
     }
 
     /// Stamps and encodes a batch; it counts after [`Log::commit`].

@@ -312,6 +312,29 @@ async fn a_reader_goes_on_where_it_was() {
     assert_eq!(spool.status().borrow().n_waiting, 20);
 }
 
+#[tokio::test]
+async fn where_the_log_ends_moves_with_what_is_committed_and_not_with_acks() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Spool::open(Some(dir.path()), SMALL, BOOT, &Clock::kernel()).unwrap();
+    let mut status = opened.spool.status();
+    let mut cursor = Cursor::default();
+    // Over the ends of segments.
+    for n in 0..60 {
+        let span =
+            opened.spool.append(batch((0..10).map(happened).collect())).await.unwrap().committed().await.unwrap();
+        assert_ne!(status.borrow().end, cursor, "who is told of a commit finds it there");
+        while status.borrow().end != cursor {
+            cursor = opened.spool.read(cursor).await.unwrap().1;
+        }
+        if n % 2 == 0 {
+            opened.spool.ack(ack(opened.epoch, span.last_seq)).await.unwrap();
+            status.wait_for(|status| status.acked_seq == span.last_seq).await.unwrap();
+            assert_eq!(status.borrow().end, cursor);
+        }
+        assert_eq!(opened.spool.read(cursor).await.unwrap(), (Vec::new(), cursor));
+    }
+}
+
 #[test]
 fn a_disk_that_fails_in_between_loses_nothing_of_this_run() {
     let dir = tempfile::tempdir().unwrap();

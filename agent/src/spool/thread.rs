@@ -77,10 +77,11 @@ impl Worker {
             self.log.commit();
             self.log.count_commit(u64::try_from(self.clock.now().usec_since(began)).unwrap_or(0));
         }
+        // First: who is answered finds there what the answer speaks of.
+        let status = self.log.status();
+        self.status.send_if_modified(|old| std::mem::replace(old, status) != status);
         for (reply, span) in self.waiting.drain(..) {
             let _ = reply.send(span);
         }
-        let status = self.log.status();
-        self.status.send_if_modified(|old| std::mem::replace(old, status) != status);
     }
 }
