@@ -4,7 +4,9 @@
 //! stands in the chain and no longer competes. A chain is as sure as its surest link: what proves a QEMU in state D proves that
 //! *something* blocks it, and the link above says what.
 
-use crate::score::ScoreSheet;
+use kulprit_model::Side;
+
+use crate::{catalogue::Scope, score::ScoreSheet};
 
 /// How much evidence of its own a cause needs to be part of a chain, decibans.
 pub(crate) const OWN_EVIDENCE_DB: f64 = 7.0;
@@ -63,6 +65,7 @@ fn parent_of(sheet: &ScoreSheet, sheets: &[ScoreSheet]) -> Option<usize> {
     let mut best: Option<usize> = None;
     for (index, other) in sheets.iter().enumerate() {
         if other.cause.explains.contains(&sheet.cause.id)
+            && reaches(other, sheet)
             && has_own_evidence(other)
             && best.is_none_or(|best| other.score_db() > sheets[best].score_db())
         {
@@ -70,6 +73,13 @@ fn parent_of(sheet: &ScoreSheet, sheets: &[ScoreSheet]) -> Option<usize> {
         }
     }
     best
+}
+
+/// Whether what a cause does can be felt where the other sits: what befalls the target of a migration is not done by what sits in the
+/// host that the VM is still on.
+fn reaches(root: &ScoreSheet, sheet: &ScoreSheet) -> bool {
+    let is_hosts = root.role == Side::Hosting && matches!(root.cause.scope, Scope::Node | Scope::Device);
+    !(is_hosts && sheet.role == Side::Target) || root.node.is_none() || sheet.node.is_none() || root.node == sheet.node
 }
 
 /// Depth first; the catalogue's graph has no circle (tested there).

@@ -1,6 +1,7 @@
 //! `HardwareMemoryError`: the node's memory or CPU reported an uncorrected error: machine check, EDAC UE, memory
 //! failure that is sent to QEMU. Corrected errors are no fault, and the `Hardware Error` of a virtual disk's sense data
-//! is none of memory.
+//! is none of memory. Who touches a broken page gets SIGBUS; SIGKILL only where the page cannot be unmapped, and then the
+//! kernel names the process (Linux mm/memory-failure.c, `kill_procs`).
 
 use kulprit_model::{
     FindingCode::{HardwareMemoryError, QemuExited},
@@ -46,6 +47,12 @@ pub const HARDWARE_MEMORY_ERROR: Cause = Cause {
             strength: Strength::Good,
             look: Look::Happened(QemuExited, &[Fact::Own, Fact::OneOf(SIGNAL, &["7"])]),
             text: "its QEMU died by SIGBUS: it touched memory that is not there or broken",
+        },
+        Clue {
+            group: "signal",
+            strength: Strength::StronglyAgainst,
+            look: Look::Happened(QemuExited, &[Fact::Own, Fact::OneOf(SIGNAL, &["9", "15"])]),
+            text: "its QEMU was killed: a broken page ends who touches it by SIGBUS",
         },
         Clue {
             group: "text",

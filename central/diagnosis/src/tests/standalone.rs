@@ -259,6 +259,18 @@ fn a_target_that_refuses_has_no_pod_that_failed() {
     assert_eq!(why.causes[0].chain, ["CpuIncompatible"], "{}", table(&why));
 }
 
+#[test]
+fn what_befell_the_target_is_not_explained_by_what_sits_on_the_source() {
+    let mut world = failed(migrating(40), 10, "");
+    let exit = mk_occurrence(FindingCode::QemuExited, Subject::vm(UID), 11, Attributes::new().with(SIGNAL, 9));
+    world.snapshot.nodes[1].occurrences.push(exit);
+    world.snapshot.nodes[1].vms[0].qemu = None;
+    let error = mk_occurrence(FindingCode::HardwareMemoryError, Subject::Node, 12, Attributes::new());
+    world.snapshot.nodes[0].occurrences.push(error);
+    let why = world.why();
+    assert_eq!(why.causes[0].chain, ["QemuKilled"], "{}", table(&why));
+}
+
 /// The guest is shut down at home after a migration was aborted: the copy that ended with the migration did not stop then.
 #[test]
 fn a_copy_that_ended_with_its_migration_never_stopped_however_the_vm_went_on() {

@@ -34,6 +34,18 @@ fn a_sigbus_beside_an_uncorrected_memory_error_is_the_hardware() {
     check(&error(61), &["HardwareMemoryError", "QemuCrashed"]);
 }
 
+/// A broken page ends who touches it by SIGBUS; by SIGKILL only in the rare case in which the kernel names it.
+#[test]
+fn a_kill_beside_an_uncorrected_memory_error_is_a_kill() {
+    let error = |number, of: Subject| {
+        dead(60, signal(number)).happened(FindingCode::HardwareMemoryError, of, 61, Attributes::new()).why()
+    };
+    for number in [9, 15] {
+        check(&error(number, Subject::Node), &["QemuKilled"]);
+    }
+    check(&error(9, Subject::vm(UID)), &["HardwareMemoryError", "QemuKilled"]);
+}
+
 #[test]
 fn an_error_exit_is_a_crash() {
     check(&dead(60, Attributes::new().with(EXIT_CODE, 1)).why(), &["QemuCrashed"]);
