@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kubernetes::Cluster;
+use crate::node::Node;
 use crate::wait;
 
 pub mod api;
@@ -26,12 +27,14 @@ mod migration;
 mod node;
 mod object;
 mod pod;
+mod stage;
 mod vm;
 
 use api::{Api, Kind, Place};
 pub use migration::Migration;
 pub use node::RegisteredNode;
 use object::Told;
+pub use stage::Stage;
 pub use vm::{Vm, VmSpec};
 
 /// The release whose objects these are.
@@ -124,6 +127,20 @@ impl KubeVirt {
     /// If the API server refuses.
     pub fn register(&self, name: &str, address: &str) -> Result<RegisteredNode> {
         RegisteredNode::new(&self.api, name, address)
+    }
+
+    /// Takes a real node, with its kubelet, for VMs: what virt-handler writes on its object. There is no virt-handler pod then, which kubelet
+    /// could not run.
+    ///
+    /// # Errors
+    /// If there is no such node, or the API server refuses.
+    pub fn adopt(&self, node: &Node) -> Result<()> {
+        let now = object::stamp(Timestamp::now());
+        let mark = |object: &mut Value| {
+            object["metadata"]["labels"]["kubevirt.io/schedulable"] = "true".into();
+            object["metadata"]["annotations"][node::HEARTBEAT] = now.as_str().into();
+        };
+        self.api.update(&Place::new(Kind::NODE, "", node.name()), mark).map(drop)
     }
 
     /// Makes a namespace that pods are admitted to; one that is there is as good.

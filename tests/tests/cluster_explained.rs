@@ -1,93 +1,23 @@
-//! VMs of a real Kubernetes, explained by central from its watches: the host's faults with the node's agent, and what is no host's fault.
+//! VMs of a real Kubernetes, explained by central from its watches alone: what is no host's fault, what is no fault at all, and what must
+//! be neither forgotten nor invented.
 //!
-//! KubeVirt's own part is played by the lab's driver; API server, scheduler and controllers are real, and so are launcher, QEMU and the
-//! frozen disk where there is a node. Only the first test boots one: the others need the control plane alone, and their nodes are objects,
-//! as nodes without an agent are.
+//! KubeVirt's part is played by the lab's driver; API server, scheduler and controllers are real. No node is booted: the nodes are objects,
+//! as nodes without an agent are. Real hosts are in `cluster_hosts.rs`.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use kulprit_tests::check::report;
-use kulprit_tests::disk::FileDisk;
-use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::api::{Kind, Place};
-use kulprit_tests::kubevirt::{RegisteredNode, Vm, VmSpec};
-use kulprit_tests::system::System;
-use kulprit_tests::system::answers::{Incident, Verdict};
-use kulprit_tests::wait::{Stopwatch, pause, wait_for, wait_until};
-use kulprit_tests::{Cluster, KubeVirt, Lab, Launcher};
+use kulprit_tests::kubevirt::{Stage, VmSpec};
+use kulprit_tests::system::answers::Verdict;
+use kulprit_tests::wait::{Stopwatch, pause, wait_until};
 use serde_json::{Value, json};
 
-/// Clocks of central that nobody wants to wait for.
-const CLOCKS: &str = "symptoms: {stop_margin: 2s}\nincidents: {close_after: 2s, reopen_within: 1s}\n";
-/// Longer than a verdict takes from what is written: central's watch, its next diagnosis, and a busy machine.
-const EXPLAINED: Duration = Duration::from_secs(30);
-/// Longer than an agent's slowest look and the hold of any finding here.
-const SEEN: Duration = Duration::from_secs(90);
+const EXPLAINED: Duration = Stage::EXPLAINED;
+const LONG_AGO: Duration = Stage::LONG_AGO;
 /// How long nothing may happen, where nothing may.
 const QUIET: Duration = Duration::from_secs(15);
-/// As long ago as nothing of a start or a migration may take.
-const LONG_AGO: Duration = Duration::from_secs(15 * 60);
-
-/// A cluster with KubeVirt, and a central that watches it.
-struct Stage {
-    // In the order of their end.
-    system: System,
-    kubevirt: KubeVirt,
-    cluster: Cluster,
-}
-
-impl Stage {
-    fn open() -> Result<Self> {
-        Self::open_in(&Lab::open()?)
-    }
-
-    fn open_in(lab: &Lab) -> Result<Self> {
-        let (cluster, _) = Cluster::start(lab, &[])?;
-        let kubevirt = KubeVirt::install(&cluster)?;
-        let config = format!("kubernetes: {{kubeconfig: {}}}\n{CLOCKS}", cluster.admin_config().display());
-        let system = System::start(lab, &config)?;
-        Ok(Self { system, kubevirt, cluster })
-    }
-
-    /// A node that is only an object.
-    fn register(&self, name: &str, number: u8) -> Result<RegisteredNode> {
-        self.kubevirt.register(name, &format!("10.77.0.{number}"))
-    }
-
-    /// What is said of a VM that was asked for by name; `None` while central does not know it.
-    fn why(&self, vm: &str) -> Option<Verdict> {
-        self.system.why_of(vm).ok()?.into_iter().next()
-    }
-
-    /// Waits until that symptom of a VM has that first cause.
-    fn explained(&self, vm: &str, symptom: &str, cause: &str, limit: Duration) -> Result<Verdict> {
-        let fits = || Ok(self.why(vm).filter(|said| said.symptom == symptom && said.first_cause() == cause));
-        let (verdict, took) = wait_for(&format!("{vm}: {symptom} by {cause}"), limit, fits).map_err(|error| {
-            let page = self.system.page(&["why", vm]).unwrap_or_else(|error| format!("{error:#}"));
-            error.context(format!("{page}\n{}", self.system.logs()))
-        })?;
-        report(&format!("{vm}: {symptom} by {cause}"), took);
-        Ok(verdict)
-    }
-
-    /// Which VMs are in trouble.
-    fn in_trouble(&self) -> Result<Vec<String>> {
-        Ok(self.system.why()?.into_iter().map(|verdict| verdict.subject.name).filter(|name| !name.is_empty()).collect())
-    }
-
-    /// The incidents of a cause, newest or not.
-    fn incidents_of(&self, cause: &str) -> Result<Vec<Incident>> {
-        Ok(self.system.incidents()?.into_iter().filter(|incident| incident.cause == cause).collect())
-    }
-
-    /// A VM whose claim does not exist: the surest thing that can be said.
-    fn without_claim(&self, name: &str) -> Result<Vm<'_>> {
-        let vm = self.kubevirt.create(VmSpec::new("prod", name).claim("gone"), LONG_AGO)?;
-        vm.waits_for_claim("gone")?;
-        Ok(vm)
-    }
-}
 
 /// That no host is at fault, and none is said to be.
 fn assert_no_host(verdict: &Verdict) {
@@ -96,49 +26,6 @@ fn assert_no_host(verdict: &Verdict) {
     assert_eq!(first.node, "", "{verdict:#?}");
     let blamed: Vec<_> = verdict.contributing.iter().filter(|cause| !cause.node.is_empty()).collect();
     assert!(blamed.is_empty(), "no node contributes: {blamed:#?}");
-}
-
-#[test]
-fn a_stop_that_a_frozen_disk_holds_up_names_the_disk_and_its_node() -> Result<()> {
-    let lab = Lab::open()?;
-    let node = lab.node("n1").without_libvirt().with_kubelet().start()?;
-    let disk = FileDisk::create(&node, "frozen", 64)?;
-    let mut stage = Stage::open_in(&lab)?;
-    stage.system.watch(&node)?;
-    let registered = stage.kubevirt.register(node.name(), node.address())?;
-
-    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(1), Duration::ZERO)?;
-    vm.is_taken_by(&registered)?;
-    let writer = Program::Writer { bursts: 4 };
-    let launcher = Launcher::define(&node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
-    let launcher = launcher.program(writer).disk_on(&disk).start()?;
-    vm.is_handed_over()?;
-    vm.runs()?;
-    let is_seen = || Ok(stage.system.vms()?.iter().any(|vm| vm.name == "prod/db-0" && vm.state == "running"));
-    report("its VM is seen on the node", wait_until("the VM", SEEN, is_seen).with_context(|| stage.system.logs())?);
-    pause(QUIET);
-    assert_eq!(stage.in_trouble()?, Vec::<String>::new(), "nothing is wrong with it");
-
-    let frozen = disk.freeze()?;
-    vm.stop()?;
-    // As virt-handler does after the grace period; libvirt gives up.
-    let refused = launcher.virsh(&["destroy", &launcher.domain()]);
-    assert!(refused.is_err(), "QEMU cannot be ended: {refused:?}");
-    let verdict = stage.explained("prod/db-0", "StuckStopping", "LocalDiskStalled", SEEN)?;
-    let first = verdict.causes.first().context("a verdict has causes")?;
-    assert_eq!(first.chain, ["LocalDiskStalled", "QemuBlockedInKernel"]);
-    assert_eq!((first.role.as_str(), first.node.as_str()), ("hosting", "n1"));
-    assert!(!first.safe_to_force_delete, "its QEMU lives and may still write");
-    let incidents = stage.incidents_of("LocalDiskStalled")?;
-    assert_eq!(incidents.iter().filter(|incident| incident.open).count(), 1, "{incidents:#?}");
-
-    drop(frozen);
-    vm.qemu_ends(false)?;
-    drop(launcher);
-    vm.pod_goes()?;
-    let is_over = || Ok(stage.in_trouble()?.is_empty());
-    report("and over", wait_until("nothing to be said", SEEN, is_over).with_context(|| stage.system.logs())?);
-    Ok(())
 }
 
 #[test]
@@ -258,20 +145,17 @@ fn without_the_api_server_and_after_a_kill_of_central_nothing_is_forgotten_or_in
     for vm in ["prod/db-0", "prod/db-1"] {
         stage.explained(vm, "InError", "VolumeNotFound", EXPLAINED)?;
     }
-    let ids = |stage: &Stage| -> Result<Vec<String>> {
-        Ok(stage.system.incidents()?.into_iter().filter(|incident| incident.open).map(|incident| incident.id).collect())
-    };
-    let opened = ids(&stage)?;
+    let opened = stage.open_incidents()?;
     assert!(!opened.is_empty());
 
     stage.cluster.stop_api_server();
     pause(QUIET);
-    assert_eq!(ids(&stage)?, opened, "what cannot be seen is neither over nor new");
+    assert_eq!(stage.open_incidents()?, opened, "what cannot be seen is neither over nor new");
     stage.cluster.start_api_server()?;
     for vm in ["prod/db-0", "prod/db-1"] {
         stage.explained(vm, "InError", "VolumeNotFound", EXPLAINED)?;
     }
-    assert_eq!(ids(&stage)?, opened);
+    assert_eq!(stage.open_incidents()?, opened);
 
     stage.system.kill_central();
     // While nobody looks one of them goes, and the other stays as it was.
@@ -286,7 +170,7 @@ fn without_the_api_server_and_after_a_kill_of_central_nothing_is_forgotten_or_in
     report("after a kill", wait_until("db-0 alone", EXPLAINED, only_one).with_context(|| stage.system.logs())?);
     pause(QUIET);
     assert_eq!(stage.in_trouble()?, ["db-0"]);
-    let still = ids(&stage)?;
+    let still = stage.open_incidents()?;
     assert!(still.iter().all(|id| opened.contains(id)) && !still.is_empty(), "{still:?} of {opened:?}");
     Ok(())
 }

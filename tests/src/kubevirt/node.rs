@@ -21,7 +21,7 @@ const RENEWAL: Duration = Duration::from_secs(2);
 const HEARTBEAT_EVERY: u32 = 15;
 /// How long the node and its virt-handler have been up already.
 const UP_FOR: Duration = Duration::from_secs(3600);
-const HEARTBEAT: &str = "kubevirt.io/heartbeat";
+pub(super) const HEARTBEAT: &str = "kubevirt.io/heartbeat";
 const LEASES: &str = "kube-node-lease";
 
 /// A node of the cluster without a kubelet. Its object stays when this is dropped, and falls silent.

@@ -10,8 +10,11 @@ use super::api::{Kind, Place};
 use super::node::RegisteredNode;
 use super::object::{Told, drop_finalizer, enter_phase, set_condition};
 use super::{KubeVirt, SERVED_LIMIT, pod};
+use crate::launcher::Launcher;
 use crate::wait;
 
+/// How long kubelet may take to end a pod whose processes are gone, its clean-up included.
+const KUBELET_LIMIT: Duration = Duration::from_secs(90);
 /// virt-controller's own finalizer, and the one that waits for virt-handler.
 const FINALIZER: &str = "kubevirt.io/virtualMachineControllerFinalize";
 const HANDLERS_FINALIZER: &str = "kubevirt.io/foregroundDeleteVirtualMachine";
@@ -91,6 +94,8 @@ pub(super) struct Launched {
     /// Name and address of its node; empty for none.
     pub(super) node: String,
     pub(super) address: String,
+    /// Whether a real kubelet runs it, and writes its status.
+    pub(super) is_real: bool,
 }
 
 /// A VM that was created, with all that KubeVirt knows of it.
@@ -189,6 +194,21 @@ impl Vm<'_> {
         Ok(())
     }
 
+    /// Its pod is a real one, started with the UID of its VMI ([`LauncherBuilder::of_vmi`](crate::launcher::LauncherBuilder::of_vmi)):
+    /// `Scheduling`. kubelet writes the pod's status.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn is_launched(&mut self, launcher: &Launcher<'_>) -> Result<()> {
+        self.is_made(Launched {
+            name: launcher.pod_name().to_owned(),
+            uid: launcher.pod_uid().to_owned(),
+            node: launcher.node().name().to_owned(),
+            address: launcher.node().address().to_owned(),
+            is_real: true,
+        })
+    }
+
     /// Its pod is ready: `Scheduled`, virt-handler's turn.
     ///
     /// # Errors
@@ -196,7 +216,9 @@ impl Vm<'_> {
     pub fn is_handed_over(&self) -> Result<()> {
         let launched = self.launched()?.clone();
         let at = self.now();
-        self.kubevirt.api.update_status(&self.pod_place()?, |pod| pod::run(pod, &launched.address, at))?;
+        if !launched.is_real {
+            self.kubevirt.api.update_status(&self.pod_place()?, |pod| pod::run(pod, &launched.address, at))?;
+        }
         self.kubevirt.api.update(&self.pod_place()?, |pod| {
             pod["metadata"]["labels"]["kubevirt.io/nodeName"] = launched.node.as_str().into()
         })?;
@@ -276,14 +298,18 @@ impl Vm<'_> {
         self.tell(&vmi, HANDLER, &self.launched()?.node, !well, "Stopped", &text)
     }
 
-    /// kubelet has ended its pod: the pod and the VMI go, and the VM, if it is deleted.
+    /// kubelet has ended its pod: the pod and the VMI go, and the VM, if it is deleted. A real kubelet is waited for.
     ///
     /// # Errors
     /// If the API server refuses.
     pub fn pod_goes(&mut self) -> Result<()> {
         let (api, at, place) = (&self.kubevirt.api, self.now(), self.pod_place()?);
-        api.update_status(&place, |pod| pod::complete(pod, at))?;
-        api.delete(&place, Some(0))?;
+        if self.launched()?.is_real {
+            wait::wait_until("kubelet to end the pod", KUBELET_LIMIT, || Ok(api.get(&place)?.is_none()))?;
+        } else {
+            api.update_status(&place, |pod| pod::complete(pod, at))?;
+            api.delete(&place, Some(0))?;
+        }
         self.launched = None;
         self.change_vmi(|vmi| {
             drop_finalizer(vmi, FINALIZER);
@@ -379,7 +405,12 @@ impl Vm<'_> {
 
     fn make_pod(&mut self, node: Option<&RegisteredNode>) -> Result<Place> {
         let object = pod::launcher(&self.spec, &self.vmi_uid, node.map(RegisteredNode::name), None);
-        let launched = launch(self.kubevirt, &self.spec.namespace, &object, node)?;
+        self.is_made(launch(self.kubevirt, &self.spec.namespace, &object, node)?)?;
+        self.pod_place()
+    }
+
+    /// virt-controller's words on a pod that is there now.
+    fn is_made(&mut self, launched: Launched) -> Result<()> {
         let at = self.now();
         let vmi = self.change_vmi(|vmi| {
             vmi["status"]["activePods"][&launched.uid] = launched.node.as_str().into();
@@ -390,8 +421,7 @@ impl Vm<'_> {
         self.change_vm("Starting", |vm| set_condition(vm, "Ready", false, Some(NOT_RUNNING), at))?;
         let text = format!("Created virtual machine pod {}", launched.name);
         self.launched = Some(launched);
-        self.tell(&vmi, CONTROLLER, "", false, "SuccessfulCreate", &text)?;
-        self.pod_place()
+        self.tell(&vmi, CONTROLLER, "", false, "SuccessfulCreate", &text)
     }
 
     fn end_vmi(&self, printable: &str) -> Result<()> {
@@ -430,6 +460,7 @@ pub(super) fn launch(
         uid: text("uid")?,
         node: node.map(|node| node.name().to_owned()).unwrap_or_default(),
         address: node.map(|node| node.address().to_owned()).unwrap_or_default(),
+        is_real: false,
     })
 }
 

@@ -144,10 +144,16 @@ impl<'node> LauncherBuilder<'node> {
         Self { identity, waits_for_migration: true, ..self }
     }
 
-    /// Makes it the launcher of objects that are there already: the UID of its VMI, the name and the UID of its pod.
+    /// Makes it the launcher of a VMI whose object is there already.
+    pub fn of_vmi(self, vmi_uid: &str) -> Self {
+        Self { identity: Identity { vmi_uid: vmi_uid.to_owned(), ..self.identity }, ..self }
+    }
+
+    /// As [`LauncherBuilder::of_vmi`], where the pod's object is there too, by its name and UID, and nobody runs it.
     pub fn of_pod(self, vmi_uid: &str, (pod_name, pod_uid): (&str, &str)) -> Self {
-        let (vmi_uid, pod_name) = (vmi_uid.to_owned(), pod_name.to_owned());
-        Self { identity: Identity { vmi_uid, pod_name, ..self.identity }, pod_uid: Some(pod_uid.to_owned()), ..self }
+        let this = self.of_vmi(vmi_uid);
+        let identity = Identity { pod_name: pod_name.to_owned(), ..this.identity };
+        Self { identity, pod_uid: Some(pod_uid.to_owned()), ..this }
     }
 
     /// Starts it as a container of `runc`, and returns when its guest runs, or, for a migration, when it is ready.

@@ -1,0 +1,110 @@
+//! A cluster with KubeVirt and a central that watches it: what the tests of the cluster's side begin with.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{KubeVirt, RegisteredNode, Vm, VmSpec};
+use crate::check::report;
+use crate::kubernetes::Cluster;
+use crate::lab::Lab;
+use crate::system::System;
+use crate::system::answers::Verdict;
+use crate::wait::wait_for;
+
+/// Clocks of central that nobody wants to wait for.
+const CLOCKS: &str = "symptoms: {stop_margin: 2s}\nincidents: {close_after: 2s, reopen_within: 1s}\n";
+
+/// All of it; ended when dropped, central first.
+#[derive(Debug)]
+pub struct Stage {
+    /// Central, and the agents that a test adds.
+    pub system: System,
+    /// KubeVirt's part.
+    pub kubevirt: KubeVirt,
+    /// The API server and the real controllers.
+    pub cluster: Cluster,
+}
+
+impl Stage {
+    /// As long ago as no start and no migration may last.
+    pub const LONG_AGO: Duration = Duration::from_secs(15 * 60);
+    /// Longer than a verdict takes from what is written: central's watch, its next diagnosis, and a busy machine.
+    pub const EXPLAINED: Duration = Duration::from_secs(30);
+
+    /// With the control plane alone, in a lab of its own.
+    ///
+    /// # Errors
+    /// If there is no lab, or something does not come up.
+    pub fn open() -> Result<Self> {
+        let lab = Lab::open()?;
+        let (cluster, _) = Cluster::start(&lab, &[])?;
+        Self::on(&lab, cluster)
+    }
+
+    /// On a cluster that runs.
+    ///
+    /// # Errors
+    /// If something does not come up.
+    pub fn on(lab: &Lab, cluster: Cluster) -> Result<Self> {
+        let kubevirt = KubeVirt::install(&cluster)?;
+        let config = format!("kubernetes: {{kubeconfig: {}}}\n{CLOCKS}", cluster.admin_config().display());
+        let system = System::start(lab, &config)?;
+        Ok(Self { system, kubevirt, cluster })
+    }
+
+    /// A node that is only an object: no agent, no kubelet, Ready.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn register(&self, name: &str, number: u8) -> Result<RegisteredNode> {
+        self.kubevirt.register(name, &format!("10.77.0.{number}"))
+    }
+
+    /// A VM whose claim does not exist, for long: the surest thing that can be said of any.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn without_claim(&self, name: &str) -> Result<Vm<'_>> {
+        let vm = self.kubevirt.create(VmSpec::new("prod", name).claim("gone"), Self::LONG_AGO)?;
+        vm.waits_for_claim("gone")?;
+        Ok(vm)
+    }
+
+    /// Waits until that symptom of a VM (`prod/db-0`), asked for by its name, has that first cause.
+    ///
+    /// # Errors
+    /// After `limit`: what is said instead, and the ends of the logs.
+    pub fn explained(&self, vm: &str, symptom: &str, cause: &str, limit: Duration) -> Result<Verdict> {
+        let fits = || {
+            // Until central has heard of it there is no such VM.
+            let said = self.system.why_of(vm).unwrap_or_default();
+            Ok(said.into_iter().next().filter(|said| said.symptom == symptom && said.first_cause() == cause))
+        };
+        let what = format!("{vm}: {symptom} by {cause}");
+        let (verdict, took) = wait_for(&what, limit, fits).map_err(|error| {
+            let page = self.system.page(&["why", vm]).unwrap_or_else(|error| format!("{error:#}"));
+            error.context(format!("{page}\n{}", self.system.logs()))
+        })?;
+        report(&what, took);
+        Ok(verdict)
+    }
+
+    /// Names of the VMs that are in trouble.
+    ///
+    /// # Errors
+    /// If central does not answer.
+    pub fn in_trouble(&self) -> Result<Vec<String>> {
+        let names = self.system.why()?.into_iter().map(|verdict| verdict.subject.name);
+        Ok(names.filter(|name| !name.is_empty()).collect())
+    }
+
+    /// Ids of the open incidents.
+    ///
+    /// # Errors
+    /// If central does not answer.
+    pub fn open_incidents(&self) -> Result<Vec<String>> {
+        let incidents = self.system.incidents()?.into_iter().filter(|incident| incident.open);
+        Ok(incidents.map(|incident| incident.id).collect())
+    }
+}

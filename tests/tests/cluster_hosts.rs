@@ -1,0 +1,166 @@
+//! VMs of a real Kubernetes on real nodes: what KubeVirt's objects and the node's agent say, joined by central into one verdict.
+//!
+//! KubeVirt's part is played by the lab's driver; its launchers have the UIDs of the objects. Two kinds of nodes: registered by hand, which
+//! boot fast, and with a real kubelet where kubelet is what breaks.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use kulprit_tests::check::report;
+use kulprit_tests::disk::FileDisk;
+use kulprit_tests::guest::Program;
+use kulprit_tests::kubevirt::{Stage, VmSpec};
+use kulprit_tests::system::answers::Verdict;
+use kulprit_tests::wait::{pause, wait_until};
+use kulprit_tests::{Cluster, Lab, Launcher};
+
+/// Longer than an agent's slowest look and the hold of any finding here.
+const SEEN: Duration = Duration::from_secs(90);
+/// How long nothing may happen, where nothing may.
+const QUIET: Duration = Duration::from_secs(15);
+const NOW: Duration = Duration::ZERO;
+
+/// Waits until an agent shows the VM running on that node.
+fn wait_for_vm(stage: &Stage, name: &str, node: &str) -> Result<()> {
+    let is_seen =
+        || Ok(stage.system.vms()?.iter().any(|vm| vm.name == name && vm.node == node && vm.state == "running"));
+    let took = wait_until("the agent to see the VM", SEEN, is_seen).with_context(|| stage.system.logs())?;
+    report(&format!("{name} is seen on {node}"), took);
+    Ok(())
+}
+
+fn wait_until_quiet(stage: &Stage) -> Result<()> {
+    let is_over = || Ok(stage.in_trouble()?.is_empty());
+    report("and over", wait_until("nothing to be said", SEEN, is_over).with_context(|| stage.system.logs())?);
+    Ok(())
+}
+
+/// That the first cause sits on that node, on the hosting side.
+fn assert_hosted_on(verdict: &Verdict, node: &str) {
+    let first = verdict.causes.first().expect("a verdict has causes");
+    assert_eq!((first.role.as_str(), first.node.as_str()), ("hosting", node), "{verdict:#?}");
+}
+
+#[test]
+fn a_stop_that_a_frozen_disk_holds_up_names_the_disk_and_its_node() -> Result<()> {
+    let lab = Lab::open()?;
+    let node = lab.node("n1").without_libvirt().with_kubelet().start()?;
+    let disk = FileDisk::create(&node, "frozen", 64)?;
+    let (cluster, _) = Cluster::start(&lab, &[])?;
+    let mut stage = Stage::on(&lab, cluster)?;
+    stage.system.watch(&node)?;
+    let registered = stage.kubevirt.register(node.name(), node.address())?;
+
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(1), NOW)?;
+    vm.is_taken_by(&registered)?;
+    let launcher = Launcher::define(&node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
+    let launcher = launcher.program(Program::Writer { bursts: 4 }).disk_on(&disk).start()?;
+    vm.is_handed_over()?;
+    vm.runs()?;
+    wait_for_vm(&stage, "prod/db-0", "n1")?;
+    pause(QUIET);
+    assert_eq!(stage.in_trouble()?, Vec::<String>::new(), "nothing is wrong with it");
+
+    let frozen = disk.freeze()?;
+    vm.stop()?;
+    // As virt-handler does after the grace period; libvirt gives up.
+    let refused = launcher.virsh(&["destroy", &launcher.domain()]);
+    assert!(refused.is_err(), "QEMU cannot be ended: {refused:?}");
+    let verdict = stage.explained("prod/db-0", "StuckStopping", "LocalDiskStalled", SEEN)?;
+    assert_hosted_on(&verdict, "n1");
+    let first = verdict.causes.first().context("a verdict has causes")?;
+    assert_eq!(first.chain, ["LocalDiskStalled", "QemuBlockedInKernel"]);
+    assert!(!first.safe_to_force_delete, "its QEMU lives and may still write");
+    let incidents = stage.system.incidents()?;
+    let open = incidents.iter().filter(|incident| incident.cause == "LocalDiskStalled" && incident.open);
+    assert_eq!(open.count(), 1, "{incidents:#?}");
+
+    drop(frozen);
+    vm.qemu_ends(false)?;
+    drop(launcher);
+    vm.pod_goes()?;
+    wait_until_quiet(&stage)
+}
+
+#[test]
+fn a_delete_while_kubelet_is_stopped_names_kubelet_and_its_node() -> Result<()> {
+    let lab = Lab::open()?;
+    let (cluster, nodes) = Cluster::start(&lab, &["n1", "n2"])?;
+    let [n1, n2] = nodes.as_slice() else { anyhow::bail!("two nodes were started") };
+    let mut stage = Stage::on(&lab, cluster)?;
+    for node in [n1, n2] {
+        stage.kubevirt.adopt(node)?;
+        stage.system.watch(node)?;
+    }
+    let mut vms = Vec::new();
+    let mut launchers = Vec::new();
+    for (name, node) in [("db-0", n1), ("db-1", n2)] {
+        let mut vm = stage.kubevirt.create(VmSpec::new("prod", name).grace_secs(1), NOW)?;
+        let launcher = stage.cluster.launch(Launcher::define(node, "prod", name)?.of_vmi(vm.vmi_uid()))?;
+        vm.is_launched(&launcher)?;
+        vm.is_handed_over()?;
+        vm.runs()?;
+        wait_for_vm(&stage, &format!("prod/{name}"), node.name())?;
+        vms.push(vm);
+        launchers.push(launcher);
+    }
+
+    n1.systemctl(&["stop", "kubelet.service"])?;
+    // virt-handler shuts QEMU down without kubelet; the pod stays, on the one node. On the other all goes well.
+    for (vm, launcher) in vms.iter().zip(&launchers) {
+        vm.delete()?;
+        launcher.virsh(&["destroy", &launcher.domain()])?;
+        vm.qemu_ends(false)?;
+    }
+    let verdict = stage.explained("prod/db-0", "StuckTerminating", "KubeletDown", SEEN)?;
+    assert_hosted_on(&verdict, "n1");
+    vms.get_mut(1).context("two VMs")?.pod_goes()?;
+    pause(QUIET);
+    assert_eq!(stage.in_trouble()?, ["db-0"], "the other node is well, and its VM is gone");
+
+    n1.systemctl(&["start", "kubelet.service"])?;
+    vms.first_mut().context("two VMs")?.pod_goes()?;
+    wait_until_quiet(&stage)
+}
+
+#[test]
+fn a_real_migration_that_arrives_is_nobodys_trouble() -> Result<()> {
+    let lab = Lab::open()?;
+    let one = lab.node("n1").without_libvirt().with_kubelet().start()?;
+    let two = lab.node("n2").without_libvirt().with_kubelet().start()?;
+    let (cluster, _) = Cluster::start(&lab, &[])?;
+    let mut stage = Stage::on(&lab, cluster)?;
+    let mut registered = Vec::new();
+    for node in [&one, &two] {
+        stage.system.watch(node)?;
+        registered.push(stage.kubevirt.register(node.name(), node.address())?);
+    }
+    let [n1, n2] = registered.as_slice() else { anyhow::bail!("two nodes were registered") };
+
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), NOW)?;
+    vm.is_taken_by(n1)?;
+    let source = Launcher::define(&one, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
+    let source = source.program(Program::Eater { mib: 64, delay: 1000 }).start()?;
+    vm.is_handed_over()?;
+    vm.runs()?;
+    wait_for_vm(&stage, "prod/db-0", "n1")?;
+
+    let mut migration = vm.migrate("db-0-out", NOW)?;
+    migration.is_taken_by(&vm, Some(n2))?;
+    let target =
+        Launcher::define(&two, "prod", "db-0")?.for_migration_of(&source).of_pod(vm.vmi_uid(), migration.pod()?);
+    let target = target.start()?;
+    migration.is_handed_over(&vm)?;
+    migration.target_is_ready(&vm)?;
+    migration.runs(&vm)?;
+    report("copied", source.migrate_to(&target)?);
+    migration.succeeds(&mut vm)?;
+    wait_for_vm(&stage, "prod/db-0", "n2")?;
+    drop(source);
+    pause(QUIET);
+    assert_eq!(stage.in_trouble()?, Vec::<String>::new());
+    let verdicts = stage.system.why_of("prod/db-0")?;
+    assert!(verdicts.iter().all(|verdict| verdict.subject.node == "n2"), "it is known where it is: {verdicts:#?}");
+    assert!(stage.system.incidents()?.is_empty(), "{:#?}", stage.system.incidents()?);
+    Ok(())
+}
