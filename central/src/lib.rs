@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`state`] (what is known now; pure) and [`live`] (the same, shared), [`ingest`] (agents report),
 //! [`store`] (what survives a restart), [`incident`] (pure) and [`engine`] (when to decide), [`wishes`] (what
-//! agents are asked for), [`query`] (people ask),
+//! agents are asked for), [`query`] (people ask), [`kubernetes`] (what is watched of the cluster),
 //! [`config`], [`metrics`], [`app`] (the only file that knows all parts).
 //!
 //! A record acts in memory at once and is acked when it is on disk, so a disk that hangs stops acks and no verdicts.

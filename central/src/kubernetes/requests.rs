@@ -116,6 +116,7 @@ impl Failure {
         match error {
             kube::Error::Api(status) => Self::of_status(&status),
             kube::Error::FromUtf8(_) | kube::Error::SerdeError(_) => Self::Garbled(shortened(&error.to_string())),
+            kube::Error::Service(error) => Self::NoAnswer(shortened(&Chain(error.as_ref()).to_string())),
             other => Self::NoAnswer(shortened(&Chain(&other).to_string())),
         }
     }

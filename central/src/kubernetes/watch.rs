@@ -9,6 +9,7 @@
 mod outage;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
@@ -19,14 +20,17 @@ use kulprit_daemon::{
 };
 use serde_json::{Value, value::RawValue};
 use tokio::{
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::StreamExt as _;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-use self::outage::Outages;
+use self::{
+    outage::Outages,
+    trouble::{Said, Trouble},
+};
 use super::{
     kinds::{ROWS, Row},
     object::{Line, Object, Page, version_of},
@@ -44,18 +48,6 @@ const START_SPREAD: Duration = Duration::from_millis(50);
 const LISTS_AT_ONCE: usize = 4;
 /// A stream that did not end so long stands.
 const WELL_AFTER: Duration = Duration::from_secs(2);
-/// A failure so long after the begin of a stream is a first one again.
-const RESET_AFTER: Duration = Duration::from_secs(10);
-/// A kind that was served or allowed before counts as not so only after so long: an API server that starts says both for a while.
-const SETTLE: Duration = Duration::from_secs(30);
-/// Custom resources may be installed later.
-const NOT_SERVED_AGAIN: Duration = Duration::from_secs(30);
-/// Somebody has to change the rights first.
-const REFUSED_AGAIN: Duration = Duration::from_secs(60);
-/// No longer even if the API server asks for more.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
-/// So many failures in a row that each alone would be normal are an outage.
-const MAX_HARMLESS: u32 = 3;
 
 /// What the watches feed. Calls of one row come one after the other, those of different rows at the same time. None may block.
 pub trait Sink: Send + Sync + 'static {
@@ -98,7 +90,8 @@ async fn watch_rows(
     sink: Arc<impl Sink>,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
-    let shared = Arc::new(Shared { lists: Semaphore::new(LISTS_AT_ONCE), outages: Outages::default() });
+    let shared = Shared { lists: Semaphore::new(LISTS_AT_ONCE), outages: Outages::default(), recovered: Notify::new() };
+    let shared = Arc::new(shared);
     let seed = random_seed();
     let mut tasks = JoinSet::new();
     let mut start_after = Duration::ZERO;
@@ -121,22 +114,8 @@ async fn watch_rows(
 struct Shared {
     lists: Semaphore,
     outages: Outages,
-}
-
-/// What the sink was told of a row that is not in sync.
-#[derive(Debug, PartialEq, Eq)]
-enum Trouble {
-    Lost(String),
-    Refused(String),
-    NotServed,
-}
-
-/// What the log was told of a row, until it is well again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
-    Outage,
-    Refused,
-    NotServed,
+    /// A row that was in an outage is well.
+    recovered: Notify,
 }
 
 type Key = (Box<str>, Box<str>);
@@ -151,6 +130,8 @@ struct Watch<S> {
     backoff: Backoff,
     /// When the last stream began, until something fails.
     began: Option<Instant>,
+    /// When the last list ended.
+    listed: Option<Instant>,
     /// Where the changes go on; `None`: list first.
     version: Option<String>,
     /// Objects that the sink keeps.
@@ -179,6 +160,7 @@ impl<S: Sink> Watch<S> {
             stream_limit: Duration::from_secs(u64::from(stream_secs)) + END_MARGIN,
             backoff: Backoff::new(BackoffPolicy::default(), seed ^ own_seed),
             began: None,
+            listed: None,
             version: None,
             known: HashSet::new(),
             unlisted: HashSet::new(),
@@ -198,8 +180,22 @@ impl<S: Sink> Watch<S> {
                 Some(version) => self.follow(&version).await.err(),
             };
             if let Some(failure) = failure {
-                sleep(self.judge(failure)).await;
+                let delay = self.judge(failure);
+                self.wait(delay).await;
             }
+        }
+    }
+
+    /// Waits, in an outage until another row is over it at the latest.
+    async fn wait(&mut self, delay: Duration) {
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            biased;
+            () = shared.recovered.notified(), if self.is_lost() => {
+                self.backoff.reset();
+                sleep(self.backoff.next_delay()).await;
+            }
+            () = sleep(delay) => {}
         }
     }
 
@@ -233,6 +229,7 @@ impl<S: Sink> Watch<S> {
         self.sink.end_list(self.row);
         self.version = Some(version);
         self.was_listed = true;
+        self.listed = Some(Instant::now());
         self.told = None;
         Ok(())
     }
@@ -318,135 +315,5 @@ impl<S: Sink> Watch<S> {
             );
         }
         object
-    }
-
-    /// What a failure means, told where it has to be; returns how long to wait.
-    fn judge(&mut self, failure: Failure) -> Duration {
-        let is_following = self.version.is_some();
-        if self.began.take().is_some_and(|began| began.elapsed() >= RESET_AFTER) {
-            self.backoff.reset();
-        }
-        let delay = self.backoff.next_delay();
-        let is_harmless = self.backoff.n_failures() <= MAX_HARMLESS;
-        debug!(row = self.row.name, ?failure, ?delay, "cannot go on");
-        match failure {
-            // What was missed cannot be told any more: all is listed again.
-            Failure::Status { code: 410, .. } | Failure::Garbled(_) if is_following && is_harmless => {
-                self.version = None;
-                delay
-            }
-            Failure::Status { code: 410, .. } | Failure::Cut if is_harmless => delay,
-            Failure::Status { code: 404, message, .. } => {
-                self.version = None;
-                if self.is_settled(404) {
-                    self.not_served();
-                    return if is_harmless { delay } else { NOT_SERVED_AGAIN };
-                }
-                self.lost(404, format!("404: {message}"));
-                delay
-            }
-            Failure::Status { code: 403, message, .. } => {
-                let verb = if is_following { "watch" } else { "list" };
-                let why = format!("may not {verb} {}: {message}", self.row.resource());
-                if self.is_settled(403) {
-                    self.refused(why);
-                    return if is_harmless { delay } else { REFUSED_AGAIN };
-                }
-                self.lost(403, why);
-                delay
-            }
-            Failure::Status { code, message, retry_after } => {
-                self.version = self.version.take().filter(|_| code != 410);
-                self.lost(code, format!("{code}: {message}"));
-                delay.max(retry_after.min(MAX_RETRY_AFTER))
-            }
-            Failure::NoAnswer(why) => {
-                self.lost(0, why);
-                delay
-            }
-            Failure::Garbled(why) => {
-                self.version = None;
-                self.lost(0, format!("an answer that is none of Kubernetes: {why}"));
-                delay
-            }
-            Failure::Cut => {
-                self.lost(0, "each stream of changes ends as soon as it begins".to_owned());
-                delay
-            }
-        }
-    }
-
-    /// Whether the answer is what it will stay.
-    fn is_settled(&mut self, code: u16) -> bool {
-        let since = match self.denied {
-            Some((denied, since)) if denied == code => since,
-            _ => Instant::now(),
-        };
-        self.denied = Some((code, since));
-        !self.was_listed || since.elapsed() >= SETTLE
-    }
-
-    fn lost(&mut self, class: u16, why: String) {
-        if self.said.is_none() {
-            self.said = Some(Said::Outage);
-            if self.shared.outages.begin(self.row.name, class) {
-                warn!(row = self.row.name, why, "Kubernetes does not answer: what was known of it is unknown now");
-            }
-        }
-        self.tell(Trouble::Lost(why));
-    }
-
-    fn refused(&mut self, why: String) {
-        if self.said != Some(Said::Refused) {
-            self.said = Some(Said::Refused);
-            self.shared.outages.end(self.row.name);
-            warn!(row = self.row.name, why, "Kubernetes refuses; asked again every {} s", REFUSED_AGAIN.as_secs());
-        }
-        self.tell(Trouble::Refused(why));
-    }
-
-    fn not_served(&mut self) {
-        if self.said != Some(Said::NotServed) {
-            self.said = Some(Said::NotServed);
-            self.shared.outages.end(self.row.name);
-            let resource = self.row.resource();
-            info!(resource, "Kubernetes does not serve this; looked for every {} s", NOT_SERVED_AGAIN.as_secs());
-        }
-        for (namespace, name) in self.known.drain().chain(self.unlisted.drain()) {
-            self.sink.delete(self.row, &namespace, &name);
-        }
-        self.was_listed = false;
-        self.tell(Trouble::NotServed);
-    }
-
-    fn tell(&mut self, trouble: Trouble) {
-        if self.told.as_ref() == Some(&trouble) {
-            return;
-        }
-        match &trouble {
-            Trouble::Lost(why) => self.sink.lost(self.row, why),
-            Trouble::Refused(why) => self.sink.refused(self.row, why),
-            Trouble::NotServed => self.sink.not_served(self.row),
-        }
-        self.told = Some(trouble);
-    }
-
-    /// The stream of changes stands.
-    fn well(&mut self) {
-        self.denied = None;
-        if self.told.take().is_some() {
-            self.sink.synced(self.row);
-        }
-        match self.said.take() {
-            Some(Said::Outage) => {
-                if let Some(outage) = self.shared.outages.end(self.row.name) {
-                    let secs = outage.as_secs();
-                    info!(row = self.row.name, secs, "Kubernetes answers again");
-                }
-            }
-            Some(Said::Refused) => info!(row = self.row.name, "Kubernetes allows this now"),
-            Some(Said::NotServed) => info!(resource = self.row.resource(), "Kubernetes serves this now"),
-            None => {}
-        }
     }
 }

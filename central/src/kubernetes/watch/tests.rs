@@ -68,7 +68,7 @@ impl Sink for Recorder {
     }
 }
 
-/// VirtualMachines, watched.
+/// VirtualMachines, or other rows, watched.
 struct World {
     server: Server,
     recorder: Arc<Recorder>,
@@ -77,8 +77,12 @@ struct World {
 
 impl World {
     fn new(server: Server) -> Self {
+        Self::of(&ROWS[1..2], server)
+    }
+
+    fn of(rows: &'static [Row], server: Server) -> Self {
         let (recorder, stop) = (Arc::new(Recorder::default()), CancellationToken::new());
-        let watching = watch_rows(&ROWS[1..2], server.client(), Arc::clone(&recorder), stop.clone());
+        let watching = watch_rows(rows, server.client(), Arc::clone(&recorder), stop.clone());
         tokio::spawn(async { watching.await.unwrap() });
         Self { server, recorder, stop }
     }
@@ -244,6 +248,41 @@ async fn an_outage_is_told_once_and_nothing_is_forgotten() {
         world.until_told("apply c").await;
         assert_eq!(world.objects(), ["a", "b", "c"]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_the_versions_from_before_are_forgotten_and_all_is_listed_at_once() {
+    let world = World::in_sync().await;
+    world.server.fail(503, "not today");
+    world.server.cut();
+    world.until_told("lost").await;
+    sleep(Duration::from_secs(180)).await;
+    world.server.fail(410, "too old resource version");
+    world.server.forget();
+    while world.server.requests().is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    world.server.heal();
+    assert!(world.until_told("end").await <= Duration::from_secs(1));
+    assert_eq!(world.told(), ["lost: 503: not today", "begin", "apply a", "apply b", "end"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_one_row_is_over_an_outage_the_others_do_not_wait_for_their_turn() {
+    let world = World::of(&ROWS, Server::with(&["a"]));
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.n_told("end"), ROWS.len());
+    let first = world.server.requests().iter().position(|request| request.contains("watch=true")).unwrap();
+    assert!(first < ROWS.len(), "a row that is listed does not wait for the others");
+    world.forget();
+    world.server.fail(503, "not today");
+    world.server.cut();
+    sleep(Duration::from_secs(180)).await;
+    assert_eq!(world.n_told("lost"), ROWS.len());
+    world.server.heal();
+    world.until_told("synced").await;
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.n_told("synced"), ROWS.len());
 }
 
 #[tokio::test(start_paused = true)]
