@@ -67,6 +67,13 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.bodies.is_empty() && self.positions.is_empty()
     }
+
+    /// Takes in what comes after it.
+    pub fn extend(&mut self, later: Self) {
+        let Self { bodies, positions } = later;
+        self.bodies.extend(bodies);
+        self.positions.extend(positions);
+    }
 }
 
 /// What an earlier run left: the newest record of each key, and the positions of the probes.

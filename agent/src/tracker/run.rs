@@ -95,7 +95,16 @@ pub async fn run(
                 }
                 Ask::ProbeEnded(name, because) => tracker.probe_ended(name, &because, clock.now()),
             },
-            Some(look) = ends.looks.recv() => { metrics.looked(&look); tracker.look(look) }
+            Some(look) = ends.looks.recv() => {
+                metrics.looked(&look);
+                let mut batch = tracker.look(look);
+                // What else this beat showed goes to the disk with it: each write wakes the spool's thread and the uplink.
+                while let Ok(look) = ends.looks.try_recv() {
+                    metrics.looked(&look);
+                    batch.extend(tracker.look(look));
+                }
+                batch
+            }
             () = sleep_until(wake) => tracker.tick(clock.now()),
         };
         if !batch.is_empty() {
