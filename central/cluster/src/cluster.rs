@@ -1,22 +1,24 @@
-//! The objects of a cluster, added one by one in any order.
+//! The objects of a cluster, added one by one in any order, and removed again.
 //!
 //! Kinds that a diagnosis does not read are counted only. A list is flattened, and remembered: only of a namespace whose objects were
-//! listed can be said that one is missing.
+//! listed can be said that one is missing. What an object says of others is indexed with it (`index.rs`), so that a change costs what
+//! that object says; live, whom a change concerns is remembered (`touched.rs`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::OnceLock,
+    fmt, mem,
 };
 
 use serde_json::Value;
 
 use crate::{
     index::Index,
+    kind::Kind,
     objects::{
-        Attachment, Claim, CsiNode, DataVolume, Event, KubeVirt, Lease, Meta, Migration, MigrationPolicy, Node, Pod,
+        Attachment, Claim, CsiNode, DataVolume, Event, KubeVirt, Lease, Migration, MigrationPolicy, Node, Object, Pod,
         Vm, Vmi, Volume,
     },
+    touched::{Reach, Touched},
     value,
 };
 
@@ -37,18 +39,20 @@ pub struct Cluster {
     pub(crate) pods: BTreeMap<Key, Pod>,
     pub(crate) nodes: BTreeMap<String, Node>,
     pub(crate) leases: BTreeMap<String, Lease>,
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: BTreeMap<Key, Event>,
     pub(crate) claims: BTreeMap<Key, Claim>,
     pub(crate) volumes: BTreeMap<String, Volume>,
     pub(crate) attachments: BTreeMap<String, Attachment>,
     pub(crate) csi_nodes: BTreeMap<String, CsiNode>,
     pub(crate) data_volumes: BTreeMap<Key, DataVolume>,
-    /// Kinds that came in lists, with the namespace; the empty namespace of a list without elements stands for all.
-    listed: BTreeSet<(String, String)>,
-    event_places: BTreeMap<Key, usize>,
+    pub(crate) index: Index,
+    /// Kinds that came in lists, with the namespace; the empty namespace stands for all.
+    listed: BTreeSet<(Kind, String)>,
     n_others: BTreeMap<String, u64>,
+    n_nameless: u64,
     newest_usec: Option<i64>,
-    index: OnceLock<Index>,
+    is_live: bool,
+    touched: Touched,
 }
 
 /// What became of an object.
@@ -94,13 +98,47 @@ impl Cluster {
         Self::default()
     }
 
+    /// From now on it follows a cluster that is watched: objects are as they are at the moment of asking, not at the newest that one
+    /// of them tells; an event is one entry whatever its times; events that no diagnosis reads are left out; and
+    /// [`Cluster::take_touched`] tells whom changes concern. To be called before the first object is added.
+    pub fn set_live(&mut self) {
+        self.is_live = true;
+        self.touched.everything = true;
+    }
+
     /// Adds an object or a list of objects as the API server gives them. One that was added before is replaced.
     ///
     /// # Errors
     /// [`NotAdded`] if it, or an element of the list, is no Kubernetes object with a kind and a name.
     pub fn add(&mut self, object: &Value) -> Result<Added, NotAdded> {
-        self.index = OnceLock::new();
         self.add_one(object, None, 0)
+    }
+
+    /// Removes an object; of a kind without namespaces by its name alone. Whether it was there.
+    pub fn remove(&mut self, kind: Kind, namespace: &str, name: &str) -> bool {
+        self.replace(kind, whole_key(kind, (namespace.to_owned(), name.to_owned())), None)
+    }
+
+    /// All objects of a kind are known from now on, in every namespace; or it is no longer known whether they are.
+    pub fn set_listed(&mut self, kind: Kind, is_listed: bool) {
+        let has_changed = if is_listed {
+            self.listed.insert((kind, String::new()))
+        } else {
+            let n_before = self.listed.len();
+            self.listed.retain(|(own, _)| *own != kind);
+            self.listed.len() != n_before
+        };
+        self.touched.everything |= has_changed;
+    }
+
+    /// What may be described otherwise since the last call. Live only; of a cluster that is not, everything.
+    ///
+    /// Descriptions change with time as well, and with what is asked ([`crate::Asked`]): of that nothing is said here.
+    #[must_use]
+    pub fn take_touched(&mut self) -> Touched {
+        let everything = !self.is_live;
+        let touched = mem::take(&mut self.touched);
+        Touched { everything: touched.everything || everything, ..touched }
     }
 
     /// How many objects of each kind that a diagnosis does not read were seen.
@@ -132,24 +170,19 @@ impl Cluster {
         self.vmis.get(&(namespace.to_owned(), name.to_owned()))?.node.as_deref()
     }
 
-    /// Namespace and name of every VM that an object tells of, sorted.
-    pub fn vm_keys(&self) -> impl Iterator<Item = (String, String)> + '_ {
-        self.index().vm_keys()
-    }
-
-    pub(crate) fn index(&self) -> &Index {
-        self.index.get_or_init(|| Index::new(self))
+    pub(crate) const fn is_live(&self) -> bool {
+        self.is_live
     }
 
     /// Whether all objects of a kind in a namespace are known, as far as can be told.
-    pub(crate) fn is_listed(&self, kind: &str, namespace: &str) -> bool {
-        let has = |namespace: &str| self.listed.contains(&(kind.to_owned(), namespace.to_owned()));
+    pub(crate) fn is_listed(&self, kind: Kind, namespace: &str) -> bool {
+        let has = |namespace: &str| self.listed.contains(&(kind, namespace.to_owned()));
         has(namespace) || has("")
     }
 
-    /// The moment at which the objects were looked at: when they were asked for, or the newest that they tell.
+    /// The moment at which the objects were looked at: live that of asking, else the newest that they tell, if that is earlier.
     pub(crate) fn looked_usec(&self, at_usec: i64) -> i64 {
-        self.newest_usec.map_or(at_usec, |newest| newest.min(at_usec))
+        self.newest_usec.filter(|_| !self.is_live).map_or(at_usec, |newest| newest.min(at_usec))
     }
 
     fn add_one(&mut self, object: &Value, kind_of_list: Option<&str>, depth: usize) -> Result<Added, NotAdded> {
@@ -169,9 +202,9 @@ impl Cluster {
         {
             return self.add_list(items, kind.trim_end_matches("List"), depth);
         }
-        let group = value::text(object, &["apiVersion"]).unwrap_or_default();
-        let group = group.split_once('/').map_or("", |(group, _)| group);
-        self.keep(kind, group, object)
+        let Some(read) = kind_of(kind, object) else { return Ok(self.leave_out(kind)) };
+        let object = Object::read(read, object).ok_or_else(|| NotAdded::NoName(kind.to_owned()))?;
+        self.keep(read, object)
     }
 
     fn add_list(&mut self, items: &[Value], kind: &str, depth: usize) -> Result<Added, NotAdded> {
@@ -179,10 +212,8 @@ impl Cluster {
             return Err(NotAdded::TooDeep);
         }
         let kind = (!kind.is_empty()).then_some(kind);
-        if let Some(kind) = kind
-            && items.is_empty()
-        {
-            self.listed.insert((kind.to_owned(), String::new()));
+        if let Some(kind) = kind.filter(|_| items.is_empty()).and_then(|kind| Kind::of(kind, "")) {
+            self.set_listed(kind, true);
         }
         let mut added = Added::default();
         let mut failures = Vec::new();
@@ -191,9 +222,10 @@ impl Cluster {
                 Ok(Added { n_kept, n_others }) => {
                     added.n_kept += n_kept;
                     added.n_others += n_others;
-                    if let Some(kind) = value::text(item, &["kind"]).or_else(|| kind.map(ToOwned::to_owned)) {
+                    let own = value::text(item, &["kind"]);
+                    if let Some(kind) = own.as_deref().or(kind).and_then(|kind| kind_of(kind, item)) {
                         let namespace = value::text(item, &["metadata", "namespace"]).unwrap_or_default();
-                        self.listed.insert((kind, namespace));
+                        self.touched.everything |= self.listed.insert((kind, namespace));
                     }
                 }
                 Err(failure) => failures.push(failure),
@@ -206,112 +238,142 @@ impl Cluster {
         }
     }
 
-    fn keep(&mut self, kind: &str, group: &str, object: &Value) -> Result<Added, NotAdded> {
-        let is_group = |own: &str| group == own || group.is_empty();
-        let is_kubevirts = group.is_empty() || group.ends_with("kubevirt.io");
-        let no_name = || NotAdded::NoName(kind.to_owned());
-        let key = |meta: &Meta| (meta.namespace.clone(), meta.name.clone());
-        let mut newest = None;
-        match kind {
-            "VirtualMachine" if is_kubevirts => {
-                let read = Vm::read(object).ok_or_else(no_name)?;
-                newest = read.conditions.newest_usec().max(read.meta.created_usec);
-                self.vms.insert(key(&read.meta), read);
+    fn leave_out(&mut self, kind: &str) -> Added {
+        *self.n_others.entry(kind.chars().take(80).collect()).or_default() += 1;
+        Added { n_kept: 0, n_others: 1 }
+    }
+
+    fn keep(&mut self, kind: Kind, mut object: Object) -> Result<Added, NotAdded> {
+        let newest = object.newest_usec();
+        let is_kept = match &mut object {
+            Object::Event(event) if self.is_live && event.key.1.is_empty() => {
+                return Err(NotAdded::NoName(kind.as_str().to_owned()));
             }
-            "VirtualMachineInstance" if is_kubevirts => {
-                let read = Vmi::read(object).ok_or_else(no_name)?;
-                let of_phases = read.phase_times.iter().map(|(_, usec)| *usec).max();
-                newest = read
-                    .conditions
-                    .newest_usec()
-                    .max(of_phases)
-                    .max(read.meta.created_usec)
-                    .max(read.meta.deleted_usec);
-                self.vmis.insert(key(&read.meta), read);
+            Object::Event(event) if self.is_live && !event.is_read() => {
+                let key = event.key.clone();
+                self.replace(kind, key, None);
+                return Ok(self.leave_out(kind.as_str()));
             }
-            "VirtualMachineInstanceMigration" if is_kubevirts => {
-                let read = Migration::read(object).ok_or_else(no_name)?;
-                newest = read.phase_times.iter().map(|(_, usec)| *usec).max().max(read.meta.created_usec);
-                self.migrations.insert(key(&read.meta), read);
-            }
-            "KubeVirt" if is_kubevirts => {
-                let read = KubeVirt::read(object).ok_or_else(no_name)?;
-                self.kubevirts.insert(key(&read.meta), read);
-            }
-            "MigrationPolicy" if is_kubevirts => {
-                let read = MigrationPolicy::read(object).ok_or_else(no_name)?;
-                self.policies.insert(read.meta.name.clone(), read);
-            }
-            "DataVolume" if is_kubevirts => {
-                let read = DataVolume::read(object).ok_or_else(no_name)?;
-                newest = read.conditions.newest_usec();
-                self.data_volumes.insert(key(&read.meta), read);
-            }
-            "Pod" if is_group("") => {
-                let read = Pod::read(object).ok_or_else(no_name)?;
-                newest = read.newest_usec();
-                self.pods.insert(key(&read.meta), read);
-            }
-            "Node" if is_group("") => {
-                let read = Node::read(object).ok_or_else(no_name)?;
-                newest = read.heartbeat_usec().max(read.conditions.newest_usec());
-                self.nodes.insert(read.meta.name.clone(), read);
-            }
-            "Event" if is_group("events.k8s.io") => {
-                let read = Event::read(object).ok_or_else(no_name)?;
-                newest = read.last_usec;
-                self.keep_event(read);
-            }
-            "PersistentVolumeClaim" if is_group("") => {
-                let read = Claim::read(object).ok_or_else(no_name)?;
-                self.claims.insert(key(&read.meta), read);
-            }
-            "PersistentVolume" if is_group("") => {
-                let read = Volume::read(object).ok_or_else(no_name)?;
-                self.volumes.insert(read.meta.name.clone(), read);
-            }
-            "VolumeAttachment" if is_group("storage.k8s.io") => {
-                let read = Attachment::read(object).ok_or_else(no_name)?;
-                self.attachments.insert(read.meta.name.clone(), read);
-            }
-            "CSINode" if is_group("storage.k8s.io") => {
-                let read = CsiNode::read(object).ok_or_else(no_name)?;
-                self.csi_nodes.insert(read.meta.name.clone(), read);
-            }
-            "Lease" if is_group("coordination.k8s.io") => {
-                let read = Lease::read(object).ok_or_else(no_name)?;
-                newest = read.renewed_usec;
-                if matches!(read.meta.namespace.as_str(), "kube-node-lease" | "") {
-                    self.leases.insert(read.meta.name.clone(), read);
+            Object::Event(event) => {
+                if event.key.1.is_empty() {
+                    // No name of Kubernetes has a `#`.
+                    event.key.1 = format!("#{:010}", self.n_nameless);
+                    self.n_nameless += 1;
                 }
+                // The same event collected twice is one: the one with the later end.
+                let known = self.events.get(&event.key).filter(|_| !self.is_live);
+                known.is_none_or(|known| event.last_usec >= known.last_usec)
             }
-            _ => {
-                *self.n_others.entry(kind.chars().take(80).collect()).or_default() += 1;
-                return Ok(Added { n_kept: 0, n_others: 1 });
-            }
+            Object::Lease(lease) => matches!(lease.meta.namespace.as_str(), "kube-node-lease" | ""),
+            _ => true,
+        };
+        if is_kept {
+            self.replace(kind, whole_key(kind, object.key()), Some(object));
         }
         self.newest_usec = self.newest_usec.max(newest);
         Ok(Added { n_kept: 1, n_others: 0 })
     }
 
-    /// The same event collected twice is one: the one with the later end.
-    fn keep_event(&mut self, event: Event) {
-        let is_named = !event.key.1.is_empty();
-        match self.event_places.get(&event.key).filter(|_| is_named) {
-            Some(place) => {
-                let known = &mut self.events[*place];
-                if event.last_usec >= known.last_usec {
-                    *known = event;
-                }
-            }
-            None => {
-                if is_named {
-                    self.event_places.insert(event.key.clone(), self.events.len());
-                }
-                self.events.push(event);
-            }
+    /// Puts an object in the place of the one with its key, or none. Whether there was one.
+    fn replace(&mut self, kind: Kind, key: Key, new: Option<Object>) -> bool {
+        if let Some(new) = &new
+            && self.is_known(&key, new)
+        {
+            return true;
+        }
+        let is_followed = self.is_live && !self.touched.everything;
+        let before = is_followed.then(|| (self.concerned(kind, &key, new.as_ref()), self.has_handlers_listed()));
+        let old = self.take(kind, &key);
+        let was_there = old.is_some();
+        if !was_there && new.is_none() {
+            return false;
+        }
+        let reach = Reach::of(old.as_ref(), new.as_ref());
+        let says = |object: Option<&Object>| object.map(Object::says).unwrap_or_default();
+        self.index.change(&key, says(old.as_ref()), says(new.as_ref()));
+        if let Some(new) = new {
+            self.put(&key, new);
+        }
+        if let Some((before, had_handlers)) = before {
+            let mut touched = self.concerned(kind, &key, old.as_ref());
+            touched.extend(self.reached(&reach));
+            touched.extend(before);
+            touched.everything |= self.has_handlers_listed() != had_handlers;
+            self.touched.extend(touched);
+        }
+        was_there
+    }
+
+    fn is_known(&self, key: &Key, new: &Object) -> bool {
+        match new {
+            Object::Vm(new) => self.vms.get(key) == Some(new),
+            Object::Vmi(new) => self.vmis.get(key) == Some(new),
+            Object::Migration(new) => self.migrations.get(key) == Some(new),
+            Object::KubeVirt(new) => self.kubevirts.get(key) == Some(new),
+            Object::Policy(new) => self.policies.get(&key.1) == Some(new),
+            Object::DataVolume(new) => self.data_volumes.get(key) == Some(new),
+            Object::Pod(new) => self.pods.get(key) == Some(new),
+            Object::Node(new) => self.nodes.get(&key.1) == Some(new),
+            Object::Lease(new) => self.leases.get(&key.1) == Some(new),
+            Object::Event(new) => self.events.get(key) == Some(new),
+            Object::Claim(new) => self.claims.get(key) == Some(new),
+            Object::Volume(new) => self.volumes.get(&key.1) == Some(new),
+            Object::Attachment(new) => self.attachments.get(&key.1) == Some(new),
+            Object::CsiNode(new) => self.csi_nodes.get(&key.1) == Some(new),
         }
     }
+
+    fn take(&mut self, kind: Kind, key: &Key) -> Option<Object> {
+        match kind {
+            Kind::VirtualMachine => self.vms.remove(key).map(|old| Object::Vm(old.into())),
+            Kind::VirtualMachineInstance => self.vmis.remove(key).map(|old| Object::Vmi(old.into())),
+            Kind::VirtualMachineInstanceMigration => {
+                self.migrations.remove(key).map(|old| Object::Migration(old.into()))
+            }
+            Kind::KubeVirt => self.kubevirts.remove(key).map(|old| Object::KubeVirt(old.into())),
+            Kind::MigrationPolicy => self.policies.remove(&key.1).map(|old| Object::Policy(old.into())),
+            Kind::DataVolume => self.data_volumes.remove(key).map(|old| Object::DataVolume(old.into())),
+            Kind::Pod => self.pods.remove(key).map(|old| Object::Pod(old.into())),
+            Kind::Node => self.nodes.remove(&key.1).map(|old| Object::Node(old.into())),
+            Kind::Lease => self.leases.remove(&key.1).map(|old| Object::Lease(old.into())),
+            Kind::Event => self.events.remove(key).map(|old| Object::Event(old.into())),
+            Kind::PersistentVolumeClaim => self.claims.remove(key).map(|old| Object::Claim(old.into())),
+            Kind::PersistentVolume => self.volumes.remove(&key.1).map(|old| Object::Volume(old.into())),
+            Kind::VolumeAttachment => self.attachments.remove(&key.1).map(|old| Object::Attachment(old.into())),
+            Kind::CsiNode => self.csi_nodes.remove(&key.1).map(|old| Object::CsiNode(old.into())),
+        }
+    }
+
+    fn put(&mut self, key: &Key, new: Object) {
+        let (key, name) = (key.clone(), key.1.clone());
+        match new {
+            Object::Vm(new) => _ = self.vms.insert(key, *new),
+            Object::Vmi(new) => _ = self.vmis.insert(key, *new),
+            Object::Migration(new) => _ = self.migrations.insert(key, *new),
+            Object::KubeVirt(new) => _ = self.kubevirts.insert(key, *new),
+            Object::Policy(new) => _ = self.policies.insert(name, *new),
+            Object::DataVolume(new) => _ = self.data_volumes.insert(key, *new),
+            Object::Pod(new) => _ = self.pods.insert(key, *new),
+            Object::Node(new) => _ = self.nodes.insert(name, *new),
+            Object::Lease(new) => _ = self.leases.insert(name, *new),
+            Object::Event(new) => _ = self.events.insert(key, *new),
+            Object::Claim(new) => _ = self.claims.insert(key, *new),
+            Object::Volume(new) => _ = self.volumes.insert(name, *new),
+            Object::Attachment(new) => _ = self.attachments.insert(name, *new),
+            Object::CsiNode(new) => _ = self.csi_nodes.insert(name, *new),
+        }
+    }
+}
+
+fn kind_of(kind: &str, object: &Value) -> Option<Kind> {
+    let version = value::text(object, &["apiVersion"]).unwrap_or_default();
+    Kind::of(kind, version.split_once('/').map_or("", |(group, _)| group))
+}
+
+/// The key under which an object is kept: without the namespace, where names alone tell apart.
+fn whole_key(kind: Kind, (namespace, name): Key) -> Key {
+    let is_namespaced = kind.is_namespaced() && kind != Kind::Lease;
+    (if is_namespaced { namespace } else { String::new() }, name)
 }
 
 impl fmt::Display for Added {

@@ -1,7 +1,5 @@
 //! One VM, one node: everything that is known of it, put together.
 
-use std::collections::BTreeSet;
-
 use kulprit_model::Subject;
 use kulprit_signature::Signatures;
 
@@ -48,18 +46,16 @@ impl Cluster {
     /// Everything about each node that an object or an event tells of, sorted by name.
     #[must_use]
     pub fn describe_nodes(&self, at_usec: i64, signatures: &Signatures) -> Vec<ClusterNode> {
-        let mut names: BTreeSet<&str> = self.nodes.keys().chain(self.leases.keys()).map(String::as_str).collect();
-        names.extend(
-            self.events.iter().filter(|event| event.about.kind == "Node").map(|event| event.about.name.as_str()),
-        );
-        names.extend(self.index().handler_nodes());
-        let describe = |name: &str| {
-            let mut out = Out::new(Subject::Node, at_usec, signatures);
-            facts::node::facts(self, name, at_usec, &mut out);
-            let findings = out.into_findings().into_iter().map(|of| of.finding).collect();
-            ClusterNode { name: name.to_owned(), findings }
-        };
-        names.into_iter().map(describe).collect()
+        self.node_names().into_iter().map(|name| self.describe_node(name, at_usec, signatures)).collect()
+    }
+
+    /// Everything about one node, whether an object tells of it or nothing at all.
+    #[must_use]
+    pub fn describe_node(&self, name: &str, at_usec: i64, signatures: &Signatures) -> ClusterNode {
+        let mut out = Out::new(Subject::Node, at_usec, signatures);
+        facts::node::facts(self, name, at_usec, &mut out);
+        let findings = out.into_findings().into_iter().map(|of| of.finding).collect();
+        ClusterNode { name: name.to_owned(), findings }
     }
 }
 
@@ -77,8 +73,8 @@ fn volumes(parts: &Parts<'_>) -> Vec<String> {
         names.push(claim.name.clone());
         names.extend(claim.volume_name().map(ToOwned::to_owned));
         names.extend(claim.persistent.and_then(|volume| volume.handle.clone()));
-        let attachments = parts.cluster.attachments.values().filter(|one| one.volume.as_deref() == claim.volume_name());
-        names.extend(attachments.filter(|one| one.volume.is_some()).map(|one| one.meta.name.clone()));
+        let attachments = claim.volume_name().into_iter().flat_map(|volume| parts.cluster.attachments_of(volume));
+        names.extend(attachments.map(|one| one.meta.name.clone()));
     }
     let of_vmi = parts.vmi.into_iter().flat_map(|vmi| &vmi.volumes);
     let of_vm = parts.vm.into_iter().flat_map(|vm| &vm.volumes);

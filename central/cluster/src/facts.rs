@@ -1,6 +1,6 @@
 //! What the objects of a VM, and of a node, show: findings by what they are read from.
 
-mod image;
+pub(crate) mod image;
 pub(crate) mod migration;
 pub(crate) mod node;
 pub(crate) mod placement;

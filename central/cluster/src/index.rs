@@ -1,40 +1,23 @@
-//! Which objects belong to which VM, by what KubeVirt writes on them; made once after the last object was added.
+//! What objects say of others, as a table that is kept up to date object by object.
 //!
-//! Launcher pods carry the VMI's UID, its name as owner and annotation; attachment pods are owned by a launcher pod, importer pods by
-//! a claim. Pods that only events tell of are known by their names. Source: KubeVirt `pkg/virt-controller/services/template.go`
-//! (`podLabels`), CDI `pkg/controller/common`.
+//! An object's words ([`Said`]) are told by it alone: which VM a launcher belongs to, say, may need the VMI whose UID it carries, and
+//! is resolved when it is asked for (`joins.rs`). So a change costs what its object says, whatever else there is. Launcher pods carry
+//! the VMI's UID, its name as owner and annotation; attachment pods are owned by a launcher pod, importer pods by a claim. Source:
+//! KubeVirt `pkg/virt-controller/services/template.go` (`podLabels`), CDI `pkg/controller/common`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    cluster::{Cluster, Key},
-    objects::{Event, Meta, Pod},
+    cluster::Key,
+    facts::{image, texts},
+    objects::{Claim, Event, Migration, MigrationState, Node, Object, Pod, Vm, VmVolume, Vmi, whole_image},
 };
 
 const LAUNCHER_PREFIX: &str = "virt-launcher-";
-
-/// The joins that need all objects.
-#[derive(Debug, Default)]
-pub(crate) struct Index {
-    vm_keys: BTreeSet<Key>,
-    /// Launcher and attachment pods of a VM.
-    pods_of: BTreeMap<Key, Vec<Key>>,
-    /// Pods that write into a claim: importer, uploader, cloner.
-    pods_of_claim: BTreeMap<Key, Vec<Key>>,
-    /// Places of events by namespace and name of their object.
-    events_of: BTreeMap<Key, Vec<usize>>,
-    /// VM of a migration that no object tells of, by what its events say.
-    vm_of_migration: BTreeMap<Key, String>,
-    /// Launcher pods that only events tell of.
-    told_pods: BTreeMap<Key, BTreeSet<String>>,
-    /// virt-handler pods by their node.
-    handlers: BTreeMap<String, Vec<Key>>,
-    /// Pods of the control plane by what they are.
-    control: BTreeMap<&'static str, Vec<Key>>,
-}
+const HANDLER_PREFIX: &str = "virt-handler-";
 
 /// What the control plane consists of: the value of the label `kubevirt.io` or `component`, and the beginning of the pods' names.
-const CONTROL_PLANE: [&str; 7] = [
+pub(crate) const CONTROL_PLANE: [&str; 7] = [
     "virt-controller",
     "virt-api",
     "virt-operator",
@@ -44,177 +27,164 @@ const CONTROL_PLANE: [&str; 7] = [
     "kube-scheduler",
 ];
 
+/// What an object says of others. Pairs are namespace and name. Each is said by objects of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Said {
+    /// A VMI: it has this UID.
+    VmiUid(String),
+    /// A VMI: it is on this node.
+    VmiOn(String),
+    /// A VMI: this node is, was or is to be its place.
+    VmiNames(String),
+    /// A VMI: it waits for this image.
+    VmiWaitsFor(String),
+    /// A VMI: it has no node, or its pod finds none.
+    VmiSeeksNode,
+    /// A VM: its pod finds no node.
+    VmSeeksNode,
+    /// A VM: it uses this claim.
+    VmUses(Key),
+    /// A VMI: it uses this claim.
+    VmiUses(Key),
+    /// A launcher: the UID of its VMI.
+    LauncherOfUid(String),
+    /// A launcher: its VM, where the UID is not known.
+    LauncherOf(Key),
+    /// An attachment pod: its launcher.
+    AttachmentOf(Key),
+    /// An attachment pod: its VM, by the launcher's name.
+    AttachmentFor(Key),
+    /// An importer: its claim.
+    ImporterOf(Key),
+    /// An importer: the UID of the claim that it fills.
+    ImporterFor(String),
+    /// A virt-handler: its node; empty if it has none.
+    Handler(String),
+    /// A pod of the control plane: what it is.
+    Control(&'static str),
+    /// A pod: its node.
+    PodOn(String),
+    /// A launcher or attachment pod: it uses this claim.
+    PodUses(Key),
+    /// A launcher or attachment pod: it has no node.
+    PodSeeksNode,
+    /// A pod: it runs from this image.
+    PodHas(String),
+    /// A pod: it waits for this image.
+    PodWaitsFor(String),
+    /// A node: it has this image.
+    NodeHas(String),
+    /// A migration: its VM.
+    MigrationOf(Key),
+    /// A migration: this node is one of its ends.
+    MigrationNames(String),
+    /// A migration: it takes a slot.
+    MigrationRuns,
+    /// A migration: it may wait for a slot.
+    MigrationWaits,
+    /// A claim: its UID.
+    ClaimUid(String),
+    /// A claim: its volume.
+    ClaimOn(String),
+    /// A volume: its claim.
+    VolumeFor(Key),
+    /// An attachment: its volume.
+    AttachmentHolds(String),
+    /// An event: its object.
+    EventAbout(Key),
+    /// An event: its object's kind and name, where those belong to no namespace.
+    EventNames(&'static str, String),
+    /// An event: the VM of the migration that it is about.
+    EventOfMigration(Key),
+    /// An event: the VM of the launcher that it is about, by the launcher's name.
+    EventOfLauncher(Key),
+    /// An event about a launcher: its node.
+    EventOn(String),
+    /// An event about a launcher: it finds no node.
+    EventSeeksNode,
+    /// An event about a virt-handler: its node.
+    EventOfHandler(String),
+    /// An event about KubeVirt's own workloads.
+    EventOfWorkload,
+    /// An event about a pod of KubeVirt's control plane.
+    EventOfControl,
+    /// An event about a pod: its image is pulled, or fails to be.
+    EventWaitsFor(String),
+    /// An event: its image is there.
+    EventHas(String),
+}
+
+/// Who says what.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    entries: BTreeSet<(Said, Arc<Key>)>,
+    /// The least key there is.
+    least: Arc<Key>,
+}
+
 impl Index {
-    pub(crate) fn new(cluster: &Cluster) -> Self {
-        let mut index = Self::default();
-        index.vm_keys.extend(cluster.vms.keys().chain(cluster.vmis.keys()).cloned());
-        for ((namespace, _), migration) in &cluster.migrations {
-            index.vm_keys.extend(migration.vmi_name.iter().map(|name| (namespace.clone(), name.clone())));
+    /// An object says something else than before; nothing if it is gone.
+    pub(crate) fn change(&mut self, key: &Key, before: BTreeSet<Said>, now: BTreeSet<Said>) {
+        let key = Arc::new(key.clone());
+        let (gone, new): (Vec<Said>, Vec<Said>) =
+            (before.difference(&now).cloned().collect(), now.difference(&before).cloned().collect());
+        for said in gone {
+            self.entries.remove(&(said, Arc::clone(&key)));
         }
-        let by_uid: BTreeMap<&str, &Key> =
-            cluster.vmis.iter().filter_map(|(key, vmi)| Some((vmi.meta.uid.as_deref()?, key))).collect();
-        for (key, pod) in &cluster.pods {
-            if is_handler(pod) {
-                index.handlers.entry(pod.node.clone().unwrap_or_default()).or_default().push(key.clone());
-            } else if let Some(what) = control_part(pod) {
-                index.control.entry(what).or_default().push(key.clone());
-            } else if let Some(vm) = vm_of_launcher(pod, &by_uid) {
-                index.pods_of.entry((key.0.clone(), vm.clone())).or_default().push(key.clone());
-                index.vm_keys.insert((key.0.clone(), vm));
-            }
-        }
-        index.add_attachment_pods(cluster);
-        index.add_importers(cluster);
-        for (place, event) in cluster.events.iter().enumerate() {
-            index.add_event(cluster, place, event);
-        }
-        index
+        self.entries.extend(new.into_iter().map(|said| (said, Arc::clone(&key))));
     }
 
-    fn add_attachment_pods(&mut self, cluster: &Cluster) {
-        let mut found: Vec<(Key, Key)> = Vec::new();
-        for (key, pod) in cluster.pods.iter().filter(|(key, _)| key.1.starts_with("hp-volume-")) {
-            let Some(owner) = pod.meta.owner("Pod") else { continue };
-            let launcher = (key.0.clone(), owner.name.clone());
-            let vm = self.pods_of.iter().find(|(_, pods)| pods.contains(&launcher)).map(|(vm, _)| vm.clone());
-            let by_name = || vm_of_launcher_name(&owner.name).map(|name| (key.0.clone(), name.to_owned()));
-            if let Some(vm) = vm.or_else(by_name) {
-                found.push((vm, key.clone()));
-            }
-        }
-        for (vm, pod) in found {
-            self.pods_of.entry(vm).or_default().push(pod);
-        }
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
-    fn add_importers(&mut self, cluster: &Cluster) {
-        let by_uid: BTreeMap<&str, &Key> =
-            cluster.claims.iter().filter_map(|(key, claim)| Some((claim.meta.uid.as_deref()?, key))).collect();
-        for (key, pod) in &cluster.pods {
-            let is_cdis = pod.meta.labels.keys().any(|label| label.starts_with("cdi.kubevirt.io"))
-                || pod.meta.label("app") == Some("containerized-data-importer")
-                || key.1.starts_with("importer-");
-            if !is_cdis {
-                continue;
-            }
-            let owner = pod.meta.owner("PersistentVolumeClaim").map(|owner| owner.name.as_str());
-            let by_name = ["importer-", "cdi-upload-"].into_iter().find_map(|prefix| key.1.strip_prefix(prefix));
-            let Some(name) = owner.or(by_name) else { continue };
-            // A populator's claim is named after the UID of the one that it fills.
-            let filled = name.strip_prefix("prime-").and_then(|uid| by_uid.get(uid).copied().cloned());
-            let claim = filled.unwrap_or_else(|| (key.0.clone(), name.to_owned()));
-            self.pods_of_claim.entry(claim).or_default().push(key.clone());
-        }
+    /// Keys of the objects that say this, sorted.
+    pub(crate) fn of(&self, said: Said) -> impl Iterator<Item = &Key> {
+        let next = self.entries.range((said.clone(), Arc::clone(&self.least))..);
+        next.take_while(move |(own, _)| *own == said).map(|(_, key)| &**key)
     }
 
-    fn add_event(&mut self, cluster: &Cluster, place: usize, event: &Event) {
-        let about = &event.about;
-        let key = (about.namespace.clone(), about.name.clone());
-        match about.kind.as_str() {
-            "VirtualMachine" | "VirtualMachineInstance" => {
-                self.vm_keys.insert(key.clone());
-            }
-            "VirtualMachineInstanceMigration" => {
-                let pod = event.message.split_whitespace().find(|word| word.starts_with(LAUNCHER_PREFIX));
-                if !cluster.migrations.contains_key(&key)
-                    && let Some(name) = pod.and_then(vm_of_launcher_name)
-                {
-                    self.vm_of_migration.insert(key.clone(), name.to_owned());
-                }
-            }
-            "Pod" | "" if !cluster.pods.contains_key(&key) => {
-                if let Some(name) = vm_of_launcher_name(&about.name) {
-                    let vm = (key.0.clone(), name.to_owned());
-                    self.vm_keys.insert(vm.clone());
-                    self.told_pods.entry(vm).or_default().insert(about.name.clone());
-                }
-            }
-            _ => {}
-        }
-        self.events_of.entry(key).or_default().push(place);
-    }
-
-    pub(crate) fn vm_keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.vm_keys.iter().cloned()
-    }
-
-    pub(crate) fn pods_of(&self, vm: &Key) -> &[Key] {
-        self.pods_of.get(vm).map_or(&[], Vec::as_slice)
-    }
-
-    pub(crate) fn pods_of_claim(&self, claim: &Key) -> &[Key] {
-        self.pods_of_claim.get(claim).map_or(&[], Vec::as_slice)
-    }
-
-    /// Names of launcher pods of a VM that only events tell of.
-    pub(crate) fn told_pods(&self, vm: &Key) -> impl Iterator<Item = &str> {
-        self.told_pods.get(vm).into_iter().flatten().map(String::as_str)
-    }
-
-    /// Names of migrations of a VM that only events tell of.
-    pub(crate) fn told_migrations<'i>(&'i self, namespace: &str, vm: &str) -> impl Iterator<Item = &'i str> {
-        let of_vm = self.vm_of_migration.iter().filter(move |((own, _), name)| own == namespace && *name == vm);
-        of_vm.map(|((_, migration), _)| migration.as_str())
-    }
-
-    /// virt-handler pods of a node.
-    pub(crate) fn handlers<'c>(&self, cluster: &'c Cluster, node: &str) -> impl Iterator<Item = &'c Pod> {
-        self.handlers.get(node).into_iter().flatten().filter_map(|key| cluster.pods.get(key))
-    }
-
-    /// Whether virt-handlers and what rolls them out were listed: then a node without one has none.
-    pub(crate) fn has_handlers_listed(&self) -> bool {
-        !self.handlers.is_empty()
-            && (self.control.contains_key("virt-controller") || self.control.contains_key("virt-api"))
-    }
-
-    /// Pods of a part of the control plane.
-    pub(crate) fn control_pods<'c>(&self, cluster: &'c Cluster, what: &str) -> impl Iterator<Item = &'c Pod> {
-        self.control.get(what).into_iter().flatten().filter_map(|key| cluster.pods.get(key))
-    }
-
-    /// Events about an object of a kind; those that do not tell their object's kind are about any.
-    pub(crate) fn events<'c>(
-        &self,
-        cluster: &'c Cluster,
-        kind: &str,
-        namespace: &str,
-        name: &str,
-    ) -> impl Iterator<Item = &'c Event> + use<'c> {
-        let places = self.events_of.get(&(namespace.to_owned(), name.to_owned())).map_or(&[][..], Vec::as_slice);
-        let events: Vec<&Event> = places
-            .iter()
-            .map(|place| &cluster.events[*place])
-            .filter(|event| event.about.kind == kind || event.about.kind.is_empty())
-            .collect();
-        events.into_iter()
-    }
-
-    /// Nodes that have a virt-handler.
-    pub(crate) fn handler_nodes(&self) -> impl Iterator<Item = &str> {
-        self.handlers.keys().map(String::as_str).filter(|node| !node.is_empty())
-    }
-
-    /// Events about an object that belongs to no namespace, by its kind.
-    pub(crate) fn events_named<'c>(
-        &self,
-        cluster: &'c Cluster,
-        kind: &str,
-        name: &str,
-    ) -> impl Iterator<Item = &'c Event> + use<'c> {
-        let events: Vec<&Event> =
-            cluster.events.iter().filter(|event| event.about.kind == kind && event.about.name == name).collect();
-        events.into_iter()
-    }
-
-    /// Events about a node: they stand in `default`, or wherever their writer is.
-    pub(crate) fn events_of_node<'c>(&self, cluster: &'c Cluster, name: &str) -> Vec<&'c Event> {
-        self.events_named(cluster, "Node", name).collect()
+    /// Everything said from `from` on, while `is` holds.
+    pub(crate) fn while_said(&self, from: Said, is: impl Fn(&Said) -> bool) -> impl Iterator<Item = &Said> {
+        let next = self.entries.range((from, Arc::clone(&self.least))..);
+        next.map(|(said, _)| said).take_while(move |said| is(said))
     }
 }
 
-pub(crate) fn is_handler(pod: &Pod) -> bool {
-    pod.meta.label("kubevirt.io") == Some("virt-handler") || pod.meta.name.starts_with("virt-handler-")
+/// What a pod is, by its own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Handler,
+    Control(&'static str),
+    Launcher,
+    Attachment,
+    Other,
+}
+
+pub(crate) fn role(pod: &Pod) -> Role {
+    let label = pod.meta.label("kubevirt.io");
+    let name = pod.meta.name.as_str();
+    if label == Some("virt-handler") || name.starts_with(HANDLER_PREFIX) {
+        Role::Handler
+    } else if let Some(what) = control_part(pod) {
+        Role::Control(what)
+    } else if is_attachment(pod) {
+        Role::Attachment
+    } else if label == Some("virt-launcher") || name.starts_with(LAUNCHER_PREFIX) {
+        Role::Launcher
+    } else {
+        Role::Other
+    }
+}
+
+pub(crate) fn is_attachment(pod: &Pod) -> bool {
+    pod.meta.name.starts_with("hp-volume-")
+}
+
+/// Whether it brings a CSI driver: it carries the sidecar that registers one.
+pub(crate) fn is_driver(pod: &Pod) -> bool {
+    pod.containers.iter().any(|container| container.name.ends_with("registrar"))
 }
 
 fn control_part(pod: &Pod) -> Option<&'static str> {
@@ -226,23 +196,30 @@ fn control_part(pod: &Pod) -> Option<&'static str> {
     })
 }
 
-fn vm_of_launcher(pod: &Pod, by_uid: &BTreeMap<&str, &Key>) -> Option<String> {
-    let meta: &Meta = &pod.meta;
-    if meta.name.starts_with("hp-volume-") {
+/// The VM of a launcher by its owner, its annotation or its name.
+pub(crate) fn vm_named_by(launcher: &Pod) -> Option<&str> {
+    let meta = &launcher.meta;
+    let by_owner = meta.owner("VirtualMachineInstance").map(|owner| owner.name.as_str());
+    by_owner
+        .or_else(|| meta.annotation("kubevirt.io/domain"))
+        .or_else(|| meta.label("vm.kubevirt.io/name"))
+        .or_else(|| vm_of_launcher_name(&meta.name))
+}
+
+/// The claim that a pod of CDI fills: by its owner, or by its own name; and its UID, if that is all that is told.
+pub(crate) fn claim_named_by(pod: &Pod) -> Option<(&str, Option<&str>)> {
+    let name = pod.meta.name.as_str();
+    let is_cdis = pod.meta.labels.keys().any(|label| label.starts_with("cdi.kubevirt.io"))
+        || pod.meta.label("app") == Some("containerized-data-importer")
+        || name.starts_with("importer-");
+    if !is_cdis {
         return None;
     }
-    let is_launcher = meta.label("kubevirt.io") == Some("virt-launcher") || meta.name.starts_with(LAUNCHER_PREFIX);
-    let by_uid = || {
-        let key = by_uid.get(meta.label("kubevirt.io/created-by")?)?;
-        (key.0 == meta.namespace).then(|| key.1.clone())
-    };
-    let by_owner = || meta.owner("VirtualMachineInstance").map(|owner| owner.name.clone());
-    let by_word = || {
-        let word = meta.annotation("kubevirt.io/domain").or_else(|| meta.label("vm.kubevirt.io/name"));
-        word.map(ToOwned::to_owned)
-    };
-    let by_name = || vm_of_launcher_name(&meta.name).map(ToOwned::to_owned);
-    is_launcher.then(|| by_uid().or_else(by_owner).or_else(by_word).or_else(by_name))?
+    let owner = pod.meta.owner("PersistentVolumeClaim").map(|owner| owner.name.as_str());
+    let by_name = || ["importer-", "cdi-upload-"].into_iter().find_map(|prefix| name.strip_prefix(prefix));
+    let claim = owner.or_else(by_name)?;
+    // A populator's claim is named after the UID of the one that it fills.
+    Some((claim, claim.strip_prefix("prime-")))
 }
 
 /// The VM of `virt-launcher-<name>-<5 letters>`.
@@ -250,6 +227,146 @@ pub(crate) fn vm_of_launcher_name(pod: &str) -> Option<&str> {
     let (name, suffix) = pod.strip_prefix(LAUNCHER_PREFIX)?.rsplit_once('-')?;
     let is_suffix = suffix.len() == 5 && suffix.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     (is_suffix && !name.is_empty()).then_some(name)
+}
+
+/// The VM of an event about a migration: by the first launcher that its text names.
+pub(crate) fn vm_told_by(event: &Event) -> Option<&str> {
+    let pod = event.message.split_whitespace().find(|word| word.starts_with(LAUNCHER_PREFIX))?;
+    vm_of_launcher_name(pod).filter(|_| event.about.kind == "VirtualMachineInstanceMigration")
+}
+
+/// The VM of an event about a launcher, by the launcher's name.
+pub(crate) fn vm_of_launcher_event(event: &Event) -> Option<Key> {
+    let name = vm_of_launcher_name(&event.about.name).filter(|_| event.is_about("Pod"))?;
+    Some((event.about.namespace.clone(), name.to_owned()))
+}
+
+/// Whether an event is about a virt-handler, by its name.
+pub(crate) fn is_of_handler(event: &Event) -> bool {
+    event.about.kind == "Pod" && event.about.name.starts_with(HANDLER_PREFIX)
+}
+
+impl Object {
+    /// What it says of others.
+    pub(crate) fn says(&self) -> BTreeSet<Said> {
+        match self {
+            Self::Vm(vm) => vm_says(vm),
+            Self::Vmi(vmi) => vmi_says(vmi),
+            Self::Migration(migration) => migration_says(migration),
+            Self::Pod(pod) => pod_says(pod),
+            Self::Node(node) => node_says(node),
+            Self::Event(event) => event_says(event),
+            Self::Claim(claim) => claim_says(claim),
+            Self::Volume(volume) => volume.claim.iter().cloned().map(Said::VolumeFor).collect(),
+            Self::Attachment(attachment) => attachment.volume.iter().cloned().map(Said::AttachmentHolds).collect(),
+            Self::KubeVirt(_) | Self::Policy(_) | Self::DataVolume(_) | Self::Lease(_) | Self::CsiNode(_) => {
+                BTreeSet::new()
+            }
+        }
+    }
+}
+
+fn uses<'v>(namespace: &str, volumes: &'v [VmVolume], said: fn(Key) -> Said) -> impl Iterator<Item = Said> + use<'v> {
+    let namespace = namespace.to_owned();
+    volumes.iter().filter_map(move |volume| Some(said((namespace.clone(), volume.claim.clone()?))))
+}
+
+fn vm_says(vm: &Vm) -> BTreeSet<Said> {
+    let seeks = vm.conditions.get("PodScheduled").filter(|condition| condition.is_false()).map(|_| Said::VmSeeksNode);
+    uses(&vm.meta.namespace, &vm.volumes, Said::VmUses).chain(seeks).collect()
+}
+
+fn vmi_says(vmi: &Vmi) -> BTreeSet<Said> {
+    let mut said: BTreeSet<Said> = uses(&vmi.meta.namespace, &vmi.volumes, Said::VmiUses).collect();
+    said.extend(vmi.meta.uid.clone().map(Said::VmiUid));
+    said.extend(vmi.node.clone().map(Said::VmiOn));
+    let labels = ["kubevirt.io/nodeName", "kubevirt.io/migrationTargetNodeName"];
+    let of_labels = labels.into_iter().filter_map(|label| vmi.meta.label(label)).map(ToOwned::to_owned);
+    let nodes = vmi.node.iter().cloned().chain(of_labels).chain(vmi.active_pods.values().cloned());
+    said.extend(nodes.chain(vmi.migration.iter().flat_map(ends)).map(Said::VmiNames));
+    let is_refused = vmi.conditions.get("PodScheduled").is_some_and(|condition| condition.is_false());
+    said.extend((vmi.node.is_none() || is_refused).then_some(Said::VmiSeeksNode));
+    let image = image::waited_for(&vmi.conditions).and_then(|condition| image::quoted(condition.message.as_deref()?));
+    said.extend(image.map(|image| Said::VmiWaitsFor(whole_image(image))));
+    said
+}
+
+fn ends(state: &MigrationState) -> impl Iterator<Item = String> + use<> {
+    [state.source_node.clone(), state.target_node.clone()].into_iter().flatten()
+}
+
+fn migration_says(migration: &Migration) -> BTreeSet<Said> {
+    let mut said: BTreeSet<Said> = migration.state.iter().flat_map(ends).map(Said::MigrationNames).collect();
+    said.extend(migration.vm_key().map(Said::MigrationOf));
+    said.extend(migration.takes_slot().then_some(Said::MigrationRuns));
+    said.extend(migration.may_wait_for_slot().then_some(Said::MigrationWaits));
+    said
+}
+
+fn pod_says(pod: &Pod) -> BTreeSet<Said> {
+    let mut said = BTreeSet::new();
+    let namespace = &pod.meta.namespace;
+    let key = |name: &str| (namespace.clone(), name.to_owned());
+    let role = role(pod);
+    match role {
+        Role::Handler => _ = said.insert(Said::Handler(pod.node.clone().unwrap_or_default())),
+        Role::Control(what) => _ = said.insert(Said::Control(what)),
+        Role::Launcher => {
+            said.extend(pod.meta.label("kubevirt.io/created-by").map(|uid| Said::LauncherOfUid(uid.to_owned())));
+            said.extend(vm_named_by(pod).map(|name| Said::LauncherOf(key(name))));
+        }
+        Role::Attachment | Role::Other => {}
+    }
+    if is_attachment(pod)
+        && let Some(owner) = pod.meta.owner("Pod")
+    {
+        said.insert(Said::AttachmentOf(key(&owner.name)));
+        said.extend(vm_of_launcher_name(&owner.name).map(|name| Said::AttachmentFor(key(name))));
+    }
+    if role == Role::Launcher || is_attachment(pod) {
+        said.extend(pod.claims.iter().map(|(_, claim)| Said::PodUses(key(claim))));
+        said.extend(pod.node.is_none().then_some(Said::PodSeeksNode));
+    }
+    if let Some((claim, uid)) = claim_named_by(pod) {
+        said.insert(Said::ImporterOf(key(claim)));
+        said.extend(uid.map(|uid| Said::ImporterFor(uid.to_owned())));
+    }
+    said.extend(pod.node.clone().map(Said::PodOn));
+    said.extend(image::has(pod).map(|image| Said::PodHas(whole_image(image))));
+    said.extend(image::waits_for(pod).map(|image| Said::PodWaitsFor(whole_image(image))));
+    said
+}
+
+fn node_says(node: &Node) -> BTreeSet<Said> {
+    node.images.iter().cloned().map(Said::NodeHas).collect()
+}
+
+fn claim_says(claim: &Claim) -> BTreeSet<Said> {
+    let uid = claim.meta.uid.clone().map(Said::ClaimUid);
+    uid.into_iter().chain(claim.volume.clone().map(Said::ClaimOn)).collect()
+}
+
+fn event_says(event: &Event) -> BTreeSet<Said> {
+    let mut said = BTreeSet::from([Said::EventAbout(event.about_key())]);
+    let cluster_wide = ["Node", "PersistentVolume", "VolumeAttachment"];
+    let kind = cluster_wide.into_iter().find(|kind| event.about.kind == *kind);
+    said.extend(kind.map(|kind| Said::EventNames(kind, event.about.name.clone())));
+    let of_migration = vm_told_by(event).map(|name| (event.about.namespace.clone(), name.to_owned()));
+    said.extend(of_migration.map(Said::EventOfMigration));
+    if let Some(vm) = vm_of_launcher_event(event) {
+        said.insert(Said::EventOfLauncher(vm));
+        said.extend(event.node().map(|node| Said::EventOn(node.to_owned())));
+        said.extend(event.is_reason("FailedScheduling").then_some(Said::EventSeeksNode));
+    }
+    said.extend(event.host.clone().filter(|_| is_of_handler(event)).map(Said::EventOfHandler));
+    said.extend(texts::is_of_workload(event).then_some(Said::EventOfWorkload));
+    said.extend(texts::is_of_control(event).then_some(Said::EventOfControl));
+    if let Some(image) = image::quoted(&event.message) {
+        let is_wait = event.is_about("Pod") && (event.is_reason("Pulling") || event.message.contains("image"));
+        said.extend(is_wait.then(|| Said::EventWaitsFor(whole_image(image))));
+        said.extend(event.is_reason("Pulled").then(|| Said::EventHas(whole_image(image))));
+    }
+    said
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 //! [`Cluster`] takes objects as the API server or `kubectl get -o yaml` gives them, whole or partial, and keeps a few fields of
 //! each. [`Cluster::describe`] joins everything that belongs to one VM ([`ClusterVm`]): its objects, names and nodes, where it is
 //! in its life, and findings, events peeled by `kulprit-signature` among them. [`Cluster::describe_nodes`] does it for nodes.
+//!
+//! Live, objects come, change and go ([`Cluster::set_live`], [`Cluster::remove`]): a change costs what its object says of others, and
+//! [`Cluster::take_touched`] tells which VMs and nodes are to be described anew.
 
 mod cluster;
 mod describe;
@@ -10,14 +13,19 @@ mod described;
 mod fact;
 mod facts;
 mod index;
+mod joins;
+mod kind;
 mod life;
 mod objects;
 mod parts;
 mod question;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod value;
 
 pub use cluster::{Added, Cluster, NotAdded};
 pub use described::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationLife, PodRef};
+pub use kind::Kind;
 pub use parts::Asked;
+pub use touched::Touched;

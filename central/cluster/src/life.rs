@@ -117,7 +117,7 @@ fn told_failure(parts: &Parts<'_>, migration: &InQuestion<'_>) -> Option<String>
         return None;
     }
     let uid = migration.uid()?;
-    let events = parts.cluster.index().events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name());
+    let events = parts.cluster.events("VirtualMachineInstance", parts.namespace(), parts.name());
     let mut reasons = events.filter(|event| event.message.contains(uid)).filter_map(|event| {
         let (_, reason) = event.message.split_once("failed. reason:")?;
         Some(reason.trim().to_owned())
@@ -142,8 +142,7 @@ pub(crate) fn is_aborted(parts: &Parts<'_>, migration: &InQuestion<'_>) -> Optio
         }
     }
     let name = (!migration.name.is_empty()).then_some(migration.name.as_str())?;
-    let mut events =
-        parts.cluster.index().events(parts.cluster, "VirtualMachineInstanceMigration", parts.namespace(), name);
+    let mut events = parts.cluster.events("VirtualMachineInstanceMigration", parts.namespace(), name);
     let event = events.find(|event| event.is_reason("SuccessfulAbortMigration"))?;
     Some((event.line(), event.first_usec))
 }
@@ -191,9 +190,9 @@ pub(crate) fn n_migrations(parts: &Parts<'_>) -> (u32, u32) {
             None => {}
         }
     }
-    let index = parts.cluster.index();
-    for name in index.told_migrations(parts.namespace(), parts.name()) {
-        let events = index.events(parts.cluster, "VirtualMachineInstanceMigration", parts.namespace(), name);
+    let cluster = parts.cluster;
+    for name in cluster.told_migrations(parts.namespace(), parts.name()) {
+        let events = cluster.events("VirtualMachineInstanceMigration", parts.namespace(), name);
         for event in events.filter(|event| is_new(event.last_usec)) {
             match event.reason.as_deref() {
                 Some("SuccessfulMigration") => _ = well.insert(name),
@@ -203,7 +202,7 @@ pub(crate) fn n_migrations(parts: &Parts<'_>) -> (u32, u32) {
         }
     }
     let (mut n_told_well, mut n_told_failed) = (0_u64, 0_u64);
-    let events = index.events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name());
+    let events = cluster.events("VirtualMachineInstance", parts.namespace(), parts.name());
     for event in events.filter(|event| event.is_reason("Migrated") && is_new(event.first_usec)) {
         if event.is_warning {
             n_told_failed = n_told_failed.saturating_add(event.count);

@@ -3,7 +3,9 @@
 //! Every field is optional: partial objects (a name and a status, say) are normal. Words of an API (phases, reasons) stay texts, so
 //! that those of newer versions pass. Source: Kubernetes API v1, KubeVirt `staging/src/kubevirt.io/api/core/v1/types.go`.
 
+mod any;
 mod event;
+mod image;
 mod node;
 mod pod;
 mod storage;
@@ -14,16 +16,18 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 pub(crate) use self::{
+    any::Object,
     event::Event,
+    image::whole_image,
     node::{Lease, Node},
     pod::{Container, ContainerState, Pod},
     storage::{Attachment, Claim, CsiNode, DataVolume, Volume},
-    vm::{KubeVirt, Migration, MigrationPolicy, MigrationState, Vm, Vmi},
+    vm::{KubeVirt, Migration, MigrationPolicy, MigrationState, Vm, VmVolume, Vmi},
 };
 use crate::value;
 
 /// `metadata`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Meta {
     /// Empty if not told, or cluster-wide.
     pub(crate) namespace: String,
@@ -40,7 +44,7 @@ pub(crate) struct Meta {
 }
 
 /// One of `ownerReferences`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Owner {
     pub(crate) kind: String,
     pub(crate) name: String,
@@ -85,7 +89,7 @@ impl Meta {
 }
 
 /// One of `status.conditions`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Condition {
     pub(crate) name: String,
     /// `True`, `False`, `Unknown`.
@@ -114,7 +118,7 @@ impl Condition {
 }
 
 /// `status.conditions` of any object.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Conditions(Vec<Condition>);
 
 impl Conditions {

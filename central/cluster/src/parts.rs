@@ -3,6 +3,7 @@
 use crate::{
     cluster::{Cluster, Key},
     described::PodRef,
+    index::is_attachment,
     objects::{Claim, MigrationState, Pod, Vm, Vmi, Volume},
     question::InQuestion,
 };
@@ -152,7 +153,7 @@ impl<'c> Parts<'c> {
             node: of.pod.node.clone(),
             side: of.side,
         });
-        let told = self.cluster.index().told_pods(&self.key).map(|name| PodRef {
+        let told = self.cluster.told_pods(&self.key).map(|name| PodRef {
             namespace: self.key.0.clone(),
             name: name.to_owned(),
             uid: None,
@@ -179,8 +180,7 @@ impl<'c> Parts<'c> {
     }
 
     fn find_pods(&self, asked: &Asked) -> Vec<VmPod<'c>> {
-        let keys = self.cluster.index().pods_of(&self.key);
-        let mut found: Vec<&Pod> = keys.iter().filter_map(|key| self.cluster.pods.get(key)).collect();
+        let mut found: Vec<&Pod> = self.cluster.pods_of(&self.key);
         found.sort_by_key(|pod| pod.meta.created_usec);
         let launchers = found.iter().copied().filter(|pod| !is_attachment(pod));
         let outcome = self.migration.as_ref().and_then(InQuestion::outcome);
@@ -307,22 +307,14 @@ impl<'c> Parts<'c> {
 
     /// Node that events about its launcher pods tell.
     fn told_node(&self) -> Option<String> {
-        let told: Vec<&str> = self.cluster.index().told_pods(&self.key).collect();
+        let told: Vec<&str> = self.cluster.told_pods(&self.key).collect();
         told.into_iter().rev().find_map(|name| self.node_told_of(name))
     }
 
     /// Node of a pod by its events: the kubelet's own, or `Successfully assigned ns/pod to node`.
     pub(crate) fn node_told_of(&self, pod: &str) -> Option<String> {
-        self.cluster.index().events(self.cluster, "Pod", &self.key.0, pod).find_map(|event| {
-            let assigned = || {
-                event
-                    .message
-                    .strip_prefix("Successfully assigned ")?
-                    .rsplit_once(" to ")
-                    .map(|(_, node)| node.to_owned())
-            };
-            event.host.clone().or_else(assigned)
-        })
+        let mut events = self.cluster.events("Pod", &self.key.0, pod);
+        events.find_map(|event| event.node().map(ToOwned::to_owned))
     }
 
     /// A launcher pod that only events tell of is the target if it is on the target node only.
@@ -361,22 +353,15 @@ impl<'c> Parts<'c> {
     fn claim(&self, volume: Option<String>, name: &str) -> VmClaim<'c> {
         let claim = self.cluster.claims.get(&(self.key.0.clone(), name.to_owned()));
         let by_name = claim.and_then(|claim| self.cluster.volumes.get(claim.volume.as_ref()?));
-        let by_reference = || {
-            let is_its = |volume: &&Volume| {
-                volume.claim.as_ref().is_some_and(|(namespace, claim)| *namespace == self.key.0 && claim == name)
-            };
-            self.cluster.volumes.values().find(is_its)
-        };
+        let by_reference = || self.cluster.volume_for(&(self.key.0.clone(), name.to_owned()));
         VmClaim { volume, name: name.to_owned(), claim, persistent: by_name.or_else(by_reference) }
     }
 
     fn add_importers(&mut self) {
         for claim in &self.claims {
-            for key in self.cluster.index().pods_of_claim(&(self.key.0.clone(), claim.name.clone())) {
-                if let Some(pod) = self.cluster.pods.get(key) {
-                    self.pods.push(VmPod { pod, part: Part::Importer, side: Side::Hosting });
-                }
-            }
+            let importers = self.cluster.pods_of_claim(&(self.key.0.clone(), claim.name.clone()));
+            let importers = importers.into_iter().map(|pod| VmPod { pod, part: Part::Importer, side: Side::Hosting });
+            self.pods.extend(importers);
         }
     }
 }
@@ -387,8 +372,4 @@ impl VmClaim<'_> {
         let of_claim = self.claim.and_then(|claim| claim.volume.as_deref());
         self.persistent.map(|volume| volume.meta.name.as_str()).or(of_claim)
     }
-}
-
-fn is_attachment(pod: &Pod) -> bool {
-    pod.meta.name.starts_with("hp-volume-")
 }

@@ -79,10 +79,8 @@ impl<'c> InQuestion<'c> {
 impl<'c> Parts<'c> {
     /// Every migration of the VM that an object tells of, and was asked for before the moment of asking.
     pub(crate) fn migrations(&self) -> impl Iterator<Item = &'c Migration> + '_ {
-        let own = self.cluster.migrations.iter().filter(|((namespace, _), migration)| {
-            *namespace == self.key.0 && migration.vmi_name.as_deref() == Some(self.name())
-        });
-        own.map(|(_, migration)| migration)
+        self.cluster
+            .migrations_of(&self.key)
             .filter(|migration| migration.created_usec().is_none_or(|created| created <= self.at_usec))
     }
 
@@ -91,7 +89,7 @@ impl<'c> Parts<'c> {
         let migration = self.migration.as_ref()?;
         let told = || {
             let kind = "VirtualMachineInstanceMigration";
-            let events = self.cluster.index().events(self.cluster, kind, &self.key.0, &migration.name);
+            let events = self.cluster.events(kind, &self.key.0, &migration.name);
             events.filter_map(|event| event.first_usec).min().filter(|_| !migration.name.is_empty())
         };
         migration.created_usec().or_else(told)

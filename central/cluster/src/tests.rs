@@ -1,6 +1,7 @@
 //! Objects as `kubectl` writes them, and what must be said of them; each fact from both sides.
 
 mod life;
+mod live;
 mod migration;
 mod node;
 mod objects;

@@ -8,8 +8,9 @@ use kulprit_model::{
 };
 
 use crate::{
+    cluster::Cluster,
     fact::{Fact, Out, Spot},
-    objects::{Event, Pod},
+    objects::{Condition, Conditions, Container, Event, Pod, whole_image},
     parts::Parts,
 };
 
@@ -68,16 +69,40 @@ pub(super) fn of_pod(parts: &Parts<'_>, pod: &Pod, spot: &Spot, out: &mut Out<'_
     }
 }
 
+/// Images that a pod waits for.
+pub(crate) fn waits_for(pod: &Pod) -> impl Iterator<Item = &str> {
+    let is_waiting = |container: &&Container| container.state.waiting_reason().is_some_and(|is| REASONS.contains(&is));
+    pod.containers.iter().filter(is_waiting).filter_map(|container| container.image.as_deref())
+}
+
+/// Images that a pod runs from.
+pub(crate) fn has(pod: &Pod) -> impl Iterator<Item = &str> {
+    let is_there = |container: &&Container| container.image_id.is_some() && container.state.waiting_reason().is_none();
+    pod.containers.iter().filter(is_there).filter_map(|container| container.image.as_deref())
+}
+
+/// The condition of a VMI that says that its pod waits for an image.
+pub(crate) fn waited_for(conditions: &Conditions) -> Option<&Condition> {
+    let condition = conditions.get("Synchronized").filter(|condition| condition.is_false())?;
+    condition.reason.as_deref().is_some_and(|reason| REASONS.contains(&reason)).then_some(condition)
+}
+
 /// When the first pull for a pod that is not over began.
 fn pull_began(parts: &Parts<'_>, pod: &str) -> Option<i64> {
-    let events = parts.cluster.index().events(parts.cluster, "Pod", parts.namespace(), pod);
+    let events = parts.cluster.events("Pod", parts.namespace(), pod);
     let is_pull = |reason: &str| matches!(reason, "Pulling" | "Failed" | "ErrImageNeverPull" | "InspectFailed");
     events.filter(|event| event.reason.as_deref().is_some_and(is_pull)).filter_map(|event| event.first_usec).min()
 }
 
 /// An image whose pull began and neither ended nor failed since, for a while.
 fn slow_pull(parts: &Parts<'_>, pod: &str) -> Option<(String, i64)> {
-    let events: Vec<_> = parts.cluster.index().events(parts.cluster, "Pod", parts.namespace(), pod).collect();
+    let (image, since) = pull_under_way(parts.cluster, parts.namespace(), pod)?;
+    (parts.looked_usec.saturating_sub(since) >= SLOW_PULL_USEC).then(|| (image.to_owned(), since))
+}
+
+/// The image that a pod's newest pull is to bring and the pull's begin, if it neither ended nor failed since.
+pub(crate) fn pull_under_way<'c>(cluster: &'c Cluster, namespace: &str, pod: &str) -> Option<(&'c str, i64)> {
+    let events: Vec<&Event> = cluster.events("Pod", namespace, pod).collect();
     let pulling = events.iter().filter(|event| event.is_reason("Pulling")).max_by_key(|event| event.last_usec)?;
     let since = pulling.last_usec?;
     let image = quoted(&pulling.message)?;
@@ -89,10 +114,24 @@ fn slow_pull(parts: &Parts<'_>, pod: &str) -> Option<(String, i64)> {
         Some("Created" | "Started") => event.last_usec > Some(since),
         _ => false,
     });
-    (!is_over && parts.looked_usec.saturating_sub(since) >= SLOW_PULL_USEC).then(|| (image.to_owned(), since))
+    (!is_over).then_some((image, since))
 }
 
-fn quoted(text: &str) -> Option<&str> {
+/// The newest of a pod's events that says that a pull failed, if none that succeeded came after it.
+pub(crate) fn failed_pull<'c>(events: &[&'c Event]) -> Option<&'c Event> {
+    let is_failure = |event: &&Event| {
+        event.message.contains("ImagePull")
+            || event.message.starts_with("Failed to pull image")
+            || event.is_reason("ErrImageNeverPull")
+    };
+    let failing = events.iter().copied().filter(is_failure).max_by_key(|event| event.last_usec)?;
+    let is_good = |event: &&Event| event.is_reason("Pulled") || event.is_reason("Started");
+    let good = events.iter().copied().filter(is_good).max_by_key(|event| event.last_usec);
+    good.is_none_or(|good| good.last_usec < failing.last_usec).then_some(failing)
+}
+
+/// What stands in a text's first quotes.
+pub(crate) fn quoted(text: &str) -> Option<&str> {
     text.split('"').nth(1).filter(|inner| !inner.is_empty())
 }
 
@@ -102,25 +141,11 @@ fn elsewhere(parts: &Parts<'_>, image: &str, spot: &Spot, out: &mut Out<'_>) {
         return;
     }
     let cluster = parts.cluster;
-    let is_other = |node: &str| spot.node.as_deref() != Some(node);
-    let of_nodes = || {
-        let mut nodes = cluster.nodes.values().filter(|node| is_other(&node.meta.name));
-        nodes.find(|node| node.images.iter().any(|name| is_same_image(name, image))).map(|node| node.meta.name.clone())
-    };
-    let of_pods = || {
-        let mut pods = cluster.pods.values().filter(|pod| {
-            pod.containers.iter().any(|container| {
-                let is_it = container.image.as_deref().is_some_and(|own| is_same_image(own, image));
-                is_it && container.image_id.is_some() && container.state.waiting_reason().is_none()
-            })
-        });
-        pods.find_map(|pod| pod.node.clone().filter(|node| is_other(node)))
-    };
-    let of_events = || {
-        let pulled = cluster.events.iter().filter(|event| event.is_reason("Pulled"));
-        let mut of_image = pulled.filter(|event| quoted(&event.message).is_some_and(|own| is_same_image(own, image)));
-        of_image.find_map(|event| event.host.clone().filter(|node| is_other(node)))
-    };
+    let is_other = |node: &&str| spot.node.as_deref() != Some(*node);
+    let whole = || whole_image(image);
+    let of_nodes = || cluster.nodes_with(whole()).find(is_other);
+    let of_pods = || cluster.pods_with(whole()).filter_map(|pod| pod.node.as_deref()).find(is_other);
+    let of_events = || cluster.events_with(whole()).filter_map(|event| event.host.as_deref()).find(is_other);
     if let Some(node) = of_nodes().or_else(of_pods).or_else(of_events) {
         let text = format!("{node} has {image}");
         out.push(
@@ -132,53 +157,24 @@ fn elsewhere(parts: &Parts<'_>, image: &str, spot: &Spot, out: &mut Out<'_>) {
     }
 }
 
-/// Whether two references name one image: registries and the tag that go without saying are added.
-fn is_same_image(a: &str, b: &str) -> bool {
-    fn whole(image: &str) -> String {
-        let image = image.split_once("://").map_or(image, |(_, rest)| rest);
-        let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
-        let first = name.split('/').next().unwrap_or_default();
-        let has_registry = name.contains('/') && (first.contains(['.', ':']) || first == "localhost");
-        let mut whole = match (has_registry, name.contains('/')) {
-            (true, _) => name.to_owned(),
-            (false, true) => format!("docker.io/{name}"),
-            (false, false) => format!("docker.io/library/{name}"),
-        };
-        let has_tag = whole.rsplit('/').next().is_some_and(|last| last.contains(':'));
-        match digest {
-            // The digest decides; a tag beside it says nothing.
-            Some(digest) => {
-                if has_tag && let Some(colon) = whole.rfind(':') {
-                    whole.truncate(colon);
-                }
-                format!("{whole}@{digest}")
-            }
-            None if has_tag => whole,
-            None => format!("{whole}:latest"),
-        }
-    }
-    whole(a) == whole(b)
-}
-
 /// Where no pod is known: what KubeVirt copied from it into the VMI.
 pub(super) fn by_conditions(parts: &Parts<'_>, out: &mut Out<'_>) {
     let has_containers = parts.launcher().is_some_and(|of| !of.pod.containers.is_empty());
     if !has_containers && parts.vmi.is_none_or(|vmi| vmi.conditions.is_empty()) {
         let reason = ["ErrImagePull", "ImagePullBackOff"].into_iter().find(|reason| parts.is_shown(reason));
-        if let Some(reason) = reason.filter(|_| parts.cluster.index().told_pods(&parts.key).next().is_none()) {
+        if let Some(reason) = reason.filter(|_| parts.cluster.told_pods(&parts.key).next().is_none()) {
             let text = format!("the VM is shown {reason}");
             out.push(Fact::present(FindingCode::PodImageWaiting, "vm", text).with(REASON, reason));
         }
     }
     let Some(vmi) = parts.vmi.filter(|_| !has_containers) else { return };
-    let Some(condition) = vmi.conditions.get("Synchronized").filter(|condition| condition.is_false()) else { return };
-    if let Some(reason) = condition.reason.as_deref().filter(|reason| REASONS.contains(reason)) {
+    if let Some(condition) = waited_for(&vmi.conditions) {
         let spot = Spot { side: None, node: parts.hosting.clone() };
         let image = condition.message.as_deref().and_then(quoted);
         out.push(
             Fact::present(FindingCode::PodImageWaiting, "vmi", condition.line())
                 .since(condition.since_usec)
-                .with(REASON, reason)
+                .with_some(REASON, condition.reason.as_ref())
                 .with_some(IMAGE, image)
                 .at(&spot),
         );
@@ -190,22 +186,7 @@ pub(super) fn by_conditions(parts: &Parts<'_>, out: &mut Out<'_>) {
 
 /// What events tell of a launcher pod's images where no object shows the pod.
 pub(super) fn told(parts: &Parts<'_>, name: &str, events: &[&Event], spot: &Spot, out: &mut Out<'_>) {
-    let last = |reasons: &[&str]| {
-        let of = events.iter().filter(|event| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason)));
-        of.max_by_key(|event| event.last_usec)
-    };
-    let failing = events
-        .iter()
-        .filter(|event| {
-            event.message.contains("ImagePull")
-                || event.message.starts_with("Failed to pull image")
-                || event.is_reason("ErrImageNeverPull")
-        })
-        .max_by_key(|event| event.last_usec);
-    let good = last(&["Pulled", "Started"]);
-    if let Some(event) = failing
-        && good.is_none_or(|good| good.last_usec < event.last_usec)
-    {
+    if let Some(event) = failed_pull(events) {
         let image = events.iter().find_map(|event| quoted(&event.message).filter(|_| event.message.contains("image")));
         out.push(
             Fact::present(FindingCode::PodImageWaiting, "event", event.line())
@@ -226,24 +207,5 @@ pub(super) fn told(parts: &Parts<'_>, name: &str, events: &[&Event], spot: &Spot
                 .with(IMAGE, &image)
                 .at(spot),
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_of_one_image_are_the_same() {
-        for (a, b, want) in [
-            ("nginx", "docker.io/library/nginx:latest", true),
-            ("quay.io/lab/a:1", "quay.io/lab/a:1", true),
-            ("quay.io/lab/a:1", "quay.io/lab/a:2", false),
-            ("quay.io/lab/a:1@sha256:ab", "quay.io/lab/a@sha256:ab", true),
-            ("reg:5000/a", "reg:5000/a:latest", true),
-            ("containerd://x", "x", true),
-        ] {
-            assert_eq!(is_same_image(a, b), want, "{a} {b}");
-        }
     }
 }

@@ -12,6 +12,7 @@ use kulprit_model::{
 
 use crate::{
     fact::{Fact, Out, Spot},
+    kind::Kind,
     life,
     objects::Migration,
     parts::{Part, Parts},
@@ -58,7 +59,7 @@ fn many(parts: &Parts<'_>, out: &mut Out<'_>) {
     for migration in parts.migrations() {
         *initiators.entry(life::initiator(migration, parts.vmi)).or_default() += 1;
     }
-    for name in parts.cluster.index().told_migrations(parts.namespace(), parts.name()) {
+    for name in parts.cluster.told_migrations(parts.namespace(), parts.name()) {
         *initiators.entry(life::initiator_by_name(name)).or_default() += 1;
     }
     let most = initiators.into_iter().max_by_key(|(_, n)| *n).map(|(initiator, _)| initiator);
@@ -76,7 +77,7 @@ fn many(parts: &Parts<'_>, out: &mut Out<'_>) {
 /// Whether those that are known, over an hour at least, are so close together that a day has many.
 fn is_many_by_rate(parts: &Parts<'_>, n: u32) -> bool {
     let of_objects = parts.migrations().filter_map(|migration| migration.created_usec());
-    let events = parts.cluster.index().events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name());
+    let events = parts.cluster.events("VirtualMachineInstance", parts.namespace(), parts.name());
     let of_events = events.filter(|event| event.is_reason("Migrated")).filter_map(|event| event.first_usec);
     let from = parts.at_usec.saturating_sub(DAY_USEC);
     let Some(first) = of_objects.chain(of_events).filter(|usec| *usec >= from).min() else { return false };
@@ -198,13 +199,13 @@ fn told_target_failed(parts: &Parts<'_>, migration: &InQuestion<'_>) -> Option<(
     if let Some(reason) = migration.pick(|state| state.failure_reason.clone().filter(|reason| is_it(reason))) {
         return Some((reason, migration.ended_usec()));
     }
-    let index = parts.cluster.index();
-    let of_migration = index
-        .events(parts.cluster, "VirtualMachineInstanceMigration", parts.namespace(), &migration.name)
+    let cluster = parts.cluster;
+    let of_migration = cluster
+        .events("VirtualMachineInstanceMigration", parts.namespace(), &migration.name)
         .filter(|_| !migration.name.is_empty());
     let uid = migration.uid();
-    let of_vmi = index
-        .events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name())
+    let of_vmi = cluster
+        .events("VirtualMachineInstance", parts.namespace(), parts.name())
         .filter(|event| uid.is_some_and(|uid| event.message.contains(uid)));
     let mut told = of_migration.chain(of_vmi).filter(|event| is_it(&event.message));
     told.next().map(|event| (event.line(), event.first_usec))
@@ -236,27 +237,18 @@ fn target_pending(parts: &Parts<'_>, migration: &InQuestion<'_>, out: &mut Out<'
 /// A pending migration while as many run as KubeVirt allows.
 fn waits_for_slot(parts: &Parts<'_>, migration: &InQuestion<'_>, out: &mut Out<'_>) {
     let Some(object) = migration.object else { return };
-    if !matches!(object.phase.as_deref(), Some("" | "Pending") | None)
-        || object.phase_times.is_empty() && object.phase.is_none()
-    {
+    if !object.may_wait_for_slot() || object.phase_times.is_empty() && object.phase.is_none() {
         let is_further = object.phase.is_some();
         if is_further {
             out.push(Fact::absent(FindingCode::MigrationWaitsForSlot, "vmim", "the migration is past Pending"));
         }
         return;
     }
-    let runs = |other: &&Migration| {
-        !other.is_final() && !matches!(other.phase.as_deref(), Some("" | "Pending" | "WaitingForSync") | None)
-    };
-    let running: Vec<&Migration> = parts.cluster.migrations.values().filter(runs).collect();
+    let running: Vec<&Migration> = parts.cluster.running_migrations().collect();
     let source = parts.source.as_deref().or(parts.hosting.as_deref());
     let leaves = |other: &&&Migration| {
-        let of_state = other.state.as_ref().and_then(|state| state.source_node.as_deref());
-        let of_vmi = || {
-            let name = other.vmi_name.clone()?;
-            parts.cluster.vmis.get(&(other.meta.namespace.clone(), name))?.node.as_deref()
-        };
-        source.is_some() && of_state.or_else(of_vmi) == source
+        let of_vmi = || parts.cluster.vmis.get(&other.vm_key()?)?.node.as_deref();
+        source.is_some() && other.source_node().or_else(of_vmi) == source
     };
     let n_of_node = running.iter().filter(leaves).count();
     let settings = parts.cluster.kubevirts.values().next().map(|kubevirt| &kubevirt.settings);
@@ -279,7 +271,7 @@ fn waits_for_slot(parts: &Parts<'_>, migration: &InQuestion<'_>, out: &mut Out<'
         out.push(say("cluster", running.len(), per_cluster));
     } else if is_at(n_of_node, per_node) {
         out.push(say("node", n_of_node, per_node));
-    } else if parts.cluster.is_listed("VirtualMachineInstanceMigration", parts.namespace()) {
+    } else if parts.cluster.is_listed(Kind::VirtualMachineInstanceMigration, parts.namespace()) {
         out.push(Fact::absent(FindingCode::MigrationWaitsForSlot, "vmim", text));
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn facts(cluster: &Cluster, name: &str, at_usec: i64, out: &mut Out<'
     lease(cluster, name, looked_usec, out);
     handlers(cluster, name, at_usec, out);
     drivers(cluster, name, out);
-    for event in cluster.index().events_of_node(cluster, name) {
+    for event in cluster.events_of_node(name) {
         of_event(event, out);
     }
 }
@@ -128,10 +128,7 @@ fn is_for_vms(cluster: &Cluster, node: &Node) -> bool {
     let has_devices =
         node.capacity.keys().chain(node.allocatable.keys()).any(|key| key.starts_with("devices.kubevirt.io/"));
     let name = node.meta.name.as_str();
-    has_labels
-        || has_devices
-        || cluster.index().handlers(cluster, name).next().is_some()
-        || cluster.vmis.values().any(|vmi| vmi.node.as_deref() == Some(name))
+    has_labels || has_devices || cluster.handlers(name).next().is_some() || cluster.has_vmis(name)
 }
 
 fn devices(cluster: &Cluster, node: &Node, out: &mut Out<'_>) {
@@ -208,24 +205,18 @@ fn lease(cluster: &Cluster, name: &str, looked_usec: i64, out: &mut Out<'_>) {
 
 fn handlers(cluster: &Cluster, name: &str, at_usec: i64, out: &mut Out<'_>) {
     let code = FindingCode::VirtHandlerNotReady;
-    let pods: Vec<&Pod> = cluster.index().handlers(cluster, name).collect();
+    let pods: Vec<&Pod> = cluster.handlers(name).collect();
     let node = cluster.nodes.get(name);
     for pod in &pods {
         restarts(pod, at_usec, out);
-        for event in cluster.index().events(cluster, "Pod", &pod.meta.namespace, &pod.meta.name) {
+        for event in cluster.events("Pod", &pod.meta.namespace, &pod.meta.name) {
             handler_event(event, out);
         }
     }
-    for event in cluster.events.iter().filter(|event| event.about.kind == "Pod" && event.host.as_deref() == Some(name))
-    {
-        let key = (event.about.namespace.clone(), event.about.name.clone());
-        if event.about.name.starts_with("virt-handler-") && !cluster.pods.contains_key(&key) {
-            handler_event(event, out);
-        }
-    }
+    cluster.events_of_unknown_handlers(name).for_each(|event| handler_event(event, out));
     if pods.is_empty() {
         let is_for_vms = node.is_some_and(|node| is_for_vms(cluster, node) && !node.is_not_ready());
-        if is_for_vms && cluster.index().has_handlers_listed() {
+        if is_for_vms && cluster.has_handlers_listed() {
             let text = format!("no virt-handler pod is on {name}");
             out.push(Fact::present(code, "pod", text).with(REASON, "Missing"));
         }
@@ -291,9 +282,7 @@ fn drivers(cluster: &Cluster, name: &str, out: &mut Out<'_>) {
     if cluster.nodes.get(name).is_some_and(Node::is_not_ready) {
         return;
     }
-    let is_driver = |pod: &&Pod| pod.containers.iter().any(|container| container.name.ends_with("registrar"));
-    let pods = cluster.pods.values().filter(|pod| pod.node.as_deref() == Some(name)).filter(is_driver);
-    for pod in pods.filter(|pod| pod.is_ready() == Some(false) && !pod.is_over()) {
+    for pod in cluster.drivers(name).filter(|pod| pod.is_ready() == Some(false) && !pod.is_over()) {
         let since = pod.conditions.get("Ready").and_then(|condition| condition.since_usec);
         let text = format!("{} is {}", pod.full_name(), pod.kubectl_status().unwrap_or_default());
         out.push(

@@ -11,6 +11,7 @@ use kulprit_model::{
 
 use crate::{
     fact::{Fact, Out, Spot},
+    kind::Kind,
     objects::{Node, Pod},
     parts::{Part, Parts},
 };
@@ -70,7 +71,7 @@ fn unschedulable(parts: &Parts<'_>, out: &mut Out<'_>) {
             _ => told_unschedulable(parts, &pod.meta.name, &spot, out),
         }
     }
-    for name in parts.cluster.index().told_pods(&parts.key) {
+    for name in parts.cluster.told_pods(&parts.key) {
         let spot = Spot::new(parts.side_of_told(name), None);
         told_unschedulable(parts, name, &spot, out);
     }
@@ -84,7 +85,7 @@ fn unschedulable(parts: &Parts<'_>, out: &mut Out<'_>) {
             push_unschedulable(parts, message, &condition.line(), "vmi", condition.since_usec, &Spot::default(), out);
         }
     }
-    let is_silent = condition.is_none() && !has_pod && parts.cluster.index().told_pods(&parts.key).next().is_none();
+    let is_silent = condition.is_none() && !has_pod && parts.cluster.told_pods(&parts.key).next().is_none();
     if is_silent && parts.is_shown("ErrorUnschedulable") {
         let text = "the VM is shown ErrorUnschedulable";
         out.push(Fact::present(FindingCode::PodUnschedulable, "vm", text).with(REASON, "other"));
@@ -117,7 +118,7 @@ fn target_unschedulable(parts: &Parts<'_>, out: &mut Out<'_>) {
         return;
     }
     let kind = "VirtualMachineInstanceMigration";
-    let mut events = parts.cluster.index().events(parts.cluster, kind, parts.namespace(), &migration.name);
+    let mut events = parts.cluster.events(kind, parts.namespace(), &migration.name);
     if let Some(event) = events.find(|event| event.is_reason("migrationTargetPodUnschedulable")) {
         let fact = Fact::present(FindingCode::PodUnschedulable, "event", event.line()).since(event.first_usec);
         out.push(fact.with(REASON, "other").at(&Spot::new(Side::Target, None)));
@@ -126,7 +127,7 @@ fn target_unschedulable(parts: &Parts<'_>, out: &mut Out<'_>) {
 
 /// By the scheduler's events, unless it found a node later.
 fn told_unschedulable(parts: &Parts<'_>, pod: &str, spot: &Spot, out: &mut Out<'_>) {
-    let events: Vec<_> = parts.cluster.index().events(parts.cluster, "Pod", parts.namespace(), pod).collect();
+    let events: Vec<_> = parts.cluster.events("Pod", parts.namespace(), pod).collect();
     let Some(failed) =
         events.iter().filter(|event| event.is_reason("FailedScheduling")).max_by_key(|event| event.last_usec)
     else {
@@ -288,14 +289,9 @@ fn node_missing(parts: &Parts<'_>, out: &mut Out<'_>) {
     let names: BTreeSet<&String> = [&parts.hosting, &parts.source, &parts.target].into_iter().flatten().collect();
     for name in names {
         let spot = Spot::on(name);
-        let removed = parts
-            .cluster
-            .index()
-            .events_of_node(parts.cluster, name)
-            .into_iter()
-            .find(|event| matches!(event.reason.as_deref(), Some("RemovingNode" | "DeletingNode")));
+        let removed = parts.cluster.events_of_node(name).find(|event| event.is_removal_of_node());
         // One node alone may have been collected alone.
-        let is_list = parts.cluster.nodes.len() >= 2 && parts.cluster.is_listed("Node", "");
+        let is_list = parts.cluster.nodes.len() >= 2 && parts.cluster.is_listed(Kind::Node, "");
         match (parts.cluster.nodes.contains_key(name), removed) {
             (true, _) => {
                 let text = format!("{name} is a node of the cluster");
@@ -383,8 +379,8 @@ fn cpu_misfit(model: &str, source: &Node, target: &Node) -> Option<Misfit> {
 
 /// A migration target's pod that wants a CPU which no other node offers; or KubeVirt's own word for it.
 fn cpu_fits_none(parts: &Parts<'_>, out: &mut Out<'_>) {
-    let index = parts.cluster.index();
-    let vmis = index.events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name());
+    let cluster = parts.cluster;
+    let vmis = cluster.events("VirtualMachineInstance", parts.namespace(), parts.name());
     for event in vmis.filter(|event| event.is_reason("NoSuitableNodesForHostModelMigration")) {
         out.push(Fact::present(FindingCode::CpuModelsDiffer, "event", event.line()).since(event.first_usec));
     }

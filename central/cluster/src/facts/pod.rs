@@ -228,11 +228,11 @@ fn terminating(pod: &Pod, spot: &Spot, out: &mut Out<'_>) {
 
 /// What events tell of launcher pods that no object shows.
 fn told_by_events(parts: &Parts<'_>, out: &mut Out<'_>) {
-    let index = parts.cluster.index();
-    let told: Vec<&str> = index.told_pods(&parts.key).collect();
+    let cluster = parts.cluster;
+    let told: Vec<&str> = cluster.told_pods(&parts.key).collect();
     for name in told {
         let spot = Spot { side: Some(parts.side_of_told(name)), node: parts.node_told_of(name) };
-        let events: Vec<_> = index.events(parts.cluster, "Pod", parts.namespace(), name).collect();
+        let events: Vec<_> = cluster.events("Pod", parts.namespace(), name).collect();
         for event in &events {
             let Some(reason) = event.reason.as_deref() else { continue };
             let fact = match reason {

@@ -58,9 +58,24 @@ pub(crate) fn said(parts: &Parts<'_>, out: &mut Out<'_>) {
 }
 
 /// Whether an event may tell of trouble.
-pub(super) fn is_telling(event: &Event) -> bool {
+pub(crate) fn is_telling(event: &Event) -> bool {
     let is_one_of = |reasons: &[&str]| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason));
     (event.is_warning || is_one_of(TELLING_REASONS)) && !is_one_of(ADVICE_REASONS)
+}
+
+/// Whether it is a warning about one of KubeVirt's own workloads.
+pub(crate) fn is_of_workload(event: &Event) -> bool {
+    const COMPONENTS: &[&str] = &["virt-handler", "virt-controller", "virt-api", "virt-operator"];
+    let is_workload = matches!(event.about.kind.as_str(), "DaemonSet" | "Deployment" | "ReplicaSet" | "KubeVirt");
+    let is_named = || COMPONENTS.iter().any(|name| event.about.name.starts_with(name));
+    event.is_warning && is_workload && is_named() && is_telling(event)
+}
+
+/// Whether it is a warning about a pod of KubeVirt's control plane.
+pub(crate) fn is_of_control(event: &Event) -> bool {
+    let is_named =
+        || ["virt-controller-", "virt-api-", "virt-operator-"].iter().any(|name| event.about.name.starts_with(name));
+    event.is_warning && event.about.kind == "Pod" && is_named() && is_telling(event)
 }
 
 fn told<'t>(event: &'t Event, spot: Spot, attributes: Attributes) -> Told<'t> {
@@ -72,23 +87,21 @@ fn told<'t>(event: &'t Event, spot: Spot, attributes: Attributes) -> Told<'t> {
 }
 
 fn of_own_events(parts: &Parts<'_>, out: &mut Out<'_>) {
-    let index = parts.cluster.index();
+    let cluster = parts.cluster;
     for kind in ["VirtualMachineInstance", "VirtualMachine"] {
-        for event in
-            index.events(parts.cluster, kind, parts.namespace(), parts.name()).filter(|event| is_telling(event))
-        {
+        for event in cluster.events(kind, parts.namespace(), parts.name()).filter(|event| is_telling(event)) {
             let host = event.host.as_deref().filter(|_| event.speaker() == Speaker::Handler);
             out.said(told(event, spot_of_host(parts, host), Attributes::new()));
         }
     }
     let objects = parts.migrations().map(|migration| migration.meta.name.as_str());
-    let events_only = index.told_migrations(parts.namespace(), parts.name());
+    let events_only = cluster.told_migrations(parts.namespace(), parts.name());
     let named = parts.migration.as_ref().map(|migration| migration.name.as_str());
     let mut names: Vec<&str> = objects.chain(events_only).chain(named).filter(|name| !name.is_empty()).collect();
     names.sort_unstable();
     names.dedup();
     for name in names {
-        let events = index.events(parts.cluster, "VirtualMachineInstanceMigration", parts.namespace(), name);
+        let events = cluster.events("VirtualMachineInstanceMigration", parts.namespace(), name);
         for event in events.filter(|event| is_telling(event)) {
             out.said(told(event, Spot::default(), Attributes::new()));
         }
@@ -96,12 +109,10 @@ fn of_own_events(parts: &Parts<'_>, out: &mut Out<'_>) {
 }
 
 fn of_pods(parts: &Parts<'_>, out: &mut Out<'_>) {
-    let index = parts.cluster.index();
+    let cluster = parts.cluster;
     for of in &parts.pods {
         let (spot, attributes) = of_pod(parts, of);
-        for event in index
-            .events(parts.cluster, "Pod", &of.pod.meta.namespace, &of.pod.meta.name)
-            .filter(|event| is_telling(event))
+        for event in cluster.events("Pod", &of.pod.meta.namespace, &of.pod.meta.name).filter(|event| is_telling(event))
         {
             let mut spot = spot.clone();
             // What schedules it speaks of no node.
@@ -119,10 +130,10 @@ fn of_pods(parts: &Parts<'_>, out: &mut Out<'_>) {
         }
         conditions(&of.pod.conditions, Speaker::Kubelet, "pod", &spot, &attributes, out);
     }
-    for name in index.told_pods(&parts.key) {
+    for name in cluster.told_pods(&parts.key) {
         let spot = Spot { side: Some(parts.side_of_told(name)), node: parts.node_told_of(name) };
         let attributes = Attributes::new().with(POD, format!("{}/{name}", parts.namespace()));
-        for event in index.events(parts.cluster, "Pod", parts.namespace(), name).filter(|event| is_telling(event)) {
+        for event in cluster.events("Pod", parts.namespace(), name).filter(|event| is_telling(event)) {
             out.said(told(event, spot.clone(), attributes.clone()));
         }
     }
@@ -307,13 +318,11 @@ fn of_migrations(parts: &Parts<'_>, out: &mut Out<'_>) {
 }
 
 fn of_storage(parts: &Parts<'_>, out: &mut Out<'_>) {
-    let index = parts.cluster.index();
+    let cluster = parts.cluster;
     for claim in &parts.claims {
         let attributes = Attributes::new().with(VOLUME, &claim.name);
         for kind in ["PersistentVolumeClaim", "DataVolume"] {
-            for event in
-                index.events(parts.cluster, kind, parts.namespace(), &claim.name).filter(|event| is_telling(event))
-            {
+            for event in cluster.events(kind, parts.namespace(), &claim.name).filter(|event| is_telling(event)) {
                 out.said(told(event, Spot::default(), attributes.clone()));
             }
         }
@@ -331,11 +340,11 @@ fn of_storage(parts: &Parts<'_>, out: &mut Out<'_>) {
         let Some(name) = claim.volume_name() else { continue };
         let attributes = attributes.with(VOLUME, name);
         for kind in ["PersistentVolume", "VolumeAttachment"] {
-            for event in index.events_named(parts.cluster, kind, name).filter(|event| is_telling(event)) {
+            for event in cluster.events_named(kind, name).filter(|event| is_telling(event)) {
                 out.said(told(event, Spot::default(), attributes.clone()));
             }
         }
-        for attachment in parts.cluster.attachments.values().filter(|one| one.volume.as_deref() == Some(name)) {
+        for attachment in parts.cluster.attachments_of(name) {
             let node = attachment.node.as_deref();
             let is_own =
                 node.is_some_and(|node| [&parts.hosting, &parts.target].into_iter().flatten().any(|own| own == node));
@@ -355,15 +364,7 @@ fn of_storage(parts: &Parts<'_>, out: &mut Out<'_>) {
 
 /// Warnings about KubeVirt's own deployments: they concern every VM.
 fn of_components(parts: &Parts<'_>, out: &mut Out<'_>) {
-    const COMPONENTS: &[&str] = &["virt-handler", "virt-controller", "virt-api", "virt-operator"];
-    let is_its = |event: &&Event| {
-        let is_workload = matches!(event.about.kind.as_str(), "DaemonSet" | "Deployment" | "ReplicaSet" | "KubeVirt");
-        is_telling(event)
-            && event.is_warning
-            && is_workload
-            && COMPONENTS.iter().any(|name| event.about.name.starts_with(name))
-    };
-    for event in parts.cluster.events.iter().filter(is_its) {
+    for event in parts.cluster.events_of_workloads() {
         out.said(told(event, Spot::default(), Attributes::new().with(WHAT, &event.about.name)));
     }
     for kubevirt in parts.cluster.kubevirts.values() {
@@ -376,13 +377,7 @@ fn of_components(parts: &Parts<'_>, out: &mut Out<'_>) {
             condition_said(condition, Speaker::Controller, "kubevirt", &Spot::default(), &Attributes::new(), out);
         }
     }
-    for event in
-        parts.cluster.events.iter().filter(|event| event.is_warning && is_telling(event) && event.about.kind == "Pod")
-    {
-        let is_control =
-            ["virt-controller-", "virt-api-", "virt-operator-"].iter().any(|name| event.about.name.starts_with(name));
-        if is_control {
-            out.said(told(event, Spot::default(), Attributes::new()));
-        }
+    for event in parts.cluster.events_of_control() {
+        out.said(told(event, Spot::default(), Attributes::new()));
     }
 }

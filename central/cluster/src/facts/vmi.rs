@@ -7,6 +7,8 @@ use kulprit_model::{
 
 use crate::{
     fact::{Fact, Out, Spot, Told},
+    index::CONTROL_PLANE,
+    kind::Kind,
     life,
     objects::Pod,
     parts::{Part, Parts},
@@ -56,9 +58,9 @@ fn conditions(parts: &Parts<'_>, out: &mut Out<'_>) {
 }
 
 fn guest(parts: &Parts<'_>, out: &mut Out<'_>) {
-    let index = parts.cluster.index();
+    let cluster = parts.cluster;
     let spot = Spot { side: None, node: parts.hosting.clone() };
-    for event in index.events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name()) {
+    for event in cluster.events("VirtualMachineInstance", parts.namespace(), parts.name()) {
         let message = event.message.to_ascii_lowercase();
         if event.is_reason("GuestPanicked") || message.contains("guest panicked") || message.contains("guest os panic")
         {
@@ -109,8 +111,7 @@ fn grace(parts: &Parts<'_>, out: &mut Out<'_>) {
     let text = format!("asked to stop, grace period of {secs} s");
     let fact = Fact::when(parts.at_usec < ends, FindingCode::StopGraceRunning, "vmi", text).since(Some(asked));
     let measured = parts.at_usec.saturating_sub(asked).max(0) / 1_000_000;
-    let mut events =
-        parts.cluster.index().events(parts.cluster, "VirtualMachineInstance", parts.namespace(), parts.name());
+    let mut events = parts.cluster.events("VirtualMachineInstance", parts.namespace(), parts.name());
     // virt-handler says so once libvirt has taken the request: KubeVirt pkg/virt-handler/vm.go, event ShuttingDown.
     let signaled = events.find(|event| {
         event.is_reason("ShuttingDown")
@@ -136,8 +137,8 @@ fn launcher_gone(parts: &Parts<'_>, out: &mut Out<'_>) {
         );
     } else if vmi.meta.deleted_usec.is_some() && !is_long_over(parts, &pods) {
         // The objects go one after the other.
-    } else if parts.cluster.is_listed("Pod", parts.namespace())
-        && parts.cluster.index().told_pods(&parts.key).next().is_none()
+    } else if parts.cluster.is_listed(Kind::Pod, parts.namespace())
+        && parts.cluster.told_pods(&parts.key).next().is_none()
         && !is_targets_alone(parts)
     {
         let ended = pods.iter().filter_map(|pod| pod.ended_usec()).max();
@@ -197,18 +198,13 @@ fn eviction(parts: &Parts<'_>, out: &mut Out<'_>) {
 
 /// Parts of the control plane by their pods: one that is ready is enough.
 fn control_plane(parts: &Parts<'_>, out: &mut Out<'_>) {
+    if !parts.cluster.knows_all_pods() {
+        return;
+    }
     let mut n_ready = 0;
     let mut lacking: Vec<(&str, &Pod)> = Vec::new();
-    for what in [
-        "virt-controller",
-        "virt-api",
-        "virt-operator",
-        "kube-apiserver",
-        "etcd",
-        "kube-controller-manager",
-        "kube-scheduler",
-    ] {
-        let pods: Vec<&Pod> = parts.cluster.index().control_pods(parts.cluster, what).collect();
+    for what in CONTROL_PLANE {
+        let pods: Vec<&Pod> = parts.cluster.control_pods(what).collect();
         let is_ready = |pod: &&&Pod| pod.is_ready() == Some(true) && pod.meta.deleted_usec.is_none();
         let Some(last) =
             pods.iter().filter(|pod| pod.is_ready() == Some(false)).max_by_key(|pod| pod.conditions.newest_usec())

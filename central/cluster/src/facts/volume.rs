@@ -11,6 +11,7 @@ use kulprit_model::{
 
 use crate::{
     fact::{Fact, Out, Spot},
+    kind::Kind,
     objects::{Attachment, DataVolume},
     parts::{Part, Parts, VmClaim},
     question::InQuestion,
@@ -70,10 +71,10 @@ fn names(text: &str, name: &str) -> bool {
 
 /// The same by events on the VMI and the VM, and by the scheduler's and kubelet's on the pods.
 fn missing_event(parts: &Parts<'_>, name: &str) -> Option<(String, Option<i64>)> {
-    let index = parts.cluster.index();
-    let of = |kind: &str, name: &str| index.events(parts.cluster, kind, parts.namespace(), name);
+    let cluster = parts.cluster;
+    let of = |kind: &str, name: &str| cluster.events(kind, parts.namespace(), name);
     let own = of("VirtualMachineInstance", parts.name()).chain(of("VirtualMachine", parts.name()));
-    let pods = parts.pods.iter().flat_map(|pod| of("Pod", &pod.pod.meta.name));
+    let pods = parts.pods.iter().flat_map(|of| parts.cluster.events("Pod", &of.pod.meta.namespace, &of.pod.meta.name));
     let event = own.chain(pods).filter(|event| names(&event.message, name)).find(|event| {
         let message = event.message.to_ascii_lowercase();
         let is_claim = message.contains("persistentvolumeclaim") || message.contains("pvc");
@@ -87,7 +88,7 @@ fn existence(parts: &Parts<'_>, claim: &VmClaim<'_>, out: &mut Out<'_>) {
     let name = &claim.name;
     let Some(object) = claim.claim else {
         let has_data_volume = parts.cluster.data_volumes.contains_key(&(parts.namespace().to_owned(), name.clone()));
-        let is_listed = parts.cluster.is_listed("PersistentVolumeClaim", parts.namespace()) && !has_data_volume;
+        let is_listed = parts.cluster.is_listed(Kind::PersistentVolumeClaim, parts.namespace()) && !has_data_volume;
         let listed = || {
             (is_listed && is_wanted(parts))
                 .then(|| (format!("the claims of {} do not include {name}", parts.namespace()), None))
@@ -187,8 +188,7 @@ fn failing(object: &DataVolume) -> Option<String> {
 
 fn attachments(parts: &Parts<'_>, claim: &VmClaim<'_>, out: &mut Out<'_>) {
     let Some(volume) = claim.volume_name() else { return };
-    let found: Vec<&Attachment> =
-        parts.cluster.attachments.values().filter(|attachment| attachment.volume.as_deref() == Some(volume)).collect();
+    let found: Vec<&Attachment> = parts.cluster.attachments_of(volume).collect();
     let is_running_migration =
         parts.migration.as_ref().is_some_and(|migration| InQuestion::outcome(migration).is_none());
     let mut own: BTreeSet<&str> = parts.hosting.as_deref().into_iter().collect();

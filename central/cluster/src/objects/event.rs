@@ -3,12 +3,12 @@
 use kulprit_signature::Speaker;
 use serde_json::Value;
 
-use crate::value;
+use crate::{facts::texts::is_of_workload, value};
 
 /// An event.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Event {
-    /// Its own name and namespace; empty if not told.
+    /// Its own namespace and name; empty if not told.
     pub(crate) key: (String, String),
     pub(crate) about: About,
     pub(crate) reason: Option<String>,
@@ -100,6 +100,48 @@ impl Event {
             (Some(reason), true) => reason.clone(),
             (None, _) => self.message.clone(),
         }
+    }
+
+    /// The node that it tells of: the kubelet's own, or `Successfully assigned ns/pod to node`.
+    pub(crate) fn node(&self) -> Option<&str> {
+        let assigned = || {
+            let (_, node) = self.message.strip_prefix("Successfully assigned ")?.rsplit_once(" to ")?;
+            Some(node)
+        };
+        self.host.as_deref().or_else(assigned)
+    }
+
+    /// Whether it is about something that a diagnosis reads. Pods are told by the names that KubeVirt and CDI give theirs.
+    pub(crate) fn is_read(&self) -> bool {
+        const PODS: [&str; 5] = ["virt-", "hp-volume-", "importer-", "cdi-", "prime-"];
+        let name = self.about.name.as_str();
+        match self.about.kind.as_str() {
+            "VirtualMachine"
+            | "VirtualMachineInstance"
+            | "VirtualMachineInstanceMigration"
+            | "DataVolume"
+            | "Node"
+            | "PersistentVolumeClaim"
+            | "PersistentVolume"
+            | "VolumeAttachment" => true,
+            "Pod" => PODS.iter().any(|prefix| name.starts_with(prefix)) || name.ends_with("-source-pod"),
+            _ => is_of_workload(self),
+        }
+    }
+
+    /// Whether it says that Kubernetes removes a node.
+    pub(crate) fn is_removal_of_node(&self) -> bool {
+        matches!(self.reason.as_deref(), Some("RemovingNode" | "DeletingNode"))
+    }
+
+    /// Namespace and name of the object that it is about.
+    pub(crate) fn about_key(&self) -> (String, String) {
+        (self.about.namespace.clone(), self.about.name.clone())
+    }
+
+    /// Whether it is about an object of this kind; one that does not tell its object's kind is about any.
+    pub(crate) fn is_about(&self, kind: &str) -> bool {
+        self.about.kind == kind || self.about.kind.is_empty()
     }
 
     /// Who wrote it: by its component, else by what writes about such an object.

@@ -1,14 +1,14 @@
 //! Nodes and their leases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Conditions, Meta};
+use super::{Conditions, Meta, whole_image};
 use crate::value;
 
 /// A node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Node {
     pub(crate) meta: Meta,
     pub(crate) conditions: Conditions,
@@ -19,12 +19,12 @@ pub(crate) struct Node {
     pub(crate) allocatable: BTreeMap<String, String>,
     pub(crate) capacity: BTreeMap<String, String>,
     pub(crate) kernel: Option<String>,
-    /// Names of images that it has; Kubernetes lists 50 at most.
-    pub(crate) images: Vec<String>,
+    /// Images that it has, by each of their names in full; Kubernetes lists 50 images at most.
+    pub(crate) images: BTreeSet<String>,
 }
 
 /// A taint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Taint {
     pub(crate) key: String,
     pub(crate) effect: Option<String>,
@@ -51,7 +51,7 @@ impl Node {
             allocatable: value::map(status, &["allocatable"]),
             capacity: value::map(status, &["capacity"]),
             kernel: value::text(status, &["nodeInfo", "kernelVersion"]),
-            images: images.collect(),
+            images: images.map(|image| whole_image(&image)).collect(),
         })
     }
 
@@ -78,7 +78,7 @@ impl Node {
 }
 
 /// A lease of `kube-node-lease`: a kubelet's heartbeat.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Lease {
     pub(crate) meta: Meta,
     pub(crate) renewed_usec: Option<i64>,

@@ -8,7 +8,7 @@ use super::{Conditions, Meta, wanted_nodes};
 use crate::value;
 
 /// A pod.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Pod {
     pub(crate) meta: Meta,
     pub(crate) node: Option<String>,
@@ -28,7 +28,7 @@ pub(crate) struct Pod {
 }
 
 /// A container, by its spec and its status.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Container {
     pub(crate) name: String,
     pub(crate) is_init: bool,
@@ -47,7 +47,7 @@ pub(crate) struct Container {
 }
 
 /// What a container does. Times are Unix microseconds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum ContainerState {
     /// Not told.
     #[default]

@@ -6,7 +6,7 @@ use super::{Conditions, Meta};
 use crate::value;
 
 /// A PersistentVolumeClaim.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Claim {
     pub(crate) meta: Meta,
     pub(crate) phase: Option<String>,
@@ -29,7 +29,7 @@ impl Claim {
 }
 
 /// A PersistentVolume.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Volume {
     pub(crate) meta: Meta,
     /// `namespace`, `name` of its claim.
@@ -59,7 +59,7 @@ impl Volume {
 }
 
 /// A VolumeAttachment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Attachment {
     pub(crate) meta: Meta,
     pub(crate) node: Option<String>,
@@ -89,7 +89,7 @@ impl Attachment {
 }
 
 /// A CSINode: the drivers that registered with a node's kubelet.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CsiNode {
     pub(crate) meta: Meta,
     pub(crate) drivers: Vec<String>,
@@ -104,7 +104,7 @@ impl CsiNode {
 }
 
 /// A DataVolume.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DataVolume {
     pub(crate) meta: Meta,
     pub(crate) phase: Option<String>,

@@ -8,7 +8,7 @@ use super::{Conditions, Meta, phase_times, wanted_nodes};
 use crate::value;
 
 /// A VirtualMachine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Vm {
     pub(crate) meta: Meta,
     pub(crate) printable_status: Option<String>,
@@ -22,7 +22,7 @@ pub(crate) struct Vm {
 }
 
 /// A volume of a VM or VMI.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct VmVolume {
     pub(crate) name: String,
     /// The claim, by itself or behind a DataVolume of that name.
@@ -31,7 +31,7 @@ pub(crate) struct VmVolume {
 }
 
 /// A VirtualMachineInstance.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Vmi {
     pub(crate) meta: Meta,
     pub(crate) phase: Option<String>,
@@ -56,7 +56,7 @@ pub(crate) struct Vmi {
 }
 
 /// `status.migrationState` of a VMI or a migration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct MigrationState {
     pub(crate) uid: Option<String>,
     pub(crate) source_node: Option<String>,
@@ -75,7 +75,7 @@ pub(crate) struct MigrationState {
 }
 
 /// What a MigrationConfiguration or MigrationPolicy sets.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct MigrationSettings {
     pub(crate) per_cluster: Option<i64>,
     pub(crate) per_node: Option<i64>,
@@ -86,7 +86,7 @@ pub(crate) struct MigrationSettings {
 }
 
 /// A VirtualMachineInstanceMigration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Migration {
     pub(crate) meta: Meta,
     pub(crate) vmi_name: Option<String>,
@@ -97,7 +97,7 @@ pub(crate) struct Migration {
 }
 
 /// The KubeVirt object: its configuration and health.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct KubeVirt {
     pub(crate) meta: Meta,
     pub(crate) settings: MigrationSettings,
@@ -105,7 +105,7 @@ pub(crate) struct KubeVirt {
 }
 
 /// A MigrationPolicy.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct MigrationPolicy {
     pub(crate) meta: Meta,
     pub(crate) settings: MigrationSettings,
@@ -276,6 +276,26 @@ impl Migration {
             state: state.is_object().then(|| MigrationState::read(state)),
             meta,
         })
+    }
+
+    /// Namespace and name of its VM.
+    pub(crate) fn vm_key(&self) -> Option<(String, String)> {
+        Some((self.meta.namespace.clone(), self.vmi_name.clone()?))
+    }
+
+    /// Whether it counts as one of those that run.
+    pub(crate) fn takes_slot(&self) -> bool {
+        !self.is_final() && !self.may_wait_for_slot() && self.phase.as_deref() != Some("WaitingForSync")
+    }
+
+    /// Whether it is not begun.
+    pub(crate) fn may_wait_for_slot(&self) -> bool {
+        matches!(self.phase.as_deref(), Some("" | "Pending") | None)
+    }
+
+    /// The node that it leaves, if it tells.
+    pub(crate) fn source_node(&self) -> Option<&str> {
+        self.state.as_ref()?.source_node.as_deref()
     }
 
     pub(crate) fn is_final(&self) -> bool {

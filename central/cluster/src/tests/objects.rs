@@ -68,7 +68,7 @@ fn an_event_collected_twice_is_one() {
     let named =
         |count: u64| with(event("Pod", "p", "Failed", "x"), &json!({"metadata": {"name": "p.1"}, "count": count}));
     let cluster = cluster(&[named(2), named(5)]);
-    assert_eq!(cluster.events.iter().map(|event| event.count).collect::<Vec<_>>(), [5]);
+    assert_eq!(cluster.events.values().map(|event| event.count).collect::<Vec<_>>(), [5]);
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
