@@ -6,7 +6,7 @@
 //!
 //! Every request has a deadline. Lists ask for what is newest: one from a cache could be older than what was watched before it.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use kube::{
     Client,
@@ -45,7 +45,7 @@ pub(super) enum Failure {
     },
     /// Nobody answers, or not in time.
     NoAnswer(String),
-    /// The answer is none of Kubernetes' API.
+    /// What the answer says cannot be told: it is none of Kubernetes' API, or the API server cannot tell a change.
     Garbled(String),
     /// Streams end as soon as they begin.
     Cut,
@@ -73,7 +73,7 @@ impl Requests {
             continue_token: token,
             ..ListParams::default()
         };
-        let request = self.request.list(&params).map_err(|error| Failure::Garbled(error.to_string()))?;
+        let request = self.request.list(&params).map_err(Failure::garbled)?;
         in_time(self.client.request_text(request)).await
     }
 
@@ -87,7 +87,7 @@ impl Requests {
             timeout: Some(self.stream_secs),
             ..WatchParams::default()
         };
-        let request = self.request.watch(&params, version).map_err(|error| Failure::Garbled(error.to_string()))?;
+        let request = self.request.watch(&params, version).map_err(Failure::garbled)?;
         let body = in_time(self.client.request_stream(request)).await?;
         Ok(FramedRead::new(body.compat(), LinesCodec::new_with_max_length(MAX_LINE_BYTES)))
     }
@@ -101,8 +101,21 @@ async fn in_time<T>(answer: impl Future<Output = kube::Result<T>>) -> Result<T, 
 }
 
 impl Failure {
-    /// What an API server's word means; also of the one that ends a stream.
-    pub(super) fn of_status(status: &kube::core::Status) -> Self {
+    pub(super) fn garbled(what: impl fmt::Display) -> Self {
+        Self::Garbled(format!("an answer that is none of Kubernetes: {}", shortened(&what.to_string())))
+    }
+
+    /// What the word means that ends a stream: asked again from the same version, the API server would come to the same end.
+    pub(super) fn of_stream(status: &kube::core::Status) -> Self {
+        match Self::of_status(status) {
+            Self::Status { code, message, .. } if code != 410 => {
+                Self::Garbled(format!("the stream of changes broke: {code}: {message}"))
+            }
+            failure => failure,
+        }
+    }
+
+    fn of_status(status: &kube::core::Status) -> Self {
         let retry_secs = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
         let message = if status.message.is_empty() { &status.reason } else { &status.message };
         Self::Status {
@@ -115,7 +128,7 @@ impl Failure {
     fn of(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::of_status(&status),
-            kube::Error::FromUtf8(_) | kube::Error::SerdeError(_) => Self::Garbled(shortened(&error.to_string())),
+            kube::Error::FromUtf8(_) | kube::Error::SerdeError(_) => Self::garbled(error),
             kube::Error::Service(error) => Self::NoAnswer(shortened(&Chain(error.as_ref()).to_string())),
             other => Self::NoAnswer(shortened(&Chain(&other).to_string())),
         }

@@ -207,7 +207,7 @@ impl<S: Sink> Watch<S> {
         let version = loop {
             let is_first = token.is_none();
             let text = self.requests.page(token).await?;
-            let page: Page<'_> = serde_json::from_str(&text).map_err(|error| Failure::Garbled(error.to_string()))?;
+            let page: Page<'_> = serde_json::from_str(&text).map_err(Failure::garbled)?;
             if is_first {
                 self.sink.begin_list(self.row);
                 self.unlisted.extend(self.known.drain());
@@ -222,7 +222,7 @@ impl<S: Sink> Watch<S> {
                 break page.metadata.version.filter(|version| !version.is_empty());
             }
         };
-        let version = version.ok_or_else(|| Failure::Garbled("a list without a resourceVersion".to_owned()))?;
+        let version = version.ok_or_else(|| Failure::garbled("a list without a resourceVersion"))?;
         for (namespace, name) in self.unlisted.drain() {
             self.sink.delete(self.row, &namespace, &name);
         }
@@ -257,8 +257,10 @@ impl<S: Sink> Watch<S> {
                 }
                 Err(_) if is_only_well => {}
                 Err(_) => {
-                    debug!(row = self.row.name, "nothing came for too long: the connection counts as dead");
-                    return Ok(());
+                    let secs = self.stream_limit.as_secs();
+                    return Err(Failure::NoAnswer(format!(
+                        "nothing came for {secs} s, not even the end of the stream"
+                    )));
                 }
             }
         }
@@ -266,16 +268,16 @@ impl<S: Sink> Watch<S> {
 
     /// One line of a stream.
     fn take(&mut self, line: &str) -> Result<(), Failure> {
-        let garbled = |error: serde_json::Error| Failure::Garbled(error.to_string());
-        let Line { what, object } = serde_json::from_str(line).map_err(garbled)?;
+        let Line { what, object } = serde_json::from_str(line).map_err(Failure::garbled)?;
         let version = match &*what {
             "ADDED" | "MODIFIED" => self.apply(object),
             "DELETED" => self.delete(object),
             "BOOKMARK" => version_of(object),
             "ERROR" => {
-                return Err(Failure::of_status(&serde_json::from_str(object.get()).map_err(garbled)?));
+                let status = serde_json::from_str(object.get()).map_err(Failure::garbled)?;
+                return Err(Failure::of_stream(&status));
             }
-            other => return Err(Failure::Garbled(format!("a change of the unknown type {other:?}"))),
+            other => return Err(Failure::garbled(format!("a change of the unknown type {other:?}"))),
         };
         if version.is_some() {
             self.version = version;

@@ -93,7 +93,7 @@ impl<S: Sink> Watch<S> {
             }
             Failure::Garbled(why) => {
                 self.version = None;
-                self.lost(0, format!("an answer that is none of Kubernetes: {why}"));
+                self.lost(0, why);
                 delay
             }
             Failure::Cut => {

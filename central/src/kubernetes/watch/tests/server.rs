@@ -1,10 +1,11 @@
-//! An API server in memory whose answers a test can spoil: it has the same objects of every kind. Streams stay open until they are cut.
+//! An API server in memory whose answers a test can spoil: it has the same objects of every kind. Streams stay open for as long as was asked for.
 
 use std::{
     collections::BTreeMap,
     future::pending,
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -15,7 +16,10 @@ use axum::{
 };
 use kube::Client;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{Sender, channel};
+use tokio::{
+    sync::mpsc::{Sender, channel},
+    time::sleep,
+};
 use tokio_stream::wrappers::ReceiverStream;
 
 /// What it has, and what is wrong with it.
@@ -31,6 +35,8 @@ pub(super) struct State {
     pub(super) page: Option<String>,
     /// No request is answered.
     pub(super) hangs: bool,
+    /// Streams do not end any more.
+    pub(super) is_dead: bool,
     /// Streams end at once.
     pub(super) cuts: bool,
     pub(super) retry_after_secs: u32,
@@ -118,6 +124,16 @@ impl Server {
         self.set(|state| state.requests.clear());
     }
 
+    /// Ends a stream when its time is over.
+    async fn end(self, stream: Sender<Result<String, io::Error>>, secs: u64) {
+        sleep(Duration::from_secs(secs)).await;
+        let is_dead = self.0.lock().unwrap().is_dead;
+        if is_dead {
+            stream.closed().await;
+        }
+        self.set(|state| state.streams.retain(|other| !other.same_channel(&stream)));
+    }
+
     fn answer(&self, uri: &Uri) -> Response<Body> {
         let mut state = self.0.lock().unwrap();
         state.requests.push(uri.to_string());
@@ -129,6 +145,8 @@ impl Server {
         if value("watch").is_some() {
             let (stream, lines) = channel(100);
             if !state.cuts {
+                let (_, secs) = value("timeoutSeconds").unwrap();
+                tokio::spawn(self.clone().end(stream.clone(), secs.parse().unwrap()));
                 state.streams.push(stream);
             }
             return Body::from_stream(ReceiverStream::new(lines)).into_response();
