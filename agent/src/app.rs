@@ -169,7 +169,7 @@ pub async fn run(
     if let Some((file, read)) = source {
         let (probes, page) = (context.config.clone(), admin.config_page());
         let reload = Reload { file, read, running: config.clone(), probes, page, metrics: metrics.clone() };
-        tasks.core("reload", reload.run(context.beat, stop.clone()));
+        tasks.core("reload", reload.run(context.beat, context.lane.clone(), stop.clone()));
     }
     tasks.core("admin", admin.serve(listener, stop.clone()));
     tasks.core("allocator", give_memory_back(context.beat, stop.clone()));

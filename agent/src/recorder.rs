@@ -13,6 +13,8 @@ use kulprit_model::Moment;
 
 /// Seconds that are kept.
 const N_SECONDS: usize = 300;
+/// A value that comes so much early is of the next second, microseconds: beats are up to 64 ms late.
+const EARLY_USEC: i64 = 80_000;
 /// Figures of a VM that was not sampled for so long are let go, seconds.
 const FORGET_AFTER_SEC: i64 = 600;
 /// VMs whose minutes before are kept at a time, the newest.
@@ -123,7 +125,8 @@ impl Inner {
 
 impl Ring {
     fn push(&mut self, at: Moment, value: f32) {
-        let n_new = if self.values.is_empty() { 1 } else { seconds(at) - seconds(self.end) };
+        let since_usec = at.boottime_usec - self.end.boottime_usec;
+        let n_new = if self.values.is_empty() { 1 } else { (since_usec + EARLY_USEC).div_euclid(1_000_000) };
         match usize::try_from(n_new) {
             // A clock that went back, which this one does not: the value is of the newest second.
             Err(_) | Ok(0) => {
@@ -132,15 +135,18 @@ impl Ring {
                 }
             }
             Ok(n_new) => {
-                if n_new > N_SECONDS {
+                if n_new > N_SECONDS || self.values.is_empty() {
                     self.values.clear();
+                    self.end = at;
                 } else {
                     self.values.extend(std::iter::repeat_n(None, n_new - 1));
+                    // Whole seconds after the first value, however late this one is.
+                    let over_usec = (since_usec + EARLY_USEC).rem_euclid(1_000_000) - EARLY_USEC;
+                    self.end = at.offset_usec(-over_usec);
                 }
                 self.values.push_back(Some(value));
                 let n_over = self.values.len().saturating_sub(N_SECONDS);
                 self.values.drain(..n_over);
-                self.end = at;
             }
         }
     }
@@ -178,6 +184,17 @@ mod tests {
         let series = recorder.series("vm").remove(0);
         assert_eq!(series.values, [Some(9.0), None, None, Some(5.0)]);
         assert_eq!((series.end, series.is_of_vm), (at(4_000), false));
+    }
+
+    #[test]
+    fn samples_of_each_second_leave_no_gap_though_some_are_late() {
+        let recorder = Recorder::default();
+        for (n, late) in [(0, 40), (1, 0), (2, 64), (3, 1), (4, 63), (5, 0)] {
+            recorder.sample_node(at(n * 1_000 + late), CPU, 1.0);
+        }
+        let series = recorder.series("vm").remove(0);
+        assert_eq!(series.values, [Some(1.0); 6]);
+        assert_eq!(series.end, at(5_040));
     }
 
     #[test]

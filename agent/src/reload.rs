@@ -13,11 +13,13 @@ use tracing::{error, info, warn};
 use crate::{
     config::AgentConfig,
     metrics::AgentMetrics,
-    probes::{Beat, ProbeConfig},
+    probes::{Beat, Blocking, Lane, Late, ProbeConfig},
 };
 
 /// How often the file is looked at: a change in a ConfigMap takes the kubelet a minute anyway.
 const EVERY: Duration = Duration::from_secs(5);
+/// Reading it takes microseconds; a disk that hangs leaves what runs as it is.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Reads the effective configuration anew: the file, then the flags.
 pub type ReadConfig = Arc<dyn Fn() -> Result<AgentConfig, BoxError> + Send + Sync>;
@@ -39,24 +41,24 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// Looks at the file on the beat until `stop`.
+    /// Looks at the file on the beat, in turn with the probes' calls, until `stop`.
     ///
     /// # Errors
     /// None: what is wrong with the file is said and counted.
-    pub async fn run(mut self, beat: Beat, stop: CancellationToken) -> Result<(), BoxError> {
+    pub async fn run(mut self, beat: Beat, lane: Lane, stop: CancellationToken) -> Result<(), BoxError> {
         tokio::select! {
             biased;
             // A disk that hangs must not hold the end up.
             () = stop.cancelled() => Ok(()),
-            ended = self.follow(beat) => ended,
+            ended = self.follow(beat, Blocking::on(&lane)) => ended,
         }
     }
 
-    async fn follow(&mut self, beat: Beat) -> Result<(), BoxError> {
-        let mut known = self.content().await;
+    async fn follow(&mut self, beat: Beat, mut reading: Blocking) -> Result<(), BoxError> {
+        let mut known = self.content(&mut reading).await.unwrap_or_default();
         loop {
             beat.wait(EVERY).await;
-            let content = self.content().await;
+            let Ok(content) = self.content(&mut reading).await else { continue };
             if content == known {
                 continue;
             }
@@ -68,9 +70,9 @@ impl Reload {
     }
 
     /// `None` while there is no file, which is an error when it is read and not here.
-    async fn content(&self) -> Option<Vec<u8>> {
+    async fn content(&self, reading: &mut Blocking) -> Result<Option<Vec<u8>>, Late> {
         let file = self.file.clone();
-        spawn_blocking(move || std::fs::read(file).ok()).await.ok().flatten()
+        reading.run(DEADLINE, move || std::fs::read(file).ok()).await
     }
 
     fn take(&mut self, result: Result<AgentConfig, BoxError>) {
@@ -128,7 +130,7 @@ mod tests {
         let reload =
             Reload { file: file.clone(), read, running, probes, page: admin.config_page(), metrics: metrics.clone() };
         let stop = CancellationToken::new();
-        tokio::spawn(reload.run(Beat::new(0, tokio::time::Instant::now()), stop.clone()));
+        tokio::spawn(reload.run(Beat::new(0, tokio::time::Instant::now()), Lane::default(), stop.clone()));
         Case { file, probes: seen, metrics, stop, _dir: dir }
     }
 

@@ -29,7 +29,7 @@ pub(crate) struct Late {
 
 impl Blocking {
     /// A source that shares a thread with others.
-    pub(super) fn on(lane: &Lane) -> Self {
+    pub(crate) fn on(lane: &Lane) -> Self {
         Self { lane: lane.clone(), late: None }
     }
 
