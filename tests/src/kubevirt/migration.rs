@@ -50,7 +50,7 @@ impl Vm<'_> {
         let mut migration = Migration { place, uid, object, target: None, ago };
         let source = self.launched()?.name.clone();
         migration.enter(self, "Pending", |object| {
-            object["status"]["migrationState"]["sourcePod"] = source.as_str().into()
+            object["status"]["migrationState"]["sourcePod"] = source.as_str().into();
         })?;
         Ok(migration)
     }

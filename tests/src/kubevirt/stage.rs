@@ -99,12 +99,14 @@ impl Stage {
         Ok(names.filter(|name| !name.is_empty()).collect())
     }
 
-    /// Ids of the open incidents.
+    /// Ids of the open incidents, sorted.
     ///
     /// # Errors
     /// If central does not answer.
     pub fn open_incidents(&self) -> Result<Vec<String>> {
         let incidents = self.system.incidents()?.into_iter().filter(|incident| incident.open);
-        Ok(incidents.map(|incident| incident.id).collect())
+        let mut ids: Vec<String> = incidents.map(|incident| incident.id).collect();
+        ids.sort();
+        Ok(ids)
     }
 }

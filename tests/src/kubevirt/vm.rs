@@ -220,7 +220,7 @@ impl Vm<'_> {
             self.kubevirt.api.update_status(&self.pod_place()?, |pod| pod::run(pod, &launched.address, at))?;
         }
         self.kubevirt.api.update(&self.pod_place()?, |pod| {
-            pod["metadata"]["labels"]["kubevirt.io/nodeName"] = launched.node.as_str().into()
+            pod["metadata"]["labels"]["kubevirt.io/nodeName"] = launched.node.as_str().into();
         })?;
         self.change_vmi(|vmi| {
             vmi["metadata"]["labels"]["kubevirt.io/nodeName"] = launched.node.as_str().into();
