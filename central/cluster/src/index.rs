@@ -13,7 +13,7 @@ use crate::{
     objects::{Claim, Event, Migration, MigrationState, Node, Object, Pod, Vm, VmVolume, Vmi, whole_image},
 };
 
-const LAUNCHER_PREFIX: &str = "virt-launcher-";
+pub(crate) const LAUNCHER_PREFIX: &str = "virt-launcher-";
 const HANDLER_PREFIX: &str = "virt-handler-";
 
 /// What the control plane consists of: the value of the label `kubevirt.io` or `component`, and the beginning of the pods' names.
@@ -96,8 +96,6 @@ pub(crate) enum Said {
     EventNames(&'static str, String),
     /// An event: the VM of the migration that it is about.
     EventOfMigration(Key),
-    /// An event: the VM of the launcher that it is about, by the launcher's name.
-    EventOfLauncher(Key),
     /// An event about a launcher: its node.
     EventOn(String),
     /// An event about a launcher: it finds no node.
@@ -108,8 +106,10 @@ pub(crate) enum Said {
     EventOfWorkload,
     /// An event about a pod of KubeVirt's control plane.
     EventOfControl,
-    /// An event about a pod: its image is pulled, or fails to be.
-    EventWaitsFor(String),
+    /// An event about a pod: this image is being pulled.
+    EventPulls(String),
+    /// An event about a launcher: a pull failed.
+    EventFailsToPull,
     /// An event: its image is there.
     EventHas(String),
 }
@@ -132,6 +132,17 @@ impl Index {
             self.entries.remove(&(said, Arc::clone(&key)));
         }
         self.entries.extend(new.into_iter().map(|said| (said, Arc::clone(&key))));
+    }
+
+    /// Keys of objects of a namespace that events are about and whose names begin so, each as often as there are events.
+    pub(crate) fn told_of(&self, namespace: &str, prefix: &str) -> impl Iterator<Item = &Key> {
+        let from = Said::EventAbout((namespace.to_owned(), prefix.to_owned()));
+        let (namespace, prefix) = (namespace.to_owned(), prefix.to_owned());
+        let next = self.entries.range((from, Arc::clone(&self.least))..).map_while(|(said, _)| match said {
+            Said::EventAbout(about) => Some(about),
+            _ => None,
+        });
+        next.take_while(move |about| about.0 == namespace && about.1.starts_with(&prefix))
     }
 
     #[cfg(test)]
@@ -353,17 +364,17 @@ fn event_says(event: &Event) -> BTreeSet<Said> {
     said.extend(kind.map(|kind| Said::EventNames(kind, event.about.name.clone())));
     let of_migration = vm_told_by(event).map(|name| (event.about.namespace.clone(), name.to_owned()));
     said.extend(of_migration.map(Said::EventOfMigration));
-    if let Some(vm) = vm_of_launcher_event(event) {
-        said.insert(Said::EventOfLauncher(vm));
+    if vm_of_launcher_event(event).is_some() {
         said.extend(event.node().map(|node| Said::EventOn(node.to_owned())));
         said.extend(event.is_reason("FailedScheduling").then_some(Said::EventSeeksNode));
+        said.extend(image::is_failed_pull(event).then_some(Said::EventFailsToPull));
     }
     said.extend(event.host.clone().filter(|_| is_of_handler(event)).map(Said::EventOfHandler));
     said.extend(texts::is_of_workload(event).then_some(Said::EventOfWorkload));
     said.extend(texts::is_of_control(event).then_some(Said::EventOfControl));
     if let Some(image) = image::quoted(&event.message) {
-        let is_wait = event.is_about("Pod") && (event.is_reason("Pulling") || event.message.contains("image"));
-        said.extend(is_wait.then(|| Said::EventWaitsFor(whole_image(image))));
+        let is_pull = event.is_about("Pod") && event.is_reason("Pulling");
+        said.extend(is_pull.then(|| Said::EventPulls(whole_image(image))));
         said.extend(event.is_reason("Pulled").then(|| Said::EventHas(whole_image(image))));
     }
     said

@@ -126,9 +126,10 @@ impl Cluster {
 
     /// Names of launcher pods of a VM that only events tell of, sorted.
     pub(crate) fn told_pods(&self, vm: &Key) -> impl Iterator<Item = &str> + use<'_> {
-        let events = self.events_that(Said::EventOfLauncher(vm.clone()));
-        let unknown = events.filter(|event| !self.pods.contains_key(&event.about_key()));
-        let names: BTreeSet<&str> = unknown.map(|event| event.about.name.as_str()).collect();
+        let prefix = format!("{}{}-", index::LAUNCHER_PREFIX, vm.1);
+        let told = self.index.told_of(&vm.0, &prefix).filter(|pod| index::vm_of_launcher_name(&pod.1) == Some(&vm.1));
+        let unknown = told.filter(|pod| !self.pods.contains_key(*pod) && self.events_about(pod).any(is_about_pod));
+        let names: BTreeSet<&str> = unknown.map(|pod| pod.1.as_str()).collect();
         names.into_iter()
     }
 
@@ -259,4 +260,8 @@ impl Cluster {
     pub(crate) fn events_of_control(&self) -> impl Iterator<Item = &Event> {
         self.events_that(Said::EventOfControl)
     }
+}
+
+fn is_about_pod(event: &Event) -> bool {
+    event.is_about("Pod")
 }

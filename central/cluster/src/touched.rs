@@ -75,7 +75,9 @@ fn for_kind(old: Option<&Object>, new: Option<&Object>, reach: &mut Reach) {
                 reach.node = Some(any.meta.name.clone());
             }
             let images = |node: Option<&Node>| node.map(|node| node.images.clone()).unwrap_or_default();
-            reach.images = images(old).symmetric_difference(&images(new)).cloned().collect();
+            if old.map(|node| &node.images) != new.map(|node| &node.images) {
+                reach.images = images(old).symmetric_difference(&images(new)).cloned().collect();
+            }
         }
         Some(Object::Pod(_)) => {
             let (old, new) = (pod(old), pod(new));
@@ -349,19 +351,18 @@ impl Cluster {
         let mut keys: BTreeSet<Key> = self.index.of(Said::VmiWaitsFor(image.to_owned())).cloned().collect();
         let pods = self.index.of(Said::PodWaitsFor(image.to_owned()));
         keys.extend(pods.filter_map(|key| self.vm_of_pod(self.pods.get(key)?)));
-        let events = self.index.of(Said::EventWaitsFor(image.to_owned())).filter_map(|key| self.events.get(key));
-        let pods: BTreeSet<Key> = events.map(Event::about_key).collect();
-        for key in pods {
-            let (namespace, name) = (key.0.as_str(), key.1.as_str());
-            match self.pods.get(&key) {
-                Some(pod) if image::pull_under_way(self, namespace, name).is_some() => keys.extend(self.vm_of_pod(pod)),
-                Some(_) => {}
-                None => {
-                    let events: Vec<&Event> = self.events("Pod", namespace, name).collect();
-                    let name = index::vm_of_launcher_name(name).filter(|_| image::failed_pull(&events).is_some());
-                    keys.extend(name.map(|name| (namespace.to_owned(), name.to_owned())));
-                }
-            }
+        let pulls = self.index.of(Said::EventPulls(image.to_owned())).filter_map(|key| self.events.get(key));
+        let under_way = pulls
+            .map(Event::about_key)
+            .filter(|(namespace, name)| image::pull_under_way(self, namespace, name).is_some());
+        keys.extend(under_way.filter_map(|key| self.vm_of_pod(self.pods.get(&key)?)));
+        let failed = self.index.of(Said::EventFailsToPull).filter_map(|key| self.events.get(key));
+        let failed: BTreeSet<Key> = failed.map(Event::about_key).filter(|key| !self.pods.contains_key(key)).collect();
+        for (namespace, pod) in failed {
+            let events: Vec<&Event> = self.events("Pod", &namespace, &pod).collect();
+            let is_it = image::image_told(&events).is_some_and(|own| whole_image(own) == image);
+            let name = index::vm_of_launcher_name(&pod).filter(|_| is_it && image::failed_pull(&events).is_some());
+            keys.extend(name.map(|name| (namespace, name.to_owned())));
         }
         keys
     }

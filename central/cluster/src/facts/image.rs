@@ -117,14 +117,21 @@ pub(crate) fn pull_under_way<'c>(cluster: &'c Cluster, namespace: &str, pod: &st
     (!is_over).then_some((image, since))
 }
 
+/// Whether an event says that a pull failed.
+pub(crate) fn is_failed_pull(event: &Event) -> bool {
+    event.message.contains("ImagePull")
+        || event.message.starts_with("Failed to pull image")
+        || event.is_reason("ErrImageNeverPull")
+}
+
+/// The first image that a pod's events name.
+pub(crate) fn image_told<'c>(events: &[&'c Event]) -> Option<&'c str> {
+    events.iter().find_map(|event| quoted(&event.message).filter(|_| event.message.contains("image")))
+}
+
 /// The newest of a pod's events that says that a pull failed, if none that succeeded came after it.
 pub(crate) fn failed_pull<'c>(events: &[&'c Event]) -> Option<&'c Event> {
-    let is_failure = |event: &&Event| {
-        event.message.contains("ImagePull")
-            || event.message.starts_with("Failed to pull image")
-            || event.is_reason("ErrImageNeverPull")
-    };
-    let failing = events.iter().copied().filter(is_failure).max_by_key(|event| event.last_usec)?;
+    let failing = events.iter().copied().filter(|event| is_failed_pull(event)).max_by_key(|event| event.last_usec)?;
     let is_good = |event: &&Event| event.is_reason("Pulled") || event.is_reason("Started");
     let good = events.iter().copied().filter(is_good).max_by_key(|event| event.last_usec);
     good.is_none_or(|good| good.last_usec < failing.last_usec).then_some(failing)
@@ -187,7 +194,7 @@ pub(super) fn by_conditions(parts: &Parts<'_>, out: &mut Out<'_>) {
 /// What events tell of a launcher pod's images where no object shows the pod.
 pub(super) fn told(parts: &Parts<'_>, name: &str, events: &[&Event], spot: &Spot, out: &mut Out<'_>) {
     if let Some(event) = failed_pull(events) {
-        let image = events.iter().find_map(|event| quoted(&event.message).filter(|_| event.message.contains("image")));
+        let image = image_told(events);
         out.push(
             Fact::present(FindingCode::PodImageWaiting, "event", event.line())
                 .since(event.first_usec)

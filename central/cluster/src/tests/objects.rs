@@ -133,8 +133,14 @@ proptest! {
             "VirtualMachineInstanceMigration", "Pod", "Node", "Event", "PersistentVolumeClaim", "PersistentVolume", "VolumeAttachment",
             "CSINode", "DataVolume", "Lease", "KubeVirt", "List"][..])), 0..6),
         at_usec in any::<i64>(),
+        is_live in any::<bool>(),
     ) {
         let mut cluster = Cluster::new();
+        if is_live {
+            cluster.set_live();
+            _ = cluster.take_touched();
+        }
+        cluster.add(&with(vmi(), &json!({"metadata": {"name": "db-1"}}))).expect("an object of a test");
         for (object, kind) in objects {
             _ = cluster.add(&object);
             _ = cluster.add(&with(json!({"kind": kind, "metadata": {"name": "db-0", "namespace": "prod"}}), &object));
@@ -145,5 +151,6 @@ proptest! {
             _ = cluster.describe(&namespace, &name, &Asked { at_usec, ..Asked::default() }, &SIGNATURES);
         }
         _ = cluster.describe_nodes(at_usec, &SIGNATURES);
+        prop_assert!(cluster.has_vm("prod", "db-1"), "a bad object cost another one");
     }
 }
