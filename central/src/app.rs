@@ -3,7 +3,7 @@
 //! Order: the store is opened first (nothing works without it, and its errors are for a person to mend), then both
 //! addresses, then the tasks. At the end streams stop first and the store last, so that what was taken in is committed.
 
-use std::{fs, io, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use kulprit_daemon::{
     BoxError, CancellationToken, Clock, Readiness, Supervisor, UsageError,
@@ -24,6 +24,7 @@ use crate::{
     config::Config,
     engine::{Decided, Engine},
     ingest::{IngestService, MAX_MESSAGE_BYTES},
+    kubernetes::{client, watch},
     live::Live,
     metrics::CentralMetrics,
     query::{QueryService, Sources},
@@ -75,6 +76,10 @@ pub async fn run_on(
     let store_guard = readiness.block_on("store opened");
     let listen_guard = readiness.block_on("gRPC listening");
 
+    let client = match config.kubernetes.standalone {
+        true => None,
+        false => client::connect(&config.kubernetes.settings()).await?,
+    };
     let (store, loaded) = SqliteStore::open(&config.data_dir).map_err(usage)?;
     let history = HistoryReader::start(store.history().map_err(usage)?).map_err(no_thread)?;
     if loaded.was_empty {
@@ -87,7 +92,7 @@ pub async fn run_on(
     let mut state = CurrentState::new(config.limits(), clock.now());
     let n_nodes = loaded.nodes.len();
     loaded.nodes.into_iter().for_each(|node| state.restore(node));
-    let live = Live::new(state, clock, config.settings());
+    let live = Live::new(state, clock, config.settings(), client.is_some());
     let on_durable = live.clone();
     let (writer, store_end) = StoreWriter::start(
         store,
@@ -107,12 +112,16 @@ pub async fn run_on(
     let ingest = IngestService::new(live.clone(), writer.clone(), central.clone(), own_cluster, stop.clone());
     let query =
         QueryService::new(Sources { live: live.clone(), decided: decided.clone(), history, metrics: central.clone() });
+    let watching = client.zip(live.cluster().cloned());
     let engine = Engine::new(live, writer.clone(), decided, central, config.timers(), config.history_retention.get());
     let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;
 
     supervisor.core("grpc", serve(grpc, ingest.clone(), query, stop.clone()));
     supervisor.core("store", keep_store(writer, store_end, ingest, stop.clone()));
     supervisor.core("engine", engine.run(stop.clone()));
+    if let Some((client, cluster)) = watching {
+        supervisor.core("kubernetes", watch::watch(client, Arc::new(cluster), stop.clone()));
+    }
     supervisor.core("admin", admin_page.serve(admin, stop));
     listen_guard.ready();
     info!(grpc = %addresses.grpc, admin = %addresses.admin, version = VERSION, "central is up");

@@ -16,7 +16,7 @@ use kulprit_daemon::{
 use kulprit_diagnosis::Settings;
 use serde::{Deserialize, Serialize};
 
-use crate::{incident::Timers, state::Limits};
+use crate::{incident::Timers, kubernetes::client, state::Limits};
 
 /// Where the gRPC API listens and where the `kulprit` command looks for it without flags.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7443";
@@ -41,6 +41,9 @@ pub struct Flags {
     /// Folder of the store [default: /var/lib/kulprit-central]
     #[arg(long, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
+    /// Kubeconfig of the cluster to watch [default: the service account of this pod, if this is one]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
     /// Log lines for people or as JSON: human or json [default: human]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -65,6 +68,8 @@ pub struct Config {
     pub history_retention: HumanDuration,
     /// Nothing heard of a node for longer: it is Unknown. 20 s: four heartbeats.
     pub silence_after: HumanDuration,
+    /// Which Kubernetes is watched.
+    pub kubernetes: KubernetesConfig,
     /// When VMs count as stuck.
     pub symptoms: SymptomConfig,
     /// When incidents close and reopen.
@@ -75,6 +80,18 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which log lines are written.
     pub log: LogFilter,
+}
+
+/// Which Kubernetes is watched. Default: that of this pod; none outside of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KubernetesConfig {
+    /// Watches none, also in a pod: VMs are libvirt's domains, as the agents see them.
+    pub standalone: bool,
+    /// The kubeconfig to use instead of this pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig. Default: its current one.
+    pub context: Option<String>,
 }
 
 /// The clocks of symptoms.
@@ -89,6 +106,16 @@ pub struct SymptomConfig {
     pub kill_grace: HumanDuration,
     /// How long a migration between plain hosts that failed is a symptom of its VM. Default 15 min: as long as a VM that went is shown.
     pub migration_failed: HumanDuration,
+    /// How long a VMI may be Pending, and a VM wait for its volumes. 5 min: an import of a small image.
+    pub pending: HumanDuration,
+    /// How long a VMI may be Scheduling. 2 min: an image of usual size is pulled by then.
+    pub scheduling: HumanDuration,
+    /// How long a VMI may be Scheduled. 60 s: what starts QEMU takes seconds.
+    pub scheduled: HumanDuration,
+    /// How long a migration may be in each phase before Running. 60 s: its target pod starts in seconds.
+    pub migration_phase: HumanDuration,
+    /// How long a running migration may get no nearer to its end. 30 s: several rounds of a big guest.
+    pub migration_progress: HumanDuration,
     /// How old an occurrence may be to speak for now. 5 min: as long as the slowest of them is reported.
     pub occurrence_fresh: HumanDuration,
 }
@@ -112,12 +139,21 @@ impl Default for Config {
             cluster: None,
             history_retention: "7d".parse().expect("the constant is a duration"),
             silence_after: HumanDuration::from_secs(20),
+            kubernetes: KubernetesConfig::default(),
             symptoms: SymptomConfig::default(),
             incidents: IncidentConfig::default(),
             drain: HumanDuration::from_secs(10),
             log_format: LogFormat::Human,
             log: LogFilter::default(),
         }
+    }
+}
+
+impl KubernetesConfig {
+    /// What the client needs of it.
+    #[must_use]
+    pub fn settings(&self) -> client::Settings {
+        client::Settings { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
     }
 }
 
@@ -128,6 +164,11 @@ impl Default for SymptomConfig {
             stop_margin: HumanDuration::from_secs(30),
             kill_grace: HumanDuration::from_secs(15),
             migration_failed: HumanDuration::from_mins(15),
+            pending: HumanDuration::from_mins(5),
+            scheduling: HumanDuration::from_mins(2),
+            scheduled: HumanDuration::from_secs(60),
+            migration_phase: HumanDuration::from_secs(60),
+            migration_progress: HumanDuration::from_secs(30),
             occurrence_fresh: HumanDuration::from_mins(5),
         }
     }
@@ -145,7 +186,7 @@ impl Config {
     /// # Errors
     /// If the file is missing or wrong, or a value makes no sense.
     pub fn effective(flags: Flags) -> Result<Self, LoadError> {
-        let Flags { config: path, listen, admin_listen, data_dir, log_format, log } = flags;
+        let Flags { config: path, listen, admin_listen, data_dir, kubeconfig, log_format, log } = flags;
         let mut effective = match &path {
             Some(path) => config::load::<Self>(path)?,
             None => Self::default(),
@@ -153,6 +194,7 @@ impl Config {
         effective.listen = listen.unwrap_or(effective.listen);
         effective.admin_listen = admin_listen.unwrap_or(effective.admin_listen);
         effective.data_dir = data_dir.unwrap_or(effective.data_dir);
+        effective.kubernetes.kubeconfig = kubeconfig.or(effective.kubernetes.kubeconfig);
         effective.log_format = log_format.unwrap_or(effective.log_format);
         effective.log = log.unwrap_or(effective.log);
         effective.check(path.as_deref())?;
@@ -168,7 +210,11 @@ impl Config {
             kill_grace_usec: usec(self.symptoms.kill_grace),
             migration_failed_usec: usec(self.symptoms.migration_failed),
             occurrence_fresh_usec: usec(self.symptoms.occurrence_fresh),
-            ..Settings::default()
+            pending_usec: usec(self.symptoms.pending),
+            scheduling_usec: usec(self.symptoms.scheduling),
+            scheduled_usec: usec(self.symptoms.scheduled),
+            migration_phase_usec: usec(self.symptoms.migration_phase),
+            migration_progress_usec: usec(self.symptoms.migration_progress),
         }
     }
 
@@ -198,6 +244,9 @@ impl Config {
         if self.silence_after < HumanDuration::from_secs(6) {
             let problem = "no longer than one heartbeat of an agent (5 s): healthy nodes would be Unknown";
             return wrong("silence_after", problem, "write at least 6s");
+        }
+        if self.kubernetes.standalone && self.kubernetes.kubeconfig.is_some() {
+            return wrong("kubernetes.standalone", "true, and a kubeconfig is given", "leave one of the two out");
         }
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             return wrong("admin_listen", "the same address as `listen`", "choose another port with --admin-listen");
@@ -272,6 +321,10 @@ mod tests {
         check_error(
             "history_retention: 10m\n",
             "bad value of `history_retention` in `FILE`: less than an hour; write at least 1h",
+        );
+        check_error(
+            "kubernetes: {standalone: true, kubeconfig: /k}\n",
+            "bad value of `kubernetes.standalone` in `FILE`: true, and a kubeconfig is given; leave one of the two out",
         );
         check_error(
             "admin_listen: 127.0.0.1:7443\n",

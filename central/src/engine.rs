@@ -15,13 +15,14 @@ use kulprit_diagnosis::{Attribution, Snapshot, attribute, symptoms};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use ulid::Ulid;
 
 use crate::{
     incident::{Event, IncidentChange, Incidents, Looks, Timers, advance, observe::observe},
+    kubernetes::store::ClusterStore,
     live::Live,
     metrics::{CentralMetrics, EventLabel},
     store::{StoreWriter, Write},
@@ -36,6 +37,8 @@ const TICK: Duration = Duration::from_secs(1);
 const PASS_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 /// A pass for the clock's sake may take this share of one core: one part in so many.
 const COST_DIVISOR: u32 = 50;
+/// How long a start waits for Kubernetes to be listed.
+const LISTED_WITHIN: Duration = Duration::from_secs(10);
 /// How often retention is applied.
 const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -129,6 +132,12 @@ impl Engine {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut last_retention: Option<Instant> = None;
         let mut next_pass = Instant::now();
+        // Decided from half a cluster, incidents of the other half would be thought over.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = self.cluster_listed() => {}
+        }
         loop {
             let is_due = tokio::select! {
                 biased;
@@ -152,6 +161,16 @@ impl Engine {
                 let cost = began.elapsed();
                 next_pass = Instant::now() + (cost * COST_DIVISOR).min(PASS_AT_LEAST_EVERY);
             }
+        }
+    }
+
+    /// Waits until Kubernetes was listed, and not for ever: hosts are seen without it.
+    async fn cluster_listed(&self) {
+        let Some(cluster) = self.live.cluster() else { return };
+        let mut changed = self.live.subscribe();
+        let listed = async { while !cluster.is_listed() && changed.changed().await.is_ok() {} };
+        if timeout(LISTED_WITHIN, listed).await.is_err() {
+            warn!("Kubernetes was not listed yet; hosts are explained without it");
         }
     }
 
@@ -218,7 +237,9 @@ impl Engine {
 
     /// Whether anything can begin or end by the clock alone.
     fn is_anything_open(&self) -> bool {
-        self.decided.incidents().open().next().is_some() || self.live.look(|state| state.count_states().n_present > 0)
+        self.decided.incidents().open().next().is_some()
+            || self.live.look(|state| state.count_states().n_present > 0)
+            || self.live.cluster().is_some_and(ClusterStore::is_restless)
     }
 }
 

@@ -10,4 +10,5 @@ pub mod client;
 pub mod kinds;
 mod object;
 mod requests;
+pub mod store;
 pub mod watch;

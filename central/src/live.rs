@@ -17,6 +17,7 @@ use prost::Message as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 
 use crate::{
+    kubernetes::store::ClusterStore,
     metrics::{CentralMetrics, StatusLabel},
     state::{CurrentState, Epoch, NodeState},
     store::{NodeWrite, RecordsWrite, StoreWriter, Write},
@@ -35,6 +36,8 @@ struct Shared {
     inner: Mutex<Inner>,
     /// Counts changes; the engine waits on it.
     changed: watch::Sender<u64>,
+    /// Kubernetes, if it is watched.
+    cluster: Option<ClusterStore>,
     clock: Clock,
     settings: Settings,
 }
@@ -75,9 +78,9 @@ pub struct Session {
 }
 
 impl Live {
-    /// Shares `state`.
+    /// Shares `state`, and a cluster if one is watched.
     #[must_use]
-    pub fn new(state: CurrentState, clock: Clock, settings: Settings) -> Self {
+    pub fn new(state: CurrentState, clock: Clock, settings: Settings, is_cluster_watched: bool) -> Self {
         let inner = Inner {
             state,
             sessions: BTreeMap::new(),
@@ -86,7 +89,9 @@ impl Live {
             unsaved: BTreeSet::new(),
             last_expiry: clock.now(),
         };
-        Self(Arc::new(Shared { inner: Mutex::new(inner), changed: watch::Sender::new(0), clock, settings }))
+        let changed = watch::Sender::new(0);
+        let cluster = is_cluster_watched.then(|| ClusterStore::new(changed.clone(), clock.clone()));
+        Self(Arc::new(Shared { inner: Mutex::new(inner), changed, cluster, clock, settings }))
     }
 
     /// Central's clock.
@@ -104,7 +109,21 @@ impl Live {
     /// Everything a diagnosis may look at, now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.look(|state| state.snapshot(self.0.settings, self.0.clock.now()))
+        let now = self.0.clock.now();
+        let mut snapshot = self.look(|state| state.snapshot(self.0.settings, now));
+        if let Some(cluster) = &self.0.cluster {
+            let view = cluster.view(now.wall_usec);
+            snapshot.cluster_vms = view.vms;
+            snapshot.cluster_nodes = view.nodes;
+            snapshot.cluster_sight = view.sight;
+        }
+        snapshot
+    }
+
+    /// Kubernetes, if it is watched.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&ClusterStore> {
+        self.0.cluster.as_ref()
     }
 
     /// Looks at the current state. `look` must not block.

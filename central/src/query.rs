@@ -5,6 +5,7 @@
 //! [`page`] makes page tokens, [`wire`] turns attributions and views into messages.
 
 pub mod answer;
+mod named;
 pub mod page;
 mod wire;
 
@@ -106,6 +107,27 @@ impl Query for QueryService {
             Err(status) => Err(status),
         };
         self.answer("ExplainVm", answer.map(|verdicts| v1::ExplainVmResponse { verdicts }))
+    }
+
+    async fn explain_migration(
+        &self,
+        request: Request<v1::ExplainMigrationRequest>,
+    ) -> Result<Response<v1::ExplainMigrationResponse>, Status> {
+        let v1::ExplainMigrationRequest { migration } = request.into_inner();
+        let is_good = check_texts(&[("migration", &migration)]).and_then(|()| check_given("migration", &migration));
+        let answer = match is_good {
+            Ok(()) => {
+                let live = self.sources.live.clone();
+                self.decide(move |snapshot, incidents| {
+                    let now_usec = snapshot.reference_wall_usec;
+                    let found = live.cluster().map(|cluster| cluster.migrations(&migration, now_usec));
+                    answer::explain_migration(snapshot, incidents, &migration, found.unwrap_or_default())
+                })
+                .await
+            }
+            Err(status) => Err(status),
+        };
+        self.answer("ExplainMigration", answer.map(|verdicts| v1::ExplainMigrationResponse { verdicts }))
     }
 
     async fn explain_node(

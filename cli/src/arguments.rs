@@ -42,12 +42,15 @@ pub(crate) enum Format {
 /// One question.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Question {
-    /// Why is this VM stuck or down? Without a VM: everything that is in trouble.
+    /// Why is this VM or migration stuck, or this node sick? Without a name: everything that is in trouble.
     ///
     /// Exit status: 0 answered, 3 a symptom is there and only Unexplained, 2 could not be asked.
     Why {
-        /// Name, namespace/name or UID of a VM; `node/NAME` for a node's own faults.
-        vm: Option<String>,
+        /// Name, namespace/name or UID of a VM; `migration/NAME`; `node/NAME` for a node's own faults.
+        name: Option<String>,
+        /// Namespace of the VM or migration.
+        #[arg(short, long)]
+        namespace: Option<String>,
         /// Only on this node; with a name: where two nodes have a VM of that name.
         #[arg(long)]
         node: Option<String>,

@@ -28,7 +28,10 @@ pub(crate) async fn answer(arguments: Arguments, terminal: &mut Terminal) -> Res
     let Arguments { central, output, timeout, question } = arguments;
     let ask = Ask { central, format: output, timeout_secs: timeout };
     match question {
-        Question::Why { vm, node } => return why::answer(&ask, terminal, vm, node).await,
+        Question::Why { name, namespace, node } => {
+            let whom = name.map(|name| why::Whom::new(&name, namespace.as_deref()));
+            return why::answer(&ask, terminal, whom, node).await;
+        }
         Question::Diagnose { case, vm, migration, at, explain } => {
             return diagnose::answer(ask.format, terminal, &diagnose::Asked { case, vm, migration, at, explain });
         }

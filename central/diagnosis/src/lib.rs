@@ -40,4 +40,4 @@ pub use explain::{ExplainedClue, Explanation, MissingClue, explain};
 pub use place::{Place, incident_key};
 pub use score::{ScoreLine, ScoreSheet, score_sheets};
 pub use snapshot::{ClusterSight, NodeView, Settings, Snapshot, VmView};
-pub use symptom::{Symptom, SymptomId, SymptomSubject, symptom_of, symptoms};
+pub use symptom::{Symptom, SymptomId, SymptomSubject, is_at_rest, symptom_of, symptoms};

@@ -9,6 +9,7 @@ pub(crate) mod kubevirt;
 mod migration;
 mod rules;
 
+pub use kubevirt::is_at_rest;
 pub use rules::{symptom_of, symptoms};
 
 /// The symptoms of the catalogue.

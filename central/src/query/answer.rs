@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kulprit_cluster::ClusterVm;
 use kulprit_diagnosis::{
     NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView, attribute, symptom_of, symptoms,
 };
@@ -9,14 +10,16 @@ use kulprit_model::{FindingCode, Record, Status as Seen, Subject};
 use kulprit_proto::v1;
 use tonic::Status;
 
-use super::{check_texts, page, shortened, wire};
+use super::{
+    check_texts,
+    named::{self, NamedVm},
+    page, shortened, wire,
+};
 use crate::{
     incident::Incidents,
     store::{HistoryEntry, HistoryPosition, HistoryQuery},
 };
 
-/// Most candidates named where a name is ambiguous.
-const CANDIDATES_MAX: usize = 10;
 /// Findings of one page: at most, and where none are asked for.
 const PAGE_MAX: u32 = 1_000;
 const PAGE_DEFAULT: u32 = 200;
@@ -31,10 +34,50 @@ pub fn explain_vm(
     vm: &str,
     node: &str,
 ) -> Result<Vec<v1::Verdict>, Status> {
-    let (node, vm) = find_vm(snapshot, vm, node)?;
-    let subject = SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() };
-    let wanted = of_subject(symptoms(snapshot), subject, || no_symptom_of_vm(node, vm));
+    let wanted = match named::vm(snapshot, vm, node)? {
+        NamedVm::OfCluster(vm) => vec![symptom_of(snapshot, &vm.uid, None, true)],
+        NamedVm::OfHost(node, vm) => {
+            let subject = SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() };
+            of_subject(symptoms(snapshot), subject, || no_symptom_of_vm(node, vm))
+        }
+    };
     Ok(verdicts_on(snapshot, incidents, &wanted))
+}
+
+/// Why a migration is stuck or failed. `found` is every migration of the name that was asked for, with its VM described so that this
+/// migration is the one in question.
+///
+/// # Errors
+/// NOT_FOUND if there is none; FAILED_PRECONDITION lists the candidates of an ambiguous name.
+pub fn explain_migration(
+    snapshot: &Snapshot,
+    incidents: &Incidents,
+    name: &str,
+    mut found: Vec<(String, ClusterVm)>,
+) -> Result<Vec<v1::Verdict>, Status> {
+    let fix = "ask with a namespace or a UID";
+    match (found.pop(), found.as_slice()) {
+        (None, _) => {
+            let watched = if snapshot.cluster_sight.is_watched { "" } else { ": no Kubernetes is watched" };
+            Err(Status::not_found(format!("no migration `{}`{watched}", shortened(name))))
+        }
+        (Some((migration, vm)), []) => {
+            let mut snapshot = snapshot.clone();
+            let uid = vm.uid.clone();
+            match snapshot.cluster_vms.iter_mut().find(|known| known.namespace == vm.namespace && known.name == vm.name)
+            {
+                Some(known) => *known = vm.into(),
+                None => snapshot.cluster_vms.push(vm.into()),
+            }
+            let symptom = symptom_of(&snapshot, &uid, Some(&migration), true);
+            Ok(verdicts_on(&snapshot, incidents, &[symptom]))
+        }
+        (Some(last), others) => {
+            let all: Vec<String> =
+                others.iter().chain([&last]).map(|(name, vm)| format!("{}/{name}", vm.namespace)).collect();
+            Err(named::ambiguous("migration", name, "migrations", all.iter(), fix))
+        }
+    }
 }
 
 /// Why a node itself is in trouble.
@@ -42,7 +85,7 @@ pub fn explain_vm(
 /// # Errors
 /// NOT_FOUND if no node has that name.
 pub fn explain_node(snapshot: &Snapshot, incidents: &Incidents, node: &str) -> Result<Vec<v1::Verdict>, Status> {
-    let node = find_node(snapshot, node)?;
+    let node = named::node(snapshot, node)?;
     let subject = SymptomSubject::Node { node: node.name.clone() };
     let wanted = of_subject(symptoms(snapshot), subject, || no_symptom_of_node(node));
     Ok(verdicts_on(snapshot, incidents, &wanted))
@@ -55,7 +98,7 @@ pub fn explain_node(snapshot: &Snapshot, incidents: &Incidents, node: &str) -> R
 pub fn verdicts(snapshot: &Snapshot, incidents: &Incidents, node: &str) -> Result<Vec<v1::Verdict>, Status> {
     let mut shown = symptoms(snapshot);
     if !node.is_empty() {
-        find_node(snapshot, node)?;
+        named::node(snapshot, node)?;
         shown.retain(|symptom| match &symptom.subject {
             SymptomSubject::Node { node: on } | SymptomSubject::Vm { node: on, .. } => on == node,
         });
@@ -101,81 +144,14 @@ fn no_symptom_of_node(node: &NodeView) -> String {
     }
 }
 
-/// The one VM of that name, namespace/name or UID; `node` narrows if it is not empty.
-fn find_vm<'a>(snapshot: &'a Snapshot, vm: &str, node: &str) -> Result<(&'a NodeView, &'a VmView), Status> {
-    if !node.is_empty() {
-        find_node(snapshot, node)?;
-    }
-    let is_it = |view: &VmView| {
-        let full = view.namespace.as_ref().map(|namespace| format!("{namespace}/{}", view.name));
-        view.uid.eq_ignore_ascii_case(vm) || view.name == vm || full.is_some_and(|full| full == vm)
-    };
-    let nodes = snapshot.nodes.iter().filter(|view| node.is_empty() || view.name == node);
-    let mut found: Vec<_> =
-        nodes.flat_map(|view| view.vms.iter().filter(|vm| is_it(vm)).map(move |vm| (view, vm))).collect();
-    // A VM that was made anew has the name of one that is gone and still remembered.
-    if found.iter().any(|(_, vm)| is_there(vm)) {
-        found.retain(|(_, vm)| is_there(vm));
-    }
-    match found.as_slice() {
-        [one] => Ok(*one),
-        [] => {
-            let n_vms: usize = snapshot.nodes.iter().map(|node| node.vms.len()).sum();
-            let place = if node.is_empty() { String::new() } else { format!(" on node `{node}`") };
-            let known = format!("VMs known: {n_vms}, on nodes: {}", snapshot.nodes.len());
-            Err(Status::not_found(format!("no VM `{}`{place}; {known}", shortened(vm))))
-        }
-        [(_, first), ..] if found.iter().all(|(_, vm)| vm.uid == first.uid) => {
-            // One VM that migrates, or did: it is where its trouble is, else where its QEMU lives.
-            let on = match symptom_of(snapshot, &first.uid, None, false).subject {
-                SymptomSubject::Vm { node, .. } | SymptomSubject::Node { node } => node,
-            };
-            Ok(*found.iter().find(|(node, _)| node.name == on).unwrap_or(&found[0]))
-        }
-        many => {
-            let candidates = many
-                .iter()
-                .take(CANDIDATES_MAX)
-                .map(|(node, vm)| format!("{} on {} (UID {})", vm.name, node.name, vm.uid));
-            let candidates = candidates.collect::<Vec<_>>().join(", ");
-            let more = if many.len() > CANDIDATES_MAX { ", ..." } else { "" };
-            let text = format!(
-                "vm: `{}` is the name of {} VMs: {candidates}{more}; ask with a UID or a node",
-                shortened(vm),
-                many.len()
-            );
-            Err(Status::failed_precondition(text))
-        }
-    }
-}
-
-/// Whether libvirt or procfs knows the VM now.
-fn is_there(vm: &VmView) -> bool {
-    vm.domain.is_some() || vm.qemu.is_some()
-}
-
-fn find_node<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a NodeView, Status> {
-    snapshot.nodes.iter().find(|node| node.name == name).ok_or_else(|| no_node(snapshot, name))
-}
-
-fn no_node(snapshot: &Snapshot, name: &str) -> Status {
-    let known: Vec<&str> = snapshot.nodes.iter().take(CANDIDATES_MAX).map(|node| node.name.as_str()).collect();
-    let known = match known.as_slice() {
-        [] => "no node has reported yet".to_owned(),
-        names if snapshot.nodes.len() > names.len() => format!("known are {}, ...", names.join(", ")),
-        names => format!("known are {}", names.join(", ")),
-    };
-    Status::not_found(format!("no node `{}`; {known}", shortened(name)))
-}
-
 /// A node with its findings and VMs. `node` is its message, if it is known.
 ///
 /// # Errors
 /// NOT_FOUND if no node has that name.
 pub fn node_detail(snapshot: &Snapshot, node: Option<v1::Node>, name: &str) -> Result<v1::GetNodeResponse, Status> {
-    let view = find_node(snapshot, name)?;
+    let view = named::node(snapshot, name)?;
     Ok(v1::GetNodeResponse {
-        node: Some(node.ok_or_else(|| no_node(snapshot, name))?),
+        node: Some(node.ok_or_else(|| named::no_node(snapshot, name))?),
         findings: findings_of(view).map(|(_, _, finding)| finding).collect(),
         vms: vms_of(view, &symptoms_by_vm(&symptoms(snapshot))).collect(),
     })
@@ -187,7 +163,7 @@ pub fn node_detail(snapshot: &Snapshot, node: Option<v1::Node>, name: &str) -> R
 /// NOT_FOUND if no node has that name.
 pub fn vms(snapshot: &Snapshot, node: &str) -> Result<v1::ListVmsResponse, Status> {
     let nodes: Vec<&NodeView> =
-        if node.is_empty() { snapshot.nodes.iter().collect() } else { vec![find_node(snapshot, node)?] };
+        if node.is_empty() { snapshot.nodes.iter().collect() } else { vec![named::node(snapshot, node)?] };
     let shown = symptoms(snapshot);
     let shown = symptoms_by_vm(&shown);
     let mut vms: Vec<v1::Vm> = nodes.into_iter().flat_map(|view| vms_of(view, &shown)).collect();
@@ -312,7 +288,7 @@ impl FindingsQuestion {
 pub fn current_findings(snapshot: &Snapshot, question: &FindingsQuestion) -> Result<v1::ListFindingsResponse, Status> {
     let node = &question.request.node;
     let nodes: Vec<&NodeView> =
-        if node.is_empty() { snapshot.nodes.iter().collect() } else { vec![find_node(snapshot, node)?] };
+        if node.is_empty() { snapshot.nodes.iter().collect() } else { vec![named::node(snapshot, node)?] };
     let mut findings = Vec::new();
     let mut last = String::new();
     for view in nodes {
@@ -387,39 +363,4 @@ pub fn history_findings(
         }
     });
     v1::ListFindingsResponse { findings: findings.collect(), next_page_token }
-}
-
-#[cfg(test)]
-mod tests {
-    use kulprit_model::{Domain, Moment};
-
-    use super::*;
-
-    const GONE: &str = "5fe4509a-0dc5-4a37-aec6-25b5fe5818d4";
-    const NEW: &str = "7f1002cb-5c91-449c-bc33-51fc02ac65f4";
-
-    fn vm(uid: &str, is_there: bool) -> VmView {
-        let domain = is_there.then(|| Domain {
-            uid: uid.to_owned(),
-            name: "db-0".to_owned(),
-            state: 1,
-            reason: 1,
-            since: Moment { wall_usec: 0, boottime_usec: 0 },
-            is_persistent: true,
-        });
-        VmView { uid: uid.to_owned(), name: "db-0".to_owned(), domain, ..VmView::default() }
-    }
-
-    fn found(vms: Vec<VmView>) -> Result<String, Status> {
-        let node = NodeView { name: "n1".to_owned(), vms, ..NodeView::default() };
-        let snapshot = Snapshot { nodes: vec![node], ..Snapshot::default() };
-        find_vm(&snapshot, "db-0", "").map(|(_, vm)| vm.uid.clone())
-    }
-
-    #[test]
-    fn a_vm_made_anew_is_meant_by_its_name_and_the_one_that_is_gone_by_its_uid() {
-        assert_eq!(found(vec![vm(GONE, false), vm(NEW, true)]).unwrap(), NEW);
-        assert_eq!(found(vec![vm(GONE, false)]).unwrap(), GONE, "why it is gone may still be asked");
-        assert!(found(vec![vm(GONE, true), vm(NEW, true)]).is_err());
-    }
 }

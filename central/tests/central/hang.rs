@@ -56,7 +56,7 @@ async fn a_store_that_hangs_stops_acks_and_no_verdict() {
     let (clock, stop) = (Clock::kernel(), CancellationToken::new());
     let mut metrics = Metrics::new("x", "0", &clock);
     let central = CentralMetrics::register(metrics.section("central"));
-    let live = Live::new(CurrentState::new(Limits::default(), clock.now()), clock.clone(), Settings::default());
+    let live = Live::new(CurrentState::new(Limits::default(), clock.now()), clock.clone(), Settings::default(), false);
     let (let_go, hanging) = mpsc::channel();
     let on_durable = live.clone();
     let on_durable = Box::new(move |stream: &_, marks: &[_]| on_durable.on_durable(stream, marks));

@@ -19,25 +19,47 @@ const LIVE: &str = "live";
 /// Exit status when a symptom is there and nothing explains it.
 pub(super) const ONLY_UNEXPLAINED: u8 = 3;
 
+/// Whom a person asks about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Whom {
+    Vm(String),
+    Migration(String),
+    Node(String),
+}
+
+impl Whom {
+    /// Reads `NAME` or `KIND/NAME`, with the short names that KubeVirt gives its kinds. A name that has a namespace already keeps it.
+    pub(super) fn new(text: &str, namespace: Option<&str>) -> Self {
+        let (kind, name) = text.split_once('/').unwrap_or(("", text));
+        let in_namespace = |name: &str| match namespace {
+            Some(namespace) if !name.contains('/') => format!("{namespace}/{name}"),
+            Some(_) | None => name.to_owned(),
+        };
+        match kind {
+            "node" | "no" => Self::Node(name.to_owned()),
+            "migration" | "vmim" | "vmims" | "virtualmachineinstancemigration" => Self::Migration(in_namespace(name)),
+            "vm" | "vms" | "virtualmachine" | "vmi" | "vmis" | "virtualmachineinstance" => Self::Vm(in_namespace(name)),
+            _ => Self::Vm(in_namespace(text)),
+        }
+    }
+}
+
 pub(super) async fn answer(
     ask: &Ask,
     terminal: &mut Terminal,
-    vm: Option<String>,
+    whom: Option<Whom>,
     node: Option<String>,
 ) -> Result<ExitCode, AskError> {
     let mut central = ask.central().await?;
     let only_on = node.unwrap_or_default();
-    let verdicts = match vm {
-        Some(name) => match name.strip_prefix("node/") {
-            Some(node) => {
-                let request = v1::ExplainNodeRequest { node: node.to_owned() };
-                ask.take(central.explain_node(request).await)?.verdicts
-            }
-            None => {
-                let vm = name.strip_prefix("vm/").map(str::to_owned).unwrap_or(name);
-                ask.take(central.explain_vm(v1::ExplainVmRequest { vm, node: only_on.clone() }).await)?.verdicts
-            }
-        },
+    let verdicts = match whom {
+        Some(Whom::Node(node)) => ask.take(central.explain_node(v1::ExplainNodeRequest { node }).await)?.verdicts,
+        Some(Whom::Migration(migration)) => {
+            ask.take(central.explain_migration(v1::ExplainMigrationRequest { migration }).await)?.verdicts
+        }
+        Some(Whom::Vm(vm)) => {
+            ask.take(central.explain_vm(v1::ExplainVmRequest { vm, node: only_on.clone() }).await)?.verdicts
+        }
         None => {
             let request = v1::ListVerdictsRequest { node: only_on.clone() };
             ask.take(central.list_verdicts(request).await)?.verdicts
@@ -95,4 +117,28 @@ fn nothing_wrong(terminal: &Terminal, nodes: &[v1::Node]) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, namespace: Option<&str>, want: Whom) {
+        assert_eq!(Whom::new(text, namespace), want, "{text}");
+    }
+
+    #[test]
+    fn a_name_is_a_vms_unless_it_says_otherwise() {
+        let vm = |name: &str| Whom::Vm(name.to_owned());
+        check("db-0", None, vm("db-0"));
+        check("db-0", Some("prod"), vm("prod/db-0"));
+        check("prod/db-0", None, vm("prod/db-0"));
+        check("prod/db-0", Some("test"), vm("prod/db-0"));
+        check("vm/db-0", Some("prod"), vm("prod/db-0"));
+        check("vmi/prod/db-0", None, vm("prod/db-0"));
+        check("migration/db-0-up", Some("prod"), Whom::Migration("prod/db-0-up".to_owned()));
+        check("vmim/prod/db-0-up", None, Whom::Migration("prod/db-0-up".to_owned()));
+        check("node/n1", Some("prod"), Whom::Node("n1".to_owned()));
+    }
 }

@@ -83,6 +83,19 @@ const STEPS_OF_A_START: [&str; 13] = [
     operation::SYNC_VMI,
 ];
 
+/// Whether nothing of a VM can become a symptom by time alone: it runs well, or is stopped and is to be.
+#[must_use]
+pub fn is_at_rest(life: &Life) -> bool {
+    let is_going = life.vm_deleted_usec.is_some() || life.vmi_deleted_usec.is_some() || life.evacuation.is_some();
+    let is_migrating = life.migration.as_ref().is_some_and(|migration| migration.outcome.is_none());
+    let is_well = life.phase.as_deref() == Some("Running")
+        && life.paused_reason.is_none()
+        && life.not_ready_reason.is_none()
+        && life.printable_status.as_deref().is_none_or(|status| status == "Running");
+    let is_off = !life.has_vmi && life.wants_to_run != Some(true) && life.launcher_phase.is_none();
+    !is_going && !is_migrating && (is_well || is_off)
+}
+
 /// A symptom before it has its subject.
 pub(super) struct Found {
     pub(super) id: SymptomId,
@@ -279,8 +292,10 @@ impl<'a> Clocks<'a> {
             let node = self.vm.hosting.as_deref().unwrap_or_default();
             return unresponsive(Some(since), format!("it is shown Running, and its node {node} is not ready"));
         }
+        // A VM that is going is not ready from the first moment on; its clock is the grace period.
+        let is_going = life.vm_deleted_usec.is_some() || life.vmi_deleted_usec.is_some();
         if let Some(reason @ ("GuestNotRunning" | "PodNotExists" | "PodTerminating" | "PodConditionMissing")) =
-            life.not_ready_reason.as_deref()
+            life.not_ready_reason.as_deref().filter(|_| !is_going)
         {
             return unresponsive(None, format!("the VMI is Running and not ready: {reason}"));
         }

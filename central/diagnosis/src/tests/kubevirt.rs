@@ -123,6 +123,11 @@ fn a_stop_has_the_grace_period_and_a_margin() {
     check_life(stopping(150), StuckStopping, StuckStopping);
     check_life(stopping(149), Unspecified, StuckStopping);
     check_life(stopping(20), Unspecified, Unspecified);
+    let not_ready = |life: &mut Life| {
+        stopping(20)(life);
+        life.not_ready_reason = Some("PodTerminating".to_owned());
+    };
+    check_life(not_ready, Unspecified, Unspecified);
     let deleted = |life: &mut Life| {
         life.vm_deleted_usec = at(61);
         life.vmi_deleted_usec = at(60);
