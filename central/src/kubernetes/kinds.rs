@@ -93,6 +93,8 @@ impl Row {
 mod tests {
     use std::collections::BTreeSet;
 
+    use kulprit_cluster::Kind;
+
     use super::*;
 
     #[track_caller]
@@ -104,6 +106,13 @@ mod tests {
     fn no_two_rows_have_one_name() {
         let names: BTreeSet<_> = ROWS.iter().map(|row| row.name).collect();
         assert_eq!(names.len(), ROWS.len());
+    }
+
+    #[test]
+    fn what_a_diagnosis_reads_is_watched_and_nothing_else() {
+        let watched: BTreeSet<_> = ROWS.iter().map(|row| (row.kind, row.group)).collect();
+        let read: BTreeSet<_> = Kind::ALL.into_iter().map(|kind| (kind.as_str(), kind.group())).collect();
+        assert_eq!(watched, read);
     }
 
     #[test]

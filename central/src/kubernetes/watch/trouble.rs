@@ -122,7 +122,7 @@ impl<S: Sink> Watch<S> {
         if self.said.is_none() {
             self.said = Some(Said::Outage);
             if self.shared.outages.begin(self.row.name, class) {
-                warn!(row = self.row.name, why, "Kubernetes does not answer: what was known of it is unknown now");
+                warn!(row = self.row.name, why, "Kubernetes cannot be watched: what was known of it is unknown now");
             }
         }
         self.tell(Trouble::Lost(why));
@@ -174,7 +174,7 @@ impl<S: Sink> Watch<S> {
                 self.shared.recovered.notify_waiters();
                 if let Some(outage) = self.shared.outages.end(self.row.name) {
                     let secs = outage.as_secs();
-                    info!(row = self.row.name, secs, "Kubernetes answers again");
+                    info!(row = self.row.name, secs, "Kubernetes is watched again");
                 }
             }
             Some(Said::Refused) => info!(row = self.row.name, "Kubernetes allows this now"),
