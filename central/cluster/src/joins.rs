@@ -37,14 +37,6 @@ impl Cluster {
             || self.told_pods(&key).next().is_some()
     }
 
-    /// Namespace, name and VM of every migration of that name or UID, sorted.
-    pub fn migrations_named(&self, name: &str) -> impl Iterator<Item = (&str, &str, &str)> {
-        let is_it =
-            move |key: &Key, migration: &Migration| key.1 == name || migration.meta.uid.as_deref() == Some(name);
-        let found = self.migrations.iter().filter(move |(key, migration)| is_it(key, migration));
-        found.filter_map(|(key, migration)| Some((key.0.as_str(), key.1.as_str(), migration.vmi_name.as_deref()?)))
-    }
-
     /// Name of every node that an object or an event tells of, sorted.
     #[must_use]
     pub fn node_names(&self) -> BTreeSet<&str> {

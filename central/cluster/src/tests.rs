@@ -6,6 +6,7 @@ mod migration;
 mod node;
 mod objects;
 mod pod;
+mod steps;
 mod volume;
 
 use std::sync::LazyLock;

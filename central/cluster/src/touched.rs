@@ -248,11 +248,9 @@ impl Cluster {
     }
 
     fn concerned_by_pod(&self, key: &Key, touched: &mut Touched) {
-        // Events about a launcher are read otherwise while its object is there.
+        // Events about a launcher, and attachment pods of it, are read by its name while its object is not there.
         let told = index::vm_of_launcher_name(&key.1).map(|name| (key.0.clone(), name.to_owned()));
         touched.vms.extend(told);
-        let attachments = self.index.of(Said::AttachmentOf(key.clone())).filter_map(|key| self.pods.get(key));
-        touched.vms.extend(attachments.filter_map(|pod| self.vm_of_attachment(pod)));
         let of_handler = self.events_about(key).filter(|event| index::is_of_handler(event));
         of_handler.for_each(|event| touched.node(event.host.as_deref()));
         let Some(pod) = self.pods.get(key) else { return };
