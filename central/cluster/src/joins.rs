@@ -1,4 +1,7 @@
 //! Which objects belong together, resolved when it is asked for, from what each of them says (`index.rs`).
+//!
+//! Nothing that is found here is kept: another object that comes or goes may change it. Orders are those of namespaces and names,
+//! so that the order in which objects came changes no answer.
 
 use std::collections::BTreeSet;
 
