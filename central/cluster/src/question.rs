@@ -4,6 +4,7 @@
 //! of them speaks of it is told by UIDs, else by times. Source: KubeVirt `pkg/virt-controller/watch/migration/migration.go`.
 
 use crate::{
+    cluster::Cluster,
     objects::{Migration, MigrationState, Pod},
     parts::{Asked, Parts},
 };
@@ -73,6 +74,16 @@ impl<'c> InQuestion<'c> {
         uid.is_some() && uid == self.uid()
             || !self.name.is_empty() && name == Some(self.name.as_str())
             || self.any(|state| state.target_pod.as_deref() == Some(pod.meta.name.as_str()))
+    }
+}
+
+impl Cluster {
+    /// Namespace, name and VM of every migration of that name or UID, sorted.
+    pub fn migrations_named(&self, name: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+        let is_it =
+            move |named: &str, migration: &Migration| named == name || migration.meta.uid.as_deref() == Some(name);
+        let found = self.migrations.iter().filter(move |((_, named), migration)| is_it(named, migration));
+        found.filter_map(|(key, migration)| Some((key.0.as_str(), key.1.as_str(), migration.vmi_name.as_deref()?)))
     }
 }
 
