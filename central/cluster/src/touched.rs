@@ -2,7 +2,7 @@
 //!
 //! Asked before and after the change, because either state may name somebody. What many VMs read is followed only where what they
 //! read of it really differs ([`Reach`]): heartbeats and leases concern their node alone. Too many is a cost, too few a lie:
-//! `tests/live.rs` holds it against fresh clusters.
+//! `tests/steps.rs` holds it against fresh clusters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
