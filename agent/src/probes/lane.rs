@@ -68,11 +68,6 @@ impl Lane {
         number
     }
 
-    #[cfg(test)]
-    pub(super) fn n_left(&self) -> u64 {
-        self.lock().n_left
-    }
-
     /// Runs what waits, until nothing does or the lane has left us; returns what is still to be handed over.
     fn follow(&self, number: u64) -> Vec<Answer> {
         loop {
