@@ -57,7 +57,8 @@ impl Authority {
         let (authority, authority_key) = (self.file("ca.crt"), self.file("ca.key"));
         let mut args =
             vec!["-CA", &authority, "-CAkey", &authority_key, "-subj", subject, "-out", &certificate, "-keyout", &key];
-        for extension in extensions {
+        // Without it openssl makes an authority of each, and rustls takes none as a server.
+        for extension in ["basicConstraints=critical,CA:FALSE"].iter().chain(extensions) {
             args.extend(["-addext", extension]);
         }
         request(&args)?;
