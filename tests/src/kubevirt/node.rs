@@ -147,7 +147,7 @@ fn handler_name(node: &str) -> String {
 
 /// The node's virt-handler, ready. Without its DaemonSet as owner, which is not there and would have it collected.
 fn handler(node: &str) -> Value {
-    let image = format!("quay.io/kubevirt/virt-handler:{}", super::VERSION);
+    let image = format!("registry.example/kubevirt/virt-handler:{}", super::VERSION);
     json!({
         "apiVersion": "v1",
         "kind": "Pod",

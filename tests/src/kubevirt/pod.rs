@@ -90,7 +90,7 @@ pub(super) fn launcher(spec: &VmSpec, vmi_uid: &str, node: Option<&str>, target_
 }
 
 pub(super) fn image() -> String {
-    format!("quay.io/kubevirt/virt-launcher:{}", super::VERSION)
+    format!("registry.example/kubevirt/virt-launcher:{}", super::VERSION)
 }
 
 /// What kubelet says of a pod it has taken and whose containers are yet to come.

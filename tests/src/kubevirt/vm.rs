@@ -60,7 +60,8 @@ impl VmSpec {
     }
 
     fn template(&self) -> Value {
-        let mut volumes = vec![json!({"name": "root", "containerDisk": {"image": "quay.io/lab/guest-idle:1"}})];
+        let mut volumes =
+            vec![json!({"name": "root", "containerDisk": {"image": "registry.example/lab/guest-idle:1"}})];
         volumes.extend(
             self.claims.iter().map(|claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}})),
         );
