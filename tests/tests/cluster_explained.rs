@@ -127,8 +127,11 @@ fn a_vm_s_ordinary_life_raises_nothing() -> Result<()> {
     guest.pod_goes()?;
     pause(QUIET);
     assert_eq!(stage.in_trouble()?, ["broken"]);
-    let causes: Vec<String> = stage.system.incidents()?.into_iter().map(|incident| incident.cause).collect();
-    assert_eq!(causes, ["VolumeNotFound"], "nothing else was ever opened");
+    let incidents = stage.system.incidents()?;
+    let told: Vec<String> =
+        incidents.iter().map(|incident| stage.system.page(&["incidents", &incident.id])).collect::<Result<_>>()?;
+    let causes: Vec<&str> = incidents.iter().map(|incident| incident.cause.as_str()).collect();
+    assert_eq!(causes, ["VolumeNotFound"], "nothing else was ever opened: {}", told.join("\n"));
     Ok(())
 }
 

@@ -62,8 +62,8 @@ impl Looks {
     /// Whether it could be seen if the symptom were still there. Only a VM of Kubernetes has a namespace.
     pub(super) fn can_see(&self, member: &Member) -> bool {
         let Member { whom, based_on, .. } = member;
-        let is_clusters = !whom.uid.is_empty() && !member.namespace.is_empty();
-        !(is_clusters && self.is_cluster_unseen)
+        let is_hidden = self.is_cluster_unseen && !whom.uid.is_empty() && !member.namespace.is_empty();
+        !is_hidden
             && !self.silent_nodes.contains(&whom.node)
             && !based_on.iter().any(|key| self.unknown.contains(&(whom.node.clone(), key.clone())))
     }

@@ -196,7 +196,7 @@ impl Inner {
                     }
                 }
                 RowSight::Refused(why) => {
-                    sight.unseen.push(format!("Kubernetes: {name}: not allowed to be seen: {why}"))
+                    sight.unseen.push(format!("Kubernetes: {name}: not allowed to be seen: {why}"));
                 }
             }
         }
