@@ -99,7 +99,8 @@ fn a_vm_s_ordinary_life_raises_nothing() -> Result<()> {
     let stage = Stage::open()?;
     let (n1, n2) = (stage.register("n1", 11)?, stage.register("n2", 12)?);
     let now = Duration::ZERO;
-    let mut resident = stage.kubevirt.create(VmSpec::new("prod", "resident"), LONG_AGO)?;
+    // None of them is dated back: a phase that began long ago and ends in this moment would be a long one.
+    let mut resident = stage.kubevirt.create(VmSpec::new("prod", "resident"), now)?;
     resident.runs_on(&n1)?;
     let mut guest = stage.kubevirt.create(VmSpec::new("prod", "guest"), now)?;
     guest.runs_on(&n1)?;
@@ -107,8 +108,7 @@ fn a_vm_s_ordinary_life_raises_nothing() -> Result<()> {
     migration.runs_to(&guest, &n2)?;
     migration.succeeds(&mut guest)?;
     // A slow shutdown within its grace period.
-    let mut slow = stage.kubevirt.create(VmSpec::new("prod", "slow").grace_secs(120), LONG_AGO)?;
-    slow.ago(now);
+    let mut slow = stage.kubevirt.create(VmSpec::new("prod", "slow").grace_secs(120), now)?;
     slow.runs_on(&n2)?;
     slow.stop()?;
     // What is written last is known: so is all before.
@@ -140,7 +140,7 @@ fn without_the_api_server_and_after_a_kill_of_central_nothing_is_forgotten_or_in
     let mut stage = Stage::open()?;
     let n1 = stage.register("n1", 11)?;
     {
-        let mut well = stage.kubevirt.create(VmSpec::new("prod", "well"), LONG_AGO)?;
+        let mut well = stage.kubevirt.create(VmSpec::new("prod", "well"), Duration::ZERO)?;
         well.runs_on(&n1)?;
         stage.without_claim("db-0")?;
         stage.without_claim("db-1")?;
@@ -148,8 +148,10 @@ fn without_the_api_server_and_after_a_kill_of_central_nothing_is_forgotten_or_in
     for vm in ["prod/db-0", "prod/db-1"] {
         stage.explained(vm, "InError", "VolumeNotFound", EXPLAINED)?;
     }
+    // Objects that are dated back come one after the other, and the first ones alone may look like another trouble.
+    pause(QUIET);
     let opened = stage.open_incidents()?;
-    assert!(!opened.is_empty());
+    assert_eq!(opened.len(), 2, "{opened:?}");
 
     stage.cluster.stop_api_server();
     pause(QUIET);

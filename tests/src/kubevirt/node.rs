@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, Kind, Place};
 use super::object::stamp;
+use crate::wait::wait_until;
 
 /// kubelet's pace in the lab; the control plane takes 8 s for silence.
 const RENEWAL: Duration = Duration::from_secs(2);
@@ -22,6 +23,8 @@ const HEARTBEAT_EVERY: u32 = 15;
 /// How long the node and its virt-handler have been up already.
 const UP_FOR: Duration = Duration::from_secs(3600);
 pub(super) const HEARTBEAT: &str = "kubevirt.io/heartbeat";
+/// A new node is tainted until the controller-manager has seen it Ready.
+const TAINT_LIMIT: Duration = Duration::from_secs(30);
 const LEASES: &str = "kube-node-lease";
 
 /// A node of the cluster without a kubelet. Its object stays when this is dropped, and falls silent.
@@ -39,6 +42,10 @@ impl RegisteredNode {
         api.ensure(Kind::POD, super::NAMESPACE, &handler(name))?;
         let handler = Place::new(Kind::POD, super::NAMESPACE, &handler_name(name));
         api.update_status(&handler, |pod| super::pod::run(pod, address, Timestamp::now() - UP_FOR))?;
+        let place = Place::new(Kind::NODE, "", name);
+        wait_until(&format!("{name} to take pods"), TAINT_LIMIT, || {
+            Ok(api.get(&place)?.is_some_and(|node| node["spec"]["taints"].as_array().is_none_or(Vec::is_empty)))
+        })?;
         let (stop, stopped) = mpsc::channel();
         let (api, lease) = (Arc::clone(api), Place::new(Kind::LEASE, LEASES, name));
         let node = Place::new(Kind::NODE, "", name);
