@@ -141,7 +141,7 @@ fn a_real_migration_that_arrives_is_nobodys_trouble() -> Result<()> {
     let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), NOW)?;
     vm.is_taken_by(n1)?;
     let source = Launcher::define(&one, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
-    let source = source.program(Program::Eater { mib: 64, delay: 1000 }).start()?;
+    let source = source.program(Program::Eater { mib: 32, delay: 1000 }).start()?;
     vm.is_handed_over()?;
     vm.runs()?;
     wait_for_vm(&stage, "prod/db-0", "n1")?;
