@@ -148,10 +148,16 @@ impl Query for QueryService {
     ) -> Result<Response<v1::ListVerdictsResponse>, Status> {
         let v1::ListVerdictsRequest { node } = request.into_inner();
         let answer = match check_texts(&[("node", &node)]) {
-            Ok(()) => self.decide(move |snapshot, incidents| answer::verdicts(snapshot, incidents, &node)).await,
+            Ok(()) => {
+                self.decide(move |snapshot, incidents| {
+                    let verdicts = answer::verdicts(snapshot, incidents, &node)?;
+                    Ok(v1::ListVerdictsResponse { verdicts, unseen: snapshot.cluster_sight.unseen.clone() })
+                })
+                .await
+            }
             Err(status) => Err(status),
         };
-        self.answer("ListVerdicts", answer.map(|verdicts| v1::ListVerdictsResponse { verdicts }))
+        self.answer("ListVerdicts", answer)
     }
 
     async fn list_incidents(

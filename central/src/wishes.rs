@@ -1,12 +1,13 @@
 //! What central wants of an agent: a closer look at some VMs, and a capture of those that just got into trouble.
 //!
-//! A VM is a suspect while it shows a symptom or a fault of its own is present; its node looks closer then. Each VM that an open
-//! incident touches is captured once, a few for each incident: what one of five hundred VMs shows, the others show too. Wishes
-//! wait here until a stream of the node takes them; they are made anew after a restart.
+//! A VM is a suspect while it shows a symptom, is in a phase of Kubernetes for longer than usual, or has a fault of its own; its
+//! nodes look closer then. Each VM that an open incident touches is captured once, a few for each incident: what one of five
+//! hundred VMs shows, the others show too. Wishes wait here until a stream of the node takes them; they are made anew after a
+//! restart.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use kulprit_diagnosis::{Attribution, Snapshot, SymptomId, SymptomSubject};
+use kulprit_diagnosis::{Attribution, Snapshot, SymptomId, SymptomSubject, is_at_rest, symptom_of};
 use kulprit_model::{Severity, Status};
 use ulid::Ulid;
 
@@ -48,6 +49,15 @@ pub fn suspects(snapshot: &Snapshot, attributions: &[Attribution]) -> BTreeMap<S
             let ends = snapshot.nodes.iter().filter(|other| other.vm(uid).is_some_and(|vm| vm.qemu.is_some()));
             for other in ends {
                 by_node.entry(other.name.clone()).or_default().insert(uid.clone());
+            }
+        }
+    }
+    // On its way for half a minute, or on its way home: nothing is wrong yet, and what goes wrong now is the cause.
+    for vm in snapshot.cluster_vms.iter().filter(|vm| !is_at_rest(&vm.life)) {
+        if symptom_of(snapshot, &vm.uid, None, true).id != SymptomId::Unspecified {
+            let ends = [&vm.hosting, &vm.source, &vm.target].into_iter().flatten();
+            for node in ends.filter(|node| !node.is_empty()) {
+                by_node.entry(node.clone()).or_default().insert(vm.uid.clone());
             }
         }
     }
@@ -103,6 +113,8 @@ impl Wishes {
 
 #[cfg(test)]
 mod tests {
+    use kulprit_cluster::{ClusterVm, Life};
+
     use super::*;
     use crate::incident::{Incident, Key, Member, Whom};
 
@@ -143,6 +155,26 @@ mod tests {
         assert_eq!(asked(&mut book, vec![incident(1, &["a", "b", "c"])]), ["c"]);
         assert_eq!(asked(&mut book, vec![incident(1, &["a", "b", "c", "d", "e", "f"])]), ["d"]);
         assert_eq!(asked(&mut book, vec![incident(2, &["a", ""])]), ["a"], "the node itself is no VM");
+    }
+
+    #[test]
+    fn a_vm_that_is_on_its_way_for_half_a_minute_is_a_suspect_on_each_of_its_nodes() {
+        const SEC: i64 = 1_000_000;
+        for (phase, secs, is_suspect) in [("Scheduling", 29, false), ("Scheduling", 30, true), ("Running", 900, false)]
+        {
+            let life = Life {
+                has_vmi: true,
+                phase: Some(phase.to_owned()),
+                phase_since_usec: Some((1_000 - secs) * SEC),
+                ..Life::default()
+            };
+            let (uid, hosting) = ("a".to_owned(), Some("n1".to_owned()));
+            let vm = ClusterVm { uid, hosting, target: Some("n2".to_owned()), life, ..ClusterVm::default() };
+            let snapshot =
+                Snapshot { reference_wall_usec: 1_000 * SEC, cluster_vms: vec![vm.into()], ..Snapshot::default() };
+            let nodes: Vec<String> = suspects(&snapshot, &[]).into_keys().collect();
+            assert_eq!(nodes, if is_suspect { vec!["n1", "n2"] } else { vec![] }, "{phase} for {secs} s");
+        }
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub(super) async fn answer(
 ) -> Result<ExitCode, AskError> {
     let mut central = ask.central().await?;
     let only_on = node.unwrap_or_default();
+    let mut unseen = Vec::new();
     let verdicts = match whom {
         Some(Whom::Node(node)) => ask.take(central.explain_node(v1::ExplainNodeRequest { node }).await)?.verdicts,
         Some(Whom::Migration(migration)) => {
@@ -62,7 +63,9 @@ pub(super) async fn answer(
         }
         None => {
             let request = v1::ListVerdictsRequest { node: only_on.clone() };
-            ask.take(central.list_verdicts(request).await)?.verdicts
+            let answer = ask.take(central.list_verdicts(request).await)?;
+            unseen = answer.unseen;
+            answer.verdicts
         }
     };
     let is_unexplained = !verdicts.is_empty() && verdicts.iter().all(has_unexplained_symptom);
@@ -70,7 +73,7 @@ pub(super) async fn answer(
         let mut nodes = ask.take(central.list_nodes(v1::ListNodesRequest {}).await)?.nodes;
         nodes.retain(|node| only_on.is_empty() || node.name == only_on);
         let empty = shape::Diagnosis { case: LIVE.to_owned(), verdicts: Vec::new(), problems: Vec::new() };
-        output::print(terminal, ask.format, &empty, |terminal| nothing_wrong(terminal, &nodes))?;
+        output::print(terminal, ask.format, &empty, |terminal| nothing_wrong(terminal, &nodes, &unseen))?;
         return Ok(ExitCode::SUCCESS);
     }
     let verdicts: Vec<shape::Verdict> = verdicts.into_iter().map(shape::Verdict::from).collect();
@@ -86,7 +89,7 @@ fn has_unexplained_symptom(verdict: &v1::Verdict) -> bool {
 }
 
 /// "Nothing is stuck" is only worth something with what was looked at, and what could not be.
-fn nothing_wrong(terminal: &Terminal, nodes: &[v1::Node]) -> String {
+fn nothing_wrong(terminal: &Terminal, nodes: &[v1::Node], unseen: &[String]) -> String {
     if nodes.is_empty() {
         return "No agent has reported yet, so nothing is known. Start one with `kulprit-agent run` on each node.\n"
             .to_owned();
@@ -108,6 +111,10 @@ fn nothing_wrong(terminal: &Terminal, nodes: &[v1::Node]) -> String {
         let line =
             format!("Unknown: the agent of {} is silent ({heard}); whatever happens there is not seen.", node.name);
         text.push_str(&terminal.yellow(&line));
+        text.push('\n');
+    }
+    for sentence in unseen {
+        text.push_str(&terminal.yellow(&format!("Unknown: {sentence}.")));
         text.push('\n');
     }
     for node in nodes.iter().filter(|node| node.is_reporting && node.n_unknown > 0) {
