@@ -357,11 +357,11 @@ fn is_same(member: &Member, whom: &Whom, symptom: &str) -> bool {
 }
 
 fn title(whom: &Whom, name: &str) -> String {
-    if whom.uid.is_empty() {
-        format!("node {}", whom.node)
-    } else if name.is_empty() {
-        format!("{} on {}", whom.uid, whom.node)
-    } else {
-        format!("{name} on {}", whom.node)
+    let name = if name.is_empty() { &whom.uid } else { name };
+    match (whom.uid.is_empty(), whom.node.is_empty()) {
+        (true, _) => format!("node {}", whom.node),
+        // No node has taken it.
+        (false, true) => name.to_owned(),
+        (false, false) => format!("{name} on {}", whom.node),
     }
 }
