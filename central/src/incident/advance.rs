@@ -104,7 +104,11 @@ impl Draft {
                 }
             };
             if is_new {
-                let text = format!("{}: {}", title(&observation.whom, &observation.name), observation.symptom);
+                let text = format!(
+                    "{}: {}",
+                    title(&observation.whom, &observation.namespace, &observation.name),
+                    observation.symptom
+                );
                 incident.say(now_wall_usec, text);
                 self.events.push(Event::MemberJoined);
             }
@@ -233,7 +237,11 @@ impl Pass<'_> {
                     Some(keys) if keys.contains(&incident.key) => true,
                     Some(_) => {
                         said.push((
-                            format!("{}: {} has another cause", title(&member.whom, &member.name), member.symptom),
+                            format!(
+                                "{}: {} has another cause",
+                                title(&member.whom, &member.namespace, &member.name),
+                                member.symptom
+                            ),
                             None,
                         ));
                         false
@@ -241,7 +249,11 @@ impl Pass<'_> {
                     None => {
                         if looks.can_see(member) {
                             member.until_wall_usec = Some(now);
-                            let text = format!("{}: {} is over", title(&member.whom, &member.name), member.symptom);
+                            let text = format!(
+                                "{}: {} is over",
+                                title(&member.whom, &member.namespace, &member.name),
+                                member.symptom
+                            );
                             said.push((text, Some(Event::MemberEnded)));
                         }
                         true
@@ -356,12 +368,13 @@ fn is_same(member: &Member, whom: &Whom, symptom: &str) -> bool {
     member.whom == *whom && member.symptom == symptom
 }
 
-fn title(whom: &Whom, name: &str) -> String {
+fn title(whom: &Whom, namespace: &str, name: &str) -> String {
     let name = if name.is_empty() { &whom.uid } else { name };
+    let name = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
     match (whom.uid.is_empty(), whom.node.is_empty()) {
         (true, _) => format!("node {}", whom.node),
         // No node has taken it.
-        (false, true) => name.to_owned(),
+        (false, true) => name,
         (false, false) => format!("{name} on {}", whom.node),
     }
 }

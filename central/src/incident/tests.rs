@@ -115,10 +115,11 @@ fn it_reopens_under_the_same_id_for_fifteen_minutes() {
 fn a_vm_that_no_node_has_taken_is_on_none() {
     let mut unplaced = stuck("a");
     unplaced.whom.node = String::new();
+    unplaced.namespace = "prod".to_owned();
     let mut book = Book::default();
     book.see(1, &[unplaced]);
     let incident = book.incidents.iter().next().unwrap();
-    assert_eq!(incident.timeline.last().unwrap().text, "a-name: StuckStopping");
+    assert_eq!(incident.timeline.last().unwrap().text, "prod/a-name: StuckStopping");
 }
 
 // Hysteresis: Unknown closes nothing.
