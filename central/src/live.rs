@@ -228,6 +228,9 @@ impl Live {
         if !fallen.is_empty() {
             self.bump();
         }
+        for (word, count) in self.0.cluster.iter().flat_map(ClusterStore::count_rows) {
+            metrics.watches.get_or_create(&StatusLabel::new(word)).set(count);
+        }
         metrics.nodes.get_or_create(&StatusLabel::new("silent")).set(silent);
         metrics.nodes.get_or_create(&StatusLabel::new("reporting")).set(all - silent);
         metrics.states.get_or_create(&StatusLabel::new("present")).set(counts.n_present);

@@ -149,6 +149,8 @@ table! {
         "Nodes that ever reported.";
     states: Family<StatusLabel, Gauge>, "gauge", "states", "kulprit_central_states", "status: present, absent, unknown",
         "States of all nodes.";
+    watches: Family<StatusLabel, Gauge>, "gauge", "watches", "kulprit_central_watches", "status: coming, seen, lost, refused, not_served",
+        "Parts of Kubernetes that are watched, by what is known of them; none without Kubernetes.";
     store_commits: Counter, "counter", "store_commits", "kulprit_central_store_commits_total", "", "Groups made durable.";
     store_commit_seconds: Seconds, "histogram", "store_commit_seconds", "kulprit_central_store_commit_seconds", "",
         "How long a group took to become durable, retries included.";
@@ -197,6 +199,7 @@ mod tests {
         central.stream_ends.get_or_create(&ReasonLabel::new("x")).inc();
         central.nodes.get_or_create(&StatusLabel::new("x")).inc();
         central.states.get_or_create(&StatusLabel::new("x")).inc();
+        central.watches.get_or_create(&StatusLabel::new("x")).inc();
         central.incident_events.get_or_create(&EventLabel::new("x")).inc();
         central.queries.get_or_create(&QueryLabels { method: ClosedName("x"), code: ClosedName("ok") }).inc();
         let text = metrics.encode();

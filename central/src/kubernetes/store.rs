@@ -77,6 +77,18 @@ enum RowSight {
     NotServed,
 }
 
+impl RowSight {
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Coming(_) => "coming",
+            Self::Seen => "seen",
+            Self::Lost(..) => "lost",
+            Self::Refused(_) => "refused",
+            Self::NotServed => "not_served",
+        }
+    }
+}
+
 /// What a snapshot takes from Kubernetes.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterView {
@@ -148,6 +160,17 @@ impl ClusterStore {
     #[must_use]
     pub fn is_restless(&self) -> bool {
         self.lock().vms.values().any(|vm| !is_at_rest(&vm.what.life))
+    }
+
+    /// How many rows are in which state, by its word in metrics.
+    #[must_use]
+    pub fn count_rows(&self) -> BTreeMap<&'static str, i64> {
+        let words = ["coming", "lost", "not_served", "refused", "seen"];
+        let mut counts: BTreeMap<&str, i64> = words.into_iter().map(|word| (word, 0)).collect();
+        for sight in self.lock().rows.values() {
+            *counts.entry(sight.word()).or_default() += 1;
+        }
+        counts
     }
 
     fn set(&self, row: &'static Row, sight: RowSight) {
@@ -454,6 +477,9 @@ mod tests {
         let sight = world.view().sight;
         assert_eq!(sight.until_usec, None);
         assert_eq!(sight.unseen, ["Kubernetes: Event: not allowed to be seen: events is forbidden"]);
+        let n_seen = i64::try_from(ROWS.len()).unwrap() - 2;
+        let counts = [("coming", 0), ("lost", 0), ("not_served", 1), ("refused", 1), ("seen", n_seen)];
+        assert_eq!(world.store.count_rows(), counts.into());
     }
 
     #[test]
