@@ -15,6 +15,9 @@ use crate::{
 /// So many times the clock of progress counts where nobody sees whether there is any.
 const UNSEEN_FACTOR: i64 = 10;
 
+/// The end of a migration and that of its progress are told by several records; what comes between them is no standstill.
+const END_SETTLE_USEC: i64 = 3_000_000;
+
 /// The symptom of a migration that runs and does not get nearer to its end.
 pub(super) fn stuck_migrating(snapshot: &Snapshot, uid: &str, migration: &DomainMigration<'_>) -> Option<Found> {
     if migration.failed.is_some() {
@@ -27,7 +30,7 @@ pub(super) fn stuck_migrating(snapshot: &Snapshot, uid: &str, migration: &Domain
     let limit_usec = snapshot.settings.migration_progress_usec;
     let is_late = match status(migration.source, FindingCode::MigrationProgressing, uid) {
         Some(Status::Present) => false,
-        Some(Status::Absent) => age_usec >= limit_usec,
+        Some(Status::Absent) => age_usec >= limit_usec && !has_just_ended(snapshot, migration, uid),
         Some(Status::Unknown) | None => age_usec >= limit_usec.saturating_mul(UNSEEN_FACTOR),
     };
     if !has_stalled && !is_late {
@@ -35,6 +38,12 @@ pub(super) fn stuck_migrating(snapshot: &Snapshot, uid: &str, migration: &Domain
     }
     let text = format!("its migration{} has run for {} and gets nowhere", way(migration), words::duration(age_usec));
     Some(found(SymptomId::StuckMigrating, migration.began_usec, text))
+}
+
+/// Whether its progress ended in this moment: so it does with the migration itself, whose end comes in records of its own.
+fn has_just_ended(snapshot: &Snapshot, migration: &DomainMigration<'_>, uid: &str) -> bool {
+    state(migration.source, FindingCode::MigrationProgressing, uid)
+        .is_some_and(|state| snapshot.reference_wall_usec.saturating_sub(state.since.wall_usec) < END_SETTLE_USEC)
 }
 
 /// The symptom of a migration that ended, with the VM where it was.
@@ -62,6 +71,9 @@ fn way(migration: &DomainMigration<'_>) -> String {
 }
 
 fn status(node: &NodeView, code: FindingCode, uid: &str) -> Option<Status> {
-    let is_it = |state: &&State| state.code == code && state.subject.vm_uid() == Some(uid);
-    node.states.iter().find(is_it).map(|state| state.status)
+    state(node, code, uid).map(|state| state.status)
+}
+
+fn state<'a>(node: &'a NodeView, code: FindingCode, uid: &str) -> Option<&'a State> {
+    node.states.iter().find(|state| state.code == code && state.subject.vm_uid() == Some(uid))
 }

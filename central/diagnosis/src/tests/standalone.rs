@@ -259,6 +259,15 @@ fn a_target_that_refuses_has_no_pod_that_failed() {
     assert_eq!(why.causes[0].chain, ["CpuIncompatible"], "{}", table(&why));
 }
 
+/// A migration's end is several records, and the end of its progress may be the first.
+#[test]
+fn a_progress_that_ended_in_this_moment_is_no_standstill() {
+    for (secs, id) in [(2, None), (3, Some(SymptomId::StuckMigrating))] {
+        let ended = mk_state(FindingCode::MigrationProgressing, Subject::vm(UID), Status::Absent, secs);
+        check(&migrating(60).set(ended), id);
+    }
+}
+
 #[test]
 fn what_befell_the_target_is_not_explained_by_what_sits_on_the_source() {
     let mut world = failed(migrating(40), 10, "");
