@@ -47,11 +47,13 @@ fn check_moved(text: &str, without: &[&str]) {
     }
 }
 
+/// What only moves where Kubernetes is watched; this central stands alone (`kubernetes::store` has its test).
+const OF_KUBERNETES: &str = "kulprit_central_watches";
 /// What only a store in trouble or of old age moves.
 const OF_THE_STORE: [&str; 2] = ["kulprit_central_store_failures_total", "kulprit_central_store_dropped_days_total"];
 
 #[tokio::test]
-async fn every_series_moves_but_those_of_a_store_in_trouble() {
+async fn every_series_moves_but_those_of_a_store_in_trouble_and_of_kubernetes() {
     let folder = tempfile::tempdir().unwrap();
     let app = App::start(folder.path()).await;
     let first = app.agent(1).await;
@@ -71,7 +73,8 @@ async fn every_series_moves_but_those_of_a_store_in_trouble() {
         }
     });
     waited.await.expect("the gauges follow");
-    check_moved(&app.admin("/metrics").await, &OF_THE_STORE);
+    let [failures, dropped] = OF_THE_STORE;
+    check_moved(&app.admin("/metrics").await, &[failures, dropped, OF_KUBERNETES]);
     app.stop().await;
 }
 
