@@ -4,16 +4,16 @@
 //! one row no longer has is gone. Sources: KubeVirt `pkg/virt-controller/services/template.go` (`kubevirt.io`), CDI
 //! `pkg/common/common.go` (`cdi.kubevirt.io`), kubeadm `cmd/kubeadm/app/util/staticpod` (`tier`).
 
+use kulprit_cluster::Kind;
+
 /// One watch: a kind, or a part of its objects.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Row {
     /// What a person calls these objects; no two rows have the same.
     pub name: &'static str,
-    /// `kind` of each object.
-    pub kind: &'static str,
-    /// API group; empty for the core.
-    pub group: &'static str,
-    /// Version of the group.
+    /// What its objects are.
+    pub kind: Kind,
+    /// Version of the kind's group.
     pub version: &'static str,
     /// The kind in paths and in RBAC rules.
     pub plural: &'static str,
@@ -23,67 +23,65 @@ pub struct Row {
     pub labels: Option<&'static str>,
 }
 
-const KUBEVIRT: &str = "kubevirt.io";
-
 /// Everything that is watched. Those whose lack hurts most come first: they are listed first.
 pub static ROWS: [Row; 16] = [
-    Row::of("VirtualMachineInstance", KUBEVIRT, "v1", "virtualmachineinstances"),
-    Row::of("VirtualMachine", KUBEVIRT, "v1", "virtualmachines"),
-    Row::of("VirtualMachineInstanceMigration", KUBEVIRT, "v1", "virtualmachineinstancemigrations"),
+    Row::of(Kind::VirtualMachineInstance, "v1", "virtualmachineinstances"),
+    Row::of(Kind::VirtualMachine, "v1", "virtualmachines"),
+    Row::of(Kind::VirtualMachineInstanceMigration, "v1", "virtualmachineinstancemigrations"),
     Row {
         name: "KubeVirt's pods",
         labels: Some("kubevirt.io in (virt-launcher,hotplug-disk,virt-handler,virt-controller,virt-api,virt-operator)"),
-        ..Row::of("Pod", "", "v1", "pods")
+        ..Row::of(Kind::Pod, "v1", "pods")
     },
-    Row::of("Node", "", "v1", "nodes"),
-    Row::of("Event", "", "v1", "events"),
-    Row::of("KubeVirt", KUBEVIRT, "v1", "kubevirts"),
-    Row::of("MigrationPolicy", "migrations.kubevirt.io", "v1alpha1", "migrationpolicies"),
-    Row::of("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims"),
-    Row::of("PersistentVolume", "", "v1", "persistentvolumes"),
-    Row::of("VolumeAttachment", "storage.k8s.io", "v1", "volumeattachments"),
-    Row::of("CSINode", "storage.k8s.io", "v1", "csinodes"),
-    Row::of("DataVolume", "cdi.kubevirt.io", "v1beta1", "datavolumes"),
+    Row::of(Kind::Node, "v1", "nodes"),
+    Row::of(Kind::Event, "v1", "events"),
+    Row::of(Kind::KubeVirt, "v1", "kubevirts"),
+    Row::of(Kind::MigrationPolicy, "v1alpha1", "migrationpolicies"),
+    Row::of(Kind::PersistentVolumeClaim, "v1", "persistentvolumeclaims"),
+    Row::of(Kind::PersistentVolume, "v1", "persistentvolumes"),
+    Row::of(Kind::VolumeAttachment, "v1", "volumeattachments"),
+    Row::of(Kind::CsiNode, "v1", "csinodes"),
+    Row::of(Kind::DataVolume, "v1beta1", "datavolumes"),
     Row {
         name: "CDI's pods",
         labels: Some(
             "cdi.kubevirt.io,kubevirt.io notin (virt-launcher,hotplug-disk,virt-handler,virt-controller,virt-api,virt-operator)",
         ),
-        ..Row::of("Pod", "", "v1", "pods")
+        ..Row::of(Kind::Pod, "v1", "pods")
     },
     Row {
         name: "the control plane's pods",
         labels: Some(
             "tier=control-plane,!cdi.kubevirt.io,kubevirt.io notin (virt-launcher,hotplug-disk,virt-handler,virt-controller,virt-api,virt-operator)",
         ),
-        ..Row::of("Pod", "", "v1", "pods")
+        ..Row::of(Kind::Pod, "v1", "pods")
     },
-    Row { namespace: Some("kube-node-lease"), ..Row::of("Lease", "coordination.k8s.io", "v1", "leases") },
+    Row { namespace: Some("kube-node-lease"), ..Row::of(Kind::Lease, "v1", "leases") },
 ];
 
 impl Row {
-    const fn of(kind: &'static str, group: &'static str, version: &'static str, plural: &'static str) -> Self {
-        Self { name: kind, kind, group, version, plural, namespace: None, labels: None }
+    const fn of(kind: Kind, version: &'static str, plural: &'static str) -> Self {
+        Self { name: kind.as_str(), kind, version, plural, namespace: None, labels: None }
     }
 
     /// `apiVersion` of each object.
     #[must_use]
     pub fn api_version(&self) -> String {
-        let Self { group, version, .. } = self;
-        if group.is_empty() { (*version).to_owned() } else { format!("{group}/{version}") }
+        let (group, version) = (self.kind.group(), self.version);
+        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
     }
 
     /// The resource as RBAC and `kubectl` name it, for example `virtualmachines.kubevirt.io`.
     #[must_use]
     pub fn resource(&self) -> String {
-        let Self { group, plural, .. } = self;
-        if group.is_empty() { (*plural).to_owned() } else { format!("{plural}.{group}") }
+        let (group, plural) = (self.kind.group(), self.plural);
+        if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
     }
 
     /// The path of its objects on the API server.
     #[must_use]
     pub fn path(&self) -> String {
-        let root = if self.group.is_empty() { "api" } else { "apis" };
+        let root = if self.kind.group().is_empty() { "api" } else { "apis" };
         let namespace = self.namespace.map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
         format!("/{root}/{}/{namespace}{}", self.api_version(), self.plural)
     }
@@ -92,8 +90,6 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
-    use kulprit_cluster::Kind;
 
     use super::*;
 
@@ -110,9 +106,8 @@ mod tests {
 
     #[test]
     fn what_a_diagnosis_reads_is_watched_and_nothing_else() {
-        let watched: BTreeSet<_> = ROWS.iter().map(|row| (row.kind, row.group)).collect();
-        let read: BTreeSet<_> = Kind::ALL.into_iter().map(|kind| (kind.as_str(), kind.group())).collect();
-        assert_eq!(watched, read);
+        let watched: BTreeSet<_> = ROWS.iter().map(|row| row.kind).collect();
+        assert_eq!(watched, Kind::ALL.into());
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Object {
             annotations.remove(LAST_APPLIED);
         }
         // Elements of a list of the API server do not tell what they are.
-        object.insert("kind".to_owned(), row.kind.into());
+        object.insert("kind".to_owned(), row.kind.as_str().into());
         object.insert("apiVersion".to_owned(), row.api_version().into());
         Some(Self { namespace, name, version, value: Value::Object(object), is_name_only: false })
     }
@@ -99,7 +99,7 @@ impl Object {
         }
         let Named { metadata: Name { name, namespace, version } } = serde_json::from_str(text.get()).ok()?;
         let value = serde_json::json!({
-            "apiVersion": row.api_version(), "kind": row.kind, "metadata": {"name": name, "namespace": namespace},
+            "apiVersion": row.api_version(), "kind": row.kind.as_str(), "metadata": {"name": name, "namespace": namespace},
         });
         Some(Self { namespace, name, version, value, is_name_only: true })
     }

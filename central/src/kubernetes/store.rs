@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -228,18 +227,17 @@ impl Inner {
 
     /// All objects of the row's kind are known if all of every row of that kind are.
     fn set_listed(&mut self, row: &Row, is_whole: bool) {
-        let Some(kind) = kind_of(row) else { return };
-        let mut rows = ROWS.iter().filter(|other| other.kind == row.kind && other.group == row.group);
+        let mut rows = ROWS.iter().filter(|other| other.kind == row.kind);
         let is_seen = |row: &Row| matches!(self.rows.get(row.name), Some(RowSight::Seen | RowSight::NotServed));
         let is_listed = is_whole && rows.all(is_seen);
-        self.cluster.set_listed(kind, is_listed);
+        self.cluster.set_listed(row.kind, is_listed);
     }
 
     fn describe(&mut self, at_usec: i64) {
         // Time that went on again after an outage: what was described while it stood still is not what is now.
         let has_leapt = self.seen_usec.replace(at_usec).is_none_or(|last| at_usec < last);
         let mut touched = self.cluster.take_touched();
-        if mem::take(&mut touched.everything) || has_leapt {
+        if touched.everything || has_leapt {
             touched.vms.extend(self.cluster.vm_keys());
             touched.nodes.extend(self.cluster.node_names().into_iter().map(ToOwned::to_owned));
             self.vms.clear();
@@ -284,7 +282,7 @@ impl Sink for ClusterStore {
                 drop(inner);
                 let is_kept = added.n_kept > 0;
                 // Heartbeats only tell something when they stay away.
-                if is_kept && row.kind != Kind::Lease.as_str() {
+                if is_kept && row.kind != Kind::Lease {
                     self.bump();
                 }
                 is_kept
@@ -297,8 +295,7 @@ impl Sink for ClusterStore {
     }
 
     fn delete(&self, row: &'static Row, namespace: &str, name: &str) {
-        let Some(kind) = kind_of(row) else { return };
-        if self.lock().cluster.remove(kind, namespace, name) {
+        if self.lock().cluster.remove(row.kind, namespace, name) {
             self.bump();
         }
     }
@@ -332,10 +329,6 @@ impl Sink for ClusterStore {
     }
 }
 
-fn kind_of(row: &Row) -> Option<Kind> {
-    Kind::ALL.into_iter().find(|kind| kind.as_str() == row.kind && kind.group() == row.group)
-}
-
 #[cfg(test)]
 mod tests {
     use kulprit_daemon::clock::ManualClock;
@@ -347,7 +340,7 @@ mod tests {
     const SEC: i64 = 1_000_000;
 
     fn row(kind: &str) -> &'static Row {
-        ROWS.iter().find(|row| row.kind == kind).expect("a kind that is watched")
+        ROWS.iter().find(|row| row.kind.as_str() == kind).expect("a kind that is watched")
     }
 
     fn vmi(name: &str, phase: &str) -> Value {
@@ -469,8 +462,8 @@ mod tests {
         let world = World::new();
         for row in &ROWS {
             match row.kind {
-                "Event" => world.store.refused(row, "events is forbidden"),
-                "DataVolume" => world.store.not_served(row),
+                Kind::Event => world.store.refused(row, "events is forbidden"),
+                Kind::DataVolume => world.store.not_served(row),
                 _ => world.store.end_list(row),
             }
         }

@@ -35,7 +35,7 @@ impl Sink for Recorder {
     }
 
     fn apply(&self, row: &'static Row, object: Value) -> bool {
-        assert_eq!(object["kind"], row.kind);
+        assert_eq!(object["kind"], row.kind.as_str());
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         self.tell(format!("apply {name}"));
         self.objects.lock().unwrap().insert(name.clone());
