@@ -51,8 +51,8 @@ pub const HARDWARE_MEMORY_ERROR: Cause = Cause {
         Clue {
             group: "signal",
             strength: Strength::StronglyAgainst,
-            look: Look::Happened(QemuExited, &[Fact::Own, Fact::OneOf(SIGNAL, &["9", "15"])]),
-            text: "its QEMU was killed: a broken page ends who touches it by SIGBUS",
+            look: Look::Happened(QemuExited, &[Fact::Own, Fact::NoneOf(SIGNAL, &["7"])]),
+            text: "its QEMU ended by another signal: a broken page ends who touches it by SIGBUS",
         },
         Clue {
             group: "text",

@@ -36,13 +36,18 @@ fn a_sigbus_beside_an_uncorrected_memory_error_is_the_hardware() {
 
 /// A broken page ends who touches it by SIGBUS; by SIGKILL only in the rare case in which the kernel names it.
 #[test]
-fn a_kill_beside_an_uncorrected_memory_error_is_a_kill() {
+fn only_sigbus_beside_an_uncorrected_memory_error_is_its_work() {
     let error = |number, of: Subject| {
         dead(60, signal(number)).happened(FindingCode::HardwareMemoryError, of, 61, Attributes::new()).why()
     };
     for number in [9, 15] {
         check(&error(number, Subject::Node), &["QemuKilled"]);
     }
+    // SIGABRT, SIGSEGV.
+    for number in [6, 11] {
+        check(&error(number, Subject::Node), &["QemuCrashed"]);
+    }
+    check(&error(7, Subject::Node), &["HardwareMemoryError", "QemuCrashed"]);
     check(&error(9, Subject::vm(UID)), &["HardwareMemoryError", "QemuKilled"]);
 }
 
