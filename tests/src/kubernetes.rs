@@ -28,6 +28,7 @@ mod pod;
 mod runtime;
 
 use certificates::Authority;
+pub use pod::Requested;
 pub use runtime::ensure_runtime;
 
 /// How long a node may take to be Ready; 5 to 10 s are normal.

@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 
 use crate::image::Program;
 use crate::kubernetes::Cluster;
-use crate::node::Node;
+use crate::node::{Node, Running};
 use crate::{process, programs, shell, wait};
 
 mod builder;
@@ -209,11 +209,8 @@ impl<'node> Launcher<'node> {
     /// # Errors
     /// If it fails, or does not end within 20 s.
     pub fn run(&self, line: &[&str]) -> Result<String> {
-        let monitor = self.monitor.to_string();
-        let user = self.identity.user().to_string();
-        let enter = ["nsenter", "--target", &monitor, "--mount", "--pid", "--net", "--uts", "--ipc", "--root"];
-        let as_user = ["--setgid", &user, "--setuid", &user, "--"];
-        shell::run(&[&enter[..], &as_user, &["timeout", "-k", "2", "20"][..], line].concat())
+        let line = self.in_container(&[&["timeout", "-k", "2", "20"], line].concat());
+        shell::run(&line.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// `virsh` with its own libvirt.
@@ -230,18 +227,43 @@ impl<'node> Launcher<'node> {
     /// If libvirt refuses, or the migration does not end within the 20 s of [`Launcher::run`].
     pub fn migrate_to(&self, target: &Launcher<'_>) -> Result<Duration> {
         let clock = wait::Stopwatch::start();
-        let address = target.address()?;
-        let (to, carry) = (
-            format!("qemu+tcp://{address}/{}", if self.identity.is_root { "system" } else { "session" }),
-            format!("tcp://{address}"),
-        );
-        let migrated = self.virsh(&["migrate", "--live", "--p2p", "--unsafe", &self.domain(), &to, &carry]);
+        let words = self.words_of_migration(target)?;
+        let migrated = self.virsh(&words.iter().map(String::as_str).collect::<Vec<_>>());
         // The launcher ends with its VM, and whatever runs in its process namespace is killed, virsh before it can say so.
         let is_there = || target.qemu_pid().is_some() && !process::is_alive(self.monitor_pid());
         match migrated {
             Err(_) if is_there() => Ok(clock.elapsed()),
             answer => answer.map(|_| clock.elapsed()),
         }
+    }
+
+    /// As [`Launcher::migrate_to`], at that many MiB/s at most, and without waiting; ended when dropped.
+    ///
+    /// # Errors
+    /// If the target has ended, or `virsh` does not start.
+    pub fn begin_migration_to(&self, target: &Launcher<'_>, mib_per_sec: u32) -> Result<Running> {
+        let words = self.words_of_migration(target)?;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let bandwidth = mib_per_sec.to_string();
+        let line = [&["virsh", "--quiet", "--connect", libvirt_uri(self.identity.is_root)], &words[..]].concat();
+        let line = [&line[..], &["--bandwidth", &bandwidth]].concat();
+        Running::start(&mut shell::command(&self.in_container(&line).iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+
+    fn words_of_migration(&self, target: &Launcher<'_>) -> Result<Vec<String>> {
+        let address = target.address()?;
+        let to = format!("qemu+tcp://{address}/{}", if self.identity.is_root { "system" } else { "session" });
+        let flags = ["migrate", "--live", "--p2p", "--unsafe"].map(str::to_owned);
+        Ok([&flags[..], &[self.domain(), to, format!("tcp://{address}")]].concat())
+    }
+
+    /// A command line that enters its container, as its user.
+    fn in_container(&self, line: &[&str]) -> Vec<String> {
+        let monitor = self.monitor.to_string();
+        let user = self.identity.user().to_string();
+        let enter = ["nsenter", "--target", &monitor, "--mount", "--pid", "--net", "--uts", "--ipc", "--root"];
+        let as_user = ["--setgid", &user, "--setuid", &user, "--"];
+        [&enter[..], &as_user, line].concat().into_iter().map(str::to_owned).collect()
     }
 
     /// The end of its log, to be shown with a failure.

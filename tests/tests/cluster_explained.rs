@@ -95,6 +95,18 @@ fn a_migration_whose_target_fits_no_node_is_no_hosts_fault() -> Result<()> {
 }
 
 #[test]
+fn many_migrations_that_a_descheduler_asked_for_are_no_hosts_fault() -> Result<()> {
+    let stage = Stage::open()?;
+    let (n1, n2) = (stage.register("n1", 11)?, stage.register("n2", 12)?);
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
+    vm.runs_on(&n2)?;
+    stage.hops(&mut vm, [&n1, &n2], true)?;
+    let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "MigrationsRequested", EXPLAINED)?;
+    assert_no_host(&verdict);
+    Ok(())
+}
+
+#[test]
 fn a_vm_s_ordinary_life_raises_nothing() -> Result<()> {
     let stage = Stage::open()?;
     let (n1, n2) = (stage.register("n1", 11)?, stage.register("n2", 12)?);

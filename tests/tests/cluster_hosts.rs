@@ -11,29 +11,13 @@ use kulprit_tests::disk::FileDisk;
 use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::{Stage, VmSpec};
 use kulprit_tests::system::answers::Verdict;
-use kulprit_tests::wait::{pause, wait_until};
+use kulprit_tests::wait::pause;
 use kulprit_tests::{Cluster, Lab, Launcher};
 
-/// Longer than an agent's slowest look and the hold of any finding here.
-const SEEN: Duration = Duration::from_secs(90);
+const SEEN: Duration = Stage::SEEN;
 /// How long nothing may happen, where nothing may.
 const QUIET: Duration = Duration::from_secs(15);
 const NOW: Duration = Duration::ZERO;
-
-/// Waits until an agent shows the VM running on that node.
-fn wait_for_vm(stage: &Stage, name: &str, node: &str) -> Result<()> {
-    let is_seen =
-        || Ok(stage.system.vms()?.iter().any(|vm| vm.name == name && vm.node == node && vm.state == "running"));
-    let took = wait_until("the agent to see the VM", SEEN, is_seen).with_context(|| stage.system.logs())?;
-    report(&format!("{name} is seen on {node}"), took);
-    Ok(())
-}
-
-fn wait_until_quiet(stage: &Stage) -> Result<()> {
-    let is_over = || Ok(stage.in_trouble()?.is_empty());
-    report("and over", wait_until("nothing to be said", SEEN, is_over).with_context(|| stage.system.logs())?);
-    Ok(())
-}
 
 /// That the first cause sits on that node, on the hosting side.
 fn assert_hosted_on(verdict: &Verdict, node: &str) {
@@ -57,7 +41,7 @@ fn a_stop_that_a_frozen_disk_holds_up_names_the_disk_and_its_node() -> Result<()
     let launcher = launcher.program(Program::Writer { bursts: 4 }).disk_on(&disk).start()?;
     vm.is_handed_over()?;
     vm.runs()?;
-    wait_for_vm(&stage, "prod/db-0", "n1")?;
+    stage.wait_for_vm("prod/db-0", "n1")?;
     pause(QUIET);
     assert_eq!(stage.in_trouble()?, Vec::<String>::new(), "nothing is wrong with it");
 
@@ -79,7 +63,7 @@ fn a_stop_that_a_frozen_disk_holds_up_names_the_disk_and_its_node() -> Result<()
     vm.qemu_ends(false)?;
     drop(launcher);
     vm.pod_goes()?;
-    wait_until_quiet(&stage)
+    stage.wait_until_quiet()
 }
 
 #[test]
@@ -100,7 +84,7 @@ fn a_delete_while_kubelet_is_stopped_names_kubelet_and_its_node() -> Result<()> 
         vm.is_launched(&launcher)?;
         vm.is_handed_over()?;
         vm.runs()?;
-        wait_for_vm(&stage, &format!("prod/{name}"), node.name())?;
+        stage.wait_for_vm(&format!("prod/{name}"), node.name())?;
         vms.push(vm);
         launchers.push(launcher);
     }
@@ -121,7 +105,7 @@ fn a_delete_while_kubelet_is_stopped_names_kubelet_and_its_node() -> Result<()> 
 
     n1.systemctl(&["start", "kubelet.service"])?;
     vms.first_mut().context("two VMs")?.pod_goes()?;
-    wait_until_quiet(&stage)
+    stage.wait_until_quiet()
 }
 
 #[test]
@@ -144,7 +128,7 @@ fn a_real_migration_that_arrives_is_nobodys_trouble() -> Result<()> {
     let source = source.program(Program::Eater { mib: 32, delay: 1000 }).start()?;
     vm.is_handed_over()?;
     vm.runs()?;
-    wait_for_vm(&stage, "prod/db-0", "n1")?;
+    stage.wait_for_vm("prod/db-0", "n1")?;
 
     let mut migration = vm.migrate("db-0-out", NOW)?;
     migration.is_taken_by(&vm, Some(n2))?;
@@ -156,7 +140,7 @@ fn a_real_migration_that_arrives_is_nobodys_trouble() -> Result<()> {
     migration.runs(&vm)?;
     report("copied", source.migrate_to(&target)?);
     migration.succeeds(&mut vm)?;
-    wait_for_vm(&stage, "prod/db-0", "n2")?;
+    stage.wait_for_vm("prod/db-0", "n2")?;
     drop(source);
     pause(QUIET);
     assert_eq!(stage.in_trouble()?, Vec::<String>::new());

@@ -17,7 +17,43 @@ use crate::wait;
 /// How long a namespace may take to have its service account, and a pod until its container runs; one second and three are normal.
 const POD_LIMIT: Duration = Duration::from_secs(60);
 
+/// A launcher's pod that was asked for, and that nobody waits for; deleted when dropped.
+#[derive(Debug)]
+pub struct Requested<'cluster> {
+    cluster: &'cluster Cluster,
+    namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) node: String,
+    pub(crate) address: String,
+}
+
+impl Drop for Requested<'_> {
+    fn drop(&mut self) {
+        self.cluster.delete_pod(&self.namespace, &self.name);
+    }
+}
+
 impl Cluster {
+    /// Asks for a launcher as a real pod with that image, which its node is to pull if it has it not, and returns at once.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn request(&self, launcher: &LauncherBuilder<'_>, image: &str) -> Result<Requested<'_>> {
+        launcher.write_files()?;
+        let (namespace, name) = (launcher.identity.namespace.clone(), launcher.identity.pod_name.clone());
+        self.ensure_namespace(&namespace)?;
+        let mut pod = manifest(launcher);
+        let compute = &mut pod["spec"]["containers"][0];
+        compute["image"] = image.into();
+        compute["imagePullPolicy"] = "IfNotPresent".into();
+        self.create(&pod)?;
+        let object = self.get(&["pod", "--namespace", &namespace, &name])?;
+        let uid = object["metadata"]["uid"].as_str().context("the API server gives a UID")?.to_owned();
+        let (node, address) = (launcher.node.name().to_owned(), launcher.node.address().to_owned());
+        Ok(Requested { cluster: self, namespace, name, uid, node, address })
+    }
+
     /// Runs a launcher as a real pod on its node, and returns when its guest runs, or, for a migration, when it is ready.
     ///
     /// # Errors

@@ -32,6 +32,22 @@ impl Vm<'_> {
     /// # Errors
     /// If the API server refuses, or the VM has no pod.
     pub fn migrate(&self, name: &str, ago: Duration) -> Result<Migration> {
+        self.is_to_move(name, &json!({}), ago)
+    }
+
+    /// Its eviction was asked for, by the descheduler or a drain, and virt-controller migrates it away: as [`Vm::migrate`].
+    ///
+    /// # Errors
+    /// If the API server refuses, or the VM has no pod.
+    pub fn evacuate(&self, name: &str, by_descheduler: bool, ago: Duration) -> Result<Migration> {
+        let mut annotations = json!({"kubevirt.io/evacuationMigration": self.launched()?.node});
+        if by_descheduler {
+            annotations["kubevirt.io/eviction-source"] = "descheduler".into();
+        }
+        self.is_to_move(&format!("kubevirt-evacuation-{name}"), &annotations, ago)
+    }
+
+    fn is_to_move(&self, name: &str, annotations: &Value, ago: Duration) -> Result<Migration> {
         let (namespace, vm) = (&self.spec.namespace, &self.spec.name);
         let object = json!({
             "apiVersion": "kubevirt.io/v1",
@@ -40,6 +56,7 @@ impl Vm<'_> {
                 "name": name,
                 "namespace": namespace,
                 "labels": {"kubevirt.io/vmi-name": vm},
+                "annotations": annotations,
                 "finalizers": [FINALIZER],
             },
             "spec": {"vmiName": vm},

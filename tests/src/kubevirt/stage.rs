@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{KubeVirt, RegisteredNode, Vm, VmSpec};
 use crate::check::report;
@@ -10,7 +10,7 @@ use crate::kubernetes::Cluster;
 use crate::lab::Lab;
 use crate::system::System;
 use crate::system::answers::Verdict;
-use crate::wait::wait_for;
+use crate::wait::{wait_for, wait_until};
 
 /// Clocks of central that nobody wants to wait for.
 const CLOCKS: &str = "symptoms: {stop_margin: 2s}\nincidents: {close_after: 2s, reopen_within: 1s}\n";
@@ -31,6 +31,9 @@ impl Stage {
     pub const LONG_AGO: Duration = Duration::from_secs(15 * 60);
     /// Longer than a verdict takes from what is written: central's watch, its next diagnosis, and a busy machine.
     pub const EXPLAINED: Duration = Duration::from_secs(30);
+
+    /// Longer than an agent's slowest look and the hold of any finding.
+    pub const SEEN: Duration = Duration::from_secs(90);
 
     /// With the control plane alone, in a lab of its own.
     ///
@@ -71,6 +74,22 @@ impl Stage {
         Ok(vm)
     }
 
+    /// 13 evacuations of a VM in half a day, each one that went well: to the first node, to the second, and again; it ends on the first.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn hops(&self, vm: &mut Vm<'_>, nodes: [&RegisteredNode; 2], by_descheduler: bool) -> Result<()> {
+        for n in 0..13_u32 {
+            let ago = Duration::from_secs(u64::from(13 - n) * 3_000);
+            vm.ago(ago);
+            let mut migration = vm.evacuate(&n.to_string(), by_descheduler, ago)?;
+            migration.runs_to(vm, nodes[usize::from(n % 2 == 1)])?;
+            migration.succeeds(vm)?;
+        }
+        vm.ago(Duration::ZERO);
+        Ok(())
+    }
+
     /// Waits until that symptom of a VM (`prod/db-0`), asked for by its name, has that first cause.
     ///
     /// # Errors
@@ -88,6 +107,29 @@ impl Stage {
         })?;
         report(&what, took);
         Ok(verdict)
+    }
+
+    /// Waits until an agent shows the VM (`prod/db-0`) running on that node.
+    ///
+    /// # Errors
+    /// After [`Stage::SEEN`]: the ends of the logs.
+    pub fn wait_for_vm(&self, name: &str, node: &str) -> Result<()> {
+        let is_seen =
+            || Ok(self.system.vms()?.iter().any(|vm| vm.name == name && vm.node == node && vm.state == "running"));
+        let took = wait_until("the agent to see the VM", Self::SEEN, is_seen).with_context(|| self.system.logs())?;
+        report(&format!("{name} is seen on {node}"), took);
+        Ok(())
+    }
+
+    /// Waits until nobody is in trouble.
+    ///
+    /// # Errors
+    /// After [`Stage::SEEN`]: what is said still, and the ends of the logs.
+    pub fn wait_until_quiet(&self) -> Result<()> {
+        let is_over = || Ok(self.in_trouble()?.is_empty());
+        let what = || format!("{}\n{}", self.system.page(&["why"]).unwrap_or_default(), self.system.logs());
+        report("and over", wait_until("nothing to be said", Self::SEEN, is_over).with_context(what)?);
+        Ok(())
     }
 
     /// Names of the VMs that are in trouble.

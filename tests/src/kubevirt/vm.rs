@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::api::{Kind, Place};
 use super::node::RegisteredNode;
-use super::object::{Told, drop_finalizer, enter_phase, set_condition};
+use super::object::{Told, drop_finalizer, enter_phase, set_condition, stamp};
 use super::{KubeVirt, SERVED_LIMIT, pod};
+use crate::kubernetes::Requested;
 use crate::launcher::Launcher;
 use crate::wait;
 
@@ -208,6 +209,54 @@ impl Vm<'_> {
             address: launcher.node().address().to_owned(),
             is_real: true,
         })
+    }
+
+    /// As [`Vm::is_launched`], of a pod that was only asked for.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn is_requested(&mut self, pod: &Requested<'_>) -> Result<()> {
+        self.is_made(Launched {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            node: pod.node.clone(),
+            address: pod.address.clone(),
+            is_real: true,
+        })
+    }
+
+    /// virt-controller passes on that a container of its real pod waits for its image: `ErrImagePull` or `ImagePullBackOff`, as kubelet says.
+    ///
+    /// # Errors
+    /// If the API server refuses, or kubelet does not say so in time.
+    pub fn waits_for_image(&self) -> Result<()> {
+        let place = self.pod_place()?;
+        let ((reason, text), _) = wait::wait_for("kubelet to give up pulling", KUBELET_LIMIT, || {
+            let pod = self.kubevirt.api.get(&place)?.context("the pod is there")?;
+            let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+            let words = waiting["reason"].as_str().zip(waiting["message"].as_str());
+            Ok(words
+                .filter(|(reason, _)| ["ErrImagePull", "ImagePullBackOff"].contains(reason))
+                .map(|(reason, text)| (reason.to_owned(), text.to_owned())))
+        })?;
+        let at = self.now();
+        self.change_vmi(|vmi| set_condition(vmi, "Synchronized", false, Some((&reason, &text)), at))?;
+        self.change_vm(&reason, |_| {}).map(drop)
+    }
+
+    /// Its VMI is over and virt-controller waits before it makes the next: `CrashLoopBackOff`.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn is_in_crash_loop(&self) -> Result<()> {
+        let (uid, at) = (self.vmi_uid.as_str(), self.now());
+        let loops = |vm: &mut Value| {
+            vm["status"]["ready"] = false.into();
+            vm["status"]["startFailure"] =
+                json!({"consecutiveFailCount": 1, "lastFailedVMIUID": uid, "retryAfterTimestamp": stamp(at)});
+            set_condition(vm, "Ready", false, Some(NOT_RUNNING), at);
+        };
+        self.change_vm("CrashLoopBackOff", loops).map(drop)
     }
 
     /// Its pod is ready: `Scheduled`, virt-handler's turn.

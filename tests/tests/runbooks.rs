@@ -1,0 +1,315 @@
+//! KubeVirt's runbooks, case by case: each alert's symptom on a real Kubernetes, with the fault of a real host that the runbook has one look
+//! for by hand, and the verdict that answers it. Where the host is innocent is in `cluster_explained.rs`; more of stops in `cluster_hosts.rs`.
+//!
+//! Runbooks: `VirtualMachineStuckOnNode` (start, stop), `KubeVirtVMStuckInErrorState`, `KubeVirtVMStuckInMigratingState` and
+//! `KubeVirtVMIExcessiveMigrations` (kubevirt/monitoring, `docs/runbooks`).
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use kulprit_tests::fault::network::{MIGRATION_PORTS, PortsDropped};
+use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing};
+use kulprit_tests::guest::Program;
+use kulprit_tests::kubevirt::api::{Kind, Place};
+use kulprit_tests::kubevirt::{Migration, RegisteredNode, Stage, Vm, VmSpec};
+use kulprit_tests::node::Running;
+use kulprit_tests::system::answers::Verdict;
+use kulprit_tests::wait::pause;
+use kulprit_tests::{Cluster, Lab, Launcher, Node, process};
+
+const SEEN: Duration = Stage::SEEN;
+const LONG_AGO: Duration = Stage::LONG_AGO;
+const NOW: Duration = Duration::ZERO;
+/// How long nothing may happen, where nothing may.
+const QUIET: Duration = Duration::from_secs(10);
+/// Dirties more than is sent at [`SLOWLY`].
+const BUSY: Program = Program::Dirtier { mib: 128, mib_per_sec: 60 };
+/// What a migration may send, MiB/s.
+const SLOWLY: u32 = 24;
+/// What virt-handler writes of a migration whose libvirt call failed (recorded from KubeVirt v1.8.4), but for the reason.
+const FAILED: &str = "Live migration failed error encountered during MigrateToURI3 libvirt api call: virError(Code=38, Domain=7, Message='Cannot recv data: Connection reset by peer')";
+
+/// That the first cause has that role at that node.
+fn assert_blames(verdict: &Verdict, role: &str, node: &str) {
+    let first = verdict.causes.first().expect("a verdict has causes");
+    assert_eq!((verdict.confidence.as_str(), first.role.as_str()), ("verdict", role), "{verdict:#?}");
+    assert!(first.node.split(',').any(|name| name == node), "{verdict:#?}");
+}
+
+/// A node without a real kubelet, which boots fast and whose launchers are containers of `runc`.
+fn boot(lab: &Lab, name: &str) -> Result<Node> {
+    lab.node(name).without_libvirt().with_kubelet().start()
+}
+
+/// Two such nodes that are watched, for migrations.
+struct Pair {
+    stage: Stage,
+    registered: Vec<RegisteredNode>,
+    nodes: [Node; 2],
+}
+
+impl Pair {
+    fn open() -> Result<Self> {
+        let lab = Lab::open()?;
+        let nodes = [boot(&lab, "n1")?, boot(&lab, "n2")?];
+        let (cluster, _) = Cluster::start(&lab, &[])?;
+        let mut stage = Stage::on(&lab, cluster)?;
+        let mut registered = Vec::new();
+        for node in &nodes {
+            stage.system.watch(node)?;
+            registered.push(stage.kubevirt.register(node.name(), node.address())?);
+        }
+        Ok(Self { stage, registered, nodes })
+    }
+
+    /// A VM that runs on the first, and a migration of it whose target waits on the second: `ago` before now in its words.
+    fn migration(&self, program: Program, ago: Duration) -> Result<Moving<'_>> {
+        let [n1, n2] = self.registered.as_slice() else { bail!("two nodes were registered") };
+        let [one, two] = &self.nodes;
+        let mut vm = self.stage.kubevirt.create(VmSpec::new("prod", "db-0"), NOW)?;
+        vm.is_taken_by(n1)?;
+        let source = Launcher::define(one, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
+        let source = source.program(program).start()?;
+        vm.is_handed_over()?;
+        vm.runs()?;
+        self.stage.wait_for_vm("prod/db-0", "n1")?;
+        let mut migration = vm.migrate("db-0-out", ago)?;
+        migration.is_taken_by(&vm, Some(n2))?;
+        let target = Launcher::define(two, "prod", "db-0")?.for_migration_of(&source);
+        let target = target.of_pod(vm.vmi_uid(), migration.pod()?).start()?;
+        migration.is_handed_over(&vm)?;
+        migration.target_is_ready(&vm)?;
+        Ok(Moving { vm, migration, source, target })
+    }
+}
+
+struct Moving<'pair> {
+    vm: Vm<'pair>,
+    migration: Migration,
+    source: Launcher<'pair>,
+    target: Launcher<'pair>,
+}
+
+impl Moving<'_> {
+    /// QEMU copies, as slowly as [`SLOWLY`].
+    fn begin(&mut self) -> Result<Running> {
+        let copying = self.source.begin_migration_to(&self.target, SLOWLY)?;
+        self.migration.runs(&self.vm)?;
+        Ok(copying)
+    }
+}
+
+#[test]
+fn starting_on_a_node_without_kvm() -> Result<()> {
+    let lab = Lab::open()?;
+    let node = boot(&lab, "n1")?;
+    let (cluster, _) = Cluster::start(&lab, &[])?;
+    let mut stage = Stage::on(&lab, cluster)?;
+    let registered = stage.kubevirt.register(node.name(), node.address())?;
+    let missing = KvmMissing::new(&node)?;
+    // As virt-handler's device plugin does, and kubelet then.
+    stage.kubevirt.api().update_status(&Place::new(Kind::NODE, "", "n1"), |node| {
+        node["status"]["allocatable"]["devices.kubevirt.io/kvm"] = "0".into();
+    })?;
+    stage.system.watch(&node)?;
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
+    vm.is_taken_by(&registered)?;
+    vm.is_handed_over()?;
+    let verdict = stage.explained("prod/db-0", "StuckStarting", "KvmDeviceMissing", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    drop(missing);
+    vm.ago(NOW);
+    vm.runs()?;
+    stage.wait_until_quiet()
+}
+
+#[test]
+fn starting_while_the_runtime_hangs() -> Result<()> {
+    let lab = Lab::open()?;
+    let (cluster, nodes) = Cluster::start(&lab, &["n1"])?;
+    let node = nodes.first().context("a node was started")?;
+    let mut stage = Stage::on(&lab, cluster)?;
+    stage.kubevirt.adopt(node)?;
+    stage.system.watch(node)?;
+    let hung = Hung::unit(node, "containerd.service")?;
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
+    let launcher = Launcher::define(node, "prod", "db-0")?.of_vmi(vm.vmi_uid());
+    let pod = stage.cluster.request(&launcher, "localhost/virt-launcher:lab")?;
+    vm.is_requested(&pod)?;
+    let verdict = stage.explained("prod/db-0", "StuckStarting", "ContainerRuntimeHung", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    drop(hung);
+    Ok(())
+}
+
+#[test]
+fn terminating_while_the_runtime_hangs() -> Result<()> {
+    let lab = Lab::open()?;
+    let (cluster, nodes) = Cluster::start(&lab, &["n1"])?;
+    let node = nodes.first().context("a node was started")?;
+    let mut stage = Stage::on(&lab, cluster)?;
+    stage.kubevirt.adopt(node)?;
+    stage.system.watch(node)?;
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(1), NOW)?;
+    let launcher = stage.cluster.launch(Launcher::define(node, "prod", "db-0")?.of_vmi(vm.vmi_uid()))?;
+    vm.is_launched(&launcher)?;
+    vm.is_handed_over()?;
+    vm.runs()?;
+    stage.wait_for_vm("prod/db-0", "n1")?;
+
+    let hung = Hung::unit(node, "containerd.service")?;
+    vm.delete()?;
+    launcher.virsh(&["destroy", &launcher.domain()])?;
+    vm.qemu_ends(false)?;
+    let verdict = stage.explained("prod/db-0", "StuckTerminating", "ContainerRuntimeHung", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    drop(hung);
+    vm.pod_goes()?;
+    stage.wait_until_quiet()
+}
+
+#[test]
+fn stopping_a_guest_that_ignores_it_is_no_hosts_fault() -> Result<()> {
+    let lab = Lab::open()?;
+    let node = boot(&lab, "n1")?;
+    let (cluster, _) = Cluster::start(&lab, &[])?;
+    let mut stage = Stage::on(&lab, cluster)?;
+    stage.system.watch(&node)?;
+    let registered = stage.kubevirt.register(node.name(), node.address())?;
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(1), NOW)?;
+    vm.is_taken_by(&registered)?;
+    let launcher = Launcher::define(&node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?).start()?;
+    vm.is_handed_over()?;
+    vm.runs()?;
+    stage.wait_for_vm("prod/db-0", "n1")?;
+    vm.stop()?;
+    launcher.virsh(&["shutdown", &launcher.domain()])?;
+    let verdict = stage.explained("prod/db-0", "StuckStopping", "GuestIgnoresShutdown", SEEN)?;
+    let blamed: Vec<_> = verdict.contributing.iter().map(|cause| &cause.id).collect();
+    assert!(blamed.is_empty(), "the host is well: {blamed:?}");
+    launcher.virsh(&["destroy", &launcher.domain()])?;
+    vm.qemu_ends(false)?;
+    drop(launcher);
+    vm.pod_goes()?;
+    stage.wait_until_quiet()
+}
+
+#[test]
+fn in_error_for_an_image_that_only_this_node_does_not_get() -> Result<()> {
+    const IMAGE: &str = "registry.example:5000/kubevirt/virt-launcher:v1.8.4";
+    let lab = Lab::open()?;
+    let (cluster, nodes) = Cluster::start(&lab, &["n1", "n2"])?;
+    let [n1, n2] = nodes.as_slice() else { bail!("two nodes were started") };
+    let mut stage = Stage::on(&lab, cluster)?;
+    for node in [n1, n2] {
+        stage.kubevirt.adopt(node)?;
+        stage.system.watch(node)?;
+    }
+    // One node has the image; the other would have to pull it, and its name server does not answer.
+    n2.run(&["ctr", "--namespace", "k8s.io", "images", "tag", "localhost/virt-launcher:lab", IMAGE])?;
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
+    let launcher = Launcher::define(n1, "prod", "db-0")?.of_vmi(vm.vmi_uid());
+    let pod = stage.cluster.request(&launcher, IMAGE)?;
+    vm.is_requested(&pod)?;
+    vm.waits_for_image()?;
+    let verdict = stage.explained("prod/db-0", "InError", "ImagePullFailedOnNode", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    Ok(())
+}
+
+#[test]
+fn in_error_for_a_memory_limit_that_is_too_small() -> Result<()> {
+    let lab = Lab::open()?;
+    let node = boot(&lab, "n1")?;
+    let (cluster, _) = Cluster::start(&lab, &[])?;
+    let mut stage = Stage::on(&lab, cluster)?;
+    stage.system.watch(&node)?;
+    let registered = stage.kubevirt.register(node.name(), node.address())?;
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), NOW)?;
+    vm.is_taken_by(&registered)?;
+    // It takes 20 s until its memory is too much.
+    let grows = Program::Eater { mib: 384, delay: 1000 };
+    let launcher = Launcher::define(&node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
+    let launcher = launcher.program(grows).memory_limit_mib(240).start()?;
+    vm.is_handed_over()?;
+    vm.runs()?;
+    stage.wait_for_vm("prod/db-0", "n1")?;
+    let is_dead = || Ok(!process::is_alive(launcher.monitor_pid()) || launcher.qemu_pid().is_none());
+    kulprit_tests::wait::wait_until("the kernel to kill it", SEEN, is_dead)?;
+    vm.qemu_ends(false)?;
+    vm.is_in_crash_loop()?;
+    let verdict = stage.explained("prod/db-0", "InError", "QemuOutOfMemory", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    Ok(())
+}
+
+#[test]
+fn migrating_a_guest_that_never_converges() -> Result<()> {
+    let pair = Pair::open()?;
+    let mut moving = pair.migration(BUSY, NOW)?;
+    let _copying = moving.begin()?;
+    let verdict = pair.stage.explained("prod/db-0", "StuckMigrating", "MigrationNotConverging", SEEN)?;
+    assert_blames(&verdict, "source", "n1");
+    moving.source.virsh(&["domjobabort", &moving.source.domain()])?;
+    moving.migration.fails(&moving.vm, "Live migration is aborted: it does not converge")?;
+    let failed = pair.stage.explained("prod/db-0", "MigrationFailed", "MigrationNotConverging", SEEN)?;
+    assert_blames(&failed, "source", "n1");
+    Ok(())
+}
+
+#[test]
+fn migrating_on_a_path_that_drops_everything() -> Result<()> {
+    let pair = Pair::open()?;
+    let mut moving = pair.migration(BUSY, NOW)?;
+    let dropped = PortsDropped::of_pods(&pair.nodes[1], MIGRATION_PORTS)?;
+    let _copying = moving.begin()?;
+    let verdict = pair.stage.explained("prod/db-0", "StuckMigrating", "MigrationPathUnreachable", SEEN)?;
+    let first = verdict.causes.first().context("a verdict has causes")?;
+    assert_eq!(first.role, "path", "{verdict:#?}");
+    drop(dropped);
+    Ok(())
+}
+
+#[test]
+fn failed_for_a_target_that_was_killed() -> Result<()> {
+    let pair = Pair::open()?;
+    let mut moving = pair.migration(BUSY, NOW)?;
+    let _copying = moving.begin()?;
+    pause(QUIET);
+    let qemu = moving.target.qemu_pid().context("QEMU waits on the target")?;
+    process::signal(qemu, nix::sys::signal::Signal::SIGKILL)?;
+    moving.migration.fails(&moving.vm, FAILED)?;
+    let verdict = pair.stage.explained("prod/db-0", "MigrationFailed", "QemuKilled", SEEN)?;
+    assert_blames(&verdict, "target", "n2");
+    Ok(())
+}
+
+#[test]
+fn migrating_to_a_launcher_whose_libvirt_hangs() -> Result<()> {
+    let pair = Pair::open()?;
+    let mut moving = pair.migration(Program::Idle, LONG_AGO)?;
+    let hung = Hung::process(moving.target.libvirt_pid().context("libvirt runs on the target")?)?;
+    let _copying = moving.begin()?;
+    let verdict = pair.stage.explained("prod/db-0", "StuckMigrating", "LibvirtDaemonHung", SEEN)?;
+    assert_blames(&verdict, "target", "n2");
+    drop(hung);
+    Ok(())
+}
+
+#[test]
+fn too_many_migrations_away_from_a_node_whose_kubelet_flaps() -> Result<()> {
+    let lab = Lab::open()?;
+    let node = boot(&lab, "n1")?;
+    let (cluster, _) = Cluster::start(&lab, &[])?;
+    let mut stage = Stage::on(&lab, cluster)?;
+    stage.system.watch(&node)?;
+    let n1 = stage.kubevirt.register(node.name(), node.address())?;
+    let n2 = stage.kubevirt.register("n2", "10.77.0.99")?;
+    let _loops = KubeletLoops::new(&node)?;
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
+    vm.runs_on(&n2)?;
+    stage.hops(&mut vm, [&n1, &n2], false)?;
+    let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "KubeletDegraded", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    Ok(())
+}
