@@ -7,14 +7,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use kulprit_tests::check::report;
+use kulprit_tests::disk::FileDisk;
 use kulprit_tests::fault::network::{MIGRATION_PORTS, PortsDropped};
-use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing};
+use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, UnitStopped};
 use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::api::{Kind, Place};
 use kulprit_tests::kubevirt::{Migration, RegisteredNode, Stage, Vm, VmSpec};
 use kulprit_tests::node::Running;
 use kulprit_tests::system::answers::Verdict;
-use kulprit_tests::wait::pause;
+use kulprit_tests::wait::{pause, wait_for, wait_until};
 use kulprit_tests::{Cluster, Lab, Launcher, Node, process};
 
 const SEEN: Duration = Stage::SEEN;
@@ -195,6 +197,43 @@ fn stopping_a_guest_that_ignores_it_is_no_hosts_fault() -> Result<()> {
 }
 
 #[test]
+fn stopping_on_a_frozen_disk_and_without_a_kubelet_names_both() -> Result<()> {
+    let lab = Lab::open()?;
+    let node = boot(&lab, "n1")?;
+    let disk = FileDisk::create(&node, "frozen", 64)?;
+    let (cluster, _) = Cluster::start(&lab, &[])?;
+    let mut stage = Stage::on(&lab, cluster)?;
+    stage.system.watch(&node)?;
+    let mut registered = stage.kubevirt.register(node.name(), node.address())?;
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(1), NOW)?;
+    vm.is_taken_by(&registered)?;
+    let launcher = Launcher::define(&node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
+    let launcher = launcher.program(Program::Writer { bursts: 4 }).disk_on(&disk).start()?;
+    vm.is_handed_over()?;
+    vm.runs()?;
+    stage.wait_for_vm("prod/db-0", "n1")?;
+    let frozen = disk.freeze()?;
+    let stopped = UnitStopped::new(&node, "kubelet.service")?;
+    registered.fall_silent();
+    vm.stop()?;
+    let refused = launcher.virsh(&["destroy", &launcher.domain()]);
+    assert!(refused.is_err(), "QEMU cannot be ended: {refused:?}");
+    let named = || {
+        let verdict = stage.system.why_of("prod/db-0")?.into_iter().find(|said| said.symptom == "StuckStopping");
+        let is_named = |verdict: &Verdict, id: &str| {
+            verdict.first_cause() == id || verdict.contributing.iter().any(|cause| cause.id == id)
+        };
+        Ok(verdict.filter(|said| ["LocalDiskStalled", "KubeletDown"].iter().all(|id| is_named(said, id))))
+    };
+    let (verdict, took) = wait_for("both to be named", SEEN, named)
+        .with_context(|| format!("{}\n{}", stage.system.page(&["why"]).unwrap_or_default(), stage.system.logs()))?;
+    report("both are named", took);
+    assert_eq!(verdict.subject.node, "n1");
+    drop((frozen, stopped));
+    Ok(())
+}
+
+#[test]
 fn in_error_for_an_image_that_only_this_node_does_not_get() -> Result<()> {
     const IMAGE: &str = "registry.example:5000/kubevirt/virt-launcher:v1.8.4";
     let lab = Lab::open()?;
@@ -235,7 +274,7 @@ fn in_error_for_a_memory_limit_that_is_too_small() -> Result<()> {
     vm.runs()?;
     stage.wait_for_vm("prod/db-0", "n1")?;
     let is_dead = || Ok(!process::is_alive(launcher.monitor_pid()) || launcher.qemu_pid().is_none());
-    kulprit_tests::wait::wait_until("the kernel to kill it", SEEN, is_dead)?;
+    wait_until("the kernel to kill it", SEEN, is_dead)?;
     vm.qemu_ends(false)?;
     vm.is_in_crash_loop()?;
     let verdict = stage.explained("prod/db-0", "InError", "QemuOutOfMemory", SEEN)?;
