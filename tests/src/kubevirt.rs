@@ -41,6 +41,8 @@ pub use vm::{Vm, VmSpec};
 const VERSION: &str = "v1.8.4";
 /// Where KubeVirt itself is installed.
 const NAMESPACE: &str = "kubevirt";
+/// What a node offers of `devices.kubevirt.io`.
+const DEVICES: [&str; 3] = ["kvm", "tun", "vhost-net"];
 /// How long a new kind may take to be served, and what real controllers do may take; a second is normal.
 const SERVED_LIMIT: Duration = Duration::from_secs(30);
 
@@ -129,8 +131,8 @@ impl KubeVirt {
         RegisteredNode::new(&self.api, name, address)
     }
 
-    /// Takes a real node, with its kubelet, for VMs: what virt-handler writes on its object. There is no virt-handler pod then, which kubelet
-    /// could not run.
+    /// Takes a real node, with its kubelet, for VMs: what virt-handler writes on its object, and the devices of its device plugins, which
+    /// kubelet leaves as they are. There is no virt-handler pod then, which kubelet could not run.
     ///
     /// # Errors
     /// If there is no such node, or the API server refuses.
@@ -140,7 +142,16 @@ impl KubeVirt {
             object["metadata"]["labels"]["kubevirt.io/schedulable"] = "true".into();
             object["metadata"]["annotations"][node::HEARTBEAT] = now.as_str().into();
         };
-        self.api.update(&Place::new(Kind::NODE, "", node.name()), mark).map(drop)
+        let place = Place::new(Kind::NODE, "", node.name());
+        self.api.update(&place, mark)?;
+        let offer = |object: &mut Value| {
+            for (list, device) in
+                ["capacity", "allocatable"].into_iter().flat_map(|list| DEVICES.map(|one| (list, one)))
+            {
+                object["status"][list][format!("devices.kubevirt.io/{device}")] = "1k".into();
+            }
+        };
+        self.api.update_status(&place, offer).map(drop)
     }
 
     /// Makes a namespace that pods are admitted to; one that is there is as good.

@@ -2,7 +2,8 @@
 //!
 //! A text stands here when it says nothing even beside other evidence. What is only no proof alone (a state change lock, a
 //! reset monitor) is a signature instead, for causes to weigh low. Sources: recordings of healthy KubeVirt v1.8.4 nodes
-//! (libvirt 11.3, containerd 2.4), kubevirt/kubevirt tests/vmlogchecker/checker.go, kubevirt issues 3453 and 17713.
+//! (libvirt 11.3, containerd 2.4), libvirt src/network/bridge_driver.c, kubevirt/kubevirt tests/vmlogchecker/checker.go, kubevirt
+//! issues 3453 and 17713.
 
 /// One such text.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,7 @@ pub(crate) const HEALTHY: &[Harmless] = harmless! {
     "failed to sync guest time", "", "failed to sync guest time";
     "qemu guest agent is not connected", "", "Guest agent is not responding: QEMU guest agent is not connected";
     "failed to get xattr", "", "failed to get xattr security.selinux: operation not supported";
+    "disabling firewalld support in bridge_network_driver", "", "DBus not available, disabling firewalld support in bridge_network_driver: no error";
     "cannot parse process status data", "", "cannot parse process status data";
     "device plugin can't expose it", "", "device '/dev/vhost-net' is not present, the device plugin can't expose it.";
 
