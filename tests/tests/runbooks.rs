@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use kulprit_tests::check::report;
 use kulprit_tests::disk::FileDisk;
-use kulprit_tests::fault::network::{MIGRATION_PORTS, PortsDropped};
 use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, UnitStopped};
 use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::api::{Kind, Place};
@@ -178,7 +177,7 @@ fn stopping_a_guest_that_ignores_it_is_no_hosts_fault() -> Result<()> {
     let mut stage = Stage::on(&lab, cluster)?;
     stage.system.watch(&node)?;
     let registered = stage.kubevirt.register(node.name(), node.address())?;
-    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(1), NOW)?;
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(3600), NOW)?;
     vm.is_taken_by(&registered)?;
     let launcher = Launcher::define(&node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?).start()?;
     vm.is_handed_over()?;
@@ -186,6 +185,9 @@ fn stopping_a_guest_that_ignores_it_is_no_hosts_fault() -> Result<()> {
     stage.wait_for_vm("prod/db-0", "n1")?;
     vm.stop()?;
     launcher.virsh(&["shutdown", &launcher.domain()])?;
+    pause(QUIET);
+    assert_eq!(stage.in_trouble()?, Vec::<String>::new(), "its grace period is not over");
+    // Who asks for it by its name wants to know all the same.
     let verdict = stage.explained("prod/db-0", "StuckStopping", "GuestIgnoresShutdown", SEEN)?;
     let blamed: Vec<_> = verdict.contributing.iter().map(|cause| &cause.id).collect();
     assert!(blamed.is_empty(), "the host is well: {blamed:?}");
@@ -293,19 +295,6 @@ fn migrating_a_guest_that_never_converges() -> Result<()> {
     moving.migration.fails(&moving.vm, "Live migration is aborted: it does not converge")?;
     let failed = pair.stage.explained("prod/db-0", "MigrationFailed", "MigrationNotConverging", SEEN)?;
     assert_blames(&failed, "source", "n1");
-    Ok(())
-}
-
-#[test]
-fn migrating_on_a_path_that_drops_everything() -> Result<()> {
-    let pair = Pair::open()?;
-    let mut moving = pair.migration(BUSY, NOW)?;
-    let dropped = PortsDropped::of_pods(&pair.nodes[1], MIGRATION_PORTS)?;
-    let _copying = moving.begin()?;
-    let verdict = pair.stage.explained("prod/db-0", "StuckMigrating", "MigrationPathUnreachable", SEEN)?;
-    let first = verdict.causes.first().context("a verdict has causes")?;
-    assert_eq!(first.role, "path", "{verdict:#?}");
-    drop(dropped);
     Ok(())
 }
 

@@ -24,11 +24,10 @@ const SMALL_BYTES: u32 = 1400;
 struct Filter<'node>(&'node Node);
 
 impl<'node> Filter<'node> {
-    /// `hook` is netfilter's: `input` for what is the node's own, `forward` for what is its pods'.
-    fn new(node: &'node Node, hook: &str, rules: &[&str]) -> Result<Self> {
+    fn new(node: &'node Node, rules: &[&str]) -> Result<Self> {
         let filter = Self(node);
         node.run(&["nft", &format!("add table inet {TABLE}")])?;
-        node.run(&["nft", &format!("add chain inet {TABLE} arriving {{ type filter hook {hook} priority filter; }}")])?;
+        node.run(&["nft", &format!("add chain inet {TABLE} arriving {{ type filter hook input priority filter; }}")])?;
         for rule in rules {
             node.run(&["nft", &format!("add rule inet {TABLE} arriving {rule}")])?;
         }
@@ -52,15 +51,7 @@ impl<'node> PortsDropped<'node> {
     /// # Errors
     /// If nftables are missing.
     pub fn new(node: &'node Node, ports: &str) -> Result<Self> {
-        Filter::new(node, "input", &[&format!("tcp dport {ports} drop")]).map(Self)
-    }
-
-    /// As [`PortsDropped::new`], for what arrives for the pods of the node.
-    ///
-    /// # Errors
-    /// If nftables are missing.
-    pub fn of_pods(node: &'node Node, ports: &str) -> Result<Self> {
-        Filter::new(node, "forward", &[&format!("tcp dport {ports} drop")]).map(Self)
+        Filter::new(node, &[&format!("tcp dport {ports} drop")]).map(Self)
     }
 }
 
@@ -100,7 +91,7 @@ impl<'node> SmallPath<'node> {
     pub fn new(from: &Node, to: &'node Node) -> Result<Self> {
         let source = from.address();
         let libvirt = format!("ip saddr {source} tcp dport {LIBVIRT_PORT} accept");
-        Filter::new(to, "input", &[&libvirt, &format!("ip saddr {source} meta length > {SMALL_BYTES} drop")]).map(Self)
+        Filter::new(to, &[&libvirt, &format!("ip saddr {source} meta length > {SMALL_BYTES} drop")]).map(Self)
     }
 }
 

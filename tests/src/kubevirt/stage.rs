@@ -105,7 +105,10 @@ impl Stage {
             let page = self.system.page(&["why", vm]).unwrap_or_else(|error| format!("{error:#}"));
             error.context(format!("{page}\n{}", self.system.logs()))
         })?;
-        report(&what, took);
+        if let Some(first) = verdict.causes.first() {
+            let (sure, chain) = (first.probability * 100.0, first.chain.join(" → "));
+            report(&format!("{what}: {chain}, {sure:.0} %, {} {}", first.role, first.node), took);
+        }
         Ok(verdict)
     }
 
