@@ -4,16 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// Where central listens unless told otherwise.
-pub(crate) const DEFAULT_CENTRAL: &str = "http://127.0.0.1:7443";
+use crate::route::Place;
 
 /// Says why a VM is stuck on its node, or down: which host-level fault it is, with the evidence.
 #[derive(Debug, Parser)]
 #[command(name = "kulprit", version, propagate_version = true, max_term_width = 100)]
 pub struct Arguments {
-    /// Address of central.
-    #[arg(long, global = true, env = "KULPRIT_CENTRAL", value_name = "URL", default_value = DEFAULT_CENTRAL)]
-    pub(crate) central: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
 
     /// How to print: for people, or for programs.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
@@ -48,9 +46,6 @@ pub(crate) enum Question {
     Why {
         /// Name, namespace/name or UID of a VM; `migration/NAME`; `node/NAME` for a node's own faults.
         name: Option<String>,
-        /// Namespace of the VM or migration.
-        #[arg(short, long)]
-        namespace: Option<String>,
         /// Only on this node; with a name: where two nodes have a VM of that name.
         #[arg(long)]
         node: Option<String>,
@@ -135,7 +130,11 @@ pub(crate) enum Question {
         /// Only this one, with clues and remedy.
         id: Option<String>,
     },
-    /// Prints the completions of a shell.
+    /// Prints a script that makes a shell complete this command, names of VMs and nodes included.
+    ///
+    /// bash: `source <(kulprit completions bash)`. kubectl completes `kubectl kulprit` by itself where `kubectl_complete-kulprit`, a link to
+    /// this program, is in PATH.
+    #[command(alias = "completion")]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,

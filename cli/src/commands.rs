@@ -8,29 +8,39 @@ mod explain;
 mod findings;
 mod incidents;
 mod nodes;
-mod why;
+pub(crate) mod why;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::CommandFactory as _;
 use kulprit_proto::v1::query_client::QueryClient;
 use tonic::transport::Channel;
 
 use crate::{
     Terminal,
     arguments::{Arguments, Format, Question},
-    connect::connect_to_central,
+    called::Called,
+    completion,
+    connect::{connect_to_central, query_client},
     error::AskError,
+    kubernetes,
+    route::{Place, Route},
 };
 
 /// Answers the question on the terminal.
-pub(crate) async fn answer(arguments: Arguments, terminal: &mut Terminal) -> Result<ExitCode, AskError> {
-    let Arguments { central, output, timeout, question } = arguments;
-    let ask = Ask { central, format: output, timeout_secs: timeout };
+pub(crate) async fn answer(
+    arguments: Arguments,
+    called: Called,
+    terminal: &mut Terminal,
+) -> Result<ExitCode, AskError> {
+    let Arguments { place, output, timeout, question } = arguments;
+    let ask = Ask::new(place, called, output, timeout);
     match question {
-        Question::Why { name, namespace, node } => {
-            let whom = name.map(|name| why::Whom::new(&name, namespace.as_deref()));
-            return why::answer(&ask, terminal, whom, node).await;
+        Question::Why { name, node } => {
+            let Some(name) = name else { return why::answer(&ask, terminal, None, node).await };
+            let whom = why::Whom::new(&name, ask.namespace().await?.as_deref());
+            let is_guessed = ask.guesses_namespace() && whom != why::Whom::new(&name, None);
+            let answer = why::answer(&ask, terminal, Some(whom), node).await;
+            return answer.map_err(|error| if is_guessed { error.with_way_elsewhere() } else { error });
         }
         Question::Diagnose { case, vm, migration, at, explain } => {
             return diagnose::answer(ask.format, terminal, &diagnose::Asked { case, vm, migration, at, explain });
@@ -45,34 +55,67 @@ pub(crate) async fn answer(arguments: Arguments, terminal: &mut Terminal) -> Res
         }
         Question::Status { socket } => agent_status::answer(&ask, terminal, socket).await?,
         Question::Causes { id } => causes::answer(ask.format, terminal, id.as_deref())?,
-        Question::Completions { shell } => {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "kulprit", &mut text);
-            terminal.print(&String::from_utf8_lossy(&text));
-        }
+        Question::Completions { shell } => terminal.print(&String::from_utf8_lossy(&completion::script(shell))),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// How a question is asked.
-struct Ask {
-    central: String,
+pub(crate) struct Ask {
+    route: Route,
+    /// Given with `-n`, and not taken back by `-A`.
+    named_namespace: Option<String>,
+    all_namespaces: bool,
     format: Format,
     timeout_secs: u64,
 }
 
 impl Ask {
+    pub(crate) fn new(place: Place, called: Called, format: Format, timeout_secs: u64) -> Self {
+        let route = place.route(called);
+        let Place { namespace, all_namespaces, .. } = place;
+        let named_namespace = namespace.filter(|_| !all_namespaces);
+        Self { route, named_namespace, all_namespaces, format, timeout_secs }
+    }
+
     fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_secs)
     }
 
-    async fn central(&self) -> Result<QueryClient<Channel>, AskError> {
-        connect_to_central(&self.central, self.timeout()).await
+    pub(crate) async fn central(&self) -> Result<QueryClient<Channel>, AskError> {
+        match &self.route {
+            Route::Address(address) => connect_to_central(address, self.timeout()).await,
+            Route::Kubernetes(through) => Ok(query_client(kubernetes::connect(through, self.timeout()).await?)),
+        }
+    }
+
+    /// Where what is named without a namespace is looked for: that of `-n`, else through Kubernetes the context's. `None`: in all.
+    pub(crate) async fn namespace(&self) -> Result<Option<String>, AskError> {
+        match &self.route {
+            Route::Kubernetes(through) if self.guesses_namespace() => {
+                Ok(Some(kubernetes::default_namespace(through).await?))
+            }
+            Route::Kubernetes(_) | Route::Address(_) => Ok(self.named_namespace.clone()),
+        }
+    }
+
+    /// Whether the namespace is the context's, and not what the person said.
+    fn guesses_namespace(&self) -> bool {
+        matches!(self.route, Route::Kubernetes(_)) && self.named_namespace.is_none() && !self.all_namespaces
+    }
+
+    /// The namespace to which a list is cut: only what `-n` names, because a list without it has all trouble.
+    fn only_namespace(&self) -> Option<&str> {
+        self.named_namespace.as_deref()
     }
 
     /// The value of an answer, or what its status means.
-    fn take<T>(&self, answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, AskError> {
-        self.take_from(&self.central, answer)
+    pub(crate) fn take<T>(&self, answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, AskError> {
+        let whom = match &self.route {
+            Route::Address(address) => address,
+            Route::Kubernetes(_) => "central",
+        };
+        self.take_from(whom, answer)
     }
 
     fn take_from<T>(&self, whom: &str, answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, AskError> {

@@ -1,4 +1,4 @@
-//! Whom to ask: central over TCP, or this host's agent over its Unix socket.
+//! Whom to ask: central over TCP, or this host's agent over its Unix socket. Central through Kubernetes: `kubernetes.rs`.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use kulprit_proto::v1::{agent_status_client::AgentStatusClient, query_client::Qu
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::error::AskError;
+use crate::error::{AskError, innermost};
 
 /// Answers larger than this are refused rather than read into memory.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -35,7 +35,12 @@ pub(crate) async fn connect_to_central(address: &str, timeout: Duration) -> Resu
         .connect()
         .await
         .map_err(|error| AskError::CentralUnreachable { address: address.to_owned(), reason: innermost(&error) })?;
-    Ok(QueryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+    Ok(query_client(channel))
+}
+
+/// Asks central over a channel, however that was made.
+pub(crate) fn query_client(channel: Channel) -> QueryClient<Channel> {
+    QueryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 
 /// Connects to the agent of this host: at `socket`, or at the first usual place where one answers.
@@ -73,13 +78,4 @@ async fn connect_to_socket(path: &Path, timeout: Duration) -> Result<Channel, to
             async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
         }))
         .await
-}
-
-/// The innermost message of an error: what the system said.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }

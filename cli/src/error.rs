@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::kubernetes::KubernetesError;
+
 /// A question that could not be asked or answered. Printed as one line, exit status 2.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
@@ -12,6 +14,8 @@ pub(crate) enum AskError {
          `kulprit-central`, name another with --central, or ask this host's agent with `kulprit status`"
     )]
     CentralUnreachable { address: String, reason: String },
+    #[error(transparent)]
+    Kubernetes(#[from] KubernetesError),
     #[error("no answer from {whom} within {seconds} s: try a longer --timeout")]
     Timeout { whom: String, seconds: u64 },
     #[error("{message}")]
@@ -50,7 +54,24 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The innermost message of an error: what the system said.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
 impl AskError {
+    /// With the way to look elsewhere, where the namespace was nobody's choice.
+    pub(crate) fn with_way_elsewhere(self) -> Self {
+        match self {
+            Self::Refused { message } => Self::Refused { message: format!("{message} (-A looks in all namespaces)") },
+            other => other,
+        }
+    }
+
     /// What an RPC's failure means for the person who asked.
     pub(crate) fn from_status(whom: &str, timeout_secs: u64, status: &tonic::Status) -> Self {
         use tonic::Code;

@@ -1,10 +1,10 @@
-//! The `kulprit` command: parse, ask, print, exit.
+//! The `kulprit` command, which is `kubectl kulprit` too: parse, ask, print, exit.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser as _;
-use kulprit_cli::{Arguments, Terminal};
+use kulprit_cli::Terminal;
 
 fn main() -> ExitCode {
-    kulprit_cli::run(Arguments::parse(), &mut Terminal::of_this_process())
+    let words: Vec<OsString> = std::env::args_os().collect();
+    kulprit_cli::run(&words, &mut Terminal::of_this_process())
 }

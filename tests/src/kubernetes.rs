@@ -144,6 +144,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// The built `kubectl`, for a test that starts it in its own way.
+    #[must_use]
+    pub fn kubectl_program(&self) -> PathBuf {
+        self.binaries.join("kubectl")
+    }
+
     /// A kubeconfig with every right, for a program in the lab's network.
     #[must_use]
     pub fn admin_config(&self) -> PathBuf {

@@ -34,6 +34,8 @@ const EFFECTS: &[&str] =
 const WIRE: &[&str] = &["prost", "tonic", "hyper", "axum", "kube", "rusqlite"];
 /// What an agent has no use for: it has no Kubernetes rights, no database, and C stays in its worker.
 const CENTRAL_ONLY: &[&str] = &["kube", "k8s-openapi", "rusqlite", "libsqlite3-sys"];
+/// What only central keeps.
+const DATABASE: &[&str] = &["rusqlite", "libsqlite3-sys"];
 
 const CRATES: &[Crate] = &[
     Crate {
@@ -135,7 +137,8 @@ const CRATES: &[Crate] = &[
         folder: "cli",
         ours: &["kulprit-case", "kulprit-diagnosis", "kulprit-model", "kulprit-proto"],
         never_named: &["zbus"],
-        never_below: CENTRAL_ONLY,
+        // Kubernetes is its way to central: a kubeconfig and a forwarded stream.
+        never_below: DATABASE,
     },
     Crate {
         name: "kulprit-tests",
@@ -169,12 +172,15 @@ const NOWHERE: &[(&str, &str)] = &[
     ("protobuf-src", "protobuf compiles without protoc"),
 ];
 
-/// Packages that declare `links`, what they link, and the only one of ours that may have them in its program.
-const LINKS: &[(&str, &str, Option<&str>)] = &[
-    ("libsqlite3-sys", "SQLite, compiled in (`bundled`)", Some("kulprit-central")),
-    ("ring", "its own C and assembly, compiled in: TLS to the API server", Some("kulprit-central")),
-    ("virt-sys", "libvirt", Some("kulprit-agent-libvirt")),
-    ("k8s-openapi", "nothing: the key keeps a second copy out", Some("kulprit-central")),
+/// Those of ours that talk to an API server.
+const OF_KUBERNETES: Option<&[&str]> = Some(&["kulprit-central", "kulprit-cli"]);
+
+/// Packages that declare `links`, what they link, and the only ones of ours that may have them in their programs.
+const LINKS: &[(&str, &str, Option<&[&str]>)] = &[
+    ("libsqlite3-sys", "SQLite, compiled in (`bundled`)", Some(&["kulprit-central"])),
+    ("ring", "its own C and assembly, compiled in: TLS to the API server", OF_KUBERNETES),
+    ("virt-sys", "libvirt", Some(&["kulprit-agent-libvirt"])),
+    ("k8s-openapi", "nothing: the key keeps a second copy out", OF_KUBERNETES),
     ("prettyplease", "nothing: the key keeps a second copy out", None),
 ];
 
@@ -310,11 +316,13 @@ fn broken_by(graph: &Graph, member: &Package, rules: &Crate) -> Vec<String> {
             .map(|never| format!("{} brings {never}", rules.name)),
     );
     // The tests see all, so they have central's database in their tree.
-    let not_for_it = |user: &Option<&str>| user.is_some_and(|user| user != rules.name) && rules.name != "kulprit-tests";
+    let not_for_it = |users: &Option<&[&str]>| {
+        users.is_some_and(|users| !users.contains(&rules.name)) && rules.name != "kulprit-tests"
+    };
     broken.extend(
         LINKS
             .iter()
-            .filter(|(links, _, user)| not_for_it(user) && below.contains(*links))
+            .filter(|(links, _, users)| not_for_it(users) && below.contains(*links))
             .map(|(links, what, _)| format!("{} brings {links}, which links {what}", rules.name)),
     );
     broken

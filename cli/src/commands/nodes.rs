@@ -99,7 +99,8 @@ pub(super) async fn answer_one(
 pub(super) async fn answer_vms(ask: &Ask, terminal: &mut Terminal, node: Option<String>) -> Result<(), AskError> {
     let mut central = ask.central().await?;
     let request = v1::ListVmsRequest { node: node.unwrap_or_default() };
-    let vms = ask.take(central.list_vms(request).await)?.vms;
+    let mut vms = ask.take(central.list_vms(request).await)?.vms;
+    vms.retain(|vm| ask.only_namespace().is_none_or(|namespace| vm.namespace == namespace));
     let shaped = shape::Vms { vms: vms.iter().cloned().map(shape::Vm::from).collect() };
     output::print(terminal, ask.format, &shaped, |terminal| {
         if vms.is_empty() { "No VM seen.\n".to_owned() } else { vms_table(terminal, &vms) }

@@ -19,6 +19,9 @@ const LIVE: &str = "live";
 /// Exit status when a symptom is there and nothing explains it.
 pub(super) const ONLY_UNEXPLAINED: u8 = 3;
 
+/// How KubeVirt's kinds of a VM are called on a command line.
+pub(crate) const VM_KINDS: [&str; 6] = ["vm", "vms", "virtualmachine", "vmi", "vmis", "virtualmachineinstance"];
+
 /// Whom a person asks about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Whom {
@@ -28,20 +31,28 @@ pub(super) enum Whom {
 }
 
 impl Whom {
-    /// Reads `NAME` or `KIND/NAME`, with the short names that KubeVirt gives its kinds. A name that has a namespace already keeps it.
+    /// Reads `NAME` or `KIND/NAME`, with the short names that KubeVirt gives its kinds. A name that has a namespace already keeps it, and a
+    /// UID needs none.
     pub(super) fn new(text: &str, namespace: Option<&str>) -> Self {
         let (kind, name) = text.split_once('/').unwrap_or(("", text));
         let in_namespace = |name: &str| match namespace {
-            Some(namespace) if !name.contains('/') => format!("{namespace}/{name}"),
+            Some(namespace) if !name.contains('/') && !is_uid(name) => format!("{namespace}/{name}"),
             Some(_) | None => name.to_owned(),
         };
         match kind {
             "node" | "no" => Self::Node(name.to_owned()),
             "migration" | "vmim" | "vmims" | "virtualmachineinstancemigration" => Self::Migration(in_namespace(name)),
-            "vm" | "vms" | "virtualmachine" | "vmi" | "vmis" | "virtualmachineinstance" => Self::Vm(in_namespace(name)),
+            kind if VM_KINDS.contains(&kind) => Self::Vm(in_namespace(name)),
             _ => Self::Vm(in_namespace(text)),
         }
     }
+}
+
+/// Whether this has the form of a Kubernetes UID: 8-4-4-4-12 hexadecimal digits.
+fn is_uid(name: &str) -> bool {
+    let is_part =
+        |(part, digits): (&str, usize)| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.split('-').count() == 5 && name.split('-').zip([8, 4, 4, 4, 12]).all(is_part)
 }
 
 pub(super) async fn answer(
@@ -63,7 +74,8 @@ pub(super) async fn answer(
         }
         None => {
             let request = v1::ListVerdictsRequest { node: only_on.clone() };
-            let answer = ask.take(central.list_verdicts(request).await)?;
+            let mut answer = ask.take(central.list_verdicts(request).await)?;
+            answer.verdicts.retain(|verdict| is_of(ask.only_namespace(), verdict));
             unseen = answer.unseen;
             answer.verdicts
         }
@@ -73,7 +85,9 @@ pub(super) async fn answer(
         let mut nodes = ask.take(central.list_nodes(v1::ListNodesRequest {}).await)?.nodes;
         nodes.retain(|node| only_on.is_empty() || node.name == only_on);
         let empty = shape::Diagnosis { case: LIVE.to_owned(), verdicts: Vec::new(), problems: Vec::new() };
-        output::print(terminal, ask.format, &empty, |terminal| nothing_wrong(terminal, &nodes, &unseen))?;
+        output::print(terminal, ask.format, &empty, |terminal| {
+            nothing_wrong(terminal, ask.only_namespace(), &nodes, &unseen)
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     let verdicts: Vec<shape::Verdict> = verdicts.into_iter().map(shape::Verdict::from).collect();
@@ -88,8 +102,14 @@ fn has_unexplained_symptom(verdict: &v1::Verdict) -> bool {
     verdict.symptom != "Unspecified" && verdict.confidence() == v1::Confidence::Unexplained
 }
 
+/// Whether it is about a VM of the namespace, or about a node, which may concern any.
+fn is_of(namespace: Option<&str>, verdict: &v1::Verdict) -> bool {
+    let Some((namespace, subject)) = namespace.zip(verdict.subject.as_ref()) else { return true };
+    subject.namespace == namespace || subject.name.is_empty()
+}
+
 /// "Nothing is stuck" is only worth something with what was looked at, and what could not be.
-fn nothing_wrong(terminal: &Terminal, nodes: &[v1::Node], unseen: &[String]) -> String {
+fn nothing_wrong(terminal: &Terminal, namespace: Option<&str>, nodes: &[v1::Node], unseen: &[String]) -> String {
     if nodes.is_empty() {
         return "No agent has reported yet, so nothing is known. Start one with `kulprit-agent run` on each node.\n"
             .to_owned();
@@ -98,7 +118,8 @@ fn nothing_wrong(terminal: &Terminal, nodes: &[v1::Node], unseen: &[String]) -> 
     let silent: Vec<&v1::Node> = nodes.iter().filter(|node| !node.is_reporting).collect();
     let mut text = String::new();
     if silent.len() < nodes.len() {
-        let claim = terminal.green("No VM and no node shows a symptom");
+        let of = namespace.map(|namespace| format!(" of namespace {namespace}")).unwrap_or_default();
+        let claim = terminal.green(&format!("No VM{of} and no node shows a symptom"));
         let (vms, n_nodes) = (if n_vms == 1 { "VM" } else { "VMs" }, nodes.len() - silent.len());
         let node = if n_nodes == 1 { "node" } else { "nodes" };
         text.push_str(&format!("{claim}: {n_vms} {vms} on {n_nodes} {node} watched.\n"));
@@ -146,6 +167,10 @@ mod tests {
         check("vmi/prod/db-0", None, vm("prod/db-0"));
         check("migration/db-0-up", Some("prod"), Whom::Migration("prod/db-0-up".to_owned()));
         check("vmim/prod/db-0-up", None, Whom::Migration("prod/db-0-up".to_owned()));
+        let uid = "6f1c9c1e-0b5e-4d3f-9a53-2f8f5c2b7a10";
+        check(uid, Some("prod"), vm(uid));
+        check(&format!("vm/{uid}"), Some("prod"), vm(uid));
+        check("a-b-c-d-e", Some("prod"), vm("prod/a-b-c-d-e"));
         check("node/n1", Some("prod"), Whom::Node("n1".to_owned()));
     }
 }

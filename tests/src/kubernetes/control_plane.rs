@@ -81,6 +81,9 @@ pub(super) fn start(
     shell::run(&[&["openssl", "genpkey", "-out", &key], &curve[..]].concat())?;
     shell::run(&["openssl", "pkey", "-in", &key, "-pubout", "-out", &public_key])?;
     let serving = authority.server()?;
+    // By which it asks kubelets: what `kubectl logs` and `port-forward` go through.
+    let to_kubelets =
+        authority.client("apiserver-kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client")?;
     let root = authority.certificate();
 
     let mut programs = Vec::new();
@@ -110,6 +113,9 @@ pub(super) fn start(
             format!("--tls-cert-file={}", serving.certificate.display()),
             format!("--tls-private-key-file={}", serving.key.display()),
             format!("--client-ca-file={}", root.display()),
+            format!("--kubelet-client-certificate={}", to_kubelets.certificate.display()),
+            format!("--kubelet-client-key={}", to_kubelets.key.display()),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-account-key-file={public_key}"),
             format!("--service-account-signing-key-file={key}"),

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::shell;
 
-/// The image of a pod's sandbox.
-pub(crate) const PAUSE: &str = "localhost/pause:lab";
+/// The image of a pod's sandbox, and of a container that does nothing.
+pub const PAUSE: &str = "localhost/pause:lab";
 /// The image of a launcher's container: the folders of a root.
 pub(crate) const LAUNCHER: &str = "localhost/virt-launcher:lab";
 

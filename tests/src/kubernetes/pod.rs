@@ -93,7 +93,11 @@ impl Cluster {
         ]);
     }
 
-    fn ensure_namespace(&self, name: &str) -> Result<()> {
+    /// Makes a namespace that pods are admitted to; one that is there is as good.
+    ///
+    /// # Errors
+    /// If the API server refuses, or its service account does not come.
+    pub fn ensure_namespace(&self, name: &str) -> Result<()> {
         if self.get(&["namespace", name]).is_err() {
             self.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
         }

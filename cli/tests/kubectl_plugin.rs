@@ -1,0 +1,204 @@
+//! `kubectl kulprit`: the real command, through a Kubernetes that is played by the test, to a central that is played as well.
+//!
+//! What is real: the command under the plugin's name, its kubeconfig, kube's client, the WebSocket, kubelet's protocol on it, HTTP/2 and
+//! gRPC inside. A real API server and a real kubelet: `tests/tests/kubectl_plugin.rs`.
+
+#[path = "kubectl_plugin/central.rs"]
+mod central;
+#[path = "kubectl_plugin/server.rs"]
+mod server;
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::{Value, json};
+use server::{ApiServer, Forward};
+
+const PLUGIN: &str = "kubectl-kulprit";
+const COMPLETION: &str = "kubectl_complete-kulprit";
+
+/// A pod of central.
+fn pod(namespace: &str, name: &str, is_ready: bool) -> Value {
+    let ready = if is_ready { "True" } else { "False" };
+    json!({
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"containers": [{"name": "central", "ports": [{"name": "grpc", "containerPort": 9000}]}]},
+        "status": {"phase": "Running", "conditions": [
+            {"type": "Ready", "status": ready, "lastTransitionTime": "2026-11-22T04:00:00Z"},
+        ]},
+    })
+}
+
+/// Runs the command under a name, with a kubeconfig for the server whose context `shop` has the namespace `prod`.
+fn run(server: &ApiServer, name: &str, words: &[&str]) -> Output {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join(name);
+    symlink(env!("CARGO_BIN_EXE_kulprit"), &program).expect("a link to the command");
+    let kubeconfig = folder.path().join("kubeconfig");
+    write_kubeconfig(&kubeconfig, server.address());
+    let mut command = Command::new(&program);
+    command.args(words).env("KUBECONFIG", &kubeconfig).env("HOME", folder.path());
+    command.env_remove("KULPRIT_CENTRAL").env_remove("HTTPS_PROXY").env_remove("https_proxy").env_remove("COMPLETE");
+    command.output().expect("the command was built for this test")
+}
+
+fn write_kubeconfig(path: &Path, address: &str) {
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+        "clusters": [{"name": "lab", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "lab", "user": {}}],
+        "contexts": [
+            {"name": "lab", "context": {"cluster": "lab", "user": "lab"}},
+            {"name": "shop", "context": {"cluster": "lab", "user": "lab", "namespace": "prod"}},
+        ],
+    });
+    fs::write(path, text.to_string()).expect("a file");
+}
+
+#[track_caller]
+fn check_answered(server: &ApiServer, words: &[&str], want: &[&str]) {
+    let output = run(server, PLUGIN, words);
+    let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{words:?}: {said}");
+    assert!(want.iter().all(|part| text.contains(part)), "{words:?}: {want:?}: {text}");
+}
+
+/// What is said where there is no answer, in one line.
+#[track_caller]
+fn check_refused(server: &ApiServer, words: &[&str], want: &[&str]) {
+    let output = run(server, PLUGIN, words);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{words:?}: {text}");
+    assert!(want.iter().all(|part| text.contains(part)), "{words:?}: {want:?}: {text}");
+}
+
+#[test]
+fn central_is_found_behind_the_api_server_and_asked() {
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    check_answered(&server, &["vms"], &["prod/db-0", "test/db-1", "n1"]);
+    check_answered(&server, &["vms", "-n", "prod", "-o", "json"], &["\"db-0\""]);
+    let json = String::from_utf8(run(&server, PLUGIN, &["vms", "-n", "prod", "-o", "json"]).stdout).expect("text");
+    assert!(!json.contains("db-1"), "{json}");
+    let asked = server.asked();
+    let first = ["/api/v1/namespaces/kulprit/pods", "/api/v1/namespaces/kulprit/pods/central-0/portforward"];
+    assert_eq!(asked.iter().map(|path| path.split('?').next().unwrap_or_default()).collect::<Vec<_>>()[..2], first);
+    assert!(
+        asked[0].contains("app.kubernetes.io%2Fname%3Dkulprit%2Capp.kubernetes.io%2Fcomponent%3Dcentral"),
+        "{asked:?}"
+    );
+    assert!(asked[1].contains("ports=9000"), "{asked:?}");
+}
+
+#[test]
+fn the_command_itself_goes_this_way_when_a_context_is_named() {
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    let output = run(&server, "kulprit", &["--context", "lab", "vms"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("db-0"), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = run(&server, "kulprit", &["--central", "http://127.0.0.1:1", "--context", "lab", "vms"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("127.0.0.1:1"), "an address wins");
+}
+
+/// The played central says whom it was asked about.
+#[test]
+fn a_short_name_is_looked_for_in_the_namespace_of_n_else_of_the_context_and_with_all_in_none() {
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    check_refused(&server, &["why", "db-0"], &["no VM `default/db-0`", "-A"]);
+    check_refused(&server, &["why", "vm/db-0", "--context", "shop"], &["no VM `prod/db-0`", "-A"]);
+    check_refused(&server, &["why", "vmi/db-0", "-n", "test"], &["no VM `test/db-0`"]);
+    check_refused(&server, &["why", "other/db-0", "-n", "test"], &["no VM `other/db-0`"]);
+    check_refused(&server, &["why", "db-0", "-A"], &["no VM `db-0`"]);
+}
+
+#[test]
+fn a_pod_that_cannot_be_reached_is_passed_over_for_the_next() {
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true), pod("kulprit", "central-1", true)]);
+    server.forwards("central-0", Forward::Nobody("error forwarding port 9000: connection refused"));
+    check_answered(&server, &["vms"], &["prod/db-0"]);
+    server.forwards("central-1", Forward::Status(500, "no such container"));
+    check_refused(
+        &server,
+        &["vms"],
+        &[
+            "nobody answers in pod kulprit/central-0 at port 9000: error forwarding port 9000: connection refused",
+            "does not forward to pod kulprit/central-1: no such container (500)",
+        ],
+    );
+}
+
+#[test]
+fn central_in_another_namespace_is_found_unless_one_is_named() {
+    let server = ApiServer::start();
+    server.lists("ops", vec![pod("ops", "central-0", true)]);
+    check_answered(&server, &["vms"], &["prod/db-0"]);
+    check_answered(&server, &["vms", "--central-namespace", "ops"], &["prod/db-0"]);
+    check_refused(
+        &server,
+        &["vms", "--central-namespace", "here"],
+        &["no pod of central in the namespace here", "--central"],
+    );
+}
+
+#[test]
+fn what_is_in_the_way_is_said_with_the_way_out() {
+    let server = ApiServer::start();
+    check_refused(&server, &["vms"], &["no pod of central in the namespace kulprit", "--central-namespace"]);
+    server.lists("kulprit", vec![pod("kulprit", "central-0", false)]);
+    check_refused(&server, &["vms"], &["no pod of central is ready: kulprit/central-0: not ready", "kubectl describe"]);
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    server
+        .forwards("central-0", Forward::Status(403, "pods \"central-0\" is forbidden: cannot create pods/portforward"));
+    check_refused(
+        &server,
+        &["vms"],
+        &["may not forward to pod kulprit/central-0", "cannot create", "pods/portforward there"],
+    );
+    server.fails(403, "pods is forbidden: User \"eve\" cannot list resource \"pods\"");
+    check_refused(&server, &["vms"], &["may not list pods in the namespace kulprit", "eve", "--central"]);
+    server.fails(401, "Unauthorized");
+    check_refused(&server, &["vms"], &["does not accept the credentials", "log in"]);
+    server.fails(500, "etcd is slow");
+    check_refused(&server, &["vms"], &["did not list", "etcd is slow (500)"]);
+    check_refused(&server, &["vms", "--context", "none"], &["no context `none`", "lab, shop"]);
+    check_refused(&server, &["vms", "--kubeconfig", "/nonexistent"], &["/nonexistent"]);
+    let nobody = ApiServer::gone();
+    check_refused(&nobody, &["vms"], &["Kubernetes does not answer at", "refused"]);
+}
+
+#[test]
+fn help_says_how_it_was_called_and_needs_no_kubernetes() {
+    let nobody = ApiServer::gone();
+    let text = |name: &str, words: &[&str]| String::from_utf8(run(&nobody, name, words).stdout).expect("text");
+    assert!(text(PLUGIN, &["--help"]).contains("Usage: kubectl kulprit "));
+    assert!(text(PLUGIN, &["why", "--help"]).contains("Usage: kubectl kulprit why "));
+    assert!(text("kulprit", &["why", "--help"]).contains("Usage: kulprit why "));
+    assert!(text(PLUGIN, &["causes", "LocalDiskStalled"]).contains("LocalDiskStalled"));
+}
+
+#[test]
+fn kubectl_is_offered_the_names_that_central_knows() {
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    let offered = |words: &[&str]| String::from_utf8(run(&server, COMPLETION, words).stdout).expect("text");
+    assert_eq!(offered(&["why", ""]), "prod/db-0\ntest/db-1\n:4\n");
+    assert_eq!(offered(&["why", "--context", "shop", "vm/d"]), "vm/db-0\n:4\n");
+    assert_eq!(offered(&["why", "-n", "test", "d"]), "db-1\n:4\n");
+    assert_eq!(offered(&["vms", "-n", ""]), "prod\ntest\n:4\n");
+    // As a script of that name would ask.
+    let by_command = run(&server, PLUGIN, &["__complete", "why", "-n", "test", "d"]).stdout;
+    assert_eq!(String::from_utf8_lossy(&by_command), "db-1\n:4\n");
+    server.fails(403, "forbidden");
+    let output = run(&server, COMPLETION, &["why", ""]);
+    assert_eq!(
+        (output.stdout, output.stderr),
+        (b":4\n".to_vec(), Vec::new()),
+        "trouble is not said in the middle of a word"
+    );
+}

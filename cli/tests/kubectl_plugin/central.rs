@@ -1,0 +1,79 @@
+//! A central that has two VMs and knows of no trouble; asked why, it says whom it does not know.
+
+use std::{
+    convert::Infallible,
+    future::Ready,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use kulprit_proto::v1;
+use tokio::io::DuplexStream;
+use tonic::{Status, body::Body, server::NamedService};
+use tonic_prost::ProstCodec;
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(connection: DuplexStream) {
+    let incoming = tokio_stream::once(Ok::<_, std::io::Error>(connection));
+    let _ = tonic::transport::Server::builder().add_service(Central).serve_with_incoming(incoming).await;
+}
+
+#[derive(Clone)]
+struct Central;
+
+impl NamedService for Central {
+    const NAME: &'static str = "kulprit.v1.Query";
+}
+
+impl tower::Service<Request<Body>> for Central {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(async move {
+            let answer = match request.uri().path() {
+                "/kulprit.v1.Query/ListVms" => unary(request, vms).await,
+                "/kulprit.v1.Query/ListVerdicts" => unary(request, no_verdicts).await,
+                "/kulprit.v1.Query/ExplainVm" => unary(request, unknown).await,
+                path => Status::unimplemented(path).into_http(),
+            };
+            Ok(answer)
+        })
+    }
+}
+
+async fn unary<Q, A>(request: Request<Body>, answer: fn(Q) -> Result<A, Status>) -> Response<Body>
+where
+    Q: prost::Message + Default + Send + Sync + 'static,
+    A: prost::Message + Default + Send + Sync + 'static,
+{
+    let service = tower::service_fn(move |request: tonic::Request<Q>| -> Ready<Result<tonic::Response<A>, Status>> {
+        std::future::ready(answer(request.into_inner()).map(tonic::Response::new))
+    });
+    tonic::server::Grpc::new(ProstCodec::<A, Q>::default()).unary(service, request).await
+}
+
+fn vms(request: v1::ListVmsRequest) -> Result<v1::ListVmsResponse, Status> {
+    assert_eq!(request.node, "");
+    let vm = |namespace: &str, name: &str| v1::Vm {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        node: "n1".to_owned(),
+        ..v1::Vm::default()
+    };
+    Ok(v1::ListVmsResponse { vms: vec![vm("prod", "db-0"), vm("test", "db-1")] })
+}
+
+fn no_verdicts(_: v1::ListVerdictsRequest) -> Result<v1::ListVerdictsResponse, Status> {
+    Ok(v1::ListVerdictsResponse::default())
+}
+
+fn unknown(request: v1::ExplainVmRequest) -> Result<v1::ExplainVmResponse, Status> {
+    Err(Status::not_found(format!("no VM `{}`", request.vm)))
+}
