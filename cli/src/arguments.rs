@@ -10,9 +10,6 @@ use crate::route::Place;
 #[derive(Debug, Parser)]
 #[command(name = "kulprit", version, propagate_version = true, max_term_width = 100)]
 pub struct Arguments {
-    #[command(flatten)]
-    pub(crate) place: Place,
-
     /// How to print: for people, or for programs.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
     pub(crate) output: Format,
@@ -21,6 +18,10 @@ pub struct Arguments {
     #[arg(long, global = true, default_value_t = 10, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) timeout: u64,
+
+    // Last: its heading would stand over what follows.
+    #[command(flatten)]
+    pub(crate) place: Place,
 
     #[command(subcommand)]
     pub(crate) question: Question,

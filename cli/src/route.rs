@@ -14,7 +14,7 @@ pub(crate) const DEFAULT_CENTRAL: &str = "http://127.0.0.1:7443";
 
 /// What a person says of the way to central.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Where central is, and of whom is spoken")]
+#[command(next_help_heading = "Where to ask")]
 pub(crate) struct Place {
     /// Address of central; without one: through Kubernetes for `kubectl kulprit`, else http://127.0.0.1:7443.
     #[arg(long, global = true, env = "KULPRIT_CENTRAL", value_name = "URL")]

@@ -39,7 +39,7 @@ fn run(server: &ApiServer, name: &str, words: &[&str]) -> Output {
     let program = folder.path().join(name);
     symlink(env!("CARGO_BIN_EXE_kulprit"), &program).expect("a link to the command");
     let kubeconfig = folder.path().join("kubeconfig");
-    write_kubeconfig(&kubeconfig, server.address());
+    write_kubeconfig(&kubeconfig, &server.address());
     let mut command = Command::new(&program);
     command.args(words).env("KUBECONFIG", &kubeconfig).env("HOME", folder.path());
     command.env_remove("KULPRIT_CENTRAL").env_remove("HTTPS_PROXY").env_remove("https_proxy").env_remove("COMPLETE");

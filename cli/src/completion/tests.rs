@@ -65,13 +65,12 @@ fn check_place(line: &str, want: [Option<&str>; 3]) {
 }
 
 #[test]
-fn the_line_says_where_central_is_however_unfinished_it_is() {
-    check_place(
-        "kulprit --central http://c:1 why --context lab -n prod vm/d",
-        [Some("http://c:1"), Some("lab"), Some("prod")],
-    );
-    check_place("kulprit why --central=http://c:1 --no-such-flag -n prod", [Some("http://c:1"), None, Some("prod")]);
+fn the_line_says_where_central_is_up_to_what_is_not_understood() {
+    let all = [Some("http://c:1"), Some("lab"), Some("prod")];
+    check_place("kulprit --central http://c:1 why --context lab -n prod vm/d", all);
+    check_place("kulprit why vm/d --central=http://c:1 -n prod --context", [Some("http://c:1"), None, Some("prod")]);
     check_place("kulprit --central http://c:1 nonsense -n", [Some("http://c:1"), None, None]);
+    check_place("kulprit why --central=http://c:1 --no-such-flag -n prod", [Some("http://c:1"), None, None]);
 }
 
 #[track_caller]

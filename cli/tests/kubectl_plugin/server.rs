@@ -3,7 +3,7 @@
 //! The forwarded stream is kubelet's WebSocket protocol `v4.channel.k8s.io`: binary messages that begin with a channel, 0 for data and 1 for
 //! an error, each opened by a message with the port. Frames are made here, because what a test should see is the bytes.
 //!
-//! Source: kubelet's `pkg/kubelet/server/../portforward/websocket.go`; RFC 6455.
+//! Source: `portforward/websocket.go` of Kubernetes' CRI streaming; RFC 6455.
 
 use std::{
     collections::BTreeMap,
@@ -81,11 +81,15 @@ impl ApiServer {
     }
 
     pub(crate) fn lists(&self, namespace: &str, pods: Vec<Value>) {
-        self.set(|state| drop(state.pods.insert(namespace.to_owned(), pods)));
+        self.set(|state| {
+            state.pods.insert(namespace.to_owned(), pods);
+        });
     }
 
     pub(crate) fn forwards(&self, pod: &str, forward: Forward) {
-        self.set(|state| drop(state.forwards.insert(pod.to_owned(), forward)));
+        self.set(|state| {
+            state.forwards.insert(pod.to_owned(), forward);
+        });
     }
 
     /// Every list fails so.
