@@ -9,7 +9,7 @@ use crate::route::Place;
 /// Says why a VM is stuck on its node, or down: which host-level fault it is, with the evidence.
 #[derive(Debug, Parser)]
 #[command(name = "kulprit", version, propagate_version = true, max_term_width = 100)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// How to print: for people, or for programs.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
     pub(crate) output: Format,

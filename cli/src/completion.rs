@@ -145,7 +145,16 @@ fn candidates(named: Named, called: Called, line: &[OsString], current: &OsStr) 
             ask_for(WITHIN, names(named, &ask, current)).unwrap_or_default()
         }
     };
-    names.into_iter().filter(|name| name.starts_with(current)).map(CompletionCandidate::new).collect()
+    names
+        .into_iter()
+        .filter(|name| is_a_word(name) && name.starts_with(current))
+        .map(CompletionCandidate::new)
+        .collect()
+}
+
+/// Whether a name can stand on a command line as it is; of a libvirt without KubeVirt it may hold anything.
+fn is_a_word(name: &str) -> bool {
+    name.chars().all(|letter| letter.is_alphanumeric() || "-_./".contains(letter))
 }
 
 /// What the line says so far of where central is; the rest of it may be anything.

@@ -23,9 +23,9 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
-pub use arguments::Arguments;
 pub use terminal::Terminal;
 
+use arguments::Arguments;
 use called::Called;
 
 /// Answers a command line, the program's own name first, and returns the exit status: 0 answered, 2 could not be asked, 3 asked and only

@@ -91,6 +91,14 @@ fn a_vm_is_named_as_it_would_be_found() {
 }
 
 #[test]
+fn a_name_that_a_shell_would_read_otherwise_is_not_offered() {
+    assert!(["db-0", "prod/db_0.a", "node/n1"].into_iter().all(is_a_word));
+    for name in ["a b", "a\nb", "$(reboot)", "a;b", "\u{1b}[31m", "a'b"] {
+        assert!(!is_a_word(name), "{name:?}");
+    }
+}
+
+#[test]
 fn a_central_that_does_not_answer_in_time_is_left() {
     let never = std::future::pending::<Result<(), AskError>>();
     assert_eq!(ask_for(Duration::from_millis(1), never), None);

@@ -137,7 +137,7 @@ contexts: [{name: prod, context: {cluster: p, user: u, namespace: shop}}]
         fs::write(&home, PROD).unwrap();
         let at_home = Some(folder.path().to_owned());
         assert_eq!(files(Some(vec![gone.clone(), here.clone()]), at_home.clone()), [here]);
-        assert_eq!(files(Some(vec![PathBuf::new()]), at_home.clone()), [home.clone()]);
+        assert_eq!(files(Some(vec![PathBuf::new()]), at_home.clone()), std::slice::from_ref(&home));
         assert_eq!(files(None, at_home), [home]);
         assert_eq!(files(Some(vec![gone]), None), Vec::<PathBuf>::new());
     }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{KubernetesError, error::said, pods::CentralPod};
-use crate::error::innermost;
+use crate::{error::innermost, table::one_line};
 
 /// How long the pod may be silent before it is taken for a server that lets the client speak first.
 const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(2);
@@ -26,13 +26,15 @@ const FIRST_BYTES: usize = 256;
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error(
-        "may not forward to pod {pod}: {reason}; let your role get and create pods/portforward there, or name central's address with --central"
+        "may not forward to pod {pod}: {reason}; let your role get and create pods/portforward there, or name \
+         central's address with --central"
     )]
     Forbidden { pod: String, reason: String },
     #[error("the API server does not forward to pod {pod}: {reason}")]
     NotOpened { pod: String, reason: String },
     #[error(
-        "nobody answers in pod {pod} at port {port}: {reason}; does central listen there (see its log), and is its port called grpc?"
+        "nobody answers in pod {pod} at port {port}: {reason}; does central listen there (see its log), and is its \
+         port called grpc?"
     )]
     NobodyListens { pod: String, port: u16, reason: String },
 }
@@ -90,12 +92,15 @@ async fn open(client: Client, pod: &CentralPod) -> Result<impl AsyncRead + Async
         read = tokio::time::timeout(FIRST_BYTES_WITHIN, stream.read_buf(&mut first)) => match read {
             Ok(Ok(1..)) | Err(_) => None,
             // What kubelet says of it may come after the end.
-            Ok(Ok(0)) => Some(tokio::time::timeout(REASON_WITHIN, refused).await.ok().flatten().unwrap_or_else(|| "the stream ended".to_owned())),
+            Ok(Ok(0)) => {
+                let reason = tokio::time::timeout(REASON_WITHIN, refused).await.ok().flatten();
+                Some(reason.unwrap_or_else(|| "the stream ended".to_owned()))
+            }
             Ok(Err(error)) => Some(error.to_string()),
         },
     };
     if let Some(reason) = refusal {
-        return Err(Refusal::NobodyListens { pod: whom(), port: *port, reason: reason.trim().to_owned() });
+        return Err(Refusal::NobodyListens { pod: whom(), port: *port, reason: one_line(reason.trim()) });
     }
     let (read, write) = tokio::io::split(stream);
     Ok(tokio::io::join(Cursor::new(first).chain(read), write))

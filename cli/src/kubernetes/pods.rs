@@ -119,8 +119,10 @@ mod tests {
         });
         check_state("CrashLoopBackOff", |pod| {
             pod["status"]["conditions"][0]["status"] = json!("False");
-            let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
-            pod["status"]["containerStatuses"] = json!([{"name": "central", "image": "", "imageID": "", "ready": false, "restartCount": 9, "state": waiting}]);
+            let state = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+            let status = json!({"image": "", "imageID": "", "ready": false, "restartCount": 9, "state": state});
+            pod["status"]["containerStatuses"] = json!([status]);
+            pod["status"]["containerStatuses"][0]["name"] = json!("central");
         });
     }
 
