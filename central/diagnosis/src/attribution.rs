@@ -3,6 +3,7 @@
 mod answer;
 
 pub use answer::attribute;
+pub(crate) use answer::attribute_in;
 
 use crate::{place::Place, symptom::Symptom};
 

@@ -82,10 +82,11 @@ pub(crate) fn hits<'a>(stage: &Stage<'a>, scene: &Scene<'a>, look: &Look, text: 
         Look::NotHappened(code) => not_happened(scene, *code, text).into_iter().collect(),
         Look::Vm(fact) => vm(stage, scene, *fact, text).into_iter().collect(),
         Look::Elsewhere(look) => {
-            stage.elsewhere(scene).filter_map(|other| strongest(hits(stage, other, look, text))).collect()
+            let others = stage.elsewhere(scene, &[*look]);
+            others.iter().filter_map(|other| strongest(hits(stage, other, look, text))).collect()
         }
         Look::WellElsewhere(look) => {
-            stage.elsewhere(scene).filter_map(|other| well(other, look, text)).take(1).collect()
+            stage.elsewhere(scene, &[*look]).iter().find_map(|other| well(other, look, text)).into_iter().collect()
         }
         Look::All(looks) => all(stage, scene, looks, text).into_iter().collect(),
     }

@@ -4,10 +4,10 @@
 //! the score sheet; chains that it would make or break are not worked out.
 
 use crate::{
-    attribution::attribute,
     catalogue::{Clue, UNEXPLAINED_DB, find},
     causes::UNEXPLAINED,
     evidence::Seen,
+    indexed::Indexed,
     score::{self, ScoreLine, ScoreSheet},
     snapshot::Snapshot,
     stage::Stage,
@@ -81,8 +81,9 @@ pub struct MissingClue {
 #[must_use]
 pub fn explain(snapshot: &Snapshot, symptom: &Symptom, cause_id: &str) -> Option<Explanation> {
     let cause = find(cause_id).filter(|cause| cause.id != UNEXPLAINED.id)?;
-    let verdict = attribute(snapshot, symptom);
-    let stage = Stage::new(snapshot, symptom);
+    let indexed = Indexed::new(snapshot);
+    let verdict = indexed.attribute(symptom);
+    let stage = Stage::new(&indexed, symptom);
     let sheet = score::sheets_of(&stage).best.into_iter().find(|sheet| sheet.cause.id == cause.id)?;
     let first = verdict.causes.first().map_or((UNEXPLAINED.id, UNEXPLAINED_DB), |first| (first.id, first.score_db));
     let is_first = first.0 == cause.id;

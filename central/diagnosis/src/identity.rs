@@ -70,6 +70,16 @@ impl<'a> Identity<'a> {
         self
     }
 
+    /// Every UID that stands for it.
+    pub(crate) fn uids(&self) -> impl Iterator<Item = &'a str> {
+        self.uids.iter().copied()
+    }
+
+    /// Namespace and name, if both are known.
+    pub(crate) fn pair(&self) -> Option<(&'a str, &'a str)> {
+        self.namespace.zip(self.name)
+    }
+
     /// Whether a UID, or `namespace/name` in its place, is this VM's.
     pub(crate) fn is_uid(&self, uid: &str) -> bool {
         self.uids.contains(&uid)
@@ -205,7 +215,7 @@ impl<'a> Known<'a> {
 }
 
 /// Namespace and name as the names of its domain and QEMU have them.
-fn pairs_of(view: &VmView) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn pairs_of(view: &VmView) -> impl Iterator<Item = (&str, &str)> {
     let domain_names = view
         .domain
         .iter()
@@ -215,27 +225,31 @@ fn pairs_of(view: &VmView) -> impl Iterator<Item = (&str, &str)> {
     domain_names.filter_map(|name| name.split_once('_'))
 }
 
-fn is_long(name: &str) -> bool {
+pub(crate) fn is_long(name: &str) -> bool {
     name.len() >= DISTINCT_LEN
 }
 
 /// Whether a name stands in a text and is no piece of a longer name there.
 fn is_part(text: &str, name: &str) -> bool {
-    let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     text.match_indices(name).any(|(start, _)| {
         !text[..start].ends_with(is_of_a_name) && !text[start + name.len()..].starts_with(is_of_a_name)
     })
 }
 
+/// Whether a character is one that names consist of.
+pub(crate) const fn is_of_a_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == '.'
+}
+
 /// The claims that a pod of this name may fill. Source: CDI `pkg/controller/common`: `importer-<claim>`, `cdi-upload-<claim>`.
-fn filled_by(pod: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn filled_by(pod: &str) -> impl Iterator<Item = &str> {
     ["importer-", "importer-prime-", "cdi-upload-", "cdi-upload-prime-"]
         .into_iter()
         .filter_map(|head| pod.strip_prefix(head))
 }
 
 /// The VM whose launcher has this name: KubeVirt generates `virt-launcher-<name>-` and the API server adds five characters.
-fn launched_by(pod: &str) -> Option<&str> {
+pub(crate) fn launched_by(pod: &str) -> Option<&str> {
     let (vm, suffix) = pod.strip_prefix("virt-launcher-")?.rsplit_once('-')?;
     (suffix.len() == 5 && !vm.is_empty()).then_some(vm)
 }

@@ -8,6 +8,7 @@ use kulprit_cluster::ClusterVm;
 
 use crate::{
     identity::Identity,
+    indexed::Indexed,
     libvirt,
     snapshot::{NodeView, Snapshot, VmView},
     standalone,
@@ -26,7 +27,7 @@ pub(crate) struct Leftover {
 }
 
 /// QEMUs of the VM on two nodes while no migration of it runs.
-pub(crate) fn two_qemus(snapshot: &Snapshot, vm: &ClusterVm) -> Option<Leftover> {
+pub(crate) fn two_qemus<'a>(snapshot: &'a Indexed<'a>, vm: &'a ClusterVm) -> Option<Leftover> {
     let since_usec = over_since(snapshot, vm)?;
     let mut alive = views(snapshot, vm).filter_map(|(node, view)| Some((node, view.qemu.as_ref()?.pid)));
     let ((first, first_pid), (second, second_pid)) = (alive.next()?, alive.next()?);
@@ -38,7 +39,7 @@ pub(crate) fn two_qemus(snapshot: &Snapshot, vm: &ClusterVm) -> Option<Leftover>
 }
 
 /// A domain that a migration paused, while none runs: the guest stands still.
-pub(crate) fn paused(snapshot: &Snapshot, vm: &ClusterVm) -> Option<Leftover> {
+pub(crate) fn paused<'a>(snapshot: &'a Indexed<'a>, vm: &'a ClusterVm) -> Option<Leftover> {
     let since_usec = over_since(snapshot, vm)?;
     let runs = |view: &VmView| view.domain.as_ref().is_some_and(|domain| domain.state == libvirt::RUNNING);
     if views(snapshot, vm).any(|(_, view)| runs(view)) {
@@ -50,14 +51,12 @@ pub(crate) fn paused(snapshot: &Snapshot, vm: &ClusterVm) -> Option<Leftover> {
 }
 
 /// As [`two_qemus`] and [`paused`], of a VM that libvirt alone runs.
-pub(crate) fn of_domain(snapshot: &Snapshot, uid: &str) -> Option<Leftover> {
+pub(crate) fn of_domain<'a>(snapshot: &'a Indexed<'a>, uid: &str) -> Option<Leftover> {
     let is_settled = |since: i64| snapshot.reference_wall_usec.saturating_sub(since) > CLEARED_AWAY_USEC;
     let alive: Vec<(&NodeView, &VmView, i64)> = snapshot
-        .nodes
-        .iter()
-        .filter(|node| node.is_reporting)
-        .filter_map(|node| {
-            let view = node.vm(uid)?;
+        .views(uid)
+        .filter(|(node, _)| node.is_reporting)
+        .filter_map(|(node, view)| {
             let qemu_since = view.qemu.as_ref()?.since.wall_usec;
             Some((node, view, view.domain.as_ref().map_or(qemu_since, |domain| domain.since.wall_usec.max(qemu_since))))
         })
@@ -85,13 +84,12 @@ fn is_paused_by_migration(view: &VmView) -> bool {
         .is_some_and(|domain| domain.state == libvirt::PAUSED && domain.reason == libvirt::PAUSED_MIGRATION)
 }
 
-fn views<'a>(snapshot: &'a Snapshot, vm: &'a ClusterVm) -> impl Iterator<Item = (&'a NodeView, &'a VmView)> {
+/// The nodes that report and know the VM, with the first VM of each that is it.
+fn views<'a>(snapshot: &'a Indexed<'a>, vm: &'a ClusterVm) -> impl Iterator<Item = (&'a NodeView, &'a VmView)> {
     let me = Identity::of_cluster_vm(vm);
-    let of_node = move |node: &'a NodeView| {
-        let view = node.vms.iter().find(|view| me.is_view(view))?;
-        Some((node, view))
-    };
-    snapshot.nodes.iter().filter(|node| node.is_reporting).filter_map(of_node)
+    let mut views = snapshot.views_of_any(me.uids(), me.pair());
+    views.dedup_by(|(node, _), (last, _)| std::ptr::eq(*node, *last));
+    views.into_iter().filter(|(node, _)| node.is_reporting)
 }
 
 /// Since when no migration of the VM runs: `Some(None)` where that time is not known, `None` while one does or may.

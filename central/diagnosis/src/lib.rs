@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`snapshot`] (what is known, the time included), [`symptom`] (who is in trouble), [`catalogue`]
 //! (what can be the cause, with one row each in [`causes`]), [`evidence`] and [`score`] (what was seen, and what it weighs),
-//! [`attribution`] (the answer), [`place`] (which answers are one incident). No clock, no I/O, no async: the same snapshot gives
+//! [`attribution`] (the answer), [`place`] (which answers are one incident). Of a snapshot of many VMs an [`Indexed`] is asked. No clock, no I/O, no async: the same snapshot gives
 //! the same bytes, live and for a recorded case.
 
 pub mod attribution;
@@ -15,8 +15,10 @@ mod docs;
 pub mod evidence;
 mod explain;
 mod identity;
+mod indexed;
 mod leftover;
 pub mod libvirt;
+mod mentions;
 mod nearness;
 pub mod place;
 mod remedy;
@@ -37,6 +39,7 @@ pub use attribution::{Attribution, Candidate, Confidence, Remedy, RuledOut, Weig
 pub use catalogue::{CAUSES, Cause};
 pub use docs::causes_markdown;
 pub use explain::{ExplainedClue, Explanation, MissingClue, explain};
+pub use indexed::Indexed;
 pub use place::{Place, incident_key};
 pub use score::{ScoreLine, ScoreSheet, score_sheets};
 pub use snapshot::{ClusterSight, NodeView, Settings, Snapshot, VmView};

@@ -3,16 +3,19 @@
 //! The subject of a finding decides first (a VM, a process, a device, a mount); where it is only the node, what the finding mentions
 //! does: a pod, a volume, a VM. On a node where no other VM is known, a finding about a QEMU or a launcher is this VM's own.
 
+use std::cell::OnceCell;
+
 use kulprit_cluster::{ClusterVm, MigrationLife};
 use kulprit_model::{
     Attributes, Occurrence, Qemu, State, Subject,
-    attribute::{ACTOR, COMM, DEVICE, DEVICE_NAME, OPERATION, UNDATED},
+    attribute::{ACTOR, COMM, DEVICE, DEVICE_NAME, IMAGE, OPERATION, POD, POD_UID, UNDATED, VMI, VOLUME},
     said::{actor, operation},
 };
 
 use crate::{
     identity::{Identity, Mention},
-    snapshot::{NodeView, Snapshot, VmView},
+    indexed::{Indexed, Other},
+    snapshot::{NodeView, VmView},
     standalone,
     symptom::SymptomSubject,
 };
@@ -45,54 +48,71 @@ impl Nearness {
 /// Everybody that the snapshot knows, and the subject among them.
 pub(crate) struct Who<'a> {
     subject: &'a SymptomSubject,
+    snapshot: &'a Indexed<'a>,
     pub(crate) me: Identity<'a>,
-    others: Vec<Identity<'a>>,
-    /// Whether Kubernetes has the VM: then its runs are told apart by objects, not by when a process was first seen.
-    is_in_cluster: bool,
+    own: Option<&'a ClusterVm>,
+    /// The VM as nodes know it, in their order.
+    own_views: Vec<(&'a NodeView, &'a VmView)>,
     /// Whether libvirt alone runs the VM, wherever it is shown.
     pub(crate) is_standalone: bool,
     /// Whether the symptom is a migration's, and no other VM is known to migrate at that time.
-    is_sole_migrant: bool,
+    is_sole_migrant: OnceCell<bool>,
 }
 
 impl<'a> Who<'a> {
-    pub(crate) fn new(snapshot: &'a Snapshot, subject: &'a SymptomSubject) -> Self {
+    pub(crate) fn new(snapshot: &'a Indexed<'a>, subject: &'a SymptomSubject) -> Self {
         let uid = match subject {
             SymptomSubject::Vm { uid, .. } => uid.as_str(),
             SymptomSubject::Node { .. } => "",
         };
         let own = snapshot.cluster_vm(uid).filter(|_| !uid.is_empty());
         let mut me = own.map_or_else(|| Identity::of_uid(uid), Identity::of_cluster_vm);
-        let mut others: Vec<Identity<'a>> = snapshot
-            .cluster_vms
-            .iter()
-            .map(|vm| &**vm)
-            .filter(|vm| own.is_none_or(|own| !std::ptr::eq(own, *vm)))
-            .map(Identity::of_cluster_vm)
-            .collect();
-        let of_nodes: Vec<&VmView> = snapshot.nodes.iter().flat_map(|node| &node.vms).collect();
-        for view in &of_nodes {
-            if own.is_some() && me.is_view(view) {
+        let views = snapshot.views_of_any(me.uids(), me.pair());
+        if own.is_some() {
+            for (_, view) in &views {
                 me = me.with_uid(&view.uid);
             }
         }
-        let own_views: Vec<&VmView> = of_nodes.iter().filter(|view| me.is_view(view)).copied().collect();
+        let own_views = snapshot.views_of_any(me.uids(), me.pair());
         let is_standalone =
-            own.is_none() && !own_views.is_empty() && own_views.iter().all(|view| view.namespace.is_none());
-        others.extend(of_nodes.into_iter().filter(|view| !me.is_view(view)).map(Identity::of_view));
-        let is_sole_migrant =
-            own.map_or_else(|| standalone::is_sole_migrant(snapshot, uid), |own| is_sole_migrant(snapshot, own));
-        Self { subject, me, others, is_in_cluster: own.is_some(), is_standalone, is_sole_migrant }
+            own.is_none() && !own_views.is_empty() && own_views.iter().all(|(_, view)| view.namespace.is_none());
+        Self { subject, snapshot, me, own, own_views, is_standalone, is_sole_migrant: OnceCell::new() }
     }
 
-    /// The judge of one node's findings. `is_sole_vm`: no other VM is known to be there.
-    pub(crate) fn on(&self, node: &'a NodeView, is_sole_vm: bool) -> OnNode<'_, 'a> {
-        OnNode { who: self, node, vm: self.view_on(node), is_sole_vm }
+    /// Whether Kubernetes has the VM: then its runs are told apart by objects, not by when a process was first seen.
+    const fn is_in_cluster(&self) -> bool {
+        self.own.is_some()
+    }
+
+    fn is_sole_migrant(&self) -> bool {
+        *self.is_sole_migrant.get_or_init(|| match (self.own, self.subject) {
+            (Some(own), _) => is_sole_migrant(self.snapshot, own),
+            (None, SymptomSubject::Vm { uid, .. }) => standalone::is_sole_migrant(self.snapshot, uid),
+            (None, SymptomSubject::Node { .. }) => standalone::is_sole_migrant(self.snapshot, ""),
+        })
+    }
+
+    /// Whether no other VM is known to be on the node.
+    fn is_alone_on(&self, node: &NodeView) -> bool {
+        let n_own = self.own_views.iter().filter(|(on, _)| std::ptr::eq(*on, node)).count();
+        n_own == node.vms.len() && self.snapshot.told_on(&node.name).iter().all(|vm| self.me.is_uid(&vm.uid))
+    }
+
+    fn is_another(&self, other: Other<'_>) -> bool {
+        match other {
+            Other::Vm(vm) => self.own.is_none_or(|own| !std::ptr::eq(own, vm)),
+            Other::View(view) => !self.me.is_view(view),
+        }
+    }
+
+    /// The judge of one node's findings.
+    pub(crate) fn on(&self, node: &'a NodeView) -> OnNode<'_, 'a> {
+        OnNode { who: self, node, vm: self.view_on(node) }
     }
 
     /// The VM of the symptom, as a node knows it.
     pub(crate) fn view_on(&self, node: &'a NodeView) -> Option<&'a VmView> {
-        node.vms.iter().find(|view| self.me.is_view(view))
+        self.own_views.iter().find(|(on, _)| std::ptr::eq(*on, node)).map(|(_, view)| *view)
     }
 
     /// What a text of Kubernetes' objects about a node mentions.
@@ -104,7 +124,8 @@ impl<'a> Who<'a> {
             Mention::Named => Nearness::Own,
             Mention::NotNamed => Nearness::Foreign,
             Mention::Nothing => {
-                let is_others = self.others.iter().any(|other| other.mention(attributes) == Mention::Named);
+                let is_others = mentions_anybody(attributes)
+                    && self.snapshot.names_another(attributes, |other| self.is_another(other));
                 if is_others { Nearness::Foreign } else { Nearness::OfNode }
             }
         }
@@ -116,7 +137,6 @@ pub(crate) struct OnNode<'w, 'a> {
     who: &'w Who<'a>,
     node: &'a NodeView,
     vm: Option<&'a VmView>,
-    is_sole_vm: bool,
 }
 
 impl<'a> OnNode<'_, 'a> {
@@ -149,7 +169,7 @@ impl<'a> OnNode<'_, 'a> {
         let last = if attributes.get(UNDATED).is_some() { i64::MAX } else { occurrence.last.wall_usec };
         let nearness = match &occurrence.subject {
             Subject::Vm { uid } => {
-                let is_earlier_run = !self.who.is_in_cluster
+                let is_earlier_run = !self.who.is_in_cluster()
                     && self.run().is_some_and(|run| last < run.since.wall_usec.saturating_sub(SAME_MOMENT_USEC));
                 return if is_earlier_run { Nearness::Foreign } else { self.of_uid(uid) };
             }
@@ -196,7 +216,7 @@ impl<'a> OnNode<'_, 'a> {
                 actor::LIBVIRT => matches!(operation, operation::MIGRATE | operation::MIGRATE_PREPARE),
                 _ => false, // says whom it means
             });
-        let is_own = self.is_sole_vm && is_of_a_vm || self.who.is_sole_migrant && is_of_a_migration;
+        let is_own = is_of_a_vm && self.who.is_alone_on(self.node) || is_of_a_migration && self.who.is_sole_migrant();
         if is_own && names_nobody { Nearness::Own } else { nearness }
     }
 
@@ -218,7 +238,7 @@ impl<'a> OnNode<'_, 'a> {
     fn of_process(&self, pid: u32, start_ticks: u64, at_usec: i64) -> Nearness {
         let is = |qemu: &Qemu| {
             let is_of_this_run =
-                self.who.is_in_cluster || at_usec >= qemu.since.wall_usec.saturating_sub(SAME_MOMENT_USEC);
+                self.who.is_in_cluster() || at_usec >= qemu.since.wall_usec.saturating_sub(SAME_MOMENT_USEC);
             qemu.pid == pid && (start_ticks == qemu.start_ticks || start_ticks == 0 && is_of_this_run)
         };
         if self.run().is_some_and(is) {
@@ -237,7 +257,7 @@ impl<'a> OnNode<'_, 'a> {
             && lies_on(run, name, number)
         {
             let is_of_this_run =
-                self.who.is_in_cluster || at_usec >= run.since.wall_usec.saturating_sub(SAME_MOMENT_USEC);
+                self.who.is_in_cluster() || at_usec >= run.since.wall_usec.saturating_sub(SAME_MOMENT_USEC);
             return if is_of_this_run { Nearness::Own } else { Nearness::OfNode };
         }
         if self.is_others(|qemu| lies_on(qemu, name, number)) { Nearness::Foreign } else { Nearness::OfNode }
@@ -253,8 +273,8 @@ impl<'a> OnNode<'_, 'a> {
         if self.run().is_some_and(lies_there) || self.who.me.is_path(point) {
             return Nearness::Own;
         }
-        let is_others = self.who.others.iter().any(|other| other.is_path(point));
-        if is_others || self.is_others(lies_there) { Nearness::Foreign } else { Nearness::OfNode }
+        let is_others = || self.who.snapshot.has_path_of_another(point, |other| self.who.is_another(other));
+        if self.is_others(lies_there) || is_others() { Nearness::Foreign } else { Nearness::OfNode }
     }
 
     fn is_others(&self, is: impl Fn(&Qemu) -> bool) -> bool {
@@ -267,7 +287,7 @@ impl<'a> OnNode<'_, 'a> {
 }
 
 /// Whether the VM has a migration in question, and no other VM is known to have had one under way between its begin and its end.
-fn is_sole_migrant(snapshot: &Snapshot, own: &ClusterVm) -> bool {
+fn is_sole_migrant<'a>(snapshot: &'a Indexed<'a>, own: &ClusterVm) -> bool {
     let span = |migration: &MigrationLife| {
         let begin = migration.created_usec.or(migration.started_usec).or(migration.phase_since_usec);
         let is_over = migration.outcome.is_some();
@@ -282,6 +302,11 @@ fn is_sole_migrant(snapshot: &Snapshot, own: &ClusterVm) -> bool {
             other_end < begin || end < other_begin
         },
     )
+}
+
+/// Whether a finding mentions anything by which somebody is known.
+fn mentions_anybody(attributes: &Attributes) -> bool {
+    [POD_UID, VMI, POD, VOLUME, IMAGE].into_iter().any(|key| attributes.get(key).is_some())
 }
 
 /// Whether the kernel's name of a process or thread is one of a VM: QEMU, its threads, the launcher and its libvirt.

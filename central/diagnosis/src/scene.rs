@@ -3,18 +3,22 @@
 //! Findings come out in one fixed order, whatever order the snapshot has them in, so that the same facts give the same bytes. What is
 //! another VM's says nothing and is left out once, here.
 
+use std::collections::{BTreeSet, HashMap};
+
 use kulprit_cluster::{ClusterFinding, ClusterVm};
 use kulprit_model::{
     Finding, FindingCode, Occurrence, Qemu, Side, State, Status, Subject,
     attribute::{READ_FROM_USEC, READ_UNTIL_USEC, SIDE},
-    catalogue::{TEXT, TEXT_PROBES},
+    catalogue::{Kind, TEXT, TEXT_PROBES},
 };
 
 pub(crate) use crate::nearness::{Nearness, SAME_MOMENT_USEC};
 use crate::{
+    catalogue::Look,
     identity::Identity,
+    indexed::{Indexed, Place},
     nearness::Who,
-    snapshot::{NodeView, Settings, Snapshot, VmView},
+    snapshot::{NodeView, Settings, VmView},
     standalone,
     symptom::{Symptom, SymptomId, SymptomSubject, kubevirt::is_shown_well},
 };
@@ -24,14 +28,87 @@ const LOG_LOOK_BACK_USEC: i64 = 900_000_000;
 
 /// What a scene is made from.
 pub(crate) struct Setting<'s, 'a> {
-    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) snapshot: &'a Indexed<'a>,
     pub(crate) symptom: &'a Symptom,
     pub(crate) cluster_vm: Option<&'a ClusterVm>,
     pub(crate) who: &'s Who<'a>,
     /// When the migration in question began, if that is known.
     pub(crate) begin_usec: Option<i64>,
-    /// Whether another VM's findings count as the node's: for nodes that are looked at only to compare.
-    pub(crate) is_lenient: bool,
+    /// Of a node that is looked at only to compare: what is compared. There another VM's findings count as the node's.
+    pub(crate) only: Option<&'s Compared<'a>>,
+}
+
+/// The findings that are compared between nodes.
+pub(crate) struct Compared<'a> {
+    codes: BTreeSet<FindingCode>,
+    /// Probes of which it is asked whether they look.
+    probes: Vec<&'static str>,
+    /// Whether it is asked of the VM itself: that may be answered where nothing is said.
+    is_of_vm: bool,
+    /// By node.
+    places: HashMap<&'a str, Vec<Place>>,
+}
+
+impl<'a> Compared<'a> {
+    /// Everything that decides whether one of these looks finds something, or finds that there is nothing.
+    pub(crate) fn new(snapshot: &'a Indexed<'a>, looks: &[&Look]) -> Self {
+        let mut compared = Self {
+            codes: looks.iter().flat_map(|look| look.codes()).collect(),
+            probes: Vec::new(),
+            is_of_vm: looks.iter().any(|look| asks_of_vm(look)),
+            places: HashMap::new(),
+        };
+        let logged = compared.codes.iter().map(|code| code.spec()).filter(|spec| spec.kind == Kind::Occurrence);
+        compared.probes = logged.map(|spec| spec.probe).collect();
+        if compared.is_of_vm {
+            compared.probes.extend(["qemu", "kernel-log", TEXT]);
+            compared.codes.insert(FindingCode::QemuExited);
+        }
+        if !compared.probes.is_empty() {
+            compared.codes.extend([FindingCode::ProbeBlind, FindingCode::KernelLogLost]);
+        }
+        let codes: Vec<FindingCode> = compared.codes.iter().copied().collect();
+        compared.places = snapshot.places_of(&codes);
+        compared
+    }
+
+    /// Whether anything of a node can be compared.
+    pub(crate) fn has(&self, setting: &Setting<'_, 'a>, node: &str) -> bool {
+        let of_objects = || setting.snapshot.cluster_nodes_named(node).iter().any(|node| !node.findings.is_empty());
+        let of_vm =
+            || setting.cluster_vm.is_some_and(|vm| vm.findings.iter().any(|of| of.node.as_deref() == Some(node)));
+        self.is_of_vm || self.places.contains_key(node) || of_objects() || of_vm()
+    }
+
+    fn wants(&self, finding: &Finding) -> bool {
+        match finding {
+            Finding::State(state) => self.codes.contains(&state.code),
+            Finding::Occurrence(occurrence) => self.codes.contains(&occurrence.code),
+        }
+    }
+
+    fn wants_state(&self, state: &State) -> bool {
+        match &state.subject {
+            Subject::Probe { name } if state.code == FindingCode::ProbeBlind => {
+                self.probes.iter().any(|probe| is_told_by(name, probe))
+            }
+            _ => true,
+        }
+    }
+}
+
+fn asks_of_vm(look: &Look) -> bool {
+    match look {
+        Look::Vm(_) => true,
+        Look::All(looks) => looks.iter().any(asks_of_vm),
+        Look::Elsewhere(look) | Look::WellElsewhere(look) => asks_of_vm(look),
+        Look::Present(..) | Look::Absent(_) | Look::Happened(..) | Look::NotHappened(_) => false,
+    }
+}
+
+/// Whether the blindness of the probe of that name is that of `probe`: texts are read by several.
+fn is_told_by(name: &str, probe: &str) -> bool {
+    name == probe || probe == TEXT && TEXT_PROBES.contains(&name)
 }
 
 /// A node at which a scene looks.
@@ -46,7 +123,7 @@ pub(crate) struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    pub(crate) fn new(snapshot: &'a Snapshot, name: &'a str, factor: f64) -> Self {
+    pub(crate) fn new(snapshot: &'a Indexed<'a>, name: &'a str, factor: f64) -> Self {
         Self { name, node: snapshot.node(name), factor }
     }
 
@@ -154,7 +231,8 @@ impl<'a> Scene<'a> {
         }
         if let Some(vm) = cluster_vm {
             for of in &vm.findings {
-                if scene.shows(of, setting.is_lenient) {
+                let is_wanted = setting.only.is_none_or(|only| only.wants(&of.finding));
+                if is_wanted && scene.shows(of, setting.only.is_some()) {
                     scene.add(&of.finding, Nearness::Own, 1.0, of.node.as_deref().unwrap_or_default(), true);
                 }
             }
@@ -165,17 +243,18 @@ impl<'a> Scene<'a> {
 
     /// Adds what a node and its objects say, as far as it is of this place.
     fn look_at(&mut self, setting: &Setting<'_, 'a>, host: Host<'a>) {
-        let Setting { snapshot, who, is_lenient, .. } = setting;
+        let Setting { snapshot, who, only, .. } = setting;
         let near = |nearness: Nearness| {
-            if *is_lenient && nearness == Nearness::Foreign { Nearness::OfNode } else { nearness }
+            if only.is_some() && nearness == Nearness::Foreign { Nearness::OfNode } else { nearness }
         };
         let factor = |nearness: Nearness| {
             if nearness == Nearness::Own { 1.0 } else { nearness.factor() * host.factor }
         };
         let is_here = self.is_union() || host.name == self.node_name;
         if let Some(node) = host.node {
-            let on = who.on(node, is_sole_vm(snapshot, who, node));
-            for state in &node.states {
+            let on = who.on(node);
+            let (states, occurrences) = findings_of(snapshot, node, *only);
+            for state in states {
                 let nearness = near(on.of_state(state));
                 // The job of a migration is both ends', whoever looked at it.
                 let is_of_both = state.code.spec().probe == "migration" && nearness == Nearness::Own;
@@ -190,7 +269,7 @@ impl<'a> Scene<'a> {
                     self.states.push(sighting);
                 }
             }
-            for occurrence in &node.occurrences {
+            for occurrence in occurrences {
                 let nearness = near(on.of_occurrence(occurrence));
                 // Whoever says it may speak of the other end, as the source's libvirt does of what the target refused.
                 let told = occurrence.attributes.get(SIDE).and_then(|side| side.parse::<Side>().ok());
@@ -208,8 +287,9 @@ impl<'a> Scene<'a> {
                 self.views.push(node);
             }
         }
-        let of_objects = snapshot.cluster_nodes.iter().filter(|node| is_here && node.name == host.name);
-        for finding in of_objects.flat_map(|node| &node.findings) {
+        let of_objects = if is_here { snapshot.cluster_nodes_named(host.name) } else { &[] };
+        let of_objects = of_objects.iter().flat_map(|node| &node.findings);
+        for finding in of_objects.filter(|finding| only.is_none_or(|only| only.wants(finding))) {
             let nearness = near(who.of_mention(finding.attributes()));
             if nearness != Nearness::Foreign {
                 self.add(finding, nearness, factor(nearness), host.name, true);
@@ -316,7 +396,7 @@ impl<'a> Scene<'a> {
 
     fn blindnesses<'s>(&'s self, probe: &'s str) -> impl Iterator<Item = Sighting<'a, State>> + 's {
         let is_it = move |state: &State| match &state.subject {
-            Subject::Probe { name } => name == probe || probe == TEXT && TEXT_PROBES.contains(&name.as_str()),
+            Subject::Probe { name } => is_told_by(name, probe),
             _ => false,
         };
         self.states_of(FindingCode::ProbeBlind).iter().copied().filter(move |sighting| is_it(sighting.of))
@@ -442,7 +522,11 @@ impl<'a> Scene<'a> {
 }
 
 /// When the migration whose failure is the symptom began; that of one that runs where its agent saw the begin.
-pub(crate) fn begin_of_migration(snapshot: &Snapshot, symptom: &Symptom, vm: Option<&ClusterVm>) -> Option<i64> {
+pub(crate) fn begin_of_migration<'a>(
+    snapshot: &'a Indexed<'a>,
+    symptom: &Symptom,
+    vm: Option<&ClusterVm>,
+) -> Option<i64> {
     let is_failed = symptom.id == SymptomId::MigrationFailed;
     if !is_failed && (symptom.id != SymptomId::StuckMigrating || vm.is_some()) {
         return None;
@@ -455,14 +539,26 @@ pub(crate) fn begin_of_migration(snapshot: &Snapshot, symptom: &Symptom, vm: Opt
     [migration.created_usec, migration.started_usec].into_iter().flatten().min()
 }
 
-/// Whether no other VM is known to be on the node.
-fn is_sole_vm(snapshot: &Snapshot, who: &Who<'_>, node: &NodeView) -> bool {
-    let others_here = node.vms.iter().any(|view| !who.me.is_view(view));
-    let others_told = snapshot.cluster_vms.iter().filter(|vm| !who.me.is_uid(&vm.uid)).any(|vm| {
-        let nodes = [&vm.hosting, &vm.source, &vm.target].into_iter().flatten().map(String::as_str);
-        nodes.chain(vm.pods.iter().filter_map(|pod| pod.node.as_deref())).any(|name| name == node.name)
-    });
-    !others_here && !others_told
+/// What is looked at of a node.
+fn findings_of<'a>(
+    snapshot: &'a Indexed<'a>,
+    node: &'a NodeView,
+    only: Option<&Compared<'a>>,
+) -> (Vec<&'a State>, Vec<&'a Occurrence>) {
+    let Some(only) = only else { return (node.states.iter().collect(), node.occurrences.iter().collect()) };
+    let (mut states, mut occurrences) = (Vec::new(), Vec::new());
+    for place in only.places.get(node.name.as_str()).into_iter().flatten() {
+        match *place {
+            Place::State(at, nth) if std::ptr::eq(&snapshot.nodes[at], node) => states.push(&node.states[nth]),
+            Place::Occurrence(at, nth) if std::ptr::eq(&snapshot.nodes[at], node) => {
+                occurrences.push(&node.occurrences[nth]);
+            }
+            // Of another node with the same name.
+            Place::State(..) | Place::Occurrence(..) => {}
+        }
+    }
+    states.retain(|state| only.wants_state(state));
+    (states, occurrences)
 }
 
 impl SymptomSubject {

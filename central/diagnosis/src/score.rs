@@ -9,6 +9,7 @@ use crate::{
     catalogue::{CAUSES, Cause, Clue, Look, Scope},
     causes,
     evidence::{self, Seen},
+    indexed::Indexed,
     nearness::Nearness,
     scene::Scene,
     snapshot::Snapshot,
@@ -180,7 +181,7 @@ pub(crate) fn prior_db(stage: &Stage<'_>, cause: &Cause) -> f64 {
 /// one VM: whatever the kernel killed there, "its QEMU" is nobody's.
 #[must_use]
 pub fn score_sheets(snapshot: &Snapshot, symptom: &Symptom) -> Vec<ScoreSheet> {
-    sheets_of(&Stage::new(snapshot, symptom)).best
+    sheets_of(&Stage::new(&Indexed::new(snapshot), symptom)).best
 }
 
 /// Every sheet of one symptom.
@@ -262,8 +263,10 @@ fn is_allowed_as_shared(stage: &Stage<'_>, cause: &Cause, here: &ScoreSheet) -> 
     }
     let thing = thing_of(here);
     let (mut n_affected, mut n_well) = (1_u32, 0_u32);
-    for other in stage.strangers().iter().filter(|other| other.node_name != stage.scenes[here.scene].node_name) {
-        match is_affected(stage, cause, other, thing.as_deref()) {
+    let strong: Vec<&Clue> = cause.clues.iter().filter(|clue| clue.strength.decibans() >= 7.0).collect();
+    let looks: Vec<&Look> = strong.iter().filter_map(|clue| compared(clue)).collect();
+    for other in &stage.elsewhere(&stage.scenes[here.scene], &looks) {
+        match is_affected(stage, cause, &strong, other, thing.as_deref()) {
             Some(true) => n_affected += 1,
             Some(false) => n_well += 1,
             None => {}
@@ -275,17 +278,16 @@ fn is_allowed_as_shared(stage: &Stage<'_>, cause: &Cause, here: &ScoreSheet) -> 
 }
 
 /// Whether another node shows the same cause; `None`: it was not looked at, or what it shows is of another thing.
-fn is_affected<'a>(stage: &Stage<'a>, cause: &Cause, other: &Scene<'a>, thing: Option<&str>) -> Option<bool> {
+fn is_affected<'a>(
+    stage: &Stage<'a>,
+    cause: &Cause,
+    clues: &[&Clue],
+    other: &Scene<'a>,
+    thing: Option<&str>,
+) -> Option<bool> {
     let mut is_well = None;
-    for clue in cause.clues.iter().filter(|clue| clue.strength.decibans() >= 7.0) {
-        // Of a clue that compares, what it compares is asked of the other node by itself.
-        let look = match &clue.look {
-            Look::All(looks) => looks.iter().find(|look| !evidence::asks_elsewhere(look)).unwrap_or(&clue.look),
-            look => look,
-        };
-        if evidence::asks_elsewhere(look) {
-            continue;
-        }
+    for clue in clues {
+        let Some(look) = compared(clue) else { continue };
         if let Some(hit) = evidence::strongest(evidence::hits(stage, other, look, clue.text)) {
             let theirs = thing_in(&hit.attributes);
             // Two that name no thing share none that is known, except where the cause is nothing but the shared thing.
@@ -305,6 +307,15 @@ fn is_affected<'a>(stage: &Stage<'a>, cause: &Cause, other: &Scene<'a>, thing: O
         }
     }
     is_well
+}
+
+/// What another node is asked for of a clue: of one that compares, what it compares, by itself.
+fn compared(clue: &Clue) -> Option<&Look> {
+    let look = match &clue.look {
+        Look::All(looks) => looks.iter().find(|look| !evidence::asks_elsewhere(look)).unwrap_or(&clue.look),
+        look => look,
+    };
+    (!evidence::asks_elsewhere(look)).then_some(look)
 }
 
 /// The shared thing that a sheet's evidence names: a server, the registry of an image, a kind of backend.

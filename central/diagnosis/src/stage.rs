@@ -4,16 +4,14 @@
 //! on no host at all. A VM that is on no node yet may be meant for any: then what a node has counts less ([`POSSIBLE`]). Nodes that
 //! are no place of the VM are kept aside, as they are needed only to tell "here" from "everywhere".
 
-use std::cell::OnceCell;
-
 use kulprit_cluster::ClusterVm;
 use kulprit_model::Side;
 
 use crate::{
-    catalogue::Cause,
+    catalogue::{Cause, Look},
+    indexed::Indexed,
     nearness::Who,
-    scene::{Host, Scene, Setting, begin_of_migration},
-    snapshot::Snapshot,
+    scene::{Compared, Host, Scene, Setting, begin_of_migration},
     standalone,
     symptom::{Symptom, SymptomId, SymptomSubject},
 };
@@ -26,7 +24,7 @@ const MAX_POSSIBLE: usize = 32;
 
 /// Every place of one symptom.
 pub(crate) struct Stage<'a> {
-    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) snapshot: &'a Indexed<'a>,
     pub(crate) symptom: &'a Symptom,
     pub(crate) cluster_vm: Option<&'a ClusterVm>,
     pub(crate) who: Who<'a>,
@@ -35,11 +33,10 @@ pub(crate) struct Stage<'a> {
     is_migration: bool,
     /// When the migration in question began, if that is known.
     begin_usec: Option<i64>,
-    strangers: OnceCell<Vec<Scene<'a>>>,
 }
 
 impl<'a> Stage<'a> {
-    pub(crate) fn new(snapshot: &'a Snapshot, symptom: &'a Symptom) -> Self {
+    pub(crate) fn new(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) -> Self {
         let who = Who::new(snapshot, &symptom.subject);
         let (subject_node, cluster_vm) = match &symptom.subject {
             SymptomSubject::Vm { node, uid } => (node.as_str(), snapshot.cluster_vm(uid)),
@@ -55,7 +52,6 @@ impl<'a> Stage<'a> {
             scenes: Vec::new(),
             is_migration,
             begin_usec: begin_of_migration(snapshot, symptom, cluster_vm),
-            strangers: OnceCell::new(),
         };
         let Hosts { hosting, source, target } = match cluster_vm {
             Some(vm) => hosts_of(snapshot, vm, subject_node, is_migration),
@@ -100,7 +96,7 @@ impl<'a> Stage<'a> {
             cluster_vm: self.cluster_vm,
             who: &self.who,
             begin_usec: self.begin_usec,
-            is_lenient: false,
+            only: None,
         }
     }
 
@@ -117,29 +113,22 @@ impl<'a> Stage<'a> {
         (0..self.scenes.len()).filter(|index| is_allowed(self.scenes[*index].side)).collect()
     }
 
-    /// The scenes of every node that is not the one of `scene`, those of no place of the VM included. There, another VM's findings
-    /// are the node's: whether a thing is the same elsewhere is asked of everybody.
-    pub(crate) fn elsewhere<'s>(&'s self, scene: &'s Scene<'a>) -> impl Iterator<Item = &'s Scene<'a>> + 's {
-        self.strangers().iter().filter(|other| other.node_name != scene.node_name)
-    }
-
-    /// Every node of the snapshot as a scene of its own.
-    pub(crate) fn strangers(&self) -> &[Scene<'a>] {
-        self.strangers.get_or_init(|| {
-            let setting = Setting { is_lenient: true, ..self.setting() };
-            let names = self.snapshot.nodes.iter().map(|node| node.name.as_str());
-            let known = self.snapshot.cluster_nodes.iter().map(|node| node.name.as_str());
-            let mut names: Vec<&str> = names.chain(known).collect();
-            names.sort_unstable();
-            names.dedup();
-            names
-                .into_iter()
-                .map(|name| {
-                    let host = Host::new(self.snapshot, name, 1.0);
-                    Scene::new(&setting, Side::Hosting, host, &[host])
-                })
-                .collect()
-        })
+    /// The scenes of every node that is not the one of `scene` and can answer one of `looks`, those of no place of the VM included, by
+    /// name. There, another VM's findings are the node's: whether a thing is the same elsewhere is asked of everybody.
+    pub(crate) fn elsewhere(&self, scene: &Scene<'a>, looks: &[&Look]) -> Vec<Scene<'a>> {
+        let compared = Compared::new(self.snapshot, looks);
+        let setting = Setting { only: Some(&compared), ..self.setting() };
+        let names = self.snapshot.nodes.iter().map(|node| node.name.as_str());
+        let known = self.snapshot.cluster_nodes.iter().map(|node| node.name.as_str());
+        let mut names: Vec<&str> = names.chain(known).filter(|name| *name != scene.node_name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| compared.has(&setting, name));
+        let scenes = names.into_iter().map(|name| {
+            let host = Host::new(self.snapshot, name, 1.0);
+            Scene::new(&setting, Side::Hosting, host, &[host])
+        });
+        scenes.collect()
     }
 
     /// The scenes of hosts, one for each node: what was looked at, and where nobody could look.
@@ -167,7 +156,7 @@ struct Hosts<'a> {
 }
 
 /// Where a VM of the cluster is, or could be.
-fn hosts_of<'a>(snapshot: &'a Snapshot, vm: &'a ClusterVm, subject_node: &'a str, is_migration: bool) -> Hosts<'a> {
+fn hosts_of<'a>(snapshot: &'a Indexed<'a>, vm: &'a ClusterVm, subject_node: &'a str, is_migration: bool) -> Hosts<'a> {
     let of_pods = |sides: &[Side]| -> Vec<&'a str> {
         let of_side = vm.pods.iter().filter(|pod| sides.contains(&pod.side));
         of_side.filter_map(|pod| pod.node.as_deref()).filter(|name| !name.is_empty()).collect()
@@ -216,7 +205,7 @@ fn hosts_of<'a>(snapshot: &'a Snapshot, vm: &'a ClusterVm, subject_node: &'a str
 }
 
 /// Where a VM that no cluster knows is, and where a migration takes it.
-fn hosts_of_domain<'a>(snapshot: &'a Snapshot, subject: &'a SymptomSubject, is_migration: bool) -> Hosts<'a> {
+fn hosts_of_domain<'a>(snapshot: &'a Indexed<'a>, subject: &'a SymptomSubject, is_migration: bool) -> Hosts<'a> {
     let (SymptomSubject::Vm { node, .. } | SymptomSubject::Node { node }) = subject;
     let only = vec![Host::new(snapshot, node, 1.0)];
     let SymptomSubject::Vm { uid, .. } = subject else {
@@ -237,7 +226,7 @@ fn hosts_of_domain<'a>(snapshot: &'a Snapshot, subject: &'a SymptomSubject, is_m
 }
 
 /// One node is certain; of several each is only possible.
-fn possible<'a>(snapshot: &'a Snapshot, names: Option<Vec<&'a str>>) -> Vec<Host<'a>> {
+fn possible<'a>(snapshot: &'a Indexed<'a>, names: Option<Vec<&'a str>>) -> Vec<Host<'a>> {
     let mut names = names.unwrap_or_default();
     names.sort_unstable();
     names.dedup();

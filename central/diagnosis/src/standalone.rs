@@ -7,9 +7,10 @@
 use kulprit_model::{Domain, FindingCode, Occurrence, Qemu, State, Status, Subject, attribute::RAN_SECS};
 
 use crate::{
+    indexed::Indexed,
     libvirt,
     nearness::SAME_MOMENT_USEC,
-    snapshot::{NodeView, Snapshot},
+    snapshot::{NodeView, VmView},
 };
 
 /// A migration under way, or the last one that failed.
@@ -26,7 +27,7 @@ pub(crate) struct DomainMigration<'a> {
 }
 
 /// The migration of the VM with this UID, if one runs or has failed lately.
-pub(crate) fn migration_of<'a>(snapshot: &'a Snapshot, uid: &str) -> Option<DomainMigration<'a>> {
+pub(crate) fn migration_of<'a>(snapshot: &'a Indexed<'a>, uid: &str) -> Option<DomainMigration<'a>> {
     if snapshot.cluster_vm(uid).is_some() {
         return None;
     }
@@ -36,10 +37,7 @@ pub(crate) fn migration_of<'a>(snapshot: &'a Snapshot, uid: &str) -> Option<Doma
             arriving(snapshot, uid, source).or_else(|| shown_beside(snapshot, uid, source, state.since.wall_usec));
         return Some(DomainMigration { source, target, began_usec: state.since.wall_usec, failed: None });
     }
-    let failed = reporting(snapshot).flat_map(|node| {
-        let is_it = |of: &&Occurrence| of.code == FindingCode::MigrationNotCompleted && is_vm(&of.subject, uid);
-        node.occurrences.iter().filter(is_it).map(move |occurrence| (node, occurrence))
-    });
+    let failed = snapshot.not_completed(uid).iter().copied();
     let (source, occurrence) = failed.max_by_key(|(_, occurrence)| occurrence.last)?;
     let ended_usec = occurrence.last.wall_usec;
     let is_news = snapshot.reference_wall_usec.saturating_sub(ended_usec) <= snapshot.settings.migration_failed_usec;
@@ -53,25 +51,19 @@ pub(crate) fn migration_of<'a>(snapshot: &'a Snapshot, uid: &str) -> Option<Doma
 }
 
 /// Whether a migration of the VM is in question, and no other VM is known to have had one under way between its begin and its end.
-pub(crate) fn is_sole_migrant(snapshot: &Snapshot, uid: &str) -> bool {
+pub(crate) fn is_sole_migrant<'a>(snapshot: &'a Indexed<'a>, uid: &str) -> bool {
     let Some(own) = migration_of(snapshot, uid) else { return false };
     let end_usec = own.failed.map_or(i64::MAX, |failed| failed.last.wall_usec);
     let is_anothers = |subject: &Subject| subject.vm_uid().is_some_and(|other| other != uid);
-    !reporting(snapshot).any(|node| {
-        let runs = node.states.iter().any(|state| {
-            state.code == FindingCode::MigrationOutgoing
-                && state.status == Status::Present
-                && is_anothers(&state.subject)
-                && state.since.wall_usec <= end_usec
-        });
-        let ended = node.occurrences.iter().any(|occurrence| {
-            occurrence.code == FindingCode::MigrationNotCompleted
-                && is_anothers(&occurrence.subject)
-                && occurrence.last.wall_usec >= own.began_usec
-                && began_usec(occurrence) <= end_usec
-        });
-        runs || ended
-    })
+    let runs = snapshot.all_present().any(|state| {
+        state.code == FindingCode::MigrationOutgoing && is_anothers(&state.subject) && state.since.wall_usec <= end_usec
+    });
+    let mut ended = snapshot.all_not_completed().filter(|occurrence| {
+        is_anothers(&occurrence.subject)
+            && occurrence.last.wall_usec >= own.began_usec
+            && began_usec(occurrence) <= end_usec
+    });
+    !runs && ended.next().is_none()
 }
 
 /// When the migration that did not complete began, Unix time in microseconds.
@@ -81,7 +73,7 @@ fn began_usec(not_completed: &Occurrence) -> i64 {
 }
 
 /// The node on which the VM arrives, if one says so.
-pub(crate) fn arriving<'a>(snapshot: &'a Snapshot, uid: &str, source: &NodeView) -> Option<&'a NodeView> {
+pub(crate) fn arriving<'a>(snapshot: &'a Indexed<'a>, uid: &str, source: &NodeView) -> Option<&'a NodeView> {
     let mut arriving =
         present(snapshot, FindingCode::MigrationIncoming, uid).filter(|(node, _)| node.name != source.name);
     arriving.next().map(|(node, _)| node)
@@ -89,8 +81,8 @@ pub(crate) fn arriving<'a>(snapshot: &'a Snapshot, uid: &str, source: &NodeView)
 
 /// Whether another node that reports runs the VM: then what is off or gone here went there. A QEMU that waits for a migration does
 /// not run it yet.
-pub(crate) fn runs_elsewhere(snapshot: &Snapshot, uid: &str, here: &NodeView) -> bool {
-    reporting(snapshot).filter(|node| node.name != here.name).filter_map(|node| node.vm(uid)).any(|vm| {
+pub(crate) fn runs_elsewhere<'a>(snapshot: &'a Indexed<'a>, uid: &str, here: &NodeView) -> bool {
+    reporting(snapshot, uid).filter(|(node, _)| node.name != here.name).any(|(_, vm)| {
         let is_up = |domain: &Domain| match domain.state {
             libvirt::RUNNING | libvirt::BLOCKED => true,
             libvirt::PAUSED => !matches!(domain.reason, libvirt::PAUSED_MIGRATION | libvirt::PAUSED_STARTING_UP),
@@ -102,19 +94,17 @@ pub(crate) fn runs_elsewhere(snapshot: &Snapshot, uid: &str, here: &NodeView) ->
 
 /// Whether what ended here at that time was the copy that a failed migration had brought: another node says that its migration ended
 /// then, and that the VM stayed there. What became of it since is that node's business.
-pub(crate) fn was_only_arriving(snapshot: &Snapshot, uid: &str, here: &NodeView, ended_usec: i64) -> bool {
-    reporting(snapshot).filter(|node| node.name != here.name).flat_map(|node| &node.occurrences).any(|occurrence| {
-        occurrence.code == FindingCode::MigrationNotCompleted
-            && is_vm(&occurrence.subject, uid)
-            && occurrence.last.wall_usec.abs_diff(ended_usec) <= SAME_MOMENT_USEC.unsigned_abs()
+pub(crate) fn was_only_arriving<'a>(snapshot: &'a Indexed<'a>, uid: &str, here: &NodeView, ended_usec: i64) -> bool {
+    snapshot.not_completed(uid).iter().any(|(node, occurrence)| {
+        node.name != here.name && occurrence.last.wall_usec.abs_diff(ended_usec) <= SAME_MOMENT_USEC.unsigned_abs()
     })
 }
 
 /// Whether every node that shows the VM's QEMU was looked at for migrations, and none of it runs.
-pub(crate) fn none_runs(snapshot: &Snapshot, uid: &str) -> bool {
+pub(crate) fn none_runs<'a>(snapshot: &'a Indexed<'a>, uid: &str) -> bool {
     let codes = [FindingCode::MigrationOutgoing, FindingCode::MigrationIncoming];
-    let mut living = reporting(snapshot).filter(|node| node.vm(uid).is_some_and(|vm| vm.qemu.is_some()));
-    living.all(|node| {
+    let mut living = reporting(snapshot, uid).filter(|(_, vm)| vm.qemu.is_some());
+    living.all(|(node, _)| {
         let is_absent = |code: FindingCode| {
             let mut of_code = node.states.iter().filter(|state| state.code == code && is_vm(&state.subject, uid));
             of_code.next().is_some_and(|state| state.status == Status::Absent)
@@ -124,30 +114,29 @@ pub(crate) fn none_runs(snapshot: &Snapshot, uid: &str) -> bool {
 }
 
 /// Another node whose QEMU of the VM, alive or not, is of the migration's time; the latest of several.
-fn shown_beside<'a>(snapshot: &'a Snapshot, uid: &str, source: &NodeView, began_usec: i64) -> Option<&'a NodeView> {
-    let others = reporting(snapshot).filter(|node| node.name != source.name).filter_map(|node| {
-        let vm = node.vm(uid)?;
+fn shown_beside<'a>(snapshot: &'a Indexed<'a>, uid: &str, source: &NodeView, began_usec: i64) -> Option<&'a NodeView> {
+    let others = reporting(snapshot, uid).filter(|(node, _)| node.name != source.name).filter_map(|(node, vm)| {
         let run: &Qemu = vm.qemu.as_ref().or(vm.last_qemu.as_ref())?;
         (run.since.wall_usec >= began_usec.saturating_sub(SAME_MOMENT_USEC)).then_some((run.since.wall_usec, node))
     });
     others.max_by_key(|(since_usec, _)| *since_usec).map(|(_, node)| node)
 }
 
+/// The nodes on which a state of the VM is present, with the first of each.
 fn present<'a>(
-    snapshot: &'a Snapshot,
+    snapshot: &'a Indexed<'a>,
     code: FindingCode,
     uid: &str,
 ) -> impl Iterator<Item = (&'a NodeView, &'a State)> + use<'a> {
-    let uid = uid.to_owned();
-    reporting(snapshot).filter_map(move |node| {
-        let is_it =
-            |state: &&State| state.code == code && state.status == Status::Present && is_vm(&state.subject, &uid);
-        Some((node, node.states.iter().find(is_it)?))
+    let mut last: Option<&NodeView> = None;
+    snapshot.present(uid).iter().copied().filter(move |(node, state)| {
+        state.code == code && last.replace(node).is_none_or(|last| !std::ptr::eq(last, *node))
     })
 }
 
-fn reporting(snapshot: &Snapshot) -> impl Iterator<Item = &NodeView> {
-    snapshot.nodes.iter().filter(|node| node.is_reporting)
+/// The nodes that report and know the VM.
+fn reporting<'a>(snapshot: &'a Indexed<'a>, uid: &str) -> impl Iterator<Item = (&'a NodeView, &'a VmView)> + use<'a> {
+    snapshot.views(uid).filter(|(node, _)| node.is_reporting)
 }
 
 fn is_vm(subject: &Subject, uid: &str) -> bool {

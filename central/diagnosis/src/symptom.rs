@@ -10,6 +10,8 @@ mod migration;
 mod rules;
 
 pub use kubevirt::is_at_rest;
+pub(crate) use kubevirt::{DEAD_SOCKET, UNANSWERED};
+pub(crate) use rules::{symptom_in, symptoms_in};
 pub use rules::{symptom_of, symptoms};
 
 /// The symptoms of the catalogue.

@@ -11,6 +11,7 @@ use crate::{
     causes::UNEXPLAINED,
     chain::{self, Chain, OWN_EVIDENCE_DB},
     cleared, evidence,
+    indexed::Indexed,
     place::Place,
     remedy,
     scene::{Nearness, Scene},
@@ -36,6 +37,10 @@ const MAX_UNCLAIMED: usize = 12;
 /// Explains one symptom of one subject. Every input gives an answer: a subject that the snapshot does not know is unexplained.
 #[must_use]
 pub fn attribute(snapshot: &Snapshot, symptom: &Symptom) -> Attribution {
+    Indexed::new(snapshot).attribute(symptom)
+}
+
+pub(crate) fn attribute_in<'a>(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) -> Attribution {
     let stage = Stage::new(snapshot, symptom);
     let Sheets { best: sheets, elsewhere } = score::sheets_of(&stage);
     let chains = chain::join(&sheets);

@@ -15,7 +15,8 @@ use kulprit_model::{
 use super::SymptomId;
 use crate::{
     identity::{Identity, Mention},
-    snapshot::{Settings, Snapshot},
+    indexed::Indexed,
+    snapshot::Settings,
     words,
 };
 
@@ -64,7 +65,10 @@ const POD_ERRORS: &[&str] = &[
 const MANY_UNANSWERED: u64 = 3;
 
 /// What virt-handler says of a launcher whose command socket nobody serves. Source: KubeVirt `domain-watcher.go`, `cache.go`.
-const DEAD_SOCKET: [&str; 2] = ["launcher-socket-unresponsive", "launcher-mark-failed"];
+pub(crate) const DEAD_SOCKET: [&str; 2] = ["launcher-socket-unresponsive", "launcher-mark-failed"];
+
+/// What it says of a launcher that answers no command.
+pub(crate) const UNANSWERED: &str = "launcher-command-timeout";
 
 /// What is done to a VM when it starts, and hardly later.
 const STEPS_OF_A_START: [&str; 13] = [
@@ -108,14 +112,14 @@ pub(super) struct Found {
 pub(super) struct Clocks<'a> {
     pub(super) vm: &'a ClusterVm,
     pub(super) life: &'a Life,
-    snapshot: &'a Snapshot,
+    snapshot: &'a Indexed<'a>,
     pub(super) settings: &'a Settings,
     pub(super) now_usec: i64,
     pub(super) is_named: bool,
 }
 
 impl<'a> Clocks<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, vm: &'a ClusterVm, is_named: bool) -> Self {
+    pub(super) fn new(snapshot: &'a Indexed<'a>, vm: &'a ClusterVm, is_named: bool) -> Self {
         let now_usec = snapshot.cluster_seen_usec();
         Self { vm, life: &vm.life, snapshot, settings: &snapshot.settings, now_usec, is_named }
     }
@@ -334,7 +338,7 @@ impl<'a> Clocks<'a> {
             Finding::Occurrence(occurrence) => Some(occurrence),
             Finding::State(_) => None,
         });
-        let of_nodes = self.snapshot.nodes.iter().flat_map(|node| &node.occurrences);
+        let of_nodes = self.snapshot.of_sockets(self.vm);
         let is_said = |occurrence: &&Occurrence| {
             occurrence.code == FindingCode::ErrorSaid
                 && occurrence.attributes.get(SIGNATURE).is_some_and(|name| DEAD_SOCKET.contains(&name))
@@ -346,21 +350,15 @@ impl<'a> Clocks<'a> {
 
     /// Since when virt-handler's commands to the launcher run into their deadline, again and again and lately.
     fn unanswered_since(&self) -> Option<i64> {
-        let me = Identity::of_cluster_vm(self.vm);
         let of_objects = self.vm.findings.iter().filter_map(|of| match &of.finding {
             Finding::Occurrence(occurrence) => Some(occurrence),
             Finding::State(_) => None,
         });
-        let of_nodes = self
-            .snapshot
-            .nodes
-            .iter()
-            .flat_map(|node| &node.occurrences)
-            .filter(|occurrence| me.mention(&occurrence.attributes) == Mention::Named);
+        let of_nodes = self.snapshot.of_sockets(self.vm);
         let is_said = |occurrence: &&Occurrence| {
             let age_usec = self.now_usec.saturating_sub(occurrence.last.wall_usec);
             occurrence.code == FindingCode::ErrorSaid
-                && occurrence.attributes.get(SIGNATURE) == Some("launcher-command-timeout")
+                && occurrence.attributes.get(SIGNATURE) == Some(UNANSWERED)
                 && occurrence.count >= MANY_UNANSWERED
                 && age_usec <= self.settings.occurrence_fresh_usec
         };
@@ -369,7 +367,7 @@ impl<'a> Clocks<'a> {
 
     fn node_lost_since(&self) -> Option<i64> {
         let hosting = self.vm.hosting.as_deref()?;
-        let node = self.snapshot.cluster_nodes.iter().find(|node| node.name == hosting)?;
+        let node = self.snapshot.cluster_nodes_named(hosting).first()?;
         let since = node.findings.iter().find_map(|finding| match finding {
             Finding::State(state) if state.code == FindingCode::NodeNotReady && state.status == Status::Present => {
                 Some(state.since.wall_usec)
@@ -386,14 +384,8 @@ impl<'a> Clocks<'a> {
             Finding::State(state) => Some(state),
             Finding::Occurrence(_) => None,
         });
-        let is_own = |uid: &str| self.vm.uid == uid || self.vm.uids.iter().any(|own| own == uid);
-        let of_nodes = self
-            .snapshot
-            .nodes
-            .iter()
-            .filter(|node| node.is_reporting)
-            .flat_map(|node| &node.states)
-            .filter(|state| state.subject.vm_uid().is_some_and(is_own));
+        let uids = std::iter::once(&self.vm.uid).chain(&self.vm.uids);
+        let of_nodes = uids.flat_map(|uid| self.snapshot.present(uid)).map(|(_, state)| *state);
         let mut present: Vec<_> = of_objects
             .chain(of_nodes)
             .filter(|state| state.code == code && state.status == Status::Present)

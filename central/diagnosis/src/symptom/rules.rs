@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     identity::{Identity, Known},
+    indexed::Indexed,
     leftover, libvirt,
     snapshot::{NodeView, Settings, Snapshot, VmView},
     standalone::{migration_of, runs_elsewhere, was_only_arriving},
@@ -33,6 +34,10 @@ const EXIT_SETTLE_USEC: i64 = 10_000_000;
 /// (node, node before VMs, UID).
 #[must_use]
 pub fn symptoms(snapshot: &Snapshot) -> Vec<Symptom> {
+    Indexed::new(snapshot).symptoms()
+}
+
+pub(crate) fn symptoms_in<'a>(snapshot: &'a Indexed<'a>) -> Vec<Symptom> {
     let mut symptoms: Vec<Symptom> = Vec::new();
     for vm in &snapshot.cluster_vms {
         symptoms.extend(of_cluster_vm(snapshot, vm, None, false));
@@ -53,6 +58,10 @@ pub fn symptoms(snapshot: &Snapshot) -> Vec<Symptom> {
 /// normal for moments count sooner, and without times at once.
 #[must_use]
 pub fn symptom_of(snapshot: &Snapshot, uid: &str, migration: Option<&str>, is_named: bool) -> Symptom {
+    Indexed::new(snapshot).symptom_of(uid, migration, is_named)
+}
+
+pub(crate) fn symptom_in<'a>(snapshot: &'a Indexed<'a>, uid: &str, migration: Option<&str>, is_named: bool) -> Symptom {
     if let Some(vm) = snapshot.cluster_vm(uid) {
         return of_cluster_vm(snapshot, vm, migration, is_named).unwrap_or_else(|| Symptom {
             subject: subject_of(vm),
@@ -67,8 +76,7 @@ pub fn symptom_of(snapshot: &Snapshot, uid: &str, migration: Option<&str>, is_na
         });
     }
     // While it migrates, and for a while afterwards, two nodes know it: whichever shows trouble, else where its QEMU lives.
-    let mut views: Vec<(&NodeView, &VmView)> =
-        snapshot.nodes.iter().filter_map(|node| Some((node, node.vm(uid)?))).collect();
+    let mut views: Vec<(&NodeView, &VmView)> = snapshot.views(uid).collect();
     views.sort_by_key(|(node, vm)| !(node.is_reporting && vm.qemu.is_some()));
     let known = views.first();
     let reporting = views.iter().filter(|(node, _)| node.is_reporting);
@@ -91,7 +99,7 @@ fn subject_of(vm: &ClusterVm) -> SymptomSubject {
 }
 
 /// A VM that libvirt alone runs, or that Kubernetes was not asked about.
-fn of_view(snapshot: &Snapshot, node: &NodeView, vm: &VmView) -> Option<Symptom> {
+fn of_view<'a>(snapshot: &'a Indexed<'a>, node: &NodeView, vm: &VmView) -> Option<Symptom> {
     let look = VmLook::new(snapshot, node, vm);
     let was_here = |(_, ended_usec, _): &OfHost| {
         !runs_elsewhere(snapshot, &vm.uid, node) && !was_only_arriving(snapshot, &vm.uid, node, *ended_usec)
@@ -117,9 +125,9 @@ fn of_view(snapshot: &Snapshot, node: &NodeView, vm: &VmView) -> Option<Symptom>
 }
 
 /// What a migration left, as the symptom of the first node that shows the VM.
-fn left_over(snapshot: &Snapshot, uid: &str, node: &NodeView) -> Option<Found> {
-    let mut shown = snapshot.nodes.iter().filter(|node| node.vm(uid).is_some_and(|vm| vm.qemu.is_some()));
-    if shown.next().is_none_or(|first| first.name != node.name) {
+fn left_over<'a>(snapshot: &'a Indexed<'a>, uid: &str, node: &NodeView) -> Option<Found> {
+    let mut shown = snapshot.views(uid).filter(|(_, vm)| vm.qemu.is_some());
+    if shown.next().is_none_or(|(first, _)| first.name != node.name) {
         return None;
     }
     let left = leftover::of_domain(snapshot, uid)?;
@@ -132,7 +140,12 @@ fn of_host((id, since_usec, text): OfHost) -> Found {
 
 /// A VM of the cluster: what its objects show, joined with what its hosts do. A migration that is named comes first, then the VM's
 /// own way to start and to end, then migrations, and last a host side that is hung while the VM is shown running.
-fn of_cluster_vm(snapshot: &Snapshot, vm: &ClusterVm, migration: Option<&str>, is_named: bool) -> Option<Symptom> {
+fn of_cluster_vm<'a>(
+    snapshot: &'a Indexed<'a>,
+    vm: &'a ClusterVm,
+    migration: Option<&str>,
+    is_named: bool,
+) -> Option<Symptom> {
     let clocks = Clocks::new(snapshot, vm, is_named);
     let symptom = |found: Found| Symptom {
         subject: subject_of(vm),
@@ -148,10 +161,9 @@ fn of_cluster_vm(snapshot: &Snapshot, vm: &ClusterVm, migration: Option<&str>, i
     }
     let me = Identity::of_cluster_vm(vm);
     let looks: Vec<VmLook<'_>> = snapshot
-        .nodes
-        .iter()
-        .filter(|node| node.is_reporting && vm.hosting.as_ref().is_none_or(|hosting| *hosting == node.name))
-        .flat_map(|node| node.vms.iter().filter(|view| me.is_view(view)).map(move |view| (node, view)))
+        .views_of_any(me.uids(), me.pair())
+        .into_iter()
+        .filter(|(node, _)| node.is_reporting && vm.hosting.as_ref().is_none_or(|hosting| *hosting == node.name))
         .map(|(node, view)| VmLook::new(snapshot, node, view))
         .collect();
     let is_up = vm.life.phase.as_deref().is_none_or(|phase| phase == "Running");
@@ -225,7 +237,7 @@ struct VmLook<'a> {
 }
 
 impl<'a> VmLook<'a> {
-    const fn new(snapshot: &'a Snapshot, node: &'a NodeView, vm: &'a VmView) -> Self {
+    fn new(snapshot: &'a Indexed<'a>, node: &'a NodeView, vm: &'a VmView) -> Self {
         Self { node, vm, settings: &snapshot.settings, now_usec: snapshot.reference_wall_usec }
     }
 
