@@ -76,10 +76,7 @@ pub async fn run_on(
     let store_guard = readiness.block_on("store opened");
     let listen_guard = readiness.block_on("gRPC listening");
 
-    let client = match config.kubernetes.standalone {
-        true => None,
-        false => client::connect(&config.kubernetes.settings()).await?,
-    };
+    let client = client::connect(&config.kubernetes).await?;
     let (store, loaded) = SqliteStore::open(&config.data_dir).map_err(usage)?;
     let history = HistoryReader::start(store.history().map_err(usage)?).map_err(no_thread)?;
     if loaded.was_empty {

@@ -16,7 +16,7 @@ use kulprit_daemon::{
 use kulprit_diagnosis::Settings;
 use serde::{Deserialize, Serialize};
 
-use crate::{incident::Timers, kubernetes::client, state::Limits};
+use crate::{incident::Timers, state::Limits};
 
 /// Where the gRPC API listens and where the `kulprit` command looks for it without flags.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7443";
@@ -146,14 +146,6 @@ impl Default for Config {
             log_format: LogFormat::Human,
             log: LogFilter::default(),
         }
-    }
-}
-
-impl KubernetesConfig {
-    /// What the client needs of it.
-    #[must_use]
-    pub fn settings(&self) -> client::Settings {
-        client::Settings { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
     }
 }
 

@@ -18,6 +18,8 @@ use kube::{
 use kulprit_daemon::{BoxError, UsageError};
 use tower::ServiceBuilder;
 
+use crate::config::KubernetesConfig;
+
 /// To connect: half the world is nearer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// An idle connection that a firewall forgot is noticed before it is used.
@@ -26,23 +28,17 @@ const USER_AGENT_VALUE: &str = concat!("kulprit-central/", env!("CARGO_PKG_VERSI
 /// Kubernetes sets it in every container.
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 
-/// What a person says of where Kubernetes is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// The kubeconfig to use. `None`: the service account of this pod, if this is one.
-    pub kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig. `None`: its current one.
-    pub context: Option<String>,
-}
-
-/// A client for the API server; `None` without Kubernetes: no kubeconfig was named and this is no pod. The API server is not asked.
+/// A client for the API server; `None` without Kubernetes: it is not wanted, or no kubeconfig was named and this is no pod. The API
+/// server is not asked.
 ///
 /// # Errors
 /// If the kubeconfig, its context or what it names cannot be used, or this pod has no service account.
-pub async fn connect(settings: &Settings) -> Result<Option<Client>, UsageError> {
-    let config = match &settings.kubeconfig {
-        Some(path) => of_file(path.clone(), settings.context.clone()).await?,
-        None if settings.context.is_some() => {
+pub async fn connect(kubernetes: &KubernetesConfig) -> Result<Option<Client>, UsageError> {
+    let KubernetesConfig { standalone, kubeconfig, context } = kubernetes;
+    let config = match kubeconfig {
+        _ if *standalone => return Ok(None),
+        Some(path) => of_file(path.clone(), context.clone()).await?,
+        None if context.is_some() => {
             return Err(
                 UsageError::new("a context of Kubernetes without a kubeconfig").fix("name the kubeconfig as well")
             );
@@ -119,8 +115,8 @@ contexts: [{name: here, context: {cluster: c, user: u}}, {name: plugin, context:
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kubeconfig");
         fs::write(&path, yaml).unwrap();
-        let settings = Settings { kubeconfig: Some(path.clone()), context: context.map(ToOwned::to_owned) };
-        connect(&settings).await.map_err(|error| {
+        let (kubeconfig, context) = (Some(path.clone()), context.map(ToOwned::to_owned));
+        connect(&KubernetesConfig { kubeconfig, context, standalone: false }).await.map_err(|error| {
             let reason = ExitReason::of(BoxError::from(error).as_ref());
             assert_eq!(reason.code, 2);
             reason.line.replace(&path.display().to_string(), "FILE")
@@ -149,7 +145,14 @@ contexts: [{name: here, context: {cluster: c, user: u}}, {name: plugin, context:
             connected(KUBECONFIG, Some("plugin")).await,
             &["failed to prepare the connection to Kubernetes at https://127.0.0.1:1", "unable to run auth exec"],
         );
-        let settings = Settings { context: Some("here".to_owned()), kubeconfig: None };
-        assert!(connect(&settings).await.map(|_| ()).unwrap_err().to_string().contains("without a kubeconfig"));
+        let nowhere = KubernetesConfig { context: Some("here".to_owned()), ..KubernetesConfig::default() };
+        assert!(connect(&nowhere).await.map(|_| ()).unwrap_err().to_string().contains("without a kubeconfig"));
+    }
+
+    #[tokio::test]
+    async fn who_wants_no_kubernetes_gets_none_whatever_is_named() {
+        let kubeconfig = Some(PathBuf::from("/no/such/file"));
+        let standalone = KubernetesConfig { standalone: true, kubeconfig, context: None };
+        assert!(connect(&standalone).await.unwrap().is_none());
     }
 }
