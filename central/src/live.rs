@@ -17,7 +17,7 @@ use prost::Message as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 
 use crate::{
-    kubernetes::store::ClusterStore,
+    kubernetes::store::{ClusterStore, ClusterView},
     metrics::{CentralMetrics, StatusLabel},
     state::{CurrentState, Epoch, NodeState},
     store::{NodeWrite, RecordsWrite, StoreWriter, Write},
@@ -106,13 +106,24 @@ impl Live {
         self.0.changed.subscribe()
     }
 
-    /// Everything a diagnosis may look at, now.
+    /// Everything a diagnosis may look at, now. Where something that concerns every VM has just changed, this takes its time.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
+        self.snapshot_of(ClusterStore::view)
+    }
+
+    /// The same for somebody who waits: VMs that are to be described anew for what concerns every VM, or for time alone, may be
+    /// shown as they were.
+    #[must_use]
+    pub fn snapshot_at_once(&self) -> Snapshot {
+        self.snapshot_of(ClusterStore::view_at_once)
+    }
+
+    fn snapshot_of(&self, view: impl FnOnce(&ClusterStore, i64) -> ClusterView) -> Snapshot {
         let now = self.0.clock.now();
         let mut snapshot = self.look(|state| state.snapshot(self.0.settings, now));
         if let Some(cluster) = &self.0.cluster {
-            let view = cluster.view(now.wall_usec);
+            let view = view(cluster, now.wall_usec);
             snapshot.cluster_vms = view.vms;
             snapshot.cluster_nodes = view.nodes;
             snapshot.cluster_sight = view.sight;

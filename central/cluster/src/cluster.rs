@@ -141,6 +141,12 @@ impl Cluster {
         Touched { everything: touched.everything || everything, ..touched }
     }
 
+    /// Whether [`Cluster::take_touched`] would tell of anything.
+    #[must_use]
+    pub fn is_touched(&self) -> bool {
+        !self.is_live || !self.touched.is_empty()
+    }
+
     /// How many objects of each kind that a diagnosis does not read were seen.
     #[must_use]
     pub const fn others(&self) -> &BTreeMap<String, u64> {

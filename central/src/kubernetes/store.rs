@@ -3,9 +3,15 @@
 //! A description is made anew when an object that it reads has changed ([`Cluster::take_touched`]), while its VM is on its way from one
 //! phase to the next, and every few minutes at the latest, because words such as "of the last day" change with time alone. Time
 //! stands still for all of them while a watch is lost: what nobody saw did not go on.
+//!
+//! What concerns every VM makes all descriptions old at once, seconds of work in a large cluster. It is done a slice at a time, so
+//! that watches are taken in meanwhile and nobody who asks waits for it.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -26,6 +32,10 @@ use super::{
 const RESTLESS_EVERY_USEC: i64 = 1_000_000;
 /// Every VM is described anew after so long. Microseconds.
 const ALL_EVERY_USEC: i64 = 300_000_000;
+/// So many VMs are described before others get their turn: some 10 ms.
+const SLICE: usize = 64;
+/// Who asks later may get his turn first: so little earlier is now all the same. Microseconds.
+const SAME_TIME_USEC: i64 = 10_000_000;
 /// An outage is said of VMs after so long: a watch that comes back within it missed nothing that a person would ask about.
 const SAID_AFTER_USEC: i64 = 5_000_000;
 
@@ -39,6 +49,8 @@ pub struct ClusterStore(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     inner: Mutex<Inner>,
+    /// Held while waiting for `inner`: who has just had it goes behind whoever waits.
+    turn: Mutex<()>,
     /// Counts changes that a diagnosis may see.
     changed: watch::Sender<u64>,
     clock: Clock,
@@ -51,6 +63,10 @@ struct Inner {
     rows: BTreeMap<&'static str, RowSight>,
     vms: BTreeMap<Key, Described<ClusterVm>>,
     nodes: BTreeMap<String, Described<ClusterNode>>,
+    /// VMs that were never described: without them a view is not whole.
+    new: BTreeSet<Key>,
+    /// VMs whose description is old, for what concerns all of them or for time alone.
+    old: BTreeSet<Key>,
     /// Until when all was seen when it was described last.
     seen_usec: Option<i64>,
 }
@@ -112,25 +128,46 @@ impl ClusterStore {
             rows,
             vms: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            new: BTreeSet::new(),
+            old: BTreeSet::new(),
             seen_usec: None,
         };
-        Self(Arc::new(Shared { inner: Mutex::new(inner), changed, clock }))
+        Self(Arc::new(Shared { inner: Mutex::new(inner), turn: Mutex::new(()), changed, clock }))
     }
 
     /// The cluster as far as it can be seen at `now_usec`, Unix time in microseconds. Until everything was listed once it is empty:
     /// half of a cluster would be taken for all of it.
     #[must_use]
     pub fn view(&self, now_usec: i64) -> ClusterView {
-        let mut inner = self.lock();
-        let sight = inner.sight(now_usec);
-        if !inner.is_listed() {
-            return ClusterView { sight, ..ClusterView::default() };
-        }
-        inner.describe(sight.until_usec.unwrap_or(now_usec));
-        ClusterView {
-            vms: inner.vms.values().map(|vm| Arc::clone(&vm.what)).collect(),
-            nodes: inner.nodes.values().map(|node| Arc::clone(&node.what)).collect(),
-            sight,
+        self.view_of(now_usec, true)
+    }
+
+    /// The same for somebody who waits: VMs whose description is old, not by a change of their own, may be shown as they were.
+    #[must_use]
+    pub fn view_at_once(&self, now_usec: i64) -> ClusterView {
+        self.view_of(now_usec, false)
+    }
+
+    fn view_of(&self, now_usec: i64, is_waited_for: bool) -> ClusterView {
+        // How many are still to be described. Not until none is old: others who ask find more that is, and it would never end.
+        let mut n_left: Option<usize> = None;
+        loop {
+            let mut inner = self.lock();
+            let sight = inner.sight(now_usec);
+            if !inner.is_listed() {
+                return ClusterView { sight, ..ClusterView::default() };
+            }
+            inner.describe(now_usec, sight.until_usec, n_left.is_none());
+            let n_old = inner.old.len();
+            let left = n_left.get_or_insert(if is_waited_for { n_old } else { 0 });
+            if inner.new.is_empty() && (*left == 0 || n_old == 0) {
+                return ClusterView {
+                    vms: inner.vms.values().map(|vm| Arc::clone(&vm.what)).collect(),
+                    nodes: inner.nodes.values().map(|node| Arc::clone(&node.what)).collect(),
+                    sight,
+                };
+            }
+            *left = left.saturating_sub(SLICE);
         }
     }
 
@@ -189,6 +226,7 @@ impl ClusterStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
+        let _turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // A panic while it was held leaves at most one object half applied; the next list puts that right.
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -233,33 +271,37 @@ impl Inner {
         self.cluster.set_listed(row.kind, is_listed);
     }
 
-    fn describe(&mut self, at_usec: i64) {
+    /// Describes anew what has changed, and a slice of what is new or old; what time has made old counts if it `is_first`.
+    fn describe(&mut self, now_usec: i64, until_usec: Option<i64>, is_first: bool) {
+        let last = self.seen_usec;
+        let since_last = |last: &i64| (0..SAME_TIME_USEC).contains(&last.saturating_sub(now_usec));
+        let at_usec = until_usec.unwrap_or_else(|| last.filter(since_last).unwrap_or(now_usec));
         // Time that went on again after an outage: what was described while it stood still is not what is now.
         let has_leapt = self.seen_usec.replace(at_usec).is_none_or(|last| at_usec < last);
         let mut touched = self.cluster.take_touched();
         if touched.everything || has_leapt {
-            touched.vms.extend(self.cluster.vm_keys());
+            self.old.extend(self.vms.keys().cloned());
+            let keys = self.cluster.vm_keys();
+            self.new.extend(keys.filter(|key| !self.vms.contains_key(key)));
             touched.nodes.extend(self.cluster.node_names().into_iter().map(ToOwned::to_owned));
-            self.vms.clear();
             self.nodes.clear();
         }
         let is_due = |vm: &Described<ClusterVm>| {
             let age_usec = at_usec.saturating_sub(vm.at_usec);
             age_usec >= ALL_EVERY_USEC || age_usec >= RESTLESS_EVERY_USEC && !is_at_rest(&vm.what.life)
         };
-        touched.vms.extend(self.vms.iter().filter(|(_, vm)| is_due(vm)).map(|(key, _)| key.clone()));
+        if is_first {
+            self.old.extend(self.vms.iter().filter(|(_, vm)| is_due(vm)).map(|(key, _)| key.clone()));
+        }
+        for key in touched.vms {
+            self.describe_vm(key, at_usec);
+        }
+        for _ in 0..SLICE {
+            let Some(key) = self.new.pop_first().or_else(|| self.old.pop_first()) else { break };
+            self.describe_vm(key, at_usec);
+        }
         let is_old = |node: &Described<ClusterNode>| at_usec.saturating_sub(node.at_usec) >= RESTLESS_EVERY_USEC;
         touched.nodes.extend(self.nodes.iter().filter(|(_, node)| is_old(node)).map(|(name, _)| name.clone()));
-        let asked = Asked { at_usec, ..Asked::default() };
-        for key in touched.vms {
-            let vm = self.cluster.describe(&key.0, &key.1, &asked, &self.signatures);
-            // Of a VM that is gone its events stay for an hour.
-            if vm.life.has_vm || vm.life.has_vmi || !vm.pods.is_empty() {
-                self.vms.insert(key, Described { what: Arc::new(vm), at_usec });
-            } else {
-                self.vms.remove(&key);
-            }
-        }
         let known = self.cluster.node_names();
         for name in touched.nodes {
             if known.contains(name.as_str()) {
@@ -268,6 +310,19 @@ impl Inner {
             } else {
                 self.nodes.remove(&name);
             }
+        }
+    }
+
+    fn describe_vm(&mut self, key: Key, at_usec: i64) {
+        let asked = Asked { at_usec, ..Asked::default() };
+        let vm = self.cluster.describe(&key.0, &key.1, &asked, &self.signatures);
+        self.new.remove(&key);
+        self.old.remove(&key);
+        // Of a VM that is gone its events stay for an hour.
+        if vm.life.has_vm || vm.life.has_vmi || !vm.pods.is_empty() {
+            self.vms.insert(key, Described { what: Arc::new(vm), at_usec });
+        } else {
+            self.vms.remove(&key);
         }
     }
 }
@@ -279,10 +334,11 @@ impl Sink for ClusterStore {
         let mut inner = self.lock();
         match inner.cluster.add(&object) {
             Ok(added) => {
+                let is_news = inner.cluster.is_touched();
                 drop(inner);
                 let is_kept = added.n_kept > 0;
                 // Heartbeats only tell something when they stay away.
-                if is_kept && row.kind != Kind::Lease {
+                if is_kept && is_news && row.kind != Kind::Lease {
                     self.bump();
                 }
                 is_kept
@@ -326,181 +382,5 @@ impl Sink for ClusterStore {
 
     fn not_served(&self, row: &'static Row) {
         self.set(row, RowSight::NotServed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kulprit_daemon::clock::ManualClock;
-    use kulprit_model::Moment;
-    use serde_json::json;
-
-    use super::*;
-
-    const SEC: i64 = 1_000_000;
-
-    fn row(kind: &str) -> &'static Row {
-        ROWS.iter().find(|row| row.kind.as_str() == kind).expect("a kind that is watched")
-    }
-
-    fn vmi(name: &str, phase: &str) -> Value {
-        json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
-            "metadata": {"namespace": "prod", "name": name, "uid": format!("uid-of-{name}")},
-            "status": {"phase": phase}})
-    }
-
-    struct World {
-        clock: ManualClock,
-        store: ClusterStore,
-        changed: watch::Receiver<u64>,
-    }
-
-    impl World {
-        /// Everything was listed, and there is nothing but a VM that runs.
-        fn listed() -> Self {
-            let world = Self::new();
-            world.store.apply(row("VirtualMachineInstance"), vmi("db-0", "Running"));
-            ROWS.iter().for_each(|row| world.store.end_list(row));
-            world
-        }
-
-        fn new() -> Self {
-            let (clock, changed) =
-                (ManualClock::new(Moment { wall_usec: 1_000 * SEC, boottime_usec: 0 }), watch::Sender::new(0));
-            let store = ClusterStore::new(changed.clone(), clock.clock());
-            Self { clock, store, changed: changed.subscribe() }
-        }
-
-        fn view(&self) -> ClusterView {
-            self.store.view(self.clock.clock().now().wall_usec)
-        }
-
-        fn phases(&self) -> Vec<(String, Option<String>)> {
-            self.view().vms.iter().map(|vm| (vm.name.clone(), vm.life.phase.clone())).collect()
-        }
-    }
-
-    fn phase(name: &str, phase: &str) -> (String, Option<String>) {
-        (name.to_owned(), Some(phase.to_owned()))
-    }
-
-    #[test]
-    fn half_a_cluster_is_none() {
-        let world = World::new();
-        world.store.apply(row("VirtualMachineInstance"), vmi("db-0", "Running"));
-        for row in &ROWS[1..] {
-            world.store.end_list(row);
-        }
-        assert_eq!(world.phases(), []);
-        assert_eq!(world.view().sight.until_usec, Some(0));
-        world.store.end_list(&ROWS[0]);
-        assert_eq!(world.phases(), [phase("db-0", "Running")]);
-        assert_eq!(world.view().sight, ClusterSight { is_watched: true, ..ClusterSight::default() });
-    }
-
-    #[test]
-    fn what_changes_and_goes_is_told_and_shown() {
-        let mut world = World::listed();
-        world.changed.mark_unchanged();
-        world.store.apply(row("VirtualMachineInstance"), vmi("db-0", "Failed"));
-        assert!(world.changed.has_changed().unwrap());
-        assert_eq!(world.phases(), [phase("db-0", "Failed")]);
-        world.changed.mark_unchanged();
-        world.store.delete(row("VirtualMachineInstance"), "prod", "db-0");
-        assert!(world.changed.has_changed().unwrap());
-        assert_eq!(world.phases(), []);
-    }
-
-    #[test]
-    fn a_bad_object_costs_only_itself() {
-        let world = World::listed();
-        for bad in [json!(null), json!({"kind": "VirtualMachineInstance"}), json!({"kind": 7, "metadata": "x"})] {
-            assert!(!world.store.apply(row("VirtualMachineInstance"), bad));
-        }
-        assert!(world.store.apply(row("VirtualMachineInstance"), vmi("web-1", "Running")));
-        assert_eq!(world.phases(), [phase("db-0", "Running"), phase("web-1", "Running")]);
-    }
-
-    #[test]
-    fn a_vm_is_not_described_anew_while_nothing_of_it_changes() {
-        let world = World::listed();
-        let before = world.view().vms;
-        world.store.apply(row("VirtualMachineInstance"), vmi("web-1", "Scheduling"));
-        let shown = world.view().vms;
-        assert!(Arc::ptr_eq(&before[0], &shown[0]), "another VM changed");
-        world.clock.advance(std::time::Duration::from_secs(2));
-        let later = world.view().vms;
-        assert!(Arc::ptr_eq(&before[0], &later[0]));
-        assert!(!Arc::ptr_eq(&shown[1], &later[1]), "a VM on its way is another one every second");
-        world.clock.advance(std::time::Duration::from_secs(300));
-        assert!(!Arc::ptr_eq(&before[0], &world.view().vms[0]));
-    }
-
-    #[test]
-    fn time_stands_still_from_the_first_watch_that_is_lost_until_the_last_is_back() {
-        let world = World::listed();
-        let lost_usec = world.clock.clock().now().wall_usec;
-        world.store.lost(row("Node"), "connection refused");
-        world.clock.advance(std::time::Duration::from_secs(3));
-        world.store.lost(row("Event"), "connection refused");
-        world.store.lost(row("Node"), "still refused");
-        let sight = world.view().sight;
-        assert_eq!(sight.until_usec, Some(lost_usec));
-        assert_eq!(sight.unseen, [] as [String; 0], "too short to be told");
-        world.clock.advance(std::time::Duration::from_secs(9));
-        let unseen = world.view().sight.unseen;
-        assert!(unseen.contains(&"Kubernetes: Node: not seen for 12 s: still refused".to_owned()), "{unseen:?}");
-        assert_eq!(world.phases(), [phase("db-0", "Running")], "what was seen is still known");
-        world.store.synced(row("Node"));
-        assert_eq!(world.view().sight.until_usec, Some(lost_usec + 3 * SEC));
-        world.store.end_list(row("Event"));
-        assert_eq!(world.view().sight.until_usec, None);
-    }
-
-    #[test]
-    fn what_may_not_be_seen_is_told_and_holds_nothing_up() {
-        let world = World::new();
-        for row in &ROWS {
-            match row.kind {
-                Kind::Event => world.store.refused(row, "events is forbidden"),
-                Kind::DataVolume => world.store.not_served(row),
-                _ => world.store.end_list(row),
-            }
-        }
-        let sight = world.view().sight;
-        assert_eq!(sight.until_usec, None);
-        assert_eq!(sight.unseen, ["Kubernetes: Event: not allowed to be seen: events is forbidden"]);
-        let n_seen = i64::try_from(ROWS.len()).unwrap() - 2;
-        let counts = [("coming", 0), ("lost", 0), ("not_served", 1), ("refused", 1), ("seen", n_seen)];
-        assert_eq!(world.store.count_rows(), counts.into());
-    }
-
-    #[test]
-    fn a_heartbeat_is_no_news() {
-        let mut world = World::listed();
-        world.changed.mark_unchanged();
-        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {"namespace": "kube-node-lease", "name": "n1"}, "spec": {"renewTime": "2026-03-01T10:15:00Z"}});
-        assert!(world.store.apply(row("Lease"), lease));
-        assert!(!world.changed.has_changed().unwrap());
-    }
-
-    #[test]
-    fn a_migration_that_is_asked_about_is_the_one_in_question() {
-        let world = World::listed();
-        for (name, created) in [("first", "2026-03-01T10:00:00Z"), ("second", "2026-03-01T11:00:00Z")] {
-            let migration = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstanceMigration",
-                "metadata": {"namespace": "prod", "name": name, "creationTimestamp": created},
-                "spec": {"vmiName": "db-0"}, "status": {"phase": "Failed"}});
-            world.store.apply(row("VirtualMachineInstanceMigration"), migration);
-        }
-        for text in ["first", "prod/first"] {
-            let found = world.store.migrations(text, world.clock.clock().now().wall_usec);
-            let [(name, vm)] = found.as_slice() else { panic!("{found:?}") };
-            let of_vm = vm.life.migration.as_ref().map(|migration| migration.name.as_str());
-            assert_eq!((name.as_str(), of_vm), ("first", Some("first")));
-        }
-        assert!(world.store.migrations("test/first", 0).is_empty());
-        assert!(world.store.migrations("third", 0).is_empty());
     }
 }

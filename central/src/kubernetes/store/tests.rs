@@ -1,0 +1,222 @@
+//! What the watches say, and what a view of the cluster makes of it.
+
+use kulprit_daemon::clock::ManualClock;
+use kulprit_model::Moment;
+use serde_json::json;
+
+use super::*;
+
+const SEC: i64 = 1_000_000;
+
+fn row(kind: &str) -> &'static Row {
+    ROWS.iter().find(|row| row.kind.as_str() == kind).expect("a kind that is watched")
+}
+
+fn vmi(name: &str, phase: &str) -> Value {
+    json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+        "metadata": {"namespace": "prod", "name": name, "uid": format!("uid-of-{name}")},
+        "status": {"phase": phase}})
+}
+
+struct World {
+    clock: ManualClock,
+    store: ClusterStore,
+    changed: watch::Receiver<u64>,
+}
+
+impl World {
+    /// Everything was listed, and there is nothing but a VM that runs.
+    fn listed() -> Self {
+        let world = Self::new();
+        world.store.apply(row("VirtualMachineInstance"), vmi("db-0", "Running"));
+        ROWS.iter().for_each(|row| world.store.end_list(row));
+        world
+    }
+
+    fn new() -> Self {
+        let (clock, changed) =
+            (ManualClock::new(Moment { wall_usec: 1_000 * SEC, boottime_usec: 0 }), watch::Sender::new(0));
+        let store = ClusterStore::new(changed.clone(), clock.clock());
+        Self { clock, store, changed: changed.subscribe() }
+    }
+
+    fn view(&self) -> ClusterView {
+        self.store.view(self.clock.clock().now().wall_usec)
+    }
+
+    fn phases(&self) -> Vec<(String, Option<String>)> {
+        self.view().vms.iter().map(|vm| (vm.name.clone(), vm.life.phase.clone())).collect()
+    }
+}
+
+fn phase(name: &str, phase: &str) -> (String, Option<String>) {
+    (name.to_owned(), Some(phase.to_owned()))
+}
+
+#[test]
+fn half_a_cluster_is_none() {
+    let world = World::new();
+    world.store.apply(row("VirtualMachineInstance"), vmi("db-0", "Running"));
+    for row in &ROWS[1..] {
+        world.store.end_list(row);
+    }
+    assert_eq!(world.phases(), []);
+    assert_eq!(world.view().sight.until_usec, Some(0));
+    world.store.end_list(&ROWS[0]);
+    assert_eq!(world.phases(), [phase("db-0", "Running")]);
+    assert_eq!(world.view().sight, ClusterSight { is_watched: true, ..ClusterSight::default() });
+}
+
+#[test]
+fn what_changes_and_goes_is_told_and_shown() {
+    let mut world = World::listed();
+    world.changed.mark_unchanged();
+    world.store.apply(row("VirtualMachineInstance"), vmi("db-0", "Failed"));
+    assert!(world.changed.has_changed().unwrap());
+    assert_eq!(world.phases(), [phase("db-0", "Failed")]);
+    world.changed.mark_unchanged();
+    world.store.delete(row("VirtualMachineInstance"), "prod", "db-0");
+    assert!(world.changed.has_changed().unwrap());
+    assert_eq!(world.phases(), []);
+}
+
+#[test]
+fn a_bad_object_costs_only_itself() {
+    let world = World::listed();
+    for bad in [json!(null), json!({"kind": "VirtualMachineInstance"}), json!({"kind": 7, "metadata": "x"})] {
+        assert!(!world.store.apply(row("VirtualMachineInstance"), bad));
+    }
+    assert!(world.store.apply(row("VirtualMachineInstance"), vmi("web-1", "Running")));
+    assert_eq!(world.phases(), [phase("db-0", "Running"), phase("web-1", "Running")]);
+}
+
+#[test]
+fn a_vm_is_not_described_anew_while_nothing_of_it_changes() {
+    let world = World::listed();
+    let before = world.view().vms;
+    world.store.apply(row("VirtualMachineInstance"), vmi("web-1", "Scheduling"));
+    let shown = world.view().vms;
+    assert!(Arc::ptr_eq(&before[0], &shown[0]), "another VM changed");
+    world.clock.advance(std::time::Duration::from_secs(2));
+    let later = world.view().vms;
+    assert!(Arc::ptr_eq(&before[0], &later[0]));
+    assert!(!Arc::ptr_eq(&shown[1], &later[1]), "a VM on its way is another one every second");
+    world.clock.advance(std::time::Duration::from_secs(300));
+    assert!(!Arc::ptr_eq(&before[0], &world.view().vms[0]));
+}
+
+#[test]
+fn what_concerns_every_vm_is_done_by_slices_and_who_waits_sees_the_others_as_they_were() {
+    let world = World::new();
+    let n = 3 * SLICE;
+    for vm in 0..n {
+        world.store.apply(row("VirtualMachineInstance"), vmi(&format!("vm-{vm}"), "Running"));
+    }
+    ROWS.iter().for_each(|row| world.store.end_list(row));
+    let at_once = || world.store.view_at_once(world.clock.clock().now().wall_usec).vms;
+    let before = at_once();
+    assert_eq!(before.len(), n, "those that were never described are not left out");
+    let n_same = |vms: &[Arc<ClusterVm>]| vms.iter().zip(&before).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
+    world.store.lost(row("Node"), "connection refused");
+    world.store.synced(row("Node"));
+    let own = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+        "metadata": {"namespace": "prod", "name": "vm-99", "uid": "uid-of-vm-99"}, "status": {"phase": "Failed"}});
+    let shown = at_once();
+    assert_eq!((shown.len(), n_same(&shown)), (n, n - SLICE));
+    world.store.apply(row("VirtualMachineInstance"), own);
+    let phase_of = |vms: &[Arc<ClusterVm>]| {
+        let vm = vms.iter().find(|vm| vm.name == "vm-99").expect("it is there");
+        vm.life.phase.clone()
+    };
+    let shown = at_once();
+    assert_eq!(phase_of(&shown).as_deref(), Some("Failed"), "a change of its own is seen at once");
+    assert_eq!(n_same(&world.view().vms), 0);
+}
+
+#[test]
+fn who_asked_first_and_gets_his_turn_later_makes_nothing_old() {
+    let world = World::listed();
+    let now_usec = world.clock.clock().now().wall_usec;
+    let first = world.store.view(now_usec + SEC).vms;
+    assert!(Arc::ptr_eq(&first[0], &world.store.view(now_usec).vms[0]));
+    assert!(!Arc::ptr_eq(&first[0], &world.store.view(now_usec - 60 * SEC).vms[0]), "a clock that was set back");
+}
+
+#[test]
+fn a_change_of_what_nobody_reads_is_no_news() {
+    let mut world = World::listed();
+    world.view();
+    world.changed.mark_unchanged();
+    let mut same = vmi("db-0", "Running");
+    same["metadata"]["resourceVersion"] = json!("4711");
+    assert!(world.store.apply(row("VirtualMachineInstance"), same));
+    assert!(!world.changed.has_changed().unwrap());
+}
+
+#[test]
+fn time_stands_still_from_the_first_watch_that_is_lost_until_the_last_is_back() {
+    let world = World::listed();
+    let lost_usec = world.clock.clock().now().wall_usec;
+    world.store.lost(row("Node"), "connection refused");
+    world.clock.advance(std::time::Duration::from_secs(3));
+    world.store.lost(row("Event"), "connection refused");
+    world.store.lost(row("Node"), "still refused");
+    let sight = world.view().sight;
+    assert_eq!(sight.until_usec, Some(lost_usec));
+    assert_eq!(sight.unseen, [] as [String; 0], "too short to be told");
+    world.clock.advance(std::time::Duration::from_secs(9));
+    let unseen = world.view().sight.unseen;
+    assert!(unseen.contains(&"Kubernetes: Node: not seen for 12 s: still refused".to_owned()), "{unseen:?}");
+    assert_eq!(world.phases(), [phase("db-0", "Running")], "what was seen is still known");
+    world.store.synced(row("Node"));
+    assert_eq!(world.view().sight.until_usec, Some(lost_usec + 3 * SEC));
+    world.store.end_list(row("Event"));
+    assert_eq!(world.view().sight.until_usec, None);
+}
+
+#[test]
+fn what_may_not_be_seen_is_told_and_holds_nothing_up() {
+    let world = World::new();
+    for row in &ROWS {
+        match row.kind {
+            Kind::Event => world.store.refused(row, "events is forbidden"),
+            Kind::DataVolume => world.store.not_served(row),
+            _ => world.store.end_list(row),
+        }
+    }
+    let sight = world.view().sight;
+    assert_eq!(sight.until_usec, None);
+    assert_eq!(sight.unseen, ["Kubernetes: Event: not allowed to be seen: events is forbidden"]);
+    let n_seen = i64::try_from(ROWS.len()).unwrap() - 2;
+    let counts = [("coming", 0), ("lost", 0), ("not_served", 1), ("refused", 1), ("seen", n_seen)];
+    assert_eq!(world.store.count_rows(), counts.into());
+}
+
+#[test]
+fn a_heartbeat_is_no_news() {
+    let mut world = World::listed();
+    world.changed.mark_unchanged();
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"namespace": "kube-node-lease", "name": "n1"}, "spec": {"renewTime": "2026-03-01T10:15:00Z"}});
+    assert!(world.store.apply(row("Lease"), lease));
+    assert!(!world.changed.has_changed().unwrap());
+}
+
+#[test]
+fn a_migration_that_is_asked_about_is_the_one_in_question() {
+    let world = World::listed();
+    for (name, created) in [("first", "2026-03-01T10:00:00Z"), ("second", "2026-03-01T11:00:00Z")] {
+        let migration = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstanceMigration",
+            "metadata": {"namespace": "prod", "name": name, "creationTimestamp": created},
+            "spec": {"vmiName": "db-0"}, "status": {"phase": "Failed"}});
+        world.store.apply(row("VirtualMachineInstanceMigration"), migration);
+    }
+    for text in ["first", "prod/first"] {
+        let found = world.store.migrations(text, world.clock.clock().now().wall_usec);
+        let [(name, vm)] = found.as_slice() else { panic!("{found:?}") };
+        let of_vm = vm.life.migration.as_ref().map(|migration| migration.name.as_str());
+        assert_eq!((name.as_str(), of_vm), ("first", Some("first")));
+    }
+    assert!(world.store.migrations("test/first", 0).is_empty());
+    assert!(world.store.migrations("third", 0).is_empty());
+}
