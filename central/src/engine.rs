@@ -1,21 +1,22 @@
 //! The engine: diagnose again whenever something changed, and while something is open as time passes.
 //!
-//! A change is waited out for [`DEBOUNCE`] so that one fault's many records are one pass. Symptoms also begin and incidents
-//! end by the clock alone, so while anything is Present or open a pass follows every second at best, every 10 s at worst,
-//! in proportion to what a pass costs. Everything is decided from one snapshot, on a thread where it may take its time.
+//! A change is waited out for [`DEBOUNCE`] so that one fault's many records are one pass; where changes never end and a pass
+//! takes long, for as long as keeps passes to a fifth of a core. Symptoms also begin and incidents end by the clock alone, so
+//! while anything is Present or open a pass follows every second at best, every 10 s at worst, in proportion to what a pass
+//! costs. Everything is decided from one snapshot, on a thread where it may take its time.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use kulprit_daemon::{BoxError, CancellationToken};
-use kulprit_diagnosis::{Attribution, Snapshot, attribute, symptoms};
+use kulprit_diagnosis::{Attribution, Indexed, Snapshot};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 use ulid::Ulid;
@@ -37,6 +38,8 @@ const TICK: Duration = Duration::from_secs(1);
 const PASS_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 /// A pass for the clock's sake may take this share of one core: one part in so many.
 const COST_DIVISOR: u32 = 50;
+/// After a pass the next one for a change's sake waits so many times as long as it took, [`PASS_AT_LEAST_EVERY`] at most.
+const REST_AFTER_PASS: u32 = 4;
 /// How long a start waits for Kubernetes to be listed.
 const LISTED_WITHIN: Duration = Duration::from_secs(10);
 /// How often retention is applied.
@@ -81,22 +84,23 @@ pub struct Engine {
 /// One pass: what was seen and what follows from it.
 #[derive(Debug)]
 pub struct Pass {
-    /// What was looked at.
-    pub snapshot: Snapshot,
     /// One for each symptom.
     pub attributions: Vec<Attribution>,
     /// What becomes of incidents.
     pub changes: Vec<IncidentChange>,
+    /// VMs to look closer at, by node.
+    pub suspects: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Diagnoses a snapshot and moves incidents on. Pure.
 #[must_use]
-pub fn pass(snapshot: Snapshot, incidents: &Incidents, timers: &Timers) -> Pass {
-    let attributions: Vec<Attribution> =
-        symptoms(&snapshot).iter().map(|symptom| attribute(&snapshot, symptom)).collect();
-    let observations = observe(&snapshot, &attributions);
-    let changes = advance(incidents, &observations, &Looks::of(&snapshot), snapshot.reference_wall_usec, timers);
-    Pass { snapshot, attributions, changes }
+pub fn pass(snapshot: &Snapshot, incidents: &Incidents, timers: &Timers) -> Pass {
+    let indexed = Indexed::new(snapshot);
+    let attributions: Vec<Attribution> = indexed.symptoms().iter().map(|symptom| indexed.attribute(symptom)).collect();
+    let observations = observe(&indexed, &attributions);
+    let changes = advance(incidents, &observations, &Looks::of(snapshot), snapshot.reference_wall_usec, timers);
+    let suspects = suspects(&indexed, &attributions);
+    Pass { attributions, changes, suspects }
 }
 
 impl Engine {
@@ -132,6 +136,7 @@ impl Engine {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut last_retention: Option<Instant> = None;
         let mut next_pass = Instant::now();
+        let mut rested = next_pass;
         // Decided from half a cluster, incidents of the other half would be thought over.
         tokio::select! {
             biased;
@@ -153,13 +158,14 @@ impl Engine {
                     self.save_incidents();
                     Instant::now() >= next_pass && self.is_anything_open()
                 }
-                () = settled(&mut changed) => true,
+                () = settled(&mut changed, rested) => true,
             };
             if is_due {
                 let began = Instant::now();
                 self.pass().await?;
                 let cost = began.elapsed();
-                next_pass = Instant::now() + (cost * COST_DIVISOR).min(PASS_AT_LEAST_EVERY);
+                let rest = |times: u32| Instant::now() + (cost * times).min(PASS_AT_LEAST_EVERY);
+                (rested, next_pass) = (rest(REST_AFTER_PASS), rest(COST_DIVISOR));
             }
         }
     }
@@ -178,7 +184,7 @@ impl Engine {
         let began = Instant::now();
         let (live, timers, incidents) = (self.live.clone(), self.timers, self.decided.incidents());
         let (done, incidents) = spawn_blocking(move || {
-            let done = pass(live.snapshot(), &incidents, &timers);
+            let done = pass(&live.snapshot(), &incidents, &timers);
             let mut next = (*incidents).clone();
             next.apply(&done.changes);
             (done, next)
@@ -188,7 +194,7 @@ impl Engine {
         self.metrics.diagnosis_seconds.observe(began.elapsed().as_secs_f64());
         self.metrics.symptoms.set(i64::try_from(done.attributions.len()).unwrap_or(i64::MAX));
         self.metrics.incidents_open.set(i64::try_from(incidents.open().count()).unwrap_or(i64::MAX));
-        self.live.wish(suspects(&done.snapshot, &done.attributions), self.captures.want(&incidents));
+        self.live.wish(done.suspects, self.captures.want(&incidents));
         self.decided.replace(incidents);
         for change in &done.changes {
             self.report(change);
@@ -259,13 +265,13 @@ impl Event {
     }
 }
 
-/// Resolves [`DEBOUNCE`] after the next change. Not cancel-safe in full: a change waited out by a cancelled call is seen by
+/// Resolves [`DEBOUNCE`] after the next change, and not before `rested`. Not cancel-safe in full: a change waited out by a cancelled call is seen by
 /// the next one, because only the end of the wait marks it as seen.
-async fn settled(changed: &mut watch::Receiver<u64>) {
+async fn settled(changed: &mut watch::Receiver<u64>, rested: Instant) {
     if !changed.has_changed().unwrap_or(false) && changed.clone().changed().await.is_err() {
         // The engine itself holds the sender.
         return std::future::pending().await;
     }
-    sleep(DEBOUNCE).await;
+    sleep_until(rested.max(Instant::now() + DEBOUNCE)).await;
     changed.borrow_and_update();
 }

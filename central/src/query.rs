@@ -66,13 +66,13 @@ impl QueryService {
         answer.map(Response::new)
     }
 
-    /// Decides on a thread where it may take its time.
+    /// Decides on a thread where it may take its time, on a snapshot of its own.
     async fn decide<T: Send + 'static>(
         &self,
-        decide: impl FnOnce(&Snapshot, &Incidents) -> Result<T, Status> + Send + 'static,
+        decide: impl FnOnce(&mut Snapshot, &Incidents) -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
         let sources = Arc::clone(&self.sources);
-        spawn_blocking(move || decide(&sources.live.snapshot(), &sources.decided.incidents()))
+        spawn_blocking(move || decide(&mut sources.live.snapshot_at_once(), &sources.decided.incidents()))
             .await
             .unwrap_or_else(|_| Err(Status::internal("the answer could not be decided; the log of central says why")))
     }
@@ -91,7 +91,7 @@ impl QueryService {
                 _ => Status::internal("the history could not be read; the log of central says why"),
             }
         })?;
-        Ok(answer::history_findings(&self.sources.live.snapshot(), &question, entries))
+        Ok(answer::history_findings(&self.sources.live.snapshot_at_once(), &question, entries))
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use kulprit_diagnosis::{Attribution, Snapshot, SymptomId, SymptomSubject, is_at_rest, symptom_of};
+use kulprit_diagnosis::{Attribution, Indexed, SymptomId, SymptomSubject, is_at_rest};
 use kulprit_model::{Severity, Status};
 use ulid::Ulid;
 
@@ -38,7 +38,7 @@ pub struct WantedCapture {
 
 /// The suspects of each node, by its name; a node without any is not in it.
 #[must_use]
-pub fn suspects(snapshot: &Snapshot, attributions: &[Attribution]) -> BTreeMap<String, BTreeSet<String>> {
+pub fn suspects(snapshot: &Indexed<'_>, attributions: &[Attribution]) -> BTreeMap<String, BTreeSet<String>> {
     let mut by_node = BTreeMap::<String, BTreeSet<String>>::new();
     for attribution in attributions {
         if let SymptomSubject::Vm { node, uid } = &attribution.symptom.subject
@@ -46,15 +46,14 @@ pub fn suspects(snapshot: &Snapshot, attributions: &[Attribution]) -> BTreeMap<S
         {
             by_node.entry(node.clone()).or_default().insert(uid.clone());
             // The other end of a migration: half of what there is to see is there.
-            let ends = snapshot.nodes.iter().filter(|other| other.vm(uid).is_some_and(|vm| vm.qemu.is_some()));
-            for other in ends {
+            for (other, _) in snapshot.views(uid).filter(|(_, vm)| vm.qemu.is_some()) {
                 by_node.entry(other.name.clone()).or_default().insert(uid.clone());
             }
         }
     }
     // On its way for half a minute, or on its way home: nothing is wrong yet, and what goes wrong now is the cause.
     for vm in snapshot.cluster_vms.iter().filter(|vm| !is_at_rest(&vm.life)) {
-        if symptom_of(snapshot, &vm.uid, None, true).id != SymptomId::Unspecified {
+        if snapshot.symptom_of(&vm.uid, None, true).id != SymptomId::Unspecified {
             let ends = [&vm.hosting, &vm.source, &vm.target].into_iter().flatten();
             for node in ends.filter(|node| !node.is_empty()) {
                 by_node.entry(node.clone()).or_default().insert(vm.uid.clone());
@@ -114,6 +113,7 @@ impl Wishes {
 #[cfg(test)]
 mod tests {
     use kulprit_cluster::{ClusterVm, Life};
+    use kulprit_diagnosis::Snapshot;
 
     use super::*;
     use crate::incident::{Incident, Key, Member, Whom};
@@ -172,7 +172,7 @@ mod tests {
             let vm = ClusterVm { uid, hosting, target: Some("n2".to_owned()), life, ..ClusterVm::default() };
             let snapshot =
                 Snapshot { reference_wall_usec: 1_000 * SEC, cluster_vms: vec![vm.into()], ..Snapshot::default() };
-            let nodes: Vec<String> = suspects(&snapshot, &[]).into_keys().collect();
+            let nodes: Vec<String> = suspects(&Indexed::new(&snapshot), &[]).into_keys().collect();
             assert_eq!(nodes, if is_suspect { vec!["n1", "n2"] } else { vec![] }, "{phase} for {secs} s");
         }
     }

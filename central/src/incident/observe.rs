@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kulprit_diagnosis::{Attribution, NodeView, Snapshot, SymptomSubject, place::incident_key};
+use kulprit_diagnosis::{Attribution, Indexed, NodeView, Snapshot, SymptomSubject, place::incident_key};
 use kulprit_model::{FindingCode, Severity, State, Status, Subject};
 
 use super::{Key, Member, Whom};
@@ -71,7 +71,7 @@ impl Looks {
 
 /// What `attributions` say, in their order; those that make no incident are left out.
 #[must_use]
-pub fn observe(snapshot: &Snapshot, attributions: &[Attribution]) -> Vec<Observation> {
+pub fn observe(snapshot: &Indexed<'_>, attributions: &[Attribution]) -> Vec<Observation> {
     attributions.iter().filter_map(|attribution| observation(snapshot, attribution)).collect()
 }
 
@@ -84,11 +84,11 @@ pub fn whom(subject: &SymptomSubject) -> Whom {
     }
 }
 
-fn observation(snapshot: &Snapshot, attribution: &Attribution) -> Option<Observation> {
+fn observation(snapshot: &Indexed<'_>, attribution: &Attribution) -> Option<Observation> {
     let (cause, place) = incident_key(attribution)?;
     let first = attribution.causes.first()?;
     let whom = whom(&attribution.symptom.subject);
-    let node = snapshot.nodes.iter().find(|node| node.name == whom.node);
+    let node = snapshot.node(&whom.node);
     let vm = node.and_then(|node| node.vms.iter().find(|vm| vm.uid == whom.uid));
     let of_cluster = snapshot.cluster_vm(&whom.uid).filter(|_| !whom.uid.is_empty());
     let (namespace, name) = match (of_cluster, vm) {

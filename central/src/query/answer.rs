@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use kulprit_cluster::ClusterVm;
-use kulprit_diagnosis::{
-    NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView, attribute, symptom_of, symptoms,
-};
+use kulprit_diagnosis::{Indexed, NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView};
 use kulprit_model::{FindingCode, Record, Status as Seen, Subject};
 use kulprit_proto::v1;
 use tonic::Status;
@@ -34,23 +32,25 @@ pub fn explain_vm(
     vm: &str,
     node: &str,
 ) -> Result<Vec<v1::Verdict>, Status> {
-    let wanted = match named::vm(snapshot, vm, node)? {
-        NamedVm::OfCluster(vm) => vec![symptom_of(snapshot, &vm.uid, None, true)],
+    let named = named::vm(snapshot, vm, node)?;
+    let indexed = Indexed::new(snapshot);
+    let wanted = match named {
+        NamedVm::OfCluster(vm) => vec![indexed.symptom_of(&vm.uid, None, true)],
         NamedVm::OfHost(node, vm) => {
             let subject = SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() };
-            of_subject(symptoms(snapshot), subject, || no_symptom_of_vm(node, vm))
+            of_subject(indexed.symptoms(), subject, || no_symptom_of_vm(node, vm))
         }
     };
-    Ok(verdicts_on(snapshot, incidents, &wanted))
+    Ok(verdicts_on(&indexed, incidents, &wanted))
 }
 
 /// Why a migration is stuck or failed. `found` is every migration of the name that was asked for, with its VM described so that this
-/// migration is the one in question.
+/// migration is the one in question; so it stands in the snapshot afterwards.
 ///
 /// # Errors
 /// NOT_FOUND if there is none; FAILED_PRECONDITION lists the candidates of an ambiguous name.
 pub fn explain_migration(
-    snapshot: &Snapshot,
+    snapshot: &mut Snapshot,
     incidents: &Incidents,
     name: &str,
     mut found: Vec<(String, ClusterVm)>,
@@ -62,15 +62,15 @@ pub fn explain_migration(
             Err(Status::not_found(format!("no migration `{}`{watched}", shortened(name))))
         }
         (Some((migration, vm)), []) => {
-            let mut snapshot = snapshot.clone();
             let uid = vm.uid.clone();
             match snapshot.cluster_vms.iter_mut().find(|known| known.namespace == vm.namespace && known.name == vm.name)
             {
                 Some(known) => *known = vm.into(),
                 None => snapshot.cluster_vms.push(vm.into()),
             }
-            let symptom = symptom_of(&snapshot, &uid, Some(&migration), true);
-            Ok(verdicts_on(&snapshot, incidents, &[symptom]))
+            let indexed = Indexed::new(snapshot);
+            let symptom = indexed.symptom_of(&uid, Some(&migration), true);
+            Ok(verdicts_on(&indexed, incidents, &[symptom]))
         }
         (Some(last), others) => {
             let all: Vec<String> =
@@ -87,8 +87,9 @@ pub fn explain_migration(
 pub fn explain_node(snapshot: &Snapshot, incidents: &Incidents, node: &str) -> Result<Vec<v1::Verdict>, Status> {
     let node = named::node(snapshot, node)?;
     let subject = SymptomSubject::Node { node: node.name.clone() };
-    let wanted = of_subject(symptoms(snapshot), subject, || no_symptom_of_node(node));
-    Ok(verdicts_on(snapshot, incidents, &wanted))
+    let indexed = Indexed::new(snapshot);
+    let wanted = of_subject(indexed.symptoms(), subject, || no_symptom_of_node(node));
+    Ok(verdicts_on(&indexed, incidents, &wanted))
 }
 
 /// Everything in trouble, or of one node if `node` is not empty: the node itself and its VMs.
@@ -96,19 +97,22 @@ pub fn explain_node(snapshot: &Snapshot, incidents: &Incidents, node: &str) -> R
 /// # Errors
 /// NOT_FOUND if no node has that name.
 pub fn verdicts(snapshot: &Snapshot, incidents: &Incidents, node: &str) -> Result<Vec<v1::Verdict>, Status> {
-    let mut shown = symptoms(snapshot);
     if !node.is_empty() {
         named::node(snapshot, node)?;
+    }
+    let indexed = Indexed::new(snapshot);
+    let mut shown = indexed.symptoms();
+    if !node.is_empty() {
         shown.retain(|symptom| match &symptom.subject {
             SymptomSubject::Node { node: on } | SymptomSubject::Vm { node: on, .. } => on == node,
         });
     }
-    Ok(verdicts_on(snapshot, incidents, &shown))
+    Ok(verdicts_on(&indexed, incidents, &shown))
 }
 
-fn verdicts_on(snapshot: &Snapshot, incidents: &Incidents, wanted: &[Symptom]) -> Vec<v1::Verdict> {
+fn verdicts_on(indexed: &Indexed<'_>, incidents: &Incidents, wanted: &[Symptom]) -> Vec<v1::Verdict> {
     let incidents = incidents.by_member();
-    wanted.iter().map(|symptom| wire::verdict(snapshot, &incidents, &attribute(snapshot, symptom))).collect()
+    wanted.iter().map(|symptom| wire::verdict(indexed, &incidents, &indexed.attribute(symptom))).collect()
 }
 
 /// The symptoms of `subject`; if there are none, one that says so.
@@ -153,7 +157,7 @@ pub fn node_detail(snapshot: &Snapshot, node: Option<v1::Node>, name: &str) -> R
     Ok(v1::GetNodeResponse {
         node: Some(node.ok_or_else(|| named::no_node(snapshot, name))?),
         findings: findings_of(view).map(|(_, _, finding)| finding).collect(),
-        vms: vms_of(view, &symptoms_by_vm(&symptoms(snapshot))).collect(),
+        vms: vms_of(view, &symptoms_by_vm(&kulprit_diagnosis::symptoms(snapshot))).collect(),
     })
 }
 
@@ -164,7 +168,7 @@ pub fn node_detail(snapshot: &Snapshot, node: Option<v1::Node>, name: &str) -> R
 pub fn vms(snapshot: &Snapshot, node: &str) -> Result<v1::ListVmsResponse, Status> {
     let nodes: Vec<&NodeView> =
         if node.is_empty() { snapshot.nodes.iter().collect() } else { vec![named::node(snapshot, node)?] };
-    let shown = symptoms(snapshot);
+    let shown = kulprit_diagnosis::symptoms(snapshot);
     let shown = symptoms_by_vm(&shown);
     let mut vms: Vec<v1::Vm> = nodes.into_iter().flat_map(|view| vms_of(view, &shown)).collect();
     vms.sort_by(|a, b| (&a.namespace, &a.name, &a.node, &a.uid).cmp(&(&b.namespace, &b.name, &b.node, &b.uid)));

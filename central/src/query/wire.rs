@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use kulprit_diagnosis::{
-    Attribution, CAUSES, Candidate, Cause, Confidence, NodeView, Remedy, RuledOut, Snapshot, Symptom, SymptomId,
+    Attribution, CAUSES, Candidate, Cause, Confidence, Indexed, NodeView, Remedy, RuledOut, Symptom, SymptomId,
     SymptomSubject, VmView, WeighedEvidence, catalogue, libvirt,
 };
 use kulprit_model::{FindingCode, Occurrence, Severity, State, Status, StreamId, Subject};
@@ -19,7 +19,7 @@ const RECENT_USEC: i64 = 15 * 60_000_000;
 
 /// An attribution; `incidents` are those of [`crate::incident::Incidents::by_member`].
 pub(super) fn verdict(
-    snapshot: &Snapshot,
+    snapshot: &Indexed<'_>,
     incidents: &BTreeMap<(&Whom, &str), &Arc<Incident>>,
     attribution: &Attribution,
 ) -> v1::Verdict {
@@ -51,11 +51,11 @@ pub(super) fn verdict(
     }
 }
 
-fn verdict_subject(snapshot: &Snapshot, subject: &SymptomSubject) -> v1::VerdictSubject {
+fn verdict_subject(snapshot: &Indexed<'_>, subject: &SymptomSubject) -> v1::VerdictSubject {
     match subject {
         SymptomSubject::Node { node } => v1::VerdictSubject { node: node.clone(), ..v1::VerdictSubject::default() },
         SymptomSubject::Vm { node, uid } => {
-            let vm = snapshot.nodes.iter().find(|view| view.name == *node).and_then(|view| find_vm(view, uid));
+            let vm = snapshot.node(node).and_then(|view| find_vm(view, uid));
             let (namespace, name) = match (snapshot.cluster_vm(uid), vm) {
                 (Some(vm), _) => (vm.namespace.clone(), vm.name.clone()),
                 (None, Some(vm)) => (vm.namespace.clone().unwrap_or_default(), vm.name.clone()),
