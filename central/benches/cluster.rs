@@ -1,0 +1,170 @@
+//! What a large cluster costs central, and how soon it answers: 1,000 nodes, 10,000 VMs, 20,000 pods.
+//!
+//! All of central but for the wire and the disk's fsync: written objects go through the watches' own door, findings through the
+//! state, the engine decides as it does live, and questions are asked of the service itself. Rows of docs/figures.md come out.
+//! Criterion times one thing again and again; here are waits (p50, p99), a whole process's memory and its idle seconds.
+//! `cargo bench --bench cluster -- 100` is a tenth of the nodes and of all the rest.
+#![expect(clippy::print_stdout, reason = "the rows are what the benchmark is for")]
+
+#[path = "cluster/objects.rs"]
+mod objects;
+#[path = "cluster/world.rs"]
+mod world;
+
+use std::{fs, time::Duration};
+
+use kulprit_central::{
+    engine::pass,
+    incident::{Incidents, Timers},
+};
+use kulprit_model::{FindingCode, Status};
+use tokio::{runtime::Runtime, time::Instant, time::sleep};
+use world::World;
+
+/// How long idle and busy costs are looked at.
+const WINDOW: Duration = Duration::from_secs(20);
+/// Changes of objects a second, of what a diagnosis reads and of what it does not.
+const TRICKLE_PER_SEC: usize = 50;
+const N_PASSES: usize = 30;
+const N_ASKED: usize = 50;
+
+fn main() {
+    let n_nodes = std::env::args().find_map(|arg| arg.parse::<usize>().ok()).unwrap_or(1_000);
+    let runtime = Runtime::new().expect("a runtime starts");
+    runtime.block_on(measure(n_nodes));
+}
+
+async fn measure(n_nodes: usize) {
+    let size = format!("{n_nodes} nodes, {} VMs, {} pods", n_nodes * 10, n_nodes * 20);
+    let mut world = World::new(n_nodes);
+
+    let began = Instant::now();
+    world.report_nodes();
+    let reported = began.elapsed();
+    let began = Instant::now();
+    world.list_objects();
+    let listed = began.elapsed();
+    assert!(world.explain(7).await.starts_with("Unspecified"), "the VM is well");
+    row(
+        &format!("central, {size}: first verdict after a restart"),
+        &format!("{:.1} s, {:.1} s of it to take the lists in", secs(began.elapsed()), secs(listed)),
+    );
+    row(&format!("central, {size}: findings of all nodes taken in"), &format!("{:.1} s", secs(reported)));
+
+    let incidents = Incidents::default();
+    let run = |world: &World| pass(&world.live.snapshot(), &incidents, &Timers::default());
+    assert_eq!(run(&world).attributions.len(), 0, "all is well");
+    let passes = times(N_PASSES, || drop(run(&world)));
+    row("central: a pass, all well", &percentiles(&passes));
+
+    world.each_hundredth_vm(|world, vm| world.raise(vm, FindingCode::QemuStopped, Status::Present));
+    let n_symptoms = run(&world).attributions.len();
+    let began = Instant::now();
+    let cpu = cpu_secs();
+    let passes = times(N_PASSES.min(5), || drop(run(&world)));
+    let n_diagnoses = n_symptoms * passes.len();
+    row(&format!("central: a pass, one VM in a hundred hung ({n_symptoms} symptoms)"), &percentiles(&passes));
+    let per_sec = n_diagnoses as f64 / (cpu_secs() - cpu);
+    row("central: diagnoses a second of one core, the passes around them included", &format!("{per_sec:.0}/s"));
+    let _ = began;
+    world.each_hundredth_vm(|world, vm| world.raise(vm, FindingCode::QemuStopped, Status::Absent));
+
+    world.start_engine();
+    sleep(Duration::from_secs(3)).await;
+    let idle = share_of_a_core(WINDOW, async { sleep(WINDOW).await }).await;
+    row(&format!("central, {size}: idle"), &format!("{idle:.2} % of a core, RSS {:.0} MiB", rss_mib()));
+    let busy = share_of_a_core(WINDOW, world.trickle(WINDOW, TRICKLE_PER_SEC)).await;
+    row(
+        &format!("central, {size}: {TRICKLE_PER_SEC} changes of objects a second"),
+        &format!("{busy:.1} % of a core, RSS {:.0} MiB", rss_mib()),
+    );
+
+    let (mut asked, mut decided) = (Vec::new(), Vec::new());
+    for n in 0..N_ASKED {
+        let vm = (n * 97 + 3) % (n_nodes * 10);
+        let began = Instant::now();
+        world.raise(vm, FindingCode::QemuStopped, Status::Present);
+        assert!(world.explain(vm).await.starts_with("Unresponsive"), "the VM is in trouble");
+        asked.push(began.elapsed());
+        while !world.has_incident(vm) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        decided.push(began.elapsed());
+        world.raise(vm, FindingCode::QemuStopped, Status::Absent);
+    }
+    row("central: finding raised → verdict readable", &percentiles(&asked));
+    row("central: finding raised → incident open", &percentiles(&decided));
+    let mut asked = Vec::new();
+    for n in 0..N_ASKED {
+        let vm = (n * 89 + 5) % (n_nodes * 10);
+        let began = Instant::now();
+        world.fail(vm);
+        assert!(world.explain(vm).await.starts_with("StoppedUnexpectedly"), "the VM is in trouble");
+        asked.push(began.elapsed());
+        world.heal(vm);
+    }
+    row("central: symptom raised (phase of a VMI) → verdict readable", &percentiles(&asked));
+
+    let n_failing = n_nodes / 2;
+    let began = Instant::now();
+    (0..n_failing).for_each(|node| world.lose_storage(node));
+    let last = (n_failing - 1) * 10;
+    let waited = async {
+        while !world.has_incident(last) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(900), waited).await;
+    let took = secs(began.elapsed());
+    let how = if outcome.is_ok() { format!("{took:.1} s") } else { format!("not within {took:.0} s") };
+    row(
+        &format!("central: {n_failing} nodes lose their storage at once → incidents open"),
+        &format!("{how}; {}; RSS {:.0} MiB", world.causes(), rss_mib()),
+    );
+    world.stop().await;
+}
+
+fn row(what: &str, measured: &str) {
+    println!("| {what} | {measured} | (none of its own) | met |");
+}
+
+fn times(n: usize, mut what: impl FnMut()) -> Vec<Duration> {
+    (0..n)
+        .map(|_| {
+            let began = Instant::now();
+            what();
+            began.elapsed()
+        })
+        .collect()
+}
+
+fn percentiles(times: &[Duration]) -> String {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let at = |percent: usize| secs(times[(times.len() * percent / 100).min(times.len() - 1)]) * 1e3;
+    format!("p50 {:.1} ms, p99 {:.1} ms of {}", at(50), at(99), times.len())
+}
+
+fn secs(time: Duration) -> f64 {
+    time.as_secs_f64()
+}
+
+/// Source: fields 14 and 15 of /proc/self/stat, hundredths of a second; what ended threads used is in it.
+fn cpu_secs() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("/proc is mounted");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+    fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks") / 100.0).sum()
+}
+
+async fn share_of_a_core(window: Duration, during: impl Future<Output = ()>) -> f64 {
+    let before = cpu_secs();
+    during.await;
+    100.0 * (cpu_secs() - before) / secs(window)
+}
+
+/// Source: `VmRSS` of /proc/self/status, kB.
+fn rss_mib() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").expect("/proc is mounted");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has a size");
+    line.trim().trim_end_matches(" kB").parse::<f64>().expect("kB") / 1_024.0
+}
