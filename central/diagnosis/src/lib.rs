@@ -42,5 +42,5 @@ pub use explain::{ExplainedClue, Explanation, MissingClue, explain};
 pub use indexed::Indexed;
 pub use place::{Place, incident_key};
 pub use score::{ScoreLine, ScoreSheet, score_sheets};
-pub use snapshot::{ClusterSight, NodeView, Settings, Snapshot, VmView};
+pub use snapshot::{ClusterSight, NodeView, Settings, Shared, Snapshot, VmView};
 pub use symptom::{Symptom, SymptomId, SymptomSubject, is_at_rest, symptom_of, symptoms};

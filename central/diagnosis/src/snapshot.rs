@@ -3,7 +3,10 @@
 //! Central builds it from memory, a recorded case from its files. All wall times are on the clock of whoever built the
 //! snapshot (central corrects each node's by its clock offset), so that they can be compared across nodes.
 
-use std::sync::Arc;
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use kulprit_cluster::{ClusterNode, ClusterVm};
 use kulprit_model::{Domain, Occurrence, Qemu, State};
@@ -79,6 +82,45 @@ impl Default for Settings {
     }
 }
 
+/// A list that several snapshots hold: a node that says nothing new costs nothing. Whoever changes it has a copy of his own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shared<T>(Arc<Vec<T>>);
+
+impl<T> From<Vec<T>> for Shared<T> {
+    fn from(list: Vec<T>) -> Self {
+        Self(Arc::new(list))
+    }
+}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = Vec<T>;
+
+    fn deref(&self) -> &Vec<T> {
+        &self.0
+    }
+}
+
+impl<T: Clone> DerefMut for Shared<T> {
+    fn deref_mut(&mut self) -> &mut Vec<T> {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Shared<T> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
 /// One node and what its agent says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeView {
@@ -89,11 +131,11 @@ pub struct NodeView {
     /// When its agent was last heard, Unix time in microseconds; `None` if never since central started.
     pub last_heard_wall_usec: Option<i64>,
     /// Its VMs, sorted by UID.
-    pub vms: Vec<VmView>,
+    pub vms: Shared<VmView>,
     /// Its states, sorted by (code, subject). A key that is not here was never looked at: the same as `Unknown`.
-    pub states: Vec<State>,
+    pub states: Shared<State>,
     /// Its occurrences within retention, sorted by (first, code, subject).
-    pub occurrences: Vec<Occurrence>,
+    pub occurrences: Shared<Occurrence>,
     /// What this host cannot show, one sentence each.
     pub cannot_show: Vec<String>,
 }

@@ -15,8 +15,8 @@ use kulprit_model::{
 };
 
 use crate::{
-    Attribution, NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView, attribute, libvirt, symptom_of,
-    symptoms,
+    Attribution, NodeView, Shared, Snapshot, Symptom, SymptomId, SymptomSubject, VmView, attribute, libvirt,
+    symptom_of, symptoms,
 };
 
 /// The moment of asking, Unix time in microseconds: 2026-03-01T10:15:00Z.
@@ -128,9 +128,9 @@ impl World {
             name: "n1".to_owned(),
             is_reporting: true,
             last_heard_wall_usec: Some(ago(1).wall_usec),
-            vms: vec![mk_vm(UID, "db-0", PID, "loop3", "7:3"), mk_vm(OTHER_UID, "other", 815, "loop4", "7:4")],
-            states,
-            occurrences: Vec::new(),
+            vms: vec![mk_vm(UID, "db-0", PID, "loop3", "7:3"), mk_vm(OTHER_UID, "other", 815, "loop4", "7:4")].into(),
+            states: states.into(),
+            occurrences: Shared::default(),
             cannot_show: Vec::new(),
         };
         Self { snapshot: Snapshot { reference_wall_usec: NOW, nodes: vec![node], ..Snapshot::default() } }
@@ -175,7 +175,7 @@ impl World {
 
     /// Everything that a probe says is unknown, or its log was not read: as if its file were missing from a case.
     pub(crate) fn blind(mut self, probe: &str) -> Self {
-        for state in &mut self.node().states {
+        for state in self.node().states.iter_mut() {
             let is_its_blindness = matches!(&state.subject, Subject::Probe { name } if name == probe);
             if state.code.spec().probe == probe || is_its_blindness {
                 state.status = Status::Unknown;
@@ -209,7 +209,7 @@ impl World {
         let node = self.node();
         node.is_reporting = false;
         node.last_heard_wall_usec = Some(ago(60).wall_usec);
-        for state in &mut node.states {
+        for state in node.states.iter_mut() {
             state.status = Status::Unknown;
         }
         self

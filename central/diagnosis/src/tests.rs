@@ -3,6 +3,7 @@
 mod causes;
 mod indexed;
 mod kubevirt;
+mod large;
 mod places;
 mod properties;
 mod said;

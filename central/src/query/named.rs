@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn found(vms: Vec<VmView>) -> Result<String, Status> {
-        let node = NodeView { name: "n1".to_owned(), vms, ..NodeView::default() };
+        let node = NodeView { name: "n1".to_owned(), vms: vms.into(), ..NodeView::default() };
         let snapshot = Snapshot { nodes: vec![node], ..Snapshot::default() };
         vm(&snapshot, "db-0", "").map(uid)
     }

@@ -15,7 +15,7 @@ use kulprit_model::{
 use kulprit_proto::v1;
 use prost::Message as _;
 
-use super::{ClockOffset, CurrentKey, Epoch, Limits, Progress};
+use super::{ClockOffset, CurrentKey, Epoch, Limits, Progress, view::Shown};
 
 /// A value and the stamp of the record that said it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +91,8 @@ pub struct NodeState {
     awaiting_snapshot: Option<Moment>,
     /// Highest sequence number that the last snapshot of this epoch includes.
     snapshot_seq: u64,
+    /// To be emptied with every change of what is shown.
+    pub(super) shown: Shown,
 }
 
 impl NodeState {
@@ -113,6 +115,7 @@ impl NodeState {
             snapshot: None,
             awaiting_snapshot: None,
             snapshot_seq: 0,
+            shown: Shown::default(),
         }
     }
 
@@ -130,6 +133,7 @@ impl NodeState {
 
     /// Puts back one row of the store's `current` table.
     pub fn restore(&mut self, record: Record, is_last_qemu: bool, forgotten: Option<Forgotten>) {
+        self.shown = Shown::default();
         let Record { stamp, body } = record;
         match body {
             Body::State(state) => {
@@ -153,6 +157,7 @@ impl NodeState {
 
     /// Its agent has called, on a new stream. After a reboot nobody vouches for what was seen before it.
     pub fn hello(&mut self, hello: v1::Hello, now: Moment) -> Vec<Change> {
+        self.shown = Shown::default();
         let mut changes = Vec::new();
         let epoch = Epoch { boot_id: hello.boot_id.clone(), epoch: hello.epoch };
         let sent = hello.sent.map(Moment::from);
@@ -184,13 +189,20 @@ impl NodeState {
     /// Its agent has sent something. A node that was silent is believed again only once a snapshot is complete. Says
     /// whether it is heard again after a silence.
     pub fn heard(&mut self, now: Moment) -> bool {
+        if self.is_silent {
+            self.shown = Shown::default();
+        }
         self.last_heard = Some(now);
         self.awaiting_snapshot.is_none() && std::mem::replace(&mut self.is_silent, false)
     }
 
     /// Takes in the clocks of a heartbeat. Says whether the times shown move.
     pub fn note_clock(&mut self, sent: Moment, now: Moment) -> bool {
-        self.offset.note(sent, now)
+        let has_moved = self.offset.note(sent, now);
+        if has_moved {
+            self.shown = Shown::default();
+        }
+        has_moved
     }
 
     /// A full snapshot follows.
@@ -211,6 +223,7 @@ impl NodeState {
         let (Some(seen), Some(key), true) = (&mut self.snapshot, CurrentKey::of(&record), is_of_this_epoch) else {
             return;
         };
+        self.shown = Shown::default();
         if let Body::State(state) = &record.body
             && let Some(held) = self.states.get_mut(&(state.code, state.subject.clone()))
             && held.state.stamp == record.stamp
@@ -225,6 +238,7 @@ impl NodeState {
     pub fn end_snapshot(&mut self, seq: u64, now: Moment) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(seen) = self.snapshot.take() else { return changes };
+        self.shown = Shown::default();
         let at = self.offset.on_node(now);
         self.forget_all_but(&seen, at, "the agent no longer says anything about it", &mut changes);
         if self.libvirt_answers(&seen) {
@@ -244,6 +258,7 @@ impl NodeState {
 
     /// Lets one record act, if it is not history.
     pub fn apply(&mut self, arrived: Arrived, limits: &Limits, now: Moment, changes: &mut Vec<Change>) {
+        self.shown = Shown::default();
         let Arrived { record, bytes } = arrived;
         let key = CurrentKey::of(&record);
         let Record { stamp, body } = record;
@@ -299,6 +314,9 @@ impl NodeState {
             }
             is_kept
         });
+        if !changes.is_empty() {
+            self.shown = Shown::default();
+        }
         changes
     }
 
@@ -310,7 +328,11 @@ impl NodeState {
         // A snapshot may stand behind a long spool.
         let is_stuck = self.awaiting_snapshot.is_some_and(|since| now.usec_since(since) > 3 * limit_usec);
         let is_silent = is_late(last) || is_stuck;
-        is_silent && !std::mem::replace(&mut self.is_silent, true)
+        let has_fallen = is_silent && !std::mem::replace(&mut self.is_silent, true);
+        if has_fallen {
+            self.shown = Shown::default();
+        }
+        has_fallen
     }
 
     fn is_of_this_epoch(&self, stamp: &Stamp) -> bool {

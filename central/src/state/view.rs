@@ -1,29 +1,46 @@
 //! What diagnosis and queries see of a node: everything on central's clock, silence and forgetting as Unknown.
 
-use std::collections::BTreeSet;
+use std::{cell::OnceCell, collections::BTreeSet};
 
-use kulprit_diagnosis::{NodeView, VmView};
+use kulprit_diagnosis::{NodeView, Shared, VmView};
 use kulprit_model::{Domain, Evidence, Moment, Occurrence, Qemu, State, Status};
 use kulprit_proto::v1;
 
 use super::node::{HeldState, NodeState};
 
+/// What was shown last, until it would be shown otherwise.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shown {
+    vms: OnceCell<Shared<VmView>>,
+    states: OnceCell<Shared<State>>,
+    occurrences: OnceCell<Shared<Occurrence>>,
+}
+
 impl NodeState {
     /// The node as a part of a snapshot.
     #[must_use]
     pub fn view(&self) -> NodeView {
-        let mut occurrences: Vec<Occurrence> =
-            self.occurrences.values().map(|occurrence| self.shift_occurrence(occurrence.clone())).collect();
-        occurrences.sort_by(|a, b| (a.first, a.code, &a.subject).cmp(&(b.first, b.code, &b.subject)));
+        let Shown { vms, states, occurrences } = &self.shown;
         NodeView {
             name: self.id.node.clone(),
             is_reporting: !self.is_silent,
             last_heard_wall_usec: self.last_heard.map(|at| at.wall_usec),
-            vms: self.vm_views(),
-            states: self.states.values().map(|held| self.shift_state(self.shown(held))).collect(),
-            occurrences,
+            vms: vms.get_or_init(|| self.vm_views().into()).clone(),
+            states: states.get_or_init(|| self.shown_states().into()).clone(),
+            occurrences: occurrences.get_or_init(|| self.shown_occurrences().into()).clone(),
             cannot_show: self.hello.cannot_show.clone(),
         }
+    }
+
+    fn shown_states(&self) -> Vec<State> {
+        self.states.values().map(|held| self.shift_state(self.shown_state(held))).collect()
+    }
+
+    fn shown_occurrences(&self) -> Vec<Occurrence> {
+        let shown = self.occurrences.values().map(|occurrence| self.shift_occurrence(occurrence.clone()));
+        let mut shown: Vec<Occurrence> = shown.collect();
+        shown.sort_by(|a, b| (a.first, a.code, &a.subject).cmp(&(b.first, b.code, &b.subject)));
+        shown
     }
 
     /// What the agent said of itself last.
@@ -51,7 +68,7 @@ impl NodeState {
     }
 
     /// The state as it is to be taken: Unknown where nobody vouches for it.
-    fn shown(&self, held: &HeldState) -> State {
+    fn shown_state(&self, held: &HeldState) -> State {
         let mut state = held.state.value.clone();
         if state.status == Status::Unknown {
             return state;

@@ -124,9 +124,9 @@ pub(crate) fn node_view(name: String, gathered: Gathered, names: &Names, at: Mom
         name,
         is_reporting: true,
         last_heard_wall_usec: Some(at.wall_usec),
-        vms: vms(qemus, domains, launchers, names),
-        states: states.into_values().collect(),
-        occurrences: occurrences.into_sorted(),
+        vms: vms(qemus, domains, launchers, names).into(),
+        states: states.into_values().collect::<Vec<_>>().into(),
+        occurrences: occurrences.into_sorted().into(),
         cannot_show: Vec::new(),
     }
 }
@@ -486,7 +486,7 @@ mod tests {
         let here = |name: &str| ClusterVm { hosting: Some("n1".to_owned()), name: name.to_owned(), ..mk_vm() };
         let adopted = |strays: usize, vms: &[ClusterVm]| {
             let mut view = node_view("n1".to_owned(), Gathered::default(), &Names::default(), at(0));
-            view.vms = (0..strays).map(|_| stray()).collect();
+            view.vms = (0..strays).map(|_| stray()).collect::<Vec<_>>().into();
             adopt_stray(&mut view, vms);
             view.vms.iter().filter(|vm| vm.name == "db-0").count()
         };

@@ -89,7 +89,7 @@ prop_compose! {
         cluster_vms in prop::collection::vec(any_vm(), 0..5),
         nodes in prop::collection::vec((select(vec!["n1", "n2"]), prop::collection::vec(any_view(), 0..3)), 0..4),
     ) -> Snapshot {
-        let node = |(name, vms): (&str, Vec<VmView>)| NodeView { name: name.to_owned(), vms, ..NodeView::default() };
+        let node = |(name, vms): (&str, Vec<VmView>)| NodeView { name: name.to_owned(), vms: vms.into(), ..NodeView::default() };
         Snapshot { cluster_vms, nodes: nodes.into_iter().map(node).collect(), ..Snapshot::default() }
     }
 }

@@ -97,7 +97,7 @@ prop_compose! {
         for state in states {
             world = world.set(state);
         }
-        world.node().occurrences = occurrences;
+        world.node().occurrences = occurrences.into();
         world.node().is_reporting = is_reporting;
         let vm = world.vm();
         if let Some(domain) = &mut vm.domain {

@@ -313,7 +313,7 @@ fn a_vm_that_has_arrived_is_well_and_so_is_what_it_left() {
     ));
     let mut arrived = arriving(8);
     arrived.domain = Some(mk_domain(UID, libvirt::RUNNING, 2, 3));
-    world.snapshot.nodes[1].vms = vec![arrived];
+    world.snapshot.nodes[1].vms = vec![arrived].into();
     check(&world, None);
 }
 

@@ -79,7 +79,7 @@ fn a_kill_with_an_unread_kernel_log_could_be_an_oom_kill() {
 #[test]
 fn a_kernel_log_that_was_read_only_later_proves_no_absence() {
     let mut world = dead(3_000, signal(9));
-    for state in &mut world.node().states {
+    for state in world.node().states.iter_mut() {
         if state.code == FindingCode::ProbeBlind {
             state.since = ago(600);
         }

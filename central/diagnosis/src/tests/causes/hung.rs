@@ -84,7 +84,7 @@ fn a_hung_daemon_is_its_own_fault_while_qemu_is_well() {
         (FindingCode::LibvirtUnreachable, "LibvirtDaemonDown"),
     ] {
         let mut world = World::well().node_has(code, 60);
-        for state in &mut world.node().states {
+        for state in world.node().states.iter_mut() {
             if state.code.spec().probe == "domain" && state.subject == Subject::vm(UID) {
                 state.status = Status::Unknown;
             }
