@@ -33,6 +33,8 @@ pub struct Indexed<'a> {
     views_of_pair: HashMap<(&'a str, &'a str), Vec<Spot>>,
     /// Present states of VMs, by UID, on nodes that report.
     present: HashMap<&'a str, Vec<(&'a NodeView, &'a State)>>,
+    /// Present states of any subject, by the address of the node, on nodes that report.
+    present_on: HashMap<usize, Vec<&'a State>>,
     /// Migrations of VMs that did not complete, by UID, on nodes that report.
     not_completed: HashMap<&'a str, Vec<(&'a NodeView, &'a Occurrence)>>,
     /// What is said of the command sockets of launchers.
@@ -76,6 +78,7 @@ impl<'a> Indexed<'a> {
             views: HashMap::new(),
             views_of_pair: HashMap::new(),
             present: HashMap::new(),
+            present_on: HashMap::new(),
             not_completed: HashMap::new(),
             of_sockets: Vec::new(),
             told_on: HashMap::new(),
@@ -109,6 +112,7 @@ impl<'a> Indexed<'a> {
             }
         }
         for state in node.states.iter().filter(|state| node.is_reporting && state.status == Status::Present) {
+            self.present_on.entry(address(node)).or_default().push(state);
             if let Some(uid) = state.subject.vm_uid() {
                 self.present.entry(uid).or_default().push((node, state));
             }
@@ -208,6 +212,11 @@ impl<'a> Indexed<'a> {
     /// What nodes that report see present of the VM of that UID.
     pub(crate) fn present(&self, uid: &str) -> &[(&'a NodeView, &'a State)] {
         self.present.get(uid).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a node that reports sees present of anything; the node is one of the snapshot's.
+    pub(crate) fn present_on(&self, node: &NodeView) -> &[&'a State] {
+        self.present_on.get(&address(node)).map_or(&[], Vec::as_slice)
     }
 
     /// Every such state of any VM, in no order.
@@ -313,6 +322,6 @@ fn is_of_socket(occurrence: &Occurrence) -> bool {
         && occurrence.attributes.get(SIGNATURE).is_some_and(|name| name == UNANSWERED || DEAD_SOCKET.contains(&name))
 }
 
-fn address(vm: &ClusterVm) -> usize {
-    ptr::from_ref(vm).addr()
+fn address<T>(of: &T) -> usize {
+    ptr::from_ref(of).addr()
 }

@@ -3,6 +3,8 @@
 //! The onset of a symptom is the moment from which things were not as they should be: for a stop, when the guest's or QEMU's time
 //! to end was over, not when somebody asked. What began between the two can be the cause.
 
+use std::collections::BTreeSet;
+
 use kulprit_cluster::ClusterVm;
 use kulprit_model::{
     Domain, FindingCode, Moment, Occurrence, Severity, State, Status, Subject,
@@ -230,6 +232,7 @@ fn sentence(meaning: &str) -> &str {
 type OfHost = (SymptomId, i64, String);
 
 struct VmLook<'a> {
+    snapshot: &'a Indexed<'a>,
     node: &'a NodeView,
     vm: &'a VmView,
     settings: &'a Settings,
@@ -238,15 +241,14 @@ struct VmLook<'a> {
 
 impl<'a> VmLook<'a> {
     fn new(snapshot: &'a Indexed<'a>, node: &'a NodeView, vm: &'a VmView) -> Self {
-        Self { node, vm, settings: &snapshot.settings, now_usec: snapshot.reference_wall_usec }
+        Self { snapshot, node, vm, settings: &snapshot.settings, now_usec: snapshot.reference_wall_usec }
     }
 
     /// A state of this VM or of its QEMU process, if it is present.
     fn present(&self, code: FindingCode) -> Option<&'a State> {
-        self.node
-            .states
-            .iter()
-            .filter(|state| state.code == code && state.status == Status::Present && self.is_own(&state.subject))
+        let present = self.snapshot.present_on(self.node).iter().copied();
+        present
+            .filter(|state| state.code == code && self.is_own(&state.subject))
             .min_by(|a, b| (a.since, &a.subject).cmp(&(b.since, &b.subject)))
     }
 
@@ -427,26 +429,18 @@ impl<'a> VmLook<'a> {
     /// A fault of the libvirt daemon, if it is this VM's: with KubeVirt each pod has a daemon of its own, and which one is whose
     /// is not known here.
     fn daemon_fault(&self) -> Option<&'a State> {
-        let mut daemons: Vec<&Subject> = self
+        let present = self.snapshot.present_on(self.node).iter().copied();
+        let fault = present
+            .filter(|state| matches!(state.code, FindingCode::LibvirtUnreachable | FindingCode::LibvirtUnresponsive))
+            .min_by(|a, b| (a.since, a.code, &a.subject).cmp(&(b.since, b.code, &b.subject)))?;
+        let daemons: BTreeSet<&Subject> = self
             .node
             .states
             .iter()
             .map(|state| &state.subject)
             .filter(|subject| matches!(subject, Subject::Libvirt { .. }))
             .collect();
-        daemons.sort();
-        daemons.dedup();
-        if self.vm.namespace.is_some() && daemons.len() > 1 {
-            return None;
-        }
-        self.node
-            .states
-            .iter()
-            .filter(|state| {
-                matches!(state.code, FindingCode::LibvirtUnreachable | FindingCode::LibvirtUnresponsive)
-                    && state.status == Status::Present
-            })
-            .min_by(|a, b| (a.since, a.code, &a.subject).cmp(&(b.since, b.code, &b.subject)))
+        (self.vm.namespace.is_none() || daemons.len() <= 1).then_some(fault)
     }
 
     fn age(&self, since: Moment) -> String {
