@@ -1,6 +1,6 @@
 #!/bin/bash
 # Measures the budget of the design on this machine (called by `make bench`, which sets up first): release binaries, real processes.
-# Prints the figures and writes them to docs/figures.md. Takes about twenty minutes after the build.
+# Prints the figures and writes them to docs/figures.md. Takes about half an hour after the build.
 #
 #   scripts/bench.sh            everything; the node of the lab needs root
 #   scripts/bench.sh --no-lab   only what needs no node
@@ -44,6 +44,9 @@ findings=$(throughput ingest/findings_acked_after_fsync <<<"$log")
 awk -v n="$findings" 'BEGIN {
     printf "| findings acked after fsync, 8 streams | %d/s | ≥ 50,000/s | %s |\n", n, n >= 50000 ? "met" : "**not met**" }' >>"$rows"
 
+# Rows of its own, about five minutes.
+cargo bench -q -p kulprit-central --bench cluster 2>/dev/null | grep '^| central' >>"$rows"
+
 "$bin/kulprit-bench-cases" >>"$rows"
 
 if [ "${1:-}" != --no-lab ]; then
@@ -86,9 +89,17 @@ table() {
     echo
     table '^\| (cost|a look)'
     echo
+    echo "## What a large cluster costs central"
+    echo
+    echo "All of central in one process, without the wire: written objects through the watches' own door, findings of all nodes through the"
+    echo "state. Every state of the catalogue is looked at and absent on each node and VM, more than a real node says. RSS is of the process"
+    echo "with what feeds it. To reproduce: \`cargo bench -p kulprit-central --bench cluster\`."
+    echo
+    table '^\| central'
+    echo
     echo "## The rest"
     echo
-    table -v '^\| (cost|a look)'
+    table -v '^\| (cost|a look|central)'
     echo
     echo "RSS is mostly the program's own text and libvirt's (file-backed, shared); what the agent allocates is the anonymous part."
 } >docs/figures.md
