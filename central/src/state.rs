@@ -14,7 +14,7 @@ mod view;
 use std::collections::BTreeMap;
 
 use kulprit_diagnosis::{Settings, Snapshot};
-use kulprit_model::{Moment, Status, StreamId};
+use kulprit_model::{Moment, StreamId};
 
 pub use key::CurrentKey;
 pub(crate) use key::LAST_QEMU_PREFIX;
@@ -113,18 +113,11 @@ impl CurrentState {
     /// How many states of all nodes are Present and how many Unknown, as shown.
     #[must_use]
     pub fn count_states(&self) -> StateCounts {
-        let mut counts = StateCounts::default();
-        for node in self.nodes.values() {
-            for held in node.states.values() {
-                match held.state.value.status {
-                    _ if node.is_silent || held.forgotten.is_some() => counts.n_unknown += 1,
-                    Status::Present => counts.n_present += 1,
-                    Status::Absent => counts.n_absent += 1,
-                    Status::Unknown => counts.n_unknown += 1,
-                }
-            }
-        }
-        counts
+        self.nodes.values().map(NodeState::count_states).fold(StateCounts::default(), |all, of_node| StateCounts {
+            n_present: all.n_present + of_node.n_present,
+            n_absent: all.n_absent + of_node.n_absent,
+            n_unknown: all.n_unknown + of_node.n_unknown,
+        })
     }
 }
 

@@ -200,9 +200,7 @@ impl<'a> OnNode<'_, 'a> {
                 return of_device;
             }
         }
-        let names_nobody = [kulprit_model::attribute::POD, kulprit_model::attribute::POD_UID]
-            .into_iter()
-            .all(|key| attributes.get(key).is_none());
+        let names_nobody = [POD, POD_UID].into_iter().all(|key| attributes.get(key).is_none());
         let is_of_a_vm = attributes.get(COMM).is_some_and(is_comm_of_a_vm)
             || attributes
                 .get(ACTOR)

@@ -144,6 +144,7 @@ impl Central {
         let mut anew = node.clone();
         anew.shown = Shown::default();
         assert_eq!(shown, anew.view(), "what was shown before is not shown longer than it holds");
+        assert_eq!(node.count_states(), anew.count_states());
         shown
     }
 

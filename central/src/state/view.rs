@@ -6,7 +6,10 @@ use kulprit_diagnosis::{NodeView, Shared, VmView};
 use kulprit_model::{Domain, Evidence, Moment, Occurrence, Qemu, State, Status};
 use kulprit_proto::v1;
 
-use super::node::{HeldState, NodeState};
+use super::{
+    StateCounts,
+    node::{HeldState, NodeState},
+};
 
 /// What was shown last, until it would be shown otherwise.
 #[derive(Clone, Debug, Default)]
@@ -14,13 +17,14 @@ pub(super) struct Shown {
     vms: OnceCell<Shared<VmView>>,
     states: OnceCell<Shared<State>>,
     occurrences: OnceCell<Shared<Occurrence>>,
+    counts: OnceCell<StateCounts>,
 }
 
 impl NodeState {
     /// The node as a part of a snapshot.
     #[must_use]
     pub fn view(&self) -> NodeView {
-        let Shown { vms, states, occurrences } = &self.shown;
+        let Shown { vms, states, occurrences, counts: _ } = &self.shown;
         NodeView {
             name: self.id.node.clone(),
             is_reporting: !self.is_silent,
@@ -30,6 +34,22 @@ impl NodeState {
             occurrences: occurrences.get_or_init(|| self.shown_occurrences().into()).clone(),
             cannot_show: self.hello.cannot_show.clone(),
         }
+    }
+
+    /// How many of its states are Present, Absent and Unknown, as shown. Every tick asks, so it is counted once.
+    pub(super) fn count_states(&self) -> StateCounts {
+        *self.shown.counts.get_or_init(|| {
+            let mut counts = StateCounts::default();
+            for held in self.states.values() {
+                match held.state.value.status {
+                    _ if self.is_silent || held.forgotten.is_some() => counts.n_unknown += 1,
+                    Status::Present => counts.n_present += 1,
+                    Status::Absent => counts.n_absent += 1,
+                    Status::Unknown => counts.n_unknown += 1,
+                }
+            }
+            counts
+        })
     }
 
     fn shown_states(&self) -> Vec<State> {
