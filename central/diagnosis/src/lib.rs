@@ -11,6 +11,7 @@ pub mod causes;
 mod chain;
 mod cleared;
 mod collect;
+mod compared;
 mod docs;
 pub mod evidence;
 mod explain;

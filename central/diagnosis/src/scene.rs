@@ -3,20 +3,18 @@
 //! Findings come out in one fixed order, whatever order the snapshot has them in, so that the same facts give the same bytes. What is
 //! another VM's says nothing and is left out once, here.
 
-use std::collections::{BTreeSet, HashMap};
-
 use kulprit_cluster::{ClusterFinding, ClusterVm};
 use kulprit_model::{
     Finding, FindingCode, Occurrence, Qemu, Side, State, Status, Subject,
     attribute::{READ_FROM_USEC, READ_UNTIL_USEC, SIDE},
-    catalogue::{Kind, TEXT, TEXT_PROBES},
+    catalogue::TEXT,
 };
 
 pub(crate) use crate::nearness::{Nearness, SAME_MOMENT_USEC};
 use crate::{
-    catalogue::Look,
+    compared::{Compared, is_told_by},
     identity::Identity,
-    indexed::{Indexed, Place},
+    indexed::Indexed,
     nearness::Who,
     snapshot::{NodeView, Settings, VmView},
     standalone,
@@ -36,79 +34,6 @@ pub(crate) struct Setting<'s, 'a> {
     pub(crate) begin_usec: Option<i64>,
     /// Of a node that is looked at only to compare: what is compared. There another VM's findings count as the node's.
     pub(crate) only: Option<&'s Compared<'a>>,
-}
-
-/// The findings that are compared between nodes.
-pub(crate) struct Compared<'a> {
-    codes: BTreeSet<FindingCode>,
-    /// Probes of which it is asked whether they look.
-    probes: Vec<&'static str>,
-    /// Whether it is asked of the VM itself: that may be answered where nothing is said.
-    is_of_vm: bool,
-    /// By node.
-    places: HashMap<&'a str, Vec<Place>>,
-}
-
-impl<'a> Compared<'a> {
-    /// Everything that decides whether one of these looks finds something, or finds that there is nothing.
-    pub(crate) fn new(snapshot: &'a Indexed<'a>, looks: &[&Look]) -> Self {
-        let mut compared = Self {
-            codes: looks.iter().flat_map(|look| look.codes()).collect(),
-            probes: Vec::new(),
-            is_of_vm: looks.iter().any(|look| asks_of_vm(look)),
-            places: HashMap::new(),
-        };
-        let logged = compared.codes.iter().map(|code| code.spec()).filter(|spec| spec.kind == Kind::Occurrence);
-        compared.probes = logged.map(|spec| spec.probe).collect();
-        if compared.is_of_vm {
-            compared.probes.extend(["qemu", "kernel-log", TEXT]);
-            compared.codes.insert(FindingCode::QemuExited);
-        }
-        if !compared.probes.is_empty() {
-            compared.codes.extend([FindingCode::ProbeBlind, FindingCode::KernelLogLost]);
-        }
-        let codes: Vec<FindingCode> = compared.codes.iter().copied().collect();
-        compared.places = snapshot.places_of(&codes);
-        compared
-    }
-
-    /// Whether anything of a node can be compared.
-    pub(crate) fn has(&self, setting: &Setting<'_, 'a>, node: &str) -> bool {
-        let of_objects = || setting.snapshot.cluster_nodes_named(node).iter().any(|node| !node.findings.is_empty());
-        let of_vm =
-            || setting.cluster_vm.is_some_and(|vm| vm.findings.iter().any(|of| of.node.as_deref() == Some(node)));
-        self.is_of_vm || self.places.contains_key(node) || of_objects() || of_vm()
-    }
-
-    fn wants(&self, finding: &Finding) -> bool {
-        match finding {
-            Finding::State(state) => self.codes.contains(&state.code),
-            Finding::Occurrence(occurrence) => self.codes.contains(&occurrence.code),
-        }
-    }
-
-    fn wants_state(&self, state: &State) -> bool {
-        match &state.subject {
-            Subject::Probe { name } if state.code == FindingCode::ProbeBlind => {
-                self.probes.iter().any(|probe| is_told_by(name, probe))
-            }
-            _ => true,
-        }
-    }
-}
-
-fn asks_of_vm(look: &Look) -> bool {
-    match look {
-        Look::Vm(_) => true,
-        Look::All(looks) => looks.iter().any(asks_of_vm),
-        Look::Elsewhere(look) | Look::WellElsewhere(look) => asks_of_vm(look),
-        Look::Present(..) | Look::Absent(_) | Look::Happened(..) | Look::NotHappened(_) => false,
-    }
-}
-
-/// Whether the blindness of the probe of that name is that of `probe`: texts are read by several.
-fn is_told_by(name: &str, probe: &str) -> bool {
-    name == probe || probe == TEXT && TEXT_PROBES.contains(&name)
 }
 
 /// A node at which a scene looks.
@@ -253,7 +178,10 @@ impl<'a> Scene<'a> {
         let is_here = self.is_union() || host.name == self.node_name;
         if let Some(node) = host.node {
             let on = who.on(node);
-            let (states, occurrences) = findings_of(snapshot, node, *only);
+            let (states, occurrences) = match only {
+                Some(only) => only.findings_on(snapshot, node),
+                None => (node.states.iter().collect(), node.occurrences.iter().collect()),
+            };
             for state in states {
                 let nearness = near(on.of_state(state));
                 // The job of a migration is both ends', whoever looked at it.
@@ -537,28 +465,6 @@ pub(crate) fn begin_of_migration<'a>(
     };
     let migration = vm.life.migration.as_ref()?;
     [migration.created_usec, migration.started_usec].into_iter().flatten().min()
-}
-
-/// What is looked at of a node.
-fn findings_of<'a>(
-    snapshot: &'a Indexed<'a>,
-    node: &'a NodeView,
-    only: Option<&Compared<'a>>,
-) -> (Vec<&'a State>, Vec<&'a Occurrence>) {
-    let Some(only) = only else { return (node.states.iter().collect(), node.occurrences.iter().collect()) };
-    let (mut states, mut occurrences) = (Vec::new(), Vec::new());
-    for place in only.places.get(node.name.as_str()).into_iter().flatten() {
-        match *place {
-            Place::State(at, nth) if std::ptr::eq(&snapshot.nodes[at], node) => states.push(&node.states[nth]),
-            Place::Occurrence(at, nth) if std::ptr::eq(&snapshot.nodes[at], node) => {
-                occurrences.push(&node.occurrences[nth]);
-            }
-            // Of another node with the same name.
-            Place::State(..) | Place::Occurrence(..) => {}
-        }
-    }
-    states.retain(|state| only.wants_state(state));
-    (states, occurrences)
 }
 
 impl SymptomSubject {

@@ -9,9 +9,10 @@ use kulprit_model::Side;
 
 use crate::{
     catalogue::{Cause, Look},
+    compared::Compared,
     indexed::Indexed,
     nearness::Who,
-    scene::{Compared, Host, Scene, Setting, begin_of_migration},
+    scene::{Host, Scene, Setting, begin_of_migration},
     standalone,
     symptom::{Symptom, SymptomId, SymptomSubject},
 };
