@@ -107,8 +107,8 @@ pub async fn run_on(
 
     let own_cluster = own_cluster(&config);
     let ingest = IngestService::new(live.clone(), writer.clone(), central.clone(), own_cluster, stop.clone());
-    let query =
-        QueryService::new(Sources { live: live.clone(), decided: decided.clone(), history, metrics: central.clone() });
+    let sources = Sources { live: live.clone(), decided: decided.clone(), history, metrics: central.clone() };
+    let query = QueryService::new(sources, stop.clone());
     let watching = client.zip(live.cluster().cloned());
     let engine = Engine::new(live, writer.clone(), decided, central, config.timers(), config.history_retention.get());
     let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -47,23 +47,29 @@ const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What the engine decided last; clones share it.
 #[derive(Clone, Debug)]
-pub struct Decided(Arc<Mutex<Arc<Incidents>>>);
+pub struct Decided(watch::Sender<Arc<Incidents>>);
 
 impl Decided {
     /// Starts from what the store has.
     #[must_use]
     pub fn new(incidents: Incidents) -> Self {
-        Self(Arc::new(Mutex::new(Arc::new(incidents))))
+        Self(watch::Sender::new(Arc::new(incidents)))
     }
 
     /// All incidents as they are.
     #[must_use]
     pub fn incidents(&self) -> Arc<Incidents> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Told whenever one of them has changed.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Incidents>> {
+        self.0.subscribe()
     }
 
     fn replace(&self, incidents: Incidents) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(incidents);
+        self.0.send_replace(Arc::new(incidents));
     }
 }
 
@@ -195,7 +201,9 @@ impl Engine {
         self.metrics.symptoms.set(i64::try_from(done.attributions.len()).unwrap_or(i64::MAX));
         self.metrics.incidents_open.set(i64::try_from(incidents.open().count()).unwrap_or(i64::MAX));
         self.live.wish(done.suspects, self.captures.want(&incidents));
-        self.decided.replace(incidents);
+        if !done.changes.is_empty() {
+            self.decided.replace(incidents);
+        }
         for change in &done.changes {
             self.report(change);
             self.unsaved.insert(change.incident.id);

@@ -9,10 +9,12 @@
 mod advance;
 pub mod observe;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod wire;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use ulid::Ulid;
 
@@ -150,6 +152,18 @@ impl Incidents {
     /// All of them, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Incident>> {
         self.0.values()
+    }
+
+    /// Those with an id after this one, oldest first; `None`: all.
+    pub fn after(&self, id: Option<Ulid>) -> impl Iterator<Item = &Arc<Incident>> {
+        let from = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.0.range((from, Bound::Unbounded)).map(|(_, incident)| incident)
+    }
+
+    /// How many are kept.
+    #[must_use]
+    pub fn n_kept(&self) -> usize {
+        self.0.len()
     }
 
     /// The open ones, oldest first.

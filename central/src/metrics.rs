@@ -170,7 +170,8 @@ table! {
         "event: opened, reopened, closed, cause_changed, merged, member_joined, member_ended",
         "What happened to incidents.";
     queries: Family<QueryLabels, Counter>, "counter", "queries", "kulprit_central_queries_total",
-        "method, code: of the RPC", "Questions answered.";
+        "method, code: of the RPC", "Questions answered; a watch counts when it begins.";
+    watchers: Gauge, "gauge", "watchers", "kulprit_central_watchers", "", "Clients that watch incidents now.";
 }
 
 /// The table as a part of docs/metrics.md.

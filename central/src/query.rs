@@ -1,23 +1,29 @@
 //! People and programs ask here: the `Query` service.
 //!
 //! Every answer comes from memory, decided at the moment of asking, so that `kulprit why` knows what arrived a millisecond
-//! ago; only the history is read from disk. What is wrong with a question is said with the field's name. [`answer`] is pure,
-//! [`page`] makes page tokens, [`wire`] turns attributions and views into messages.
+//! ago; only the history is read from disk. What is wrong with a question is said with the field's name. [`answer`] and
+//! [`incidents`] are pure, [`watch`] tells of incidents as they change, [`page`] makes page tokens, [`wire`] turns attributions
+//! and views into messages.
 
 pub mod answer;
+pub mod incidents;
 mod named;
 pub mod page;
+mod watch;
 mod wire;
 
 use std::sync::Arc;
 
-use kulprit_daemon::{Chain, metrics::ClosedName};
+use kulprit_daemon::{CancellationToken, Chain, metrics::ClosedName};
 use kulprit_diagnosis::Snapshot;
 use kulprit_proto::v1::{self, query_server::Query};
-use tokio::task::spawn_blocking;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::spawn_blocking,
+};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 use tracing::warn;
-use ulid::Ulid;
 
 use crate::{
     engine::Decided,
@@ -44,19 +50,20 @@ pub struct Sources {
 #[derive(Clone, Debug)]
 pub struct QueryService {
     sources: Arc<Sources>,
+    /// Places for clients that watch.
+    seats: Arc<Semaphore>,
+    stop: CancellationToken,
 }
 
-/// Most incidents of one answer, and how many where none are asked for.
-const INCIDENTS_MAX: u32 = 1_000;
-const INCIDENTS_DEFAULT: u32 = 100;
 /// Names and keys in questions are no longer than this, bytes.
 const MAX_TEXT_BYTES: usize = 1_024;
 
 impl QueryService {
-    /// Answers from `sources`.
+    /// Answers from `sources`; what goes on for longer than one answer ends with `stop`.
     #[must_use]
-    pub fn new(sources: Sources) -> Self {
-        Self { sources: Arc::new(sources) }
+    pub fn new(sources: Sources, stop: CancellationToken) -> Self {
+        let seats = Arc::new(Semaphore::new(watch::WATCHERS_MAX));
+        Self { sources: Arc::new(sources), seats, stop }
     }
 
     fn answer<T>(&self, method: &'static str, answer: Result<T, Status>) -> Result<Response<T>, Status> {
@@ -75,6 +82,25 @@ impl QueryService {
         spawn_blocking(move || decide(&mut sources.live.snapshot_at_once(), &sources.decided.incidents()))
             .await
             .unwrap_or_else(|_| Err(Status::internal("the answer could not be decided; the log of central says why")))
+    }
+
+    /// Begins to tell a client of incidents.
+    fn watch(&self, request: v1::WatchIncidentsRequest) -> Result<ReceiverStream<watch::Answer>, Status> {
+        let v1::WatchIncidentsRequest { include_closed, namespace, node, cause } = request;
+        let filter = incidents::IncidentFilter::new(include_closed, namespace, node, cause)?;
+        let permit = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| {
+            let most = watch::WATCHERS_MAX;
+            Status::resource_exhausted(format!(
+                "{most} clients watch already, more are not served; list incidents instead"
+            ))
+        })?;
+        let seat = watch::Seat::new(permit, self.sources.metrics.watchers.clone());
+        // One: what waits longer is told as it is by then.
+        let (to_client, answers) = mpsc::channel(1);
+        let (book, clock) = (self.sources.decided.subscribe(), self.sources.live.clock().clone());
+        // Its end is the end of the client's stream.
+        tokio::spawn(watch::run(book, filter, clock, self.stop.clone(), to_client, seat));
+        Ok(ReceiverStream::new(answers))
     }
 
     async fn findings(&self, request: v1::ListFindingsRequest) -> Result<v1::ListFindingsResponse, Status> {
@@ -164,39 +190,34 @@ impl Query for QueryService {
         &self,
         request: Request<v1::ListIncidentsRequest>,
     ) -> Result<Response<v1::ListIncidentsResponse>, Status> {
-        let v1::ListIncidentsRequest { include_closed, limit } = request.into_inner();
-        let answer = match limit {
-            0 => Ok(INCIDENTS_DEFAULT),
-            1..=INCIDENTS_MAX => Ok(limit),
-            _ => Err(Status::invalid_argument(format!("limit: {limit}, at most {INCIDENTS_MAX} are given"))),
-        };
-        let answer = answer.map(|limit| {
-            let incidents = self.sources.decided.incidents();
-            let wanted = incidents.iter().rev().filter(|incident| include_closed || incident.is_open());
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            v1::ListIncidentsResponse { incidents: wanted.take(limit).map(|incident| (&**incident).into()).collect() }
-        });
+        let answer = incidents::list(&self.sources.decided.incidents(), request.into_inner());
         self.answer("ListIncidents", answer)
+    }
+
+    type WatchIncidentsStream = ReceiverStream<watch::Answer>;
+
+    async fn watch_incidents(
+        &self,
+        request: Request<v1::WatchIncidentsRequest>,
+    ) -> Result<Response<Self::WatchIncidentsStream>, Status> {
+        let answer = self.watch(request.into_inner());
+        self.answer("WatchIncidents", answer)
     }
 
     async fn get_incident(&self, request: Request<v1::GetIncidentRequest>) -> Result<Response<v1::Incident>, Status> {
         let v1::GetIncidentRequest { id } = request.into_inner();
-        let answer = match Ulid::from_string(&id) {
-            Err(_) => Err(Status::invalid_argument(format!("id: `{}` is no ULID", shortened(&id)))),
-            Ok(ulid) => match self.sources.decided.incidents().get(ulid) {
-                Some(incident) => {
-                    let mut shown: v1::Incident = (&**incident).into();
-                    match self.sources.history.captures(ulid.to_string()).await {
-                        Ok(captures) => shown.captures = captures,
-                        // The incident is known all the same.
-                        Err(error) => warn!(error = %Chain(&error), "the captures of an incident could not be read"),
-                    }
-                    Ok(shown)
+        let found = incidents::named(&self.sources.decided.incidents(), &id).cloned();
+        let answer = match found {
+            Ok(incident) => {
+                let mut shown: v1::Incident = (&*incident).into();
+                match self.sources.history.captures(incident.id.to_string()).await {
+                    Ok(captures) => shown.captures = captures,
+                    // The incident is known all the same.
+                    Err(error) => warn!(error = %Chain(&error), "the captures of an incident could not be read"),
                 }
-                None => Err(Status::not_found(format!(
-                    "no incident `{ulid}`; closed ones are kept for the time of retention"
-                ))),
-            },
+                Ok(shown)
+            }
+            Err(status) => Err(status),
         };
         self.answer("GetIncident", answer)
     }
@@ -274,6 +295,7 @@ const fn code_name(code: Code) -> &'static str {
         Code::InvalidArgument => "invalid_argument",
         Code::NotFound => "not_found",
         Code::FailedPrecondition => "failed_precondition",
+        Code::ResourceExhausted => "resource_exhausted",
         Code::Unavailable => "unavailable",
         Code::Internal => "internal",
         _ => "other",

@@ -25,3 +25,5 @@ mod metrics;
 mod migrations;
 #[path = "central/query.rs"]
 mod query;
+#[path = "central/watch.rs"]
+mod watch;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::route::Place;
 
@@ -36,6 +36,23 @@ pub(crate) enum Format {
     Json,
     /// The same object as YAML.
     Yaml,
+}
+
+/// Which incidents.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct WhichIncidents {
+    /// Only those that touch a VM of this namespace.
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Those of all namespaces and of nodes themselves, as without `--namespace`.
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub(crate) all_namespaces: bool,
+    /// Only those of this node: the cause sits there, or a VM on it is touched.
+    #[arg(long)]
+    pub(crate) node: Option<String>,
+    /// Only those of this root cause, for example LocalDiskStalled.
+    #[arg(long)]
+    pub(crate) cause: Option<String>,
 }
 
 /// One question.
@@ -86,7 +103,13 @@ pub(crate) enum Question {
         /// What the nodes showed of its VMs when it began: threads, counters, logs, the minutes before.
         #[arg(long, requires = "id")]
         captures: bool,
-        /// Only this one, with its timeline.
+        #[command(flatten)]
+        which: WhichIncidents,
+        /// Goes on with a line for each change, until Ctrl-C; with `-o json` an object a line.
+        #[arg(short, long)]
+        watch: bool,
+        /// Only this one, with its timeline: its id, or the last 8 characters of it.
+        #[arg(conflicts_with_all = ["namespace", "node", "cause", "watch", "all"])]
         id: Option<String>,
     },
     /// The nodes, and whether their agents report.

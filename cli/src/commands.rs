@@ -46,7 +46,13 @@ pub(crate) async fn answer(
             return diagnose::answer(ask.format, terminal, &diagnose::Asked { case, vm, migration, at, explain });
         }
         Question::Eval { folder, all } => return eval::answer(ask.format, terminal, &folder, all),
-        Question::Incidents { all, captures, id } => incidents::answer(&ask, terminal, all, captures, id).await?,
+        Question::Incidents { id: Some(id), captures, .. } => {
+            incidents::answer_one(&ask, terminal, captures, id).await?;
+        }
+        Question::Incidents { id: None, all, which, watch: true, .. } => {
+            incidents::watch(&ask, terminal, all, which).await?;
+        }
+        Question::Incidents { id: None, all, which, .. } => incidents::answer_list(&ask, terminal, all, which).await?,
         Question::Nodes => nodes::answer_list(&ask, terminal).await?,
         Question::Node { name, all } => nodes::answer_one(&ask, terminal, name, all).await?,
         Question::Vms { node } => nodes::answer_vms(&ask, terminal, node).await?,

@@ -16,6 +16,10 @@ use crate::error::{AskError, innermost};
 /// Answers larger than this are refused rather than read into memory.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
+/// A central that vanished without a word is noticed after 15 s by whoever waits for it.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEPALIVE_WITHIN: Duration = Duration::from_secs(5);
+
 /// Where an agent's socket is looked for, in this order: `make run` in this folder, a package, a container's host path.
 const AGENT_SOCKETS: [&str; 3] = [".run/agent/agent.sock", "/run/kulprit/agent.sock", "/var/lib/kulprit/agent.sock"];
 
@@ -30,7 +34,11 @@ pub(crate) async fn connect_to_central(address: &str, timeout: Duration) -> Resu
     if uri.scheme_str() != Some("http") || uri.port_u16().is_none() {
         return Err(bad_address());
     }
-    let endpoint = Endpoint::from(uri).connect_timeout(timeout).timeout(timeout);
+    let endpoint = Endpoint::from(uri)
+        .connect_timeout(timeout)
+        .timeout(timeout)
+        .http2_keep_alive_interval(KEEPALIVE_EVERY)
+        .keep_alive_timeout(KEEPALIVE_WITHIN);
     let channel = endpoint
         .connect()
         .await

@@ -26,3 +26,25 @@ pub(crate) fn print<T: Serialize>(
     terminal.print(&text);
     Ok(())
 }
+
+/// One of many values as a program reads them while they come: JSON in one line, or a YAML document of its own.
+///
+/// # Errors
+/// [`AskError::Print`] if the value cannot be written in the format.
+pub(crate) fn one_of_many<T: Serialize>(
+    format: Format,
+    value: &T,
+    human: impl FnOnce() -> String,
+) -> Result<String, AskError> {
+    match format {
+        Format::Human => Ok(human()),
+        Format::Json => {
+            let text = serde_json::to_string(value).map_err(|error| AskError::Print(error.to_string()))?;
+            Ok(text + "\n")
+        }
+        Format::Yaml => {
+            let text = serde_saphyr::to_string(value).map_err(|error| AskError::Print(error.to_string()))?;
+            Ok(format!("---\n{text}"))
+        }
+    }
+}

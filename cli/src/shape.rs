@@ -46,6 +46,18 @@ pub(crate) struct Incident {
     pub(crate) captures: Vec<Capture>,
 }
 
+/// One line of `incidents --watch`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub(crate) enum WatchedIncident {
+    /// A connection to central began: what was told before is told anew.
+    Begin,
+    /// An incident as it is; `events` is what became of it, none between `begin` and `complete`.
+    Incident { at: Option<String>, events: Vec<&'static str>, incident: Box<Incident> },
+    /// What there was has been told; changes follow.
+    Complete,
+}
+
 /// What a node showed of a VM.
 #[derive(Debug, Serialize)]
 pub(crate) struct Capture {

@@ -49,6 +49,20 @@ impl Terminal {
         let _ = self.out.flush();
     }
 
+    /// Prints a part of an answer that goes on.
+    ///
+    /// # Errors
+    /// If the reader has closed the pipe: the rest need not be asked for.
+    pub(crate) fn print_on(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()
+    }
+
+    /// Prints a line on standard error, beside an answer that goes on.
+    pub(crate) fn note(&mut self, text: &str) {
+        let _ = writeln!(self.err, "{text}");
+    }
+
     /// Prints `error: …` on standard error, in one line.
     pub(crate) fn error(&mut self, text: &str) {
         let _ = writeln!(self.err, "error: {text}");

@@ -8,7 +8,7 @@ use kulprit_central::{
 };
 use kulprit_daemon::{BoxError, CancellationToken, clock::ManualClock};
 use kulprit_model::Moment;
-use kulprit_proto::v1::{self, query_client::QueryClient};
+use kulprit_proto::v1::{self, query_client::QueryClient, watch_incidents_response::Message};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tonic::transport::Channel;
+use tonic::{Streaming, transport::Channel};
 
 use crate::agent::{Agent, PATIENCE, channel, hello};
 
@@ -99,7 +99,7 @@ impl App {
         let mut incidents = Vec::new();
         let waited = timeout(PATIENCE, async {
             loop {
-                let request = v1::ListIncidentsRequest { include_closed: true, limit: 0 };
+                let request = v1::ListIncidentsRequest { include_closed: true, ..Default::default() };
                 incidents = self.query.clone().list_incidents(request).await.unwrap().into_inner().incidents;
                 if incidents.iter().filter(|incident| incident.is_open).count() == n {
                     return;
@@ -113,6 +113,11 @@ impl App {
         incidents
     }
 
+    /// Watches incidents.
+    pub(crate) async fn watch(&self, request: v1::WatchIncidentsRequest) -> Watch {
+        Watch(self.query.clone().watch_incidents(request).await.unwrap().into_inner())
+    }
+
     /// What the admin port answers to a GET.
     pub(crate) async fn admin(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.addresses.admin).await.unwrap();
@@ -121,6 +126,29 @@ impl App {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+}
+
+/// A watch on incidents.
+pub(crate) struct Watch(Streaming<v1::WatchIncidentsResponse>);
+
+impl Watch {
+    /// What it is told next: `complete`, or cause, node and what became of the incident.
+    pub(crate) async fn told(&mut self) -> String {
+        match self.next().await.expect("central goes on") {
+            Message::Complete(v1::WatchComplete {}) => "complete".to_owned(),
+            Message::Change(change) => {
+                let events: Vec<&str> = change.events().map(|event| event.as_str_name()).collect();
+                let incident = change.incident.expect("it is set");
+                format!("{} {} {}", incident.cause, incident.node, events.join(" ").replace("INCIDENT_EVENT_", ""))
+            }
+        }
+    }
+
+    /// The next message, or how the watch ended.
+    pub(crate) async fn next(&mut self) -> Result<Message, tonic::Status> {
+        let answer = timeout(PATIENCE, self.0.message()).await.expect("central says something in time")?;
+        Ok(answer.expect("a watch ends with a status").message.expect("it is set"))
     }
 }
 

@@ -223,7 +223,7 @@ async fn an_incident_opens_closes_and_reopens_by_the_clock_of_central() {
         app.clock.advance(Duration::from_secs(5));
         agent.send(Message::Heartbeat(v1::Heartbeat { sent: Some(app.now().into()), n_spooled: 0 })).await;
         tokio::time::sleep(Duration::from_millis(150)).await;
-        let request = v1::ListIncidentsRequest { include_closed: true, limit: 0 };
+        let request = v1::ListIncidentsRequest { include_closed: true, ..Default::default() };
         closed = app.query.clone().list_incidents(request).await.unwrap().into_inner().incidents;
         if !closed[0].is_open {
             break;

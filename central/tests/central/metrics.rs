@@ -66,6 +66,7 @@ async fn every_series_moves_but_those_of_a_store_in_trouble_and_of_kubernetes() 
     agent.acked(6).await;
     drop(first);
     app.wait_for_open_incidents(1).await;
+    let _watch = app.watch(v1::WatchIncidentsRequest::default()).await;
     let waited = timeout(PATIENCE, async {
         // Gauges follow once a second.
         while !app.admin("/metrics").await.contains("kulprit_central_states{status=\"present\"} 1") {

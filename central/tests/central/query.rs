@@ -115,7 +115,7 @@ async fn a_bad_question_is_answered_with_what_is_wrong() {
         "vm: longer than 1024 bytes",
     );
     check_refused(
-        query.list_incidents(v1::ListIncidentsRequest { include_closed: false, limit: 1_001 }).await,
+        query.list_incidents(v1::ListIncidentsRequest { limit: 1_001, ..Default::default() }).await,
         Code::InvalidArgument,
         "limit: 1001, at most 1000 are given",
     );

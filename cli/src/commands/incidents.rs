@@ -1,6 +1,7 @@
-//! `kulprit incidents`: one line per incident, or one incident with its timeline.
+//! `kulprit incidents`: one line per incident, one incident with its timeline, or a line for each change.
 
 mod captures;
+mod watch;
 
 use std::fmt::Write as _;
 
@@ -8,6 +9,7 @@ use kulprit_proto::v1;
 
 use crate::{
     Terminal,
+    arguments::WhichIncidents,
     commands::Ask,
     error::AskError,
     output, page, shape,
@@ -15,30 +17,69 @@ use crate::{
     when::{local_date_time, now_wall_usec, span},
 };
 
-pub(super) async fn answer(
+pub(super) use watch::watch;
+
+/// No more than this are fetched; of more a person wants a narrower question.
+const MAX_INCIDENTS: usize = 10_000;
+
+pub(super) async fn answer_one(
+    ask: &Ask,
+    terminal: &mut Terminal,
+    with_captures: bool,
+    id: String,
+) -> Result<(), AskError> {
+    let mut central = ask.central().await?;
+    let incident = ask.take(central.get_incident(v1::GetIncidentRequest { id }).await)?;
+    let shaped = shape::Incident::from(incident.clone());
+    output::print(terminal, ask.format, &shaped, |terminal| {
+        one(terminal, &incident) + &captures::render(terminal, &incident, with_captures)
+    })
+}
+
+pub(super) async fn answer_list(
     ask: &Ask,
     terminal: &mut Terminal,
     include_closed: bool,
-    with_captures: bool,
-    id: Option<String>,
+    which: WhichIncidents,
 ) -> Result<(), AskError> {
     let mut central = ask.central().await?;
-    if let Some(id) = id {
-        let incident = ask.take(central.get_incident(v1::GetIncidentRequest { id }).await)?;
-        let shaped = shape::Incident::from(incident.clone());
-        return output::print(terminal, ask.format, &shaped, |terminal| {
-            one(terminal, &incident) + &captures::render(terminal, &incident, with_captures)
-        });
-    }
-    let request = v1::ListIncidentsRequest { include_closed, limit: 0 };
-    let incidents = ask.take(central.list_incidents(request).await)?.incidents;
-    let shaped = shape::Incidents { incidents: incidents.iter().cloned().map(shape::Incident::from).collect() };
-    output::print(terminal, ask.format, &shaped, |terminal| {
-        if incidents.is_empty() {
-            return if include_closed { "No incident yet.\n" } else { "No open incident.\n" }.to_owned();
+    let none = none_of(&which, include_closed);
+    let WhichIncidents { namespace, all_namespaces: _, node, cause } = which;
+    let mut request = v1::ListIncidentsRequest {
+        include_closed,
+        limit: 1_000,
+        namespace: namespace.unwrap_or_default(),
+        node: node.unwrap_or_default(),
+        cause: cause.unwrap_or_default(),
+        page_token: String::new(),
+    };
+    let mut incidents = Vec::new();
+    loop {
+        let page = ask.take(central.list_incidents(request.clone()).await)?;
+        incidents.extend(page.incidents);
+        if page.next_page_token.is_empty() || incidents.len() >= MAX_INCIDENTS {
+            break;
         }
-        list(terminal, &incidents)
-    })
+        request.page_token = page.next_page_token;
+    }
+    let shaped = shape::Incidents { incidents: incidents.iter().cloned().map(shape::Incident::from).collect() };
+    output::print(
+        terminal,
+        ask.format,
+        &shaped,
+        |terminal| {
+            if incidents.is_empty() { none } else { list(terminal, &incidents) }
+        },
+    )
+}
+
+/// That there is none, with what was asked for: a name may be misspelt.
+fn none_of(which: &WhichIncidents, include_closed: bool) -> String {
+    let WhichIncidents { namespace, all_namespaces: _, node, cause } = which;
+    let given = [("in namespace", namespace), ("of node", node), ("of cause", cause)];
+    let given = given.into_iter().filter_map(|(word, text)| Some(format!(" {word} {}", one_line(text.as_ref()?))));
+    let given: String = given.collect();
+    if include_closed { format!("No incident{given} yet.\n") } else { format!("No open incident{given}.\n") }
 }
 
 fn list(terminal: &Terminal, incidents: &[v1::Incident]) -> String {
@@ -50,13 +91,7 @@ fn list(terminal: &Terminal, incidents: &[v1::Incident]) -> String {
         } else {
             ("closed".into(), incident.closed_wall_usec)
         };
-        let mut touched: Vec<String> = Vec::new();
-        for subject in incident.members.iter().filter_map(|member| member.subject.as_ref()) {
-            let words = page::wire_subject_words(subject);
-            if !touched.contains(&words) {
-                touched.push(words);
-            }
-        }
+        let touched = touched_by(incident.members.iter());
         table.row([
             incident.id.clone().into(),
             state,
@@ -68,6 +103,18 @@ fn list(terminal: &Terminal, incidents: &[v1::Incident]) -> String {
         ]);
     }
     table.render(terminal)
+}
+
+/// Whom members are, each once.
+fn touched_by<'a>(members: impl Iterator<Item = &'a v1::IncidentMember>) -> Vec<String> {
+    let mut touched: Vec<String> = Vec::new();
+    for subject in members.filter_map(|member| member.subject.as_ref()) {
+        let words = page::wire_subject_words(subject);
+        if !touched.contains(&words) {
+            touched.push(words);
+        }
+    }
+    touched
 }
 
 fn one(terminal: &Terminal, incident: &v1::Incident) -> String {
