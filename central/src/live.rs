@@ -14,14 +14,15 @@ use kulprit_diagnosis::{Settings, Snapshot};
 use kulprit_model::{Moment, StreamId};
 use kulprit_proto::v1;
 use prost::Message as _;
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot, watch};
+use ulid::Ulid;
 
 use crate::{
     kubernetes::store::{ClusterStore, ClusterView},
     metrics::{CentralMetrics, StatusLabel},
     state::{CurrentState, Epoch, NodeState},
     store::{NodeWrite, RecordsWrite, StoreWriter, Write},
-    wishes::{WantedCapture, Wishes},
+    wishes::{AskedBook, WantedCapture, Wishes},
 };
 
 /// How often what is old is looked for, microseconds: nothing old does harm for a minute.
@@ -48,6 +49,8 @@ struct Inner {
     sessions: BTreeMap<StreamId, SessionEntry>,
     /// What is wanted of each node, by its name.
     wishes: BTreeMap<String, Wishes>,
+    /// Who waits for a capture.
+    asked: AskedBook,
     n_sessions: u64,
     /// Nodes whose row in the store is out of date.
     unsaved: BTreeSet<StreamId>,
@@ -85,6 +88,7 @@ impl Live {
             state,
             sessions: BTreeMap::new(),
             wishes: BTreeMap::new(),
+            asked: AskedBook::default(),
             n_sessions: 0,
             unsaved: BTreeSet::new(),
             last_expiry: clock.now(),
@@ -165,6 +169,7 @@ impl Live {
         };
         if let Some(older) = inner.sessions.insert(stream.clone(), entry) {
             older.replaced.cancel();
+            inner.asked.lose(&stream.node);
         }
         let mut write = RecordsWrite::new(stream.clone(), now.wall_usec);
         write.changes = inner.state.node_mut(&stream).hello(hello, now);
@@ -211,6 +216,25 @@ impl Live {
         for (node, captures) in captures {
             inner.wishes.entry(node).or_default().add(captures);
         }
+    }
+
+    /// Asks the agent of a node for a capture of a VM, now.
+    ///
+    /// # Errors
+    /// Why it cannot be asked.
+    pub fn ask_capture(&self, node: &str, vm_uid: &str) -> Result<AskedCapture, NotAsked> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let entry = inner.sessions.iter().find(|(stream, _)| stream.node == node);
+        let (_, entry) = entry.ok_or(NotAsked::NoAgent)?;
+        let (number, answer) = inner.asked.ask(node);
+        let wanted = WantedCapture { incident: number, vm_uid: vm_uid.to_owned() };
+        if !inner.wishes.entry(node.to_owned()).or_default().add(vec![wanted]) {
+            inner.asked.forget(node, number);
+            return Err(NotAsked::Busy);
+        }
+        entry.wished.notify_one();
+        Ok(AskedCapture { answer, live: self.clone(), node: node.to_owned(), number })
     }
 
     /// Lets time pass: silence becomes Unknown, what is old goes, rows of nodes are brought up to date.
@@ -320,6 +344,11 @@ impl Session {
         Wishes { suspects: wishes.suspects.clone(), captures: std::mem::take(&mut wishes.captures) }
     }
 
+    /// Hands a capture to whoever asked for it.
+    pub fn answer_capture(&self, number: Ulid, result: v1::CaptureResult) {
+        self.live.lock().asked.answer(&self.stream.node, number, result);
+    }
+
     /// What is durable, by epoch.
     #[must_use]
     pub fn durable_marks(&self) -> Vec<(Epoch, u64)> {
@@ -334,8 +363,36 @@ impl Drop for Session {
         let mut inner = self.live.lock();
         if inner.sessions.get(&self.stream).is_some_and(|entry| entry.number == self.number) {
             inner.sessions.remove(&self.stream);
+            inner.asked.lose(&self.stream.node);
         }
     }
+}
+
+/// A capture that was asked for; nobody waits for it any more when this is dropped.
+#[derive(Debug)]
+pub struct AskedCapture {
+    /// What the node shows; an error if its agent has gone.
+    pub answer: oneshot::Receiver<v1::CaptureResult>,
+    live: Live,
+    node: String,
+    number: Ulid,
+}
+
+impl Drop for AskedCapture {
+    fn drop(&mut self) {
+        self.live.lock().asked.forget(&self.node, self.number);
+    }
+}
+
+/// Why a node cannot be asked for a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAsked {
+    /// No stream of its agent is there.
+    #[error("its agent does not report")]
+    NoAgent,
+    /// As many captures as may wait for one node do.
+    #[error("its agent has as many captures to make as may wait")]
+    Busy,
 }
 
 /// What a change of a node calls for afterwards.

@@ -134,7 +134,7 @@ macro_rules! table {
 
 table! {
     messages: Family<KindLabel, Counter>, "counter", "messages", "kulprit_central_messages_total",
-        "kind: hello, snapshot, record, heartbeat, loss, unknown", "Messages from agents.";
+        "kind: hello, snapshot, record, heartbeat, loss, capture, unknown", "Messages from agents.";
     records: Family<OutcomeLabel, Counter>, "counter", "records", "kulprit_central_records_total",
         "outcome: new, duplicate, unknown, malformed",
         "Records from agents by what became of them; unknown is of a newer agent, malformed of a broken one, both are skipped.";

@@ -6,6 +6,7 @@
 //! and views into messages.
 
 pub mod answer;
+mod capture;
 pub mod incidents;
 mod named;
 pub mod page;
@@ -20,6 +21,7 @@ use kulprit_proto::v1::{self, query_server::Query};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::spawn_blocking,
+    time::Instant,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
@@ -52,6 +54,8 @@ pub struct QueryService {
     sources: Arc<Sources>,
     /// Places for clients that watch.
     seats: Arc<Semaphore>,
+    /// Captures that may be asked for now.
+    captures: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -63,7 +67,8 @@ impl QueryService {
     #[must_use]
     pub fn new(sources: Sources, stop: CancellationToken) -> Self {
         let seats = Arc::new(Semaphore::new(watch::WATCHERS_MAX));
-        Self { sources: Arc::new(sources), seats, stop }
+        let captures = Arc::new(Semaphore::new(capture::CAPTURES_MAX));
+        Self { sources: Arc::new(sources), seats, captures, stop }
     }
 
     fn answer<T>(&self, method: &'static str, answer: Result<T, Status>) -> Result<Response<T>, Status> {
@@ -101,6 +106,19 @@ impl QueryService {
         // Its end is the end of the client's stream.
         tokio::spawn(watch::run(book, filter, clock, self.stop.clone(), to_client, seat));
         Ok(ReceiverStream::new(answers))
+    }
+
+    /// Asks the nodes of a VM for captures, and waits for them.
+    async fn ask_captures(&self, request: Request<v1::CaptureVmRequest>) -> Result<v1::CaptureVmResponse, Status> {
+        let (began, within) = (Instant::now(), capture::within(request.metadata()));
+        let v1::CaptureVmRequest { vm, node } = request.into_inner();
+        check_texts(&[("vm", &vm), ("node", &node)]).and_then(|()| check_given("vm", &vm))?;
+        let _permit = self.captures.try_acquire().map_err(|_| {
+            let most = capture::CAPTURES_MAX;
+            Status::resource_exhausted(format!("{most} captures are waited for already; ask again in some seconds"))
+        })?;
+        let wanted = self.decide(move |snapshot, _| capture::wanted(snapshot, &vm, &node)).await?;
+        capture::capture(&self.sources.live, wanted, began, within, &self.stop).await
     }
 
     async fn findings(&self, request: v1::ListFindingsRequest) -> Result<v1::ListFindingsResponse, Status> {
@@ -220,6 +238,11 @@ impl Query for QueryService {
             Err(status) => Err(status),
         };
         self.answer("GetIncident", answer)
+    }
+
+    async fn capture(&self, request: Request<v1::CaptureVmRequest>) -> Result<Response<v1::CaptureVmResponse>, Status> {
+        let answer = self.ask_captures(request).await;
+        self.answer("Capture", answer)
     }
 
     async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Result<Response<v1::ListNodesResponse>, Status> {

@@ -3,12 +3,15 @@
 //! A VM is a suspect while it shows a symptom, is in a phase of Kubernetes for longer than usual, or has a fault of its own; its
 //! nodes look closer then. Each VM that an open incident touches is captured once, a few for each incident: what one of five
 //! hundred VMs shows, the others show too. Wishes wait here until a stream of the node takes them; they are made anew after a
-//! restart.
+//! restart. Whoever asks central for a capture is answered through [`AskedBook`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use kulprit_daemon::backoff::random_seed;
 use kulprit_diagnosis::{Attribution, Indexed, SymptomId, SymptomSubject, is_at_rest};
 use kulprit_model::{Severity, Status};
+use kulprit_proto::v1;
+use tokio::sync::oneshot;
 use ulid::Ulid;
 
 use crate::incident::Incidents;
@@ -30,7 +33,7 @@ pub struct Wishes {
 /// A capture to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedCapture {
-    /// The incident that it is for.
+    /// The incident that it is for, or the number of an asker.
     pub incident: Ulid,
     /// UID of the VM.
     pub vm_uid: String,
@@ -110,6 +113,56 @@ impl Wishes {
     }
 }
 
+/// Captures that somebody waits for. An asker's number is a ULID of the year 1970: no incident's.
+#[derive(Debug)]
+pub struct AskedBook {
+    next: u64,
+    /// By node and number.
+    waiting: BTreeMap<(String, Ulid), oneshot::Sender<v1::CaptureResult>>,
+}
+
+impl Default for AskedBook {
+    /// Numbers begin anywhere: what an agent answers to a central that has restarted since is nobody's.
+    fn default() -> Self {
+        Self { next: random_seed(), waiting: BTreeMap::new() }
+    }
+}
+
+impl AskedBook {
+    /// Somebody waits for what `node` shows; returns the number to ask with.
+    pub fn ask(&mut self, node: &str) -> (Ulid, oneshot::Receiver<v1::CaptureResult>) {
+        self.next = self.next.wrapping_add(1);
+        let number = Ulid::from_parts(0, u128::from(self.next));
+        let (to_asker, answer) = oneshot::channel();
+        self.waiting.insert((node.to_owned(), number), to_asker);
+        (number, answer)
+    }
+
+    /// Whether a capture is an asker's and no incident's.
+    #[must_use]
+    pub fn is_asked(number: Ulid) -> bool {
+        number.timestamp_ms() == 0
+    }
+
+    /// Hands over what `node` has shown; dropped if nobody waits any more.
+    pub fn answer(&mut self, node: &str, number: Ulid, result: v1::CaptureResult) {
+        if let Some(asker) = self.waiting.remove(&(node.to_owned(), number)) {
+            // Gone in this moment.
+            let _ = asker.send(result);
+        }
+    }
+
+    /// The agent of `node` is gone with what it was asked: nobody waits for it any more.
+    pub fn lose(&mut self, node: &str) {
+        self.waiting.retain(|(asked, _), _| asked != node);
+    }
+
+    /// The asker waits no more.
+    pub fn forget(&mut self, node: &str, number: Ulid) {
+        self.waiting.remove(&(node.to_owned(), number));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use kulprit_cluster::{ClusterVm, Life};
@@ -182,6 +235,24 @@ mod tests {
         let mut over = incident(1, &["a"]);
         over.members[0].until_wall_usec = Some(1);
         assert!(asked(&mut CaptureBook::default(), vec![over]).is_empty());
+    }
+
+    #[test]
+    fn an_asker_is_answered_by_the_node_that_was_asked_and_by_no_other() {
+        let mut book = AskedBook::default();
+        let (number, mut answer) = book.ask("n1");
+        let (other, mut lost) = book.ask("n2");
+        assert!(AskedBook::is_asked(number) && number != other);
+        assert!(!AskedBook::is_asked(Ulid::from_parts(1_800_000_000_000, 1)));
+        book.answer("n2", number, v1::CaptureResult::default());
+        assert!(answer.try_recv().is_err());
+        book.answer("n1", number, v1::CaptureResult { took_usec: 7, ..Default::default() });
+        assert_eq!(answer.try_recv().unwrap().took_usec, 7);
+        book.lose("n2");
+        assert_eq!(lost.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        let (number, _answer) = book.ask("n1");
+        book.forget("n1", number);
+        assert!(book.waiting.is_empty());
     }
 
     #[test]

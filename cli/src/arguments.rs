@@ -112,6 +112,19 @@ pub(crate) enum Question {
         #[arg(conflicts_with_all = ["namespace", "node", "cause", "watch", "all"])]
         id: Option<String>,
     },
+    /// What the nodes of a VM show of it now: threads, counters, logs, the minutes before.
+    ///
+    /// Exit status: 0 a node has shown something, 3 none has, 2 could not be asked.
+    Capture {
+        /// Name, namespace/name or UID of the VM, with or without `vm/` before it.
+        vm: String,
+        /// Namespace of the VM.
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// Only what this node shows, and not each where the VM is.
+        #[arg(long)]
+        node: Option<String>,
+    },
     /// The nodes, and whether their agents report.
     Nodes,
     /// One node: its findings and its VMs.

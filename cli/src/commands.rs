@@ -1,6 +1,7 @@
 //! Answers each question: ask, shape, print. One file per question that needs more than that.
 
 mod agent_status;
+mod capture;
 mod causes;
 mod diagnose;
 mod eval;
@@ -53,6 +54,9 @@ pub(crate) async fn answer(
             incidents::watch(&ask, terminal, all, which).await?;
         }
         Question::Incidents { id: None, all, which, .. } => incidents::answer_list(&ask, terminal, all, which).await?,
+        Question::Capture { vm, namespace, node } => {
+            return capture::answer(&ask, terminal, &vm, namespace.as_deref(), node).await;
+        }
         Question::Nodes => nodes::answer_list(&ask, terminal).await?,
         Question::Node { name, all } => nodes::answer_one(&ask, terminal, name, all).await?,
         Question::Vms { node } => nodes::answer_vms(&ask, terminal, node).await?,

@@ -69,6 +69,37 @@ pub(crate) struct Capture {
     pub(crate) series: Vec<CaptureSeries>,
 }
 
+/// Answer of `capture`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Captured {
+    pub(crate) vm_uid: String,
+    pub(crate) nodes: Vec<NodeCapture>,
+}
+
+/// What a node showed, or why nothing.
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeCapture {
+    pub(crate) node: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) capture: Option<Capture>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) why_not: Option<String>,
+}
+
+impl From<v1::NodeCapture> for NodeCapture {
+    fn from(answer: v1::NodeCapture) -> Self {
+        use v1::node_capture::Outcome;
+        let v1::NodeCapture { node, outcome } = answer;
+        let (result, why_not) = match outcome {
+            Some(Outcome::Result(result)) => (Some(result), None),
+            Some(Outcome::WhyNot(why_not)) => (None, Some(why_not)),
+            None => (None, None),
+        };
+        let capture = result.map(|result| v1::Capture { node: node.clone(), result: Some(result) }.into());
+        Self { node, capture, why_not }
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct CaptureSection {
     pub(crate) name: String,

@@ -30,7 +30,7 @@ use crate::{
     live::Session,
     state::Epoch,
     store::{CaptureWrite, RecordsWrite, StoreWriter, Write, writer::MAX_WAITING},
-    wishes::{WantedCapture, Wishes},
+    wishes::{AskedBook, WantedCapture, Wishes},
 };
 
 /// How long a caller may take to say Hello.
@@ -232,8 +232,13 @@ impl Link<'_> {
             };
             count_message(&self.context.metrics, "capture");
             let node = &self.session.stream.node;
-            if result.encoded_len() > MAX_CAPTURE_BYTES || Ulid::from_string(&result.incident_id).is_err() {
+            let number = Ulid::from_string(&result.incident_id);
+            let (Ok(number), true) = (number, result.encoded_len() <= MAX_CAPTURE_BYTES) else {
                 warn!(%node, bytes = result.encoded_len(), "dropped a capture that is too large or of no incident");
+                continue;
+            };
+            if AskedBook::is_asked(number) {
+                self.session.answer_capture(number, result);
                 continue;
             }
             let write = CaptureWrite { node: node.clone(), result };

@@ -1,6 +1,6 @@
 //! `kulprit incidents`: one line per incident, one incident with its timeline, or a line for each change.
 
-mod captures;
+pub(super) mod captures;
 mod watch;
 
 use std::fmt::Write as _;

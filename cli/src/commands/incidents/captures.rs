@@ -1,10 +1,10 @@
-//! The captures of an incident: what its nodes showed of each VM, and the minutes before as one line per figure.
+//! Captures, of an incident or asked for: what nodes showed of each VM, and the minutes before as one line per figure.
 
 use std::fmt::Write as _;
 
 use kulprit_proto::v1;
 
-use crate::{Terminal, page, when::local_date_time};
+use crate::{Terminal, page, table::one_line, when::local_date_time};
 
 /// Width of a figure's line, characters: five minutes, six seconds each.
 const WIDTH: usize = 50;
@@ -20,21 +20,33 @@ pub(super) fn render(terminal: &Terminal, incident: &v1::Incident, with_texts: b
             .into_iter()
             .find(|subject| subject.uid == result.vm_uid)
             .map_or_else(|| format!("VM {} on {}", result.vm_uid, capture.node), page::wire_subject_words);
-        let at = result.at.map_or_else(String::new, |at| local_date_time(at.wall_usec));
-        let _ = writeln!(text, "\n{}", terminal.bold(&format!("Capture of {whom}, {at}")));
-        if !result.series.is_empty() {
-            text.push_str("  The five minutes before it was suspected:\n");
-            let width = result.series.iter().map(|series| series.name.chars().count()).max().unwrap_or(0);
-            result.series.iter().for_each(|series| text.push_str(&line_of(series, width)));
-        }
-        if with_texts {
-            result.sections.iter().for_each(|section| text.push_str(&section_text(terminal, section)));
-        } else {
-            let parts = result.sections.iter().filter(|section| !section.text.is_empty());
-            let parts: Vec<String> =
-                parts.map(|section| format!("{} ({} lines)", section.name, section.text.lines().count())).collect();
-            let _ = writeln!(text, "  Shown with --captures: {}", parts.join(", "));
-        }
+        text.push_str(&render_one(terminal, &whom, result, with_texts));
+    }
+    text
+}
+
+/// One capture of `whom`; the texts too with `with_texts`.
+pub(in crate::commands) fn render_one(
+    terminal: &Terminal,
+    whom: &str,
+    result: &v1::CaptureResult,
+    with_texts: bool,
+) -> String {
+    let mut text = String::new();
+    let at = result.at.map_or_else(String::new, |at| local_date_time(at.wall_usec));
+    let _ = writeln!(text, "\n{}", terminal.bold(&format!("Capture of {}, {at}", one_line(whom))));
+    if !result.series.is_empty() {
+        text.push_str("  The five minutes before, or before it was suspected:\n");
+        let width = result.series.iter().map(|series| series.name.chars().count()).max().unwrap_or(0);
+        result.series.iter().for_each(|series| text.push_str(&line_of(series, width)));
+    }
+    if with_texts {
+        result.sections.iter().for_each(|section| text.push_str(&section_text(terminal, section)));
+    } else {
+        let parts = result.sections.iter().filter(|section| !section.text.is_empty());
+        let parts: Vec<String> =
+            parts.map(|section| format!("{} ({} lines)", section.name, section.text.lines().count())).collect();
+        let _ = writeln!(text, "  Shown with --captures: {}", parts.join(", "));
     }
     text
 }
@@ -70,10 +82,10 @@ fn level(value: f32, highest: f32) -> usize {
 fn section_text(terminal: &Terminal, section: &v1::CaptureSection) -> String {
     let mut text = format!("\n  {}\n", terminal.bold(&section.name));
     for line in section.text.lines() {
-        let _ = writeln!(text, "    {}", crate::table::one_line(line));
+        let _ = writeln!(text, "    {}", one_line(line));
     }
     if !section.lacks.is_empty() {
-        let _ = writeln!(text, "    ({})", crate::table::one_line(&section.lacks));
+        let _ = writeln!(text, "    ({})", one_line(&section.lacks));
     }
     text
 }
