@@ -195,7 +195,7 @@ mod tests {
             incidents =
                 incidents.iter().map(|one| (**one).clone()).chain([incident(100 + n_page, "X", "n1")]).collect();
         }
-        let want: Vec<String> = (1..=25).rev().map(|id| Ulid::from(id as u128).to_string()).collect();
+        let want: Vec<String> = (1_u128..=25).rev().map(|id| Ulid::from(id).to_string()).collect();
         assert_eq!(seen, want);
     }
 
