@@ -38,15 +38,9 @@ pub(crate) enum Format {
     Yaml,
 }
 
-/// Which incidents.
+/// Which incidents, beside those of a namespace.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct WhichIncidents {
-    /// Only those that touch a VM of this namespace.
-    #[arg(short, long)]
-    pub(crate) namespace: Option<String>,
-    /// Those of all namespaces and of nodes themselves, as without `--namespace`.
-    #[arg(short = 'A', long, conflicts_with = "namespace")]
-    pub(crate) all_namespaces: bool,
     /// Only those of this node: the cause sits there, or a VM on it is touched.
     #[arg(long)]
     pub(crate) node: Option<String>,
@@ -109,7 +103,7 @@ pub(crate) enum Question {
         #[arg(short, long)]
         watch: bool,
         /// Only this one, with its timeline: its id, or the last 8 characters of it.
-        #[arg(conflicts_with_all = ["namespace", "node", "cause", "watch", "all"])]
+        #[arg(conflicts_with_all = ["node", "cause", "watch", "all"])]
         id: Option<String>,
     },
     /// What the nodes of a VM show of it now: threads, counters, logs, the minutes before.
@@ -118,9 +112,6 @@ pub(crate) enum Question {
     Capture {
         /// Name, namespace/name or UID of the VM, with or without `vm/` before it.
         vm: String,
-        /// Namespace of the VM.
-        #[arg(short, long)]
-        namespace: Option<String>,
         /// Only what this node shows, and not each where the VM is.
         #[arg(long)]
         node: Option<String>,

@@ -54,7 +54,8 @@ pub(crate) async fn answer(
             incidents::watch(&ask, terminal, all, which).await?;
         }
         Question::Incidents { id: None, all, which, .. } => incidents::answer_list(&ask, terminal, all, which).await?,
-        Question::Capture { vm, namespace, node } => {
+        Question::Capture { vm, node } => {
+            let namespace = ask.namespace().await?;
             return capture::answer(&ask, terminal, &vm, namespace.as_deref(), node).await;
         }
         Question::Nodes => nodes::answer_list(&ask, terminal).await?,
@@ -121,11 +122,15 @@ impl Ask {
 
     /// The value of an answer, or what its status means.
     pub(crate) fn take<T>(&self, answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, AskError> {
-        let whom = match &self.route {
+        self.take_from(self.whom(), answer)
+    }
+
+    /// Who is asked, as errors name him.
+    fn whom(&self) -> &str {
+        match &self.route {
             Route::Address(address) => address,
             Route::Kubernetes(_) => "central",
-        };
-        self.take_from(whom, answer)
+        }
     }
 
     fn take_from<T>(&self, whom: &str, answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, AskError> {

@@ -54,6 +54,7 @@ enum Named {
 /// Arguments of subcommands whose values are names; `--node` is one everywhere.
 const NAMED: &[(&str, &str, Named)] = &[
     ("why", "name", Named::Whom),
+    ("capture", "vm", Named::Whom),
     ("node", "name", Named::Node),
     ("incidents", "id", Named::Incident),
     ("causes", "id", Named::Cause),

@@ -34,16 +34,17 @@ pub(crate) async fn connect_to_central(address: &str, timeout: Duration) -> Resu
     if uri.scheme_str() != Some("http") || uri.port_u16().is_none() {
         return Err(bad_address());
     }
-    let endpoint = Endpoint::from(uri)
-        .connect_timeout(timeout)
-        .timeout(timeout)
-        .http2_keep_alive_interval(KEEPALIVE_EVERY)
-        .keep_alive_timeout(KEEPALIVE_WITHIN);
-    let channel = endpoint
+    let channel = to_central(Endpoint::from(uri), timeout)
         .connect()
         .await
         .map_err(|error| AskError::CentralUnreachable { address: address.to_owned(), reason: innermost(&error) })?;
     Ok(query_client(channel))
+}
+
+/// An address of central, with the limits of a connection to it.
+pub(crate) fn to_central(endpoint: Endpoint, timeout: Duration) -> Endpoint {
+    let endpoint = endpoint.connect_timeout(timeout).timeout(timeout);
+    endpoint.http2_keep_alive_interval(KEEPALIVE_EVERY).keep_alive_timeout(KEEPALIVE_WITHIN)
 }
 
 /// Asks central over a channel, however that was made.

@@ -43,8 +43,9 @@ pub(super) async fn answer_list(
     which: WhichIncidents,
 ) -> Result<(), AskError> {
     let mut central = ask.central().await?;
-    let none = none_of(&which, include_closed);
-    let WhichIncidents { namespace, all_namespaces: _, node, cause } = which;
+    let namespace = ask.only_namespace().map(ToOwned::to_owned);
+    let none = none_of(namespace.as_ref(), &which, include_closed);
+    let WhichIncidents { node, cause } = which;
     let mut request = v1::ListIncidentsRequest {
         include_closed,
         limit: 1_000,
@@ -74,10 +75,10 @@ pub(super) async fn answer_list(
 }
 
 /// That there is none, with what was asked for: a name may be misspelt.
-fn none_of(which: &WhichIncidents, include_closed: bool) -> String {
-    let WhichIncidents { namespace, all_namespaces: _, node, cause } = which;
-    let given = [("in namespace", namespace), ("of node", node), ("of cause", cause)];
-    let given = given.into_iter().filter_map(|(word, text)| Some(format!(" {word} {}", one_line(text.as_ref()?))));
+fn none_of(namespace: Option<&String>, which: &WhichIncidents, include_closed: bool) -> String {
+    let WhichIncidents { node, cause } = which;
+    let given = [("in namespace", namespace), ("of node", node.as_ref()), ("of cause", cause.as_ref())];
+    let given = given.into_iter().filter_map(|(word, text)| Some(format!(" {word} {}", one_line(text?))));
     let given: String = given.collect();
     if include_closed { format!("No incident{given} yet.\n") } else { format!("No open incident{given}.\n") }
 }

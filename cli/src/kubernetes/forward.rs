@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{KubernetesError, error::said, pods::CentralPod};
-use crate::{error::innermost, table::one_line};
+use crate::{connect::to_central, error::innermost, table::one_line};
 
 /// How long the pod may be silent before it is taken for a server that lets the client speak first.
 const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(2);
@@ -60,9 +60,7 @@ pub(super) async fn connect(
 
 async fn channel(client: Client, pod: CentralPod, timeout: Duration) -> Result<Channel, tonic::transport::Error> {
     // The address is never used: the connector below opens the stream, anew after a loss.
-    Endpoint::from_static("http://central.invalid")
-        .connect_timeout(timeout)
-        .timeout(timeout)
+    to_central(Endpoint::from_static("http://central.invalid"), timeout)
         .connect_with_connector(tower::service_fn(move |_: Uri| {
             let (client, pod) = (client.clone(), pod.clone());
             async move { open(client, &pod).await.map(TokioIo::new) }

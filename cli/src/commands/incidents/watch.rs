@@ -39,10 +39,10 @@ pub(in crate::commands) async fn watch(
     include_closed: bool,
     which: WhichIncidents,
 ) -> Result<(), AskError> {
-    let WhichIncidents { namespace, all_namespaces: _, node, cause } = which;
+    let WhichIncidents { node, cause } = which;
     let request = v1::WatchIncidentsRequest {
         include_closed,
-        namespace: namespace.unwrap_or_default(),
+        namespace: ask.only_namespace().unwrap_or_default().to_owned(),
         node: node.unwrap_or_default(),
         cause: cause.unwrap_or_default(),
     };
@@ -114,9 +114,9 @@ async fn tell(
             Ok(Some(answer)) => answer.message,
             Ok(None) => {
                 let reason = "it has ended the watch".to_owned();
-                return Err(AskError::CentralUnreachable { address: ask.central.clone(), reason }.into());
+                return Err(AskError::CentralUnreachable { address: ask.whom().to_owned(), reason }.into());
             }
-            Err(status) => return Err(AskError::from_status(&ask.central, ask.timeout_secs, &status).into()),
+            Err(status) => return Err(AskError::from_status(ask.whom(), ask.timeout_secs, &status).into()),
         };
         match message {
             Some(Message::Change(change)) => print(terminal, &shown.change(terminal, ask.format, change)?)?,
