@@ -128,7 +128,7 @@ mod tests {
         let qemu = Qemu { uid: "a".to_owned(), name: None, pid: 7, start_ticks: 1, since, disks: Vec::new() };
         let (uid, vm_name) = ("a".to_owned(), "db-0".to_owned());
         let vm = VmView { uid, name: vm_name, qemu: has_qemu.then_some(qemu), ..VmView::default() };
-        NodeView { name: name.to_owned(), vms: vec![vm], ..NodeView::default() }
+        NodeView { name: name.to_owned(), vms: vec![vm].into(), ..NodeView::default() }
     }
 
     fn nodes(snapshot: &Snapshot, on: &str) -> Result<Vec<String>, String> {
