@@ -6,6 +6,7 @@
 //! and views into messages.
 
 pub mod answer;
+pub mod can_migrate;
 mod capture;
 pub mod incidents;
 mod named;
@@ -202,6 +203,27 @@ impl Query for QueryService {
             Err(status) => Err(status),
         };
         self.answer("ListVerdicts", answer)
+    }
+
+    async fn can_migrate(
+        &self,
+        request: Request<v1::CanMigrateRequest>,
+    ) -> Result<Response<v1::CanMigrateResponse>, Status> {
+        let v1::CanMigrateRequest { vm, to } = request.into_inner();
+        let answer = match check_texts(&[("vm", &vm), ("to", &to)]).and_then(|()| check_given("vm", &vm)) {
+            Ok(()) => {
+                let live = self.sources.live.clone();
+                self.decide(move |snapshot, _| {
+                    let preflight = |namespace: &str, name: &str| {
+                        live.cluster()?.preflight(namespace, name, snapshot.reference_wall_usec)
+                    };
+                    can_migrate::answer(snapshot, &vm, &to, preflight)
+                })
+                .await
+            }
+            Err(status) => Err(status),
+        };
+        self.answer("CanMigrate", answer)
     }
 
     async fn list_incidents(

@@ -11,6 +11,8 @@ mod agent;
 mod app;
 #[path = "central/binary.rs"]
 mod binary;
+#[path = "central/can_migrate.rs"]
+mod can_migrate;
 #[path = "central/captures.rs"]
 mod captures;
 #[path = "central/crash.rs"]

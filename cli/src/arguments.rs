@@ -62,6 +62,19 @@ pub(crate) enum Question {
         #[arg(long)]
         node: Option<String>,
     },
+    /// Could this VM migrate now, to which nodes, and what would stop it? Nothing is started.
+    ///
+    /// Exit status: 0 yes (with or without warnings), 1 no, 3 not enough is known, 2 could not be asked.
+    CanMigrate {
+        /// Name, namespace/name or UID of a VM or VMI.
+        name: String,
+        /// Namespace of the VM.
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// Only to this node.
+        #[arg(long, value_name = "NODE")]
+        to: Option<String>,
+    },
     /// Diagnoses a recorded case, a must-gather or a sosreport (folder or .tar.gz); needs no cluster and no central.
     ///
     /// Exit status: 0 a verdict was reached, 3 only Unexplained, 2 the case cannot be read.

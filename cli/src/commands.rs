@@ -1,6 +1,7 @@
 //! Answers each question: ask, shape, print. One file per question that needs more than that.
 
 mod agent_status;
+mod can_migrate;
 mod capture;
 mod causes;
 mod diagnose;
@@ -42,6 +43,9 @@ pub(crate) async fn answer(
             let is_guessed = ask.guesses_namespace() && whom != why::Whom::new(&name, None);
             let answer = why::answer(&ask, terminal, Some(whom), node).await;
             return answer.map_err(|error| if is_guessed { error.with_way_elsewhere() } else { error });
+        }
+        Question::CanMigrate { name, namespace, to } => {
+            return can_migrate::answer(&ask, terminal, &name, namespace.as_deref(), to).await;
         }
         Question::Diagnose { case, vm, migration, at, explain } => {
             return diagnose::answer(ask.format, terminal, &diagnose::Asked { case, vm, migration, at, explain });

@@ -28,8 +28,8 @@ pub use terminal::Terminal;
 use arguments::Arguments;
 use called::Called;
 
-/// Answers a command line, the program's own name first, and returns the exit status: 0 answered, 2 could not be asked, 3 asked and only
-/// unexplained. Ends the process where the line is not understood, or asks for help.
+/// Answers a command line, the program's own name first, and returns the exit status: 0 answered, 1 a VM cannot migrate, 2 could not be
+/// asked, 3 asked and only unexplained, or not enough is known. Ends the process where the line is not understood, or asks for help.
 pub fn run(words: &[OsString], terminal: &mut Terminal) -> ExitCode {
     let called = Called::of(words.first().map(OsString::as_os_str));
     if completion::answer_shell(called, words) {

@@ -1,5 +1,7 @@
 //! The page of `why`, as a person reads it at three in the morning: the answer first, then why, then what to do.
 
+pub(crate) mod can_migrate;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 

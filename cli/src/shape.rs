@@ -2,6 +2,7 @@
 //!
 //! `why` has the shape of a diagnosed case ([`verdict`]): an object with `case` and `verdicts`; live, `case` is `live`.
 
+mod can_migrate;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use kulprit_proto::v1;
 use serde::Serialize;
 
 use crate::when::rfc3339;
+pub(crate) use can_migrate::{CanMigrate, Candidate, Obstacle, Terms};
 pub(crate) use verdict::{Cause, Confidence, Diagnosis, Evidence, Subject, Verdict};
 
 /// `value` with so many decimals: what is printed need not carry the last bits of a float.

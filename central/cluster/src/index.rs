@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     cluster::Key,
     facts::{image, texts},
-    objects::{Claim, Event, Migration, MigrationState, Node, Object, Pod, Vm, VmVolume, Vmi, whole_image},
+    objects::{Claim, Event, Meta, Migration, MigrationState, Node, Object, Pod, Vm, VmVolume, Vmi, whole_image},
 };
 
 pub(crate) const LAUNCHER_PREFIX: &str = "virt-launcher-";
@@ -182,11 +182,16 @@ pub(crate) fn role(pod: &Pod) -> Role {
         Role::Control(what)
     } else if is_attachment(pod) {
         Role::Attachment
-    } else if label == Some("virt-launcher") || name.starts_with(LAUNCHER_PREFIX) {
+    } else if is_launcher(&pod.meta) {
         Role::Launcher
     } else {
         Role::Other
     }
+}
+
+/// By its label or its name.
+pub(crate) fn is_launcher(meta: &Meta) -> bool {
+    meta.label("kubevirt.io") == Some("virt-launcher") || meta.name.starts_with(LAUNCHER_PREFIX)
 }
 
 pub(crate) fn is_attachment(pod: &Pod) -> bool {

@@ -18,6 +18,7 @@ mod kind;
 mod life;
 mod objects;
 mod parts;
+mod preflight;
 mod question;
 #[cfg(test)]
 mod tests;
@@ -28,4 +29,5 @@ pub use cluster::{Added, Cluster, NotAdded};
 pub use described::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationLife, PodRef};
 pub use kind::Kind;
 pub use parts::Asked;
+pub use preflight::{Check, MigrationTerms, NodeFit, Preflight};
 pub use touched::Touched;

@@ -4,6 +4,7 @@
 //! that those of newer versions pass. Source: Kubernetes API v1, KubeVirt `staging/src/kubevirt.io/api/core/v1/types.go`.
 
 mod any;
+mod demand;
 mod event;
 mod image;
 mod node;
@@ -17,12 +18,13 @@ use serde_json::Value;
 
 pub(crate) use self::{
     any::Object,
+    demand::{Placement, Requests, Terms},
     event::Event,
     image::whole_image,
     node::{Lease, Node},
     pod::{Container, ContainerState, Pod},
     storage::{Attachment, Claim, CsiNode, DataVolume, Volume},
-    vm::{KubeVirt, Migration, MigrationPolicy, MigrationState, Vm, VmVolume, Vmi},
+    vm::{KubeVirt, Migration, MigrationPolicy, MigrationSettings, MigrationState, Vm, VmVolume, Vmi},
 };
 use crate::value;
 

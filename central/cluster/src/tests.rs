@@ -6,6 +6,7 @@ mod migration;
 mod node;
 mod objects;
 mod pod;
+mod preflight;
 mod steps;
 mod volume;
 

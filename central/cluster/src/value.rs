@@ -81,6 +81,15 @@ pub(crate) fn map(value: &Value, path: &[&str]) -> BTreeMap<String, String> {
 
 /// A quantity in its base unit (bytes, cores, pieces), rounded down; `None` if it is none or does not fit.
 pub(crate) fn quantity(text: &str) -> Option<i64> {
+    scaled_quantity(text, 1)
+}
+
+/// A quantity in thousandths of its base unit, as [`quantity`].
+pub(crate) fn milli_quantity(text: &str) -> Option<i64> {
+    scaled_quantity(text, 1_000)
+}
+
+fn scaled_quantity(text: &str, by: i128) -> Option<i64> {
     let text = text.trim();
     let n_mantissa = text.bytes().take_while(|c| c.is_ascii_digit() || *c == b'.').count();
     let (mantissa, suffix) = text.split_at(n_mantissa);
@@ -113,7 +122,8 @@ pub(crate) fn quantity(text: &str) -> Option<i64> {
     let fraction = &fraction[..fraction.len().min(9)];
     let scale = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
     let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<i128>().ok() };
-    let value = digits(whole)?.checked_mul(scale)?.checked_add(digits(fraction)?)?.checked_mul(factor)?;
+    let value =
+        digits(whole)?.checked_mul(scale)?.checked_add(digits(fraction)?)?.checked_mul(factor)?.checked_mul(by)?;
     i64::try_from(value / scale / divisor).ok()
 }
 

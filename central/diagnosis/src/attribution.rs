@@ -4,6 +4,7 @@ mod answer;
 
 pub use answer::attribute;
 pub(crate) use answer::attribute_in;
+pub(crate) use answer::is_verdict;
 
 use crate::{place::Place, symptom::Symptom};
 

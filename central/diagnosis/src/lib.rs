@@ -2,8 +2,9 @@
 //!
 //! Read in this order: [`snapshot`] (what is known, the time included), [`symptom`] (who is in trouble), [`catalogue`]
 //! (what can be the cause, with one row each in [`causes`]), [`evidence`] and [`score`] (what was seen, and what it weighs),
-//! [`attribution`] (the answer), [`place`] (which answers are one incident). Of a snapshot of many VMs an [`Indexed`] is asked. No clock, no I/O, no async: the same snapshot gives
-//! the same bytes, live and for a recorded case.
+//! [`attribution`] (the answer), [`place`] (which answers are one incident), [`preflight`] (could a VM migrate, and what would stop
+//! it). Of a snapshot of many VMs an [`Indexed`] is asked. No clock, no I/O, no async: the same snapshot gives the same bytes, live and
+//! for a recorded case.
 
 pub mod attribution;
 pub mod catalogue;
@@ -22,6 +23,7 @@ pub mod libvirt;
 mod mentions;
 mod nearness;
 pub mod place;
+pub mod preflight;
 mod remedy;
 mod scene;
 pub mod score;
@@ -42,6 +44,7 @@ pub use docs::causes_markdown;
 pub use explain::{ExplainedClue, Explanation, MissingClue, explain};
 pub use indexed::Indexed;
 pub use place::{Place, incident_key};
+pub use preflight::{CanMigrate, CandidateNode, Fit, MigrationAnswer, Obstacle, can_migrate};
 pub use score::{ScoreLine, ScoreSheet, score_sheets};
 pub use snapshot::{ClusterSight, NodeView, Settings, Shared, Snapshot, VmView};
 pub use symptom::{Symptom, SymptomId, SymptomSubject, is_at_rest, symptom_of, symptoms};

@@ -91,7 +91,7 @@ impl ScoreSheet {
         self.lines.iter().any(|line| line.decibans > 0.0)
     }
 
-    fn new(stage: &Stage<'_>, scene_idx: usize, cause: &'static Cause) -> Self {
+    pub(crate) fn new(stage: &Stage<'_>, scene_idx: usize, cause: &'static Cause) -> Self {
         let scene = &stage.scenes[scene_idx];
         let mut lines: Vec<(usize, ScoreLine)> = Vec::new();
         let add = |index: usize, clue: &'static Clue, lines: &mut Vec<(usize, ScoreLine)>| {

@@ -5,6 +5,7 @@ mod indexed;
 mod kubevirt;
 mod large;
 mod places;
+mod preflight;
 mod properties;
 mod said;
 mod standalone;

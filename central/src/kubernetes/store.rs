@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kulprit_cluster::{Asked, Cluster, ClusterNode, ClusterVm, Kind};
+use kulprit_cluster::{Asked, Cluster, ClusterNode, ClusterVm, Kind, Preflight};
 use kulprit_daemon::Clock;
 use kulprit_diagnosis::{ClusterSight, is_at_rest};
 use kulprit_signature::Signatures;
@@ -184,6 +184,15 @@ impl ClusterStore {
             (migration.to_owned(), inner.cluster.describe(namespace, vm, &asked, &inner.signatures))
         });
         described.collect()
+    }
+
+    /// What the objects say of a migration of a VM that nobody has asked for. `None` until everything was listed once: half of a
+    /// cluster would be taken for all of it.
+    #[must_use]
+    pub fn preflight(&self, namespace: &str, name: &str, now_usec: i64) -> Option<Preflight> {
+        let inner = self.lock();
+        let at_usec = inner.sight(now_usec).until_usec.unwrap_or(now_usec);
+        inner.is_listed().then(|| inner.cluster.preflight(namespace, name, at_usec))
     }
 
     /// Whether everything was listed once, as far as it can be.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use kulprit_central::{
     app::{Addresses, run_on},
-    config::Config,
+    config::{Config, KubernetesConfig},
 };
 use kulprit_daemon::{BoxError, CancellationToken, clock::ManualClock};
 use kulprit_model::Moment;
@@ -36,11 +36,17 @@ impl App {
     }
 
     pub(crate) async fn start_at(folder: &Path, at: Moment) -> Self {
+        Self::start_on(folder, at, KubernetesConfig::default()).await
+    }
+
+    /// The same, watching a Kubernetes.
+    pub(crate) async fn start_on(folder: &Path, at: Moment, kubernetes: KubernetesConfig) -> Self {
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             admin_listen: "127.0.0.1:0".parse().unwrap(),
             data_dir: folder.to_owned(),
             cluster: Some("lab".to_owned()),
+            kubernetes,
             ..Config::default()
         };
         let (clock, stop) = (ManualClock::new(at), CancellationToken::new());

@@ -28,10 +28,10 @@ const DAY_USEC: i64 = 24 * HOUR_USEC;
 /// A migration's bandwidth below this is capped.
 const CAPPED_BYTES: i64 = 64 << 20;
 /// Defaults of KubeVirt's configuration (v1.4 and newer).
-const PER_CLUSTER: i64 = 5;
-const PER_NODE: i64 = 2;
-const COMPLETION_SECS_PER_GIB: i64 = 150;
-const PROGRESS_SECS: i64 = 150;
+pub(crate) const PER_CLUSTER: i64 = 5;
+pub(crate) const PER_NODE: i64 = 2;
+pub(crate) const COMPLETION_SECS_PER_GIB: i64 = 150;
+pub(crate) const PROGRESS_SECS: i64 = 150;
 /// What ends within this of the migration is its consequence.
 const SAME_MOMENT_USEC: i64 = 2_000_000;
 

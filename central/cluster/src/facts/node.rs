@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// KubeVirt's node controller takes a virt-handler for dead after this.
-const HEARTBEAT_USEC: i64 = 300 * 1_000_000;
+pub(crate) const HEARTBEAT_USEC: i64 = 300 * 1_000_000;
 /// A lease is renewed every 10 s and is good for 40 s; the node controller waits 50 s (Kubernetes 1.32; 40 s before).
 const LEASE_SECS: i64 = 40;
 const LEASE_MARGIN_SECS: i64 = 20;

@@ -332,13 +332,13 @@ fn two_ends(parts: &Parts<'_>, source: &str, target: &str, out: &mut Out<'_>) {
     }
 }
 
-enum Misfit {
+pub(crate) enum Misfit {
     Fits,
     Lacks(String),
 }
 
 /// What a target lacks of the source's CPU for a CPU model; `None` if the nodes carry no labels that tell.
-fn cpu_misfit(model: &str, source: &Node, target: &Node) -> Option<Misfit> {
+pub(crate) fn cpu_misfit(model: &str, source: &Node, target: &Node) -> Option<Misfit> {
     const MODEL: &str = "cpu-model.node.kubevirt.io/";
     const MIGRATION_MODEL: &str = "cpu-model-migration.node.kubevirt.io/";
     const FEATURE: &str = "cpu-feature.node.kubevirt.io/";
@@ -406,7 +406,7 @@ fn cpu_fits_none(parts: &Parts<'_>, out: &mut Out<'_>) {
     }
 }
 
-fn is_cpu_label(key: &str) -> bool {
+pub(crate) fn is_cpu_label(key: &str) -> bool {
     key.split_once('/').is_some_and(|(prefix, _)| {
         prefix.ends_with(".node.kubevirt.io") && (prefix.starts_with("cpu-") || prefix.starts_with("host-model"))
     })

@@ -27,6 +27,7 @@ pub(crate) struct Node {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Taint {
     pub(crate) key: String,
+    pub(crate) value: Option<String>,
     pub(crate) effect: Option<String>,
     pub(crate) since_usec: Option<i64>,
 }
@@ -37,6 +38,7 @@ impl Node {
         let taints = value::list(spec, &["taints"]).iter().filter_map(|taint| {
             Some(Taint {
                 key: value::text(taint, &["key"])?,
+                value: value::text(taint, &["value"]),
                 effect: value::text(taint, &["effect"]),
                 since_usec: value::time(taint, &["timeAdded"]),
             })

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Conditions, Meta, wanted_nodes};
-use crate::value;
+use super::{Conditions, Meta, Placement, Requests, wanted_nodes};
+use crate::{index, value};
 
 /// A pod.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +25,9 @@ pub(crate) struct Pod {
     pub(crate) node_selector: BTreeMap<String, String>,
     pub(crate) wanted_nodes: Vec<String>,
     pub(crate) has_readiness_gates: bool,
+    pub(crate) requests: Requests,
+    /// Of launchers.
+    pub(crate) placement: Option<Box<Placement>>,
 }
 
 /// A container, by its spec and its status.
@@ -116,8 +119,10 @@ impl Pod {
         let claims = value::list(spec, &["volumes"]).iter().filter_map(|volume| {
             Some((value::text(volume, &["name"])?, value::text(volume, &["persistentVolumeClaim", "claimName"])?))
         });
+        let meta = Meta::read(object)?;
+        let is_launcher = index::is_launcher(&meta);
         Some(Self {
-            meta: Meta::read(object)?,
+            meta,
             node: value::text(spec, &["nodeName"]),
             phase: value::text(status, &["phase"]),
             reason: value::text(status, &["reason"]),
@@ -129,6 +134,8 @@ impl Pod {
             node_selector: value::map(spec, &["nodeSelector"]),
             wanted_nodes: wanted_nodes(spec),
             has_readiness_gates: !value::list(spec, &["readinessGates"]).is_empty(),
+            requests: Requests::read(spec),
+            placement: (is_launcher && spec.is_object()).then(|| Placement::read(spec).into()),
         })
     }
 

@@ -1,8 +1,10 @@
 //! Claims, volumes, attachments, drivers, DataVolumes.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
-use super::{Conditions, Meta};
+use super::{Conditions, Meta, Terms};
 use crate::value;
 
 /// A PersistentVolumeClaim.
@@ -39,6 +41,8 @@ pub(crate) struct Volume {
     pub(crate) access_modes: Vec<String>,
     pub(crate) phase: Option<String>,
     pub(crate) message: Option<String>,
+    /// Nodes that can reach it; `None`: every node.
+    pub(crate) reach: Option<Terms>,
 }
 
 impl Volume {
@@ -54,6 +58,7 @@ impl Volume {
             access_modes: value::texts(spec, &["accessModes"]),
             phase: value::text(object, &["status", "phase"]),
             message: value::text(object, &["status", "message"]),
+            reach: Terms::read(value::at(spec, &["nodeAffinity", "required"])),
         })
     }
 }
@@ -93,13 +98,18 @@ impl Attachment {
 pub(crate) struct CsiNode {
     pub(crate) meta: Meta,
     pub(crate) drivers: Vec<String>,
+    /// How many volumes each driver can have there, of drivers that tell.
+    pub(crate) limits: BTreeMap<String, i64>,
 }
 
 impl CsiNode {
     pub(crate) fn read(object: &Value) -> Option<Self> {
-        let drivers =
-            value::list(object, &["spec", "drivers"]).iter().filter_map(|driver| value::text(driver, &["name"]));
-        Some(Self { meta: Meta::read(object)?, drivers: drivers.collect() })
+        let listed = || value::list(object, &["spec", "drivers"]).iter();
+        let drivers = listed().filter_map(|driver| value::text(driver, &["name"]));
+        let limits = listed().filter_map(|driver| {
+            Some((value::text(driver, &["name"])?, value::integer(driver, &["allocatable", "count"])?))
+        });
+        Some(Self { meta: Meta::read(object)?, drivers: drivers.collect(), limits: limits.collect() })
     }
 }
 

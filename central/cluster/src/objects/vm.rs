@@ -43,6 +43,9 @@ pub(crate) struct Vmi {
     pub(crate) active_pods: BTreeMap<String, String>,
     pub(crate) migration: Option<MigrationState>,
     pub(crate) evacuation_node: Option<String>,
+    pub(crate) eviction_strategy: Option<String>,
+    /// `LiveMigration`, or `BlockMigration` where disks are copied along.
+    pub(crate) migration_method: Option<String>,
     pub(crate) volumes: Vec<VmVolume>,
     pub(crate) grace_secs: Option<i64>,
     pub(crate) wanted_nodes: Vec<String>,
@@ -83,6 +86,8 @@ pub(crate) struct MigrationSettings {
     pub(crate) bandwidth_bytes: Option<i64>,
     pub(crate) completion_secs_per_gib: Option<i64>,
     pub(crate) progress_secs: Option<i64>,
+    pub(crate) allows_auto_converge: Option<bool>,
+    pub(crate) allows_post_copy: Option<bool>,
 }
 
 /// A VirtualMachineInstanceMigration.
@@ -109,6 +114,10 @@ pub(crate) struct KubeVirt {
 pub(crate) struct MigrationPolicy {
     pub(crate) meta: Meta,
     pub(crate) settings: MigrationSettings,
+    /// Labels that a VMI must have; `None`: no selector is there.
+    pub(crate) vmi_labels: Option<BTreeMap<String, String>>,
+    /// Labels that its namespace must have.
+    pub(crate) namespace_labels: Option<BTreeMap<String, String>>,
 }
 
 fn volumes(spec: &Value) -> Vec<VmVolume> {
@@ -183,6 +192,8 @@ impl Vmi {
             active_pods: value::map(status, &["activePods"]),
             migration: state.is_object().then(|| MigrationState::read(state)),
             evacuation_node: value::text(status, &["evacuationNodeName"]),
+            eviction_strategy: value::text(spec, &["evictionStrategy"]),
+            migration_method: value::text(status, &["migrationMethod"]),
             volumes: volumes(spec),
             grace_secs: value::integer(spec, &["terminationGracePeriodSeconds"]),
             wanted_nodes: wanted_nodes(spec),
@@ -257,6 +268,8 @@ impl MigrationSettings {
             bandwidth_bytes: value::text(settings, &["bandwidthPerMigration"]).as_deref().and_then(value::quantity),
             completion_secs_per_gib: value::integer(settings, &["completionTimeoutPerGiB"]),
             progress_secs: value::integer(settings, &["progressTimeout"]),
+            allows_auto_converge: value::boolean(settings, &["allowAutoConverge"]),
+            allows_post_copy: value::boolean(settings, &["allowPostCopy"]),
         }
     }
 }
@@ -340,6 +353,16 @@ impl KubeVirt {
 
 impl MigrationPolicy {
     pub(crate) fn read(object: &Value) -> Option<Self> {
-        Some(Self { meta: Meta::read(object)?, settings: MigrationSettings::read(value::at(object, &["spec"])) })
+        let spec = value::at(object, &["spec"]);
+        let selector = |name: &str| {
+            let path = ["selectors", name];
+            value::at(spec, &path).is_object().then(|| value::map(spec, &path))
+        };
+        Some(Self {
+            meta: Meta::read(object)?,
+            settings: MigrationSettings::read(spec),
+            vmi_labels: selector("virtualMachineInstanceSelector"),
+            namespace_labels: selector("namespaceSelector"),
+        })
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn attribute_in<'a>(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) 
     }
     for sheet in &elsewhere {
         let alone = probability_alone(sheet.score_db());
-        if sheet.own_db() >= OWN_EVIDENCE_DB && alone >= VERDICT {
+        if sheet.own_db() >= OWN_EVIDENCE_DB && is_verdict(sheet.score_db()) {
             let chain = Chain { links: vec![sheet] };
             contributing.push(candidate(&stage, &sheets, Some(&chain), sheet.score_db(), alone));
         }
@@ -132,6 +132,11 @@ fn weight(score_db: f64) -> f64 {
 /// The probability of a cause if it were the only fault: against `Unexplained` alone.
 fn probability_alone(score_db: f64) -> f64 {
     weight(score_db) / (weight(score_db) + weight(UNEXPLAINED_DB))
+}
+
+/// Whether a cause of that score would be a verdict if it were the only fault.
+pub(crate) fn is_verdict(score_db: f64) -> bool {
+    probability_alone(score_db) >= VERDICT
 }
 
 fn normalise(scores_db: &[f64]) -> Vec<f64> {
