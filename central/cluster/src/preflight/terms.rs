@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::{Check, MigrationTerms, Preflight};
 use crate::{
     facts::migration::{COMPLETION_SECS_PER_GIB, PER_CLUSTER, PER_NODE, PROGRESS_SECS},
+    kind::Kind,
     objects::{Meta, Migration, MigrationPolicy, MigrationSettings},
     parts::Parts,
 };
@@ -73,6 +74,11 @@ fn slots(parts: &Parts<'_>, found: &mut Preflight) {
 /// The policy that applies, as far as labels tell.
 fn policy<'c>(parts: &Parts<'c>, found: &mut Preflight) -> Option<&'c MigrationPolicy> {
     let meta = &parts.vmi?.meta;
+    if !parts.cluster.is_listed(Kind::MigrationPolicy, "") {
+        found
+            .notes
+            .push("the MigrationPolicies are not all known: whether another one applies cannot be told".to_owned());
+    }
     let mut best: Option<((usize, usize), &MigrationPolicy)> = None;
     for policy in parts.cluster.policies.values() {
         match fits(policy, meta) {

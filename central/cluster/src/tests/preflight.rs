@@ -332,6 +332,7 @@ fn without_a_free_slot_it_would_wait() {
 fn what_is_not_known_is_said() {
     let found = cluster(&world(&[])).preflight("prod", "db-0", usec(AT));
     assert!(found.unknown.iter().any(|sentence| sentence == "not every Node of the cluster is known"), "{found:#?}");
+    assert!(found.notes.iter().any(|note| note.starts_with("the MigrationPolicies are not all known")), "{found:#?}");
     let no_pod = asked_of(&[migratable(), node("n1"), node("n2")]);
     assert!(no_pod.unknown.iter().any(|sentence| sentence.contains("launcher pod is not known")), "{no_pod:#?}");
     assert!(no_pod.nodes[0].unknown[0].contains("launcher"), "a node that was not asked does not fit: {no_pod:#?}");
