@@ -181,19 +181,15 @@ fn last_failed<'c>(parts: &Parts<'c>) -> Option<&'c Migration> {
 }
 
 fn notes(vmi: &Vmi, found: &mut Preflight) {
-    match vmi.eviction_strategy.as_deref() {
-        Some("LiveMigrate" | "LiveMigrateIfPossible") => {}
-        Some("External") => {
-            found.notes.push("evictionStrategy is External: a drain leaves the migration to somebody else".to_owned());
+    let drain = match vmi.eviction_strategy.as_deref() {
+        Some("LiveMigrate" | "LiveMigrateIfPossible") => None,
+        Some("External") => Some("evictionStrategy is External: a drain leaves the migration to somebody else"),
+        Some("None") => Some("evictionStrategy is None: a drain shuts it down and migrates nothing"),
+        Some(_) | None => {
+            Some("it has no evictionStrategy of its own: whether a drain migrates it is for KubeVirt's configuration")
         }
-        Some("None") => {
-            found.notes.push("evictionStrategy is None: a drain shuts it down and migrates nothing".to_owned())
-        }
-        Some(_) | None => found.notes.push(
-            "it has no evictionStrategy of its own: whether a drain migrates it is for KubeVirt's configuration"
-                .to_owned(),
-        ),
-    }
+    };
+    found.notes.extend(drain.map(ToOwned::to_owned));
     if vmi.migration_method.as_deref() == Some("BlockMigration") {
         found.notes.push("its disks that are not shared are copied along (BlockMigration): it takes longer".to_owned());
     }
