@@ -236,7 +236,7 @@ mod tests {
     #[track_caller]
     fn check_taint(toleration: Value, taint: Value, want: bool) {
         let node = node(json!({}), taint.clone());
-        let placement = Placement::read(&json!({"tolerations": [toleration.clone()]}));
+        let placement = Placement::read(&json!({"tolerations": [toleration]}));
         assert_eq!(placement.tolerates(&node.taints[0]), want, "{toleration} {taint}");
     }
 
@@ -260,7 +260,7 @@ mod tests {
     fn check_term(requirement: Value, want: bool) {
         let node = node(json!({"zone": "a", "cores": "8"}), json!({}));
         let spec = json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
-            {"nodeSelectorTerms": [{"matchExpressions": [{"key": "none", "operator": "Exists"}]}, requirement.clone()]}}}});
+            {"nodeSelectorTerms": [{"matchExpressions": [{"key": "none", "operator": "Exists"}]}, requirement]}}}});
         assert_eq!(Placement::read(&spec).wants(&node), want, "{requirement}");
     }
 

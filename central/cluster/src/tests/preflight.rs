@@ -299,7 +299,7 @@ fn the_policy_with_most_labels_applies_before_the_configuration() {
     let elsewhere = policy("elsewhere", json!({}), json!({"kubernetes.io/metadata.name": "test"}), "6Mi");
     let applies = |policies: &[Value]| terms(policies).terms.policy;
     assert_eq!(applies(&[other.clone(), elsewhere]), None);
-    assert_eq!(applies(&[few.clone(), same.clone(), other]).as_deref(), Some("a-few"), "of equals the first by name");
+    assert_eq!(applies(&[few.clone(), same, other]).as_deref(), Some("a-few"), "of equals the first by name");
     assert_eq!(applies(&[few.clone(), most]).as_deref(), Some("z-most"));
     assert_eq!(applies(&[few.clone(), here]).as_deref(), Some("here"));
     let perhaps = terms(&[few, policy("perhaps", json!({}), json!({"team": "a"}), "7Mi")]);
