@@ -214,9 +214,9 @@ impl Query for QueryService {
             Ok(()) => {
                 let live = self.sources.live.clone();
                 self.decide(move |snapshot, _| {
-                    let preflight = |namespace: &str, name: &str| {
-                        live.cluster()?.preflight(namespace, name, snapshot.reference_wall_usec)
-                    };
+                    let now_usec = snapshot.reference_wall_usec;
+                    let preflight =
+                        |namespace: &str, name: &str| live.cluster()?.preflight(namespace, name, now_usec);
                     can_migrate::answer(snapshot, &vm, &to, preflight)
                 })
                 .await

@@ -68,9 +68,6 @@ pub(crate) enum Question {
     CanMigrate {
         /// Name, namespace/name or UID of a VM or VMI.
         name: String,
-        /// Namespace of the VM.
-        #[arg(short, long)]
-        namespace: Option<String>,
         /// Only to this node.
         #[arg(long, value_name = "NODE")]
         to: Option<String>,

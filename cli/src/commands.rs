@@ -44,7 +44,8 @@ pub(crate) async fn answer(
             let answer = why::answer(&ask, terminal, Some(whom), node).await;
             return answer.map_err(|error| if is_guessed { error.with_way_elsewhere() } else { error });
         }
-        Question::CanMigrate { name, namespace, to } => {
+        Question::CanMigrate { name, to } => {
+            let namespace = ask.namespace().await?;
             return can_migrate::answer(&ask, terminal, &name, namespace.as_deref(), to).await;
         }
         Question::Diagnose { case, vm, migration, at, explain } => {

@@ -54,6 +54,8 @@ enum Named {
 /// Arguments of subcommands whose values are names; `--node` is one everywhere.
 const NAMED: &[(&str, &str, Named)] = &[
     ("why", "name", Named::Whom),
+    ("can-migrate", "name", Named::Whom),
+    ("can-migrate", "to", Named::Node),
     ("capture", "vm", Named::Whom),
     ("node", "name", Named::Node),
     ("incidents", "id", Named::Incident),

@@ -17,6 +17,7 @@ use crate::{
     chain::{Chain, OWN_EVIDENCE_DB},
     cleared,
     evidence::{Seen, seen_of_state},
+    indexed::Indexed,
     remedy,
     scene::Sighting,
     score::{ScoreLine, ScoreSheet},
@@ -80,6 +81,7 @@ impl<'a> HostRisks<'a> {
 
     fn sight(&self, target: Option<&str>) -> HostSight {
         let snapshot = self.as_if(target);
+        let snapshot = Indexed::new(&snapshot);
         let symptom = Symptom {
             subject: SymptomSubject::Vm { node: self.source.to_owned(), uid: self.vm.uid.clone() },
             // Of the two symptoms of migrations the one whose evidence is of a moment: this one.
