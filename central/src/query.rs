@@ -215,8 +215,7 @@ impl Query for QueryService {
                 let live = self.sources.live.clone();
                 self.decide(move |snapshot, _| {
                     let now_usec = snapshot.reference_wall_usec;
-                    let preflight =
-                        |namespace: &str, name: &str| live.cluster()?.preflight(namespace, name, now_usec);
+                    let preflight = |namespace: &str, name: &str| live.cluster()?.preflight(namespace, name, now_usec);
                     can_migrate::answer(snapshot, &vm, &to, preflight)
                 })
                 .await
