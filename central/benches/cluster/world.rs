@@ -79,7 +79,7 @@ impl World {
             writer,
             decided,
             metrics,
-            query: QueryService::new(sources),
+            query: QueryService::new(sources, CancellationToken::new()),
             live,
             stop: CancellationToken::new(),
             tasks: Vec::new(),
