@@ -42,6 +42,11 @@ fn boot(lab: &Lab, name: &str) -> Result<Node> {
     lab.node(name).without_libvirt().with_kubelet().start()
 }
 
+/// Ends a guest as virt-handler does. The launcher may end with it, and `virsh` with that before it can say so.
+fn end_guest(launcher: &Launcher<'_>) {
+    let _ = launcher.virsh(&["destroy", &launcher.domain()]);
+}
+
 /// Two such nodes that are watched, for migrations.
 struct Pair {
     stage: Stage,
@@ -160,7 +165,7 @@ fn terminating_while_the_runtime_hangs() -> Result<()> {
 
     let hung = Hung::unit(node, "containerd.service")?;
     vm.delete()?;
-    launcher.virsh(&["destroy", &launcher.domain()])?;
+    end_guest(&launcher);
     vm.qemu_ends(false)?;
     let verdict = stage.explained("prod/db-0", "StuckTerminating", "ContainerRuntimeHung", SEEN)?;
     assert_blames(&verdict, "hosting", "n1");
@@ -191,7 +196,7 @@ fn stopping_a_guest_that_ignores_it_is_no_hosts_fault() -> Result<()> {
     let verdict = stage.explained("prod/db-0", "StuckStopping", "GuestIgnoresShutdown", SEEN)?;
     let blamed: Vec<_> = verdict.contributing.iter().map(|cause| &cause.id).collect();
     assert!(blamed.is_empty(), "the host is well: {blamed:?}");
-    launcher.virsh(&["destroy", &launcher.domain()])?;
+    end_guest(&launcher);
     vm.qemu_ends(false)?;
     drop(launcher);
     vm.pod_goes()?;
