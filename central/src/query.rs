@@ -2,8 +2,8 @@
 //!
 //! Every answer comes from memory, decided at the moment of asking, so that `kulprit why` knows what arrived a millisecond
 //! ago; only the history is read from disk. What is wrong with a question is said with the field's name. [`answer`] and
-//! [`incidents`] are pure, [`watch`] tells of incidents as they change, [`page`] makes page tokens, [`wire`] turns attributions
-//! and views into messages.
+//! [`incidents`] are pure, [`watch`] tells of incidents as they change, [`page`] makes page tokens, [`record`] gives a case away,
+//! [`wire`] turns attributions and views into messages.
 
 pub mod answer;
 pub mod can_migrate;
@@ -11,6 +11,7 @@ mod capture;
 pub mod incidents;
 mod named;
 pub mod page;
+mod record;
 mod watch;
 mod wire;
 
@@ -310,6 +311,16 @@ impl Query for QueryService {
         self.answer("ListFindings", answer)
     }
 
+    type RecordCaseStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::RecordCaseResponse, Status>>>;
+
+    async fn record_case(
+        &self,
+        request: Request<v1::RecordCaseRequest>,
+    ) -> Result<Response<Self::RecordCaseStream>, Status> {
+        let answer = record::record(Arc::clone(&self.sources), request.into_inner()).await;
+        self.answer("RecordCase", answer.map(tokio_stream::iter))
+    }
+
     async fn list_causes(&self, _: Request<v1::ListCausesRequest>) -> Result<Response<v1::ListCausesResponse>, Status> {
         self.answer("ListCauses", Ok(v1::ListCausesResponse { causes: wire::catalogue() }))
     }
@@ -342,6 +353,7 @@ const fn code_name(code: Code) -> &'static str {
         Code::ResourceExhausted => "resource_exhausted",
         Code::Unavailable => "unavailable",
         Code::Internal => "internal",
+        Code::ResourceExhausted => "resource_exhausted",
         _ => "other",
     }
 }

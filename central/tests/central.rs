@@ -27,5 +27,7 @@ mod metrics;
 mod migrations;
 #[path = "central/query.rs"]
 mod query;
+#[path = "central/record.rs"]
+mod record;
 #[path = "central/watch.rs"]
 mod watch;

@@ -91,6 +91,20 @@ pub(crate) enum Question {
         #[arg(long, value_name = "CAUSE")]
         explain: Option<String>,
     },
+    /// Writes what a verdict is decided from now into a folder that `kulprit diagnose` reads, without secrets.
+    Record {
+        /// `vm/NAME`, `migration/NAME` or `node/NAME`; a name alone is a VM's.
+        subject: String,
+        /// The folder; it is made, or has to be empty.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// History of the nodes concerned from this time on, for example 2026-03-01T10:15:00Z; otherwise of the 24 hours before `--to`.
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// History until this time, otherwise until now.
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+    },
     /// How good the verdicts are on a folder of cases that have a truth.yaml each.
     Eval {
         /// The folder; each folder or .tar.gz in it, at any depth, with a truth.yaml is a case.

@@ -10,6 +10,7 @@ mod explain;
 mod findings;
 mod incidents;
 mod nodes;
+mod record;
 pub(crate) mod why;
 
 use std::{process::ExitCode, time::Duration};
@@ -50,6 +51,10 @@ pub(crate) async fn answer(
         }
         Question::Diagnose { case, vm, migration, at, explain } => {
             return diagnose::answer(ask.format, terminal, &diagnose::Asked { case, vm, migration, at, explain });
+        }
+        Question::Record { subject, out, from, to } => {
+            let whom = why::Whom::new(&subject, ask.namespace().await?.as_deref());
+            record::answer(&ask, terminal, whom, &out, &record::Times { from, to }).await?;
         }
         Question::Eval { folder, all } => return eval::answer(ask.format, terminal, &folder, all),
         Question::Incidents { id: Some(id), captures, .. } => {
@@ -143,5 +148,10 @@ impl Ask {
             Ok(response) => Ok(response.into_inner()),
             Err(status) => Err(AskError::from_status(whom, self.timeout_secs, &status)),
         }
+    }
+
+    /// What it means that an answer broke off.
+    fn failed(&self, status: &tonic::Status) -> AskError {
+        AskError::from_status(&self.central, self.timeout_secs, status)
     }
 }

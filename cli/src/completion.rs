@@ -57,6 +57,7 @@ const NAMED: &[(&str, &str, Named)] = &[
     ("can-migrate", "name", Named::Whom),
     ("can-migrate", "to", Named::Node),
     ("capture", "vm", Named::Whom),
+    ("record", "subject", Named::Whom),
     ("node", "name", Named::Node),
     ("incidents", "id", Named::Incident),
     ("causes", "id", Named::Cause),

@@ -37,6 +37,10 @@ pub(crate) enum AskError {
     NoTruth(PathBuf),
     #[error("bad time `{0}`: write it with its zone, for example 2026-03-01T10:15:00Z")]
     BadTime(String),
+    #[error("`{0}` is there and not empty: name a folder that is to be made")]
+    NotEmpty(PathBuf),
+    #[error("cannot write `{}`: {reason}", path.display())]
+    Write { path: PathBuf, reason: String },
     #[error("{0}")]
     NotExplained(String),
     #[error("cannot print the answer: {0}")]

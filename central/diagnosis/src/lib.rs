@@ -3,8 +3,8 @@
 //! Read in this order: [`snapshot`] (what is known, the time included), [`symptom`] (who is in trouble), [`catalogue`]
 //! (what can be the cause, with one row each in [`causes`]), [`evidence`] and [`score`] (what was seen, and what it weighs),
 //! [`attribution`] (the answer), [`place`] (which answers are one incident), [`preflight`] (could a VM migrate, and what would stop
-//! it). Of a snapshot of many VMs an [`Indexed`] is asked. No clock, no I/O, no async: the same snapshot gives the same bytes, live and
-//! for a recorded case.
+//! it), [`written`] (a snapshot as a file). Of a snapshot of many VMs an [`Indexed`] is asked. No clock, no I/O, no async: the same
+//! snapshot gives the same bytes, live and for a recorded case.
 
 pub mod attribution;
 pub mod catalogue;
@@ -21,6 +21,7 @@ mod indexed;
 mod leftover;
 pub mod libvirt;
 mod mentions;
+mod narrow;
 mod nearness;
 pub mod place;
 pub mod preflight;
@@ -32,6 +33,7 @@ mod stage;
 mod standalone;
 pub mod symptom;
 mod words;
+pub mod written;
 
 #[cfg(test)]
 mod testing;
@@ -43,6 +45,7 @@ pub use catalogue::{CAUSES, Cause};
 pub use docs::causes_markdown;
 pub use explain::{ExplainedClue, Explanation, MissingClue, explain};
 pub use indexed::Indexed;
+pub use narrow::{Narrowed, narrow};
 pub use place::{Place, incident_key};
 pub use preflight::{CanMigrate, CandidateNode, Fit, MigrationAnswer, Obstacle, can_migrate};
 pub use score::{ScoreLine, ScoreSheet, score_sheets};

@@ -34,14 +34,18 @@ pub fn explain_vm(
 ) -> Result<Vec<v1::Verdict>, Status> {
     let named = named::vm(snapshot, vm, node)?;
     let indexed = Indexed::new(snapshot);
-    let wanted = match named {
+    Ok(verdicts_on(&indexed, incidents, &symptoms_of_vm(&indexed, named)))
+}
+
+/// What a VM shows, at least one.
+pub(super) fn symptoms_of_vm(indexed: &Indexed<'_>, vm: NamedVm<'_>) -> Vec<Symptom> {
+    match vm {
         NamedVm::OfCluster(vm) => vec![indexed.symptom_of(&vm.uid, None, true)],
         NamedVm::OfHost(node, vm) => {
             let subject = SymptomSubject::Vm { node: node.name.clone(), uid: vm.uid.clone() };
             of_subject(indexed.symptoms(), subject, || no_symptom_of_vm(node, vm))
         }
-    };
-    Ok(verdicts_on(&indexed, incidents, &wanted))
+    }
 }
 
 /// Why a migration is stuck or failed. `found` is every migration of the name that was asked for, with its VM described so that this
@@ -53,24 +57,47 @@ pub fn explain_migration(
     snapshot: &mut Snapshot,
     incidents: &Incidents,
     name: &str,
-    mut found: Vec<(String, ClusterVm)>,
+    found: Vec<(String, ClusterVm)>,
 ) -> Result<Vec<v1::Verdict>, Status> {
+    let MigrationAsked { symptom, .. } = migration_asked(snapshot, name, found)?;
+    Ok(verdicts_on(&Indexed::new(snapshot), incidents, &[symptom]))
+}
+
+/// A migration that somebody asks about.
+#[derive(Debug)]
+pub(super) struct MigrationAsked {
+    /// What it shows.
+    pub(super) symptom: Symptom,
+    /// Namespace and name of its VM.
+    pub(super) vm: (String, String),
+    /// Its name.
+    pub(super) name: String,
+}
+
+/// Asks about the one migration in `found`, which stands in the snapshot afterwards as the one in question of its VM.
+///
+/// # Errors
+/// As [`explain_migration`].
+pub(super) fn migration_asked(
+    snapshot: &mut Snapshot,
+    name: &str,
+    mut found: Vec<(String, ClusterVm)>,
+) -> Result<MigrationAsked, Status> {
     let fix = "ask with a namespace or a UID";
     match (found.pop(), found.as_slice()) {
         (None, _) => {
             let watched = if snapshot.cluster_sight.is_watched { "" } else { ": no Kubernetes is watched" };
             Err(Status::not_found(format!("no migration `{}`{watched}", shortened(name))))
         }
-        (Some((migration, vm)), []) => {
-            let uid = vm.uid.clone();
+        (Some((name, vm)), []) => {
+            let (uid, key) = (vm.uid.clone(), (vm.namespace.clone(), vm.name.clone()));
             match snapshot.cluster_vms.iter_mut().find(|known| known.namespace == vm.namespace && known.name == vm.name)
             {
                 Some(known) => *known = vm.into(),
                 None => snapshot.cluster_vms.push(vm.into()),
             }
-            let indexed = Indexed::new(snapshot);
-            let symptom = indexed.symptom_of(&uid, Some(&migration), true);
-            Ok(verdicts_on(&indexed, incidents, &[symptom]))
+            let symptom = Indexed::new(snapshot).symptom_of(&uid, Some(&name), true);
+            Ok(MigrationAsked { symptom, vm: key, name })
         }
         (Some(last), others) => {
             let all: Vec<String> =
@@ -86,10 +113,14 @@ pub fn explain_migration(
 /// NOT_FOUND if no node has that name.
 pub fn explain_node(snapshot: &Snapshot, incidents: &Incidents, node: &str) -> Result<Vec<v1::Verdict>, Status> {
     let node = named::node(snapshot, node)?;
-    let subject = SymptomSubject::Node { node: node.name.clone() };
     let indexed = Indexed::new(snapshot);
-    let wanted = of_subject(indexed.symptoms(), subject, || no_symptom_of_node(node));
-    Ok(verdicts_on(&indexed, incidents, &wanted))
+    Ok(verdicts_on(&indexed, incidents, &symptoms_of_node(&indexed, node)))
+}
+
+/// What a node itself shows, at least one.
+pub(super) fn symptoms_of_node(indexed: &Indexed<'_>, node: &NodeView) -> Vec<Symptom> {
+    let subject = SymptomSubject::Node { node: node.name.clone() };
+    of_subject(indexed.symptoms(), subject, || no_symptom_of_node(node))
 }
 
 /// Everything in trouble, or of one node if `node` is not empty: the node itself and its VMs.

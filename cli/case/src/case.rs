@@ -1,4 +1,6 @@
-//! A case, read: files in, snapshot out; then the same engine as live.
+//! A case, read: files in, snapshot out; then the same engine as live. Where central wrote its own snapshot, that is the case (`recorded`).
+
+mod recorded;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +12,7 @@ use std::{
 
 use kulprit_cluster::{Asked, Cluster, ClusterVm};
 use kulprit_diagnosis::{
-    Attribution, ClusterSight, Settings, Snapshot, Symptom, SymptomSubject, attribute, symptom_of, symptoms,
+    Attribution, ClusterSight, Settings, Snapshot, Symptom, SymptomId, SymptomSubject, attribute, symptom_of, symptoms,
 };
 use kulprit_host::{HostRoot, cpu::read_proc_stat, log::Clock};
 use kulprit_judge::said;
@@ -47,12 +49,22 @@ pub struct Options {
 pub struct Case {
     /// Everything a diagnosis may look at.
     pub snapshot: Snapshot,
-    /// UID of the VM it is about, and the migration; `None`: every VM with a symptom.
-    subject: Option<(String, Option<String>)>,
+    about: About,
     /// What could not be used.
     pub problems: Vec<Problem>,
     /// Lines that no rule knows, and that name the subject.
     kept: Vec<(String, Evidence)>,
+}
+
+/// Whom a case is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum About {
+    /// Every VM and node with a symptom.
+    Everything,
+    /// A VM by its UID, and the migration.
+    Vm(String, Option<String>),
+    /// A node by its name.
+    Node(String),
 }
 
 impl Case {
@@ -85,6 +97,9 @@ impl Case {
                 path.display()
             )));
         }
+        if let Some(file) = recorded::file_of(&layout, &parts) {
+            return recorded::open(&folder, &file, &manifest, options, &parts, problems);
+        }
         let subject = options.subject.clone().or_else(|| manifest.subject.clone());
         let mut reading = Reading {
             folder: &folder,
@@ -102,9 +117,10 @@ impl Case {
     /// What is to be explained: the named VM, or every VM and node with a symptom.
     #[must_use]
     pub fn symptoms(&self) -> Vec<Symptom> {
-        match &self.subject {
-            Some((uid, migration)) => vec![symptom_of(&self.snapshot, uid, migration.as_deref(), true)],
-            None => symptoms(&self.snapshot),
+        match &self.about {
+            About::Vm(uid, migration) => vec![symptom_of(&self.snapshot, uid, migration.as_deref(), true)],
+            About::Node(name) => vec![of_node(&self.snapshot, name)],
+            About::Everything => symptoms(&self.snapshot),
         }
     }
 
@@ -117,7 +133,7 @@ impl Case {
     /// Lines that name the subject of a symptom and that no rule knows, oldest first.
     pub fn mentions(&self, symptom: &Symptom) -> impl Iterator<Item = (&str, &Evidence)> {
         let is_of_subject = match &symptom.subject {
-            SymptomSubject::Vm { uid, .. } => self.subject.as_ref().is_some_and(|(own, _)| own == uid),
+            SymptomSubject::Vm { uid, .. } => matches!(&self.about, About::Vm(own, _) if own == uid),
             SymptomSubject::Node { .. } => false,
         };
         self.kept.iter().filter(move |_| is_of_subject).map(|(node, line)| (node.as_str(), line))
@@ -130,6 +146,19 @@ impl Case {
         let of_cluster = self.snapshot.cluster_vms.iter().map(|vm| vm.uid.as_str());
         of_cluster.chain(of_nodes).collect::<BTreeSet<_>>().len()
     }
+}
+
+/// What a node itself shows, or that it shows nothing.
+fn of_node(snapshot: &Snapshot, name: &str) -> Symptom {
+    let subject = SymptomSubject::Node { node: name.to_owned() };
+    let shown = symptoms(snapshot).into_iter().find(|symptom| symptom.subject == subject);
+    shown.unwrap_or_else(|| Symptom {
+        subject,
+        id: SymptomId::Unspecified,
+        since_wall_usec: None,
+        text: "the node shows no fault of its own".to_owned(),
+        migration: None,
+    })
 }
 
 fn unrecognised(path: &Path, files: &[PathBuf]) -> CaseError {
@@ -361,10 +390,13 @@ impl Reading<'_> {
         }
         assemble::add_unplaced(&mut cluster_vms, verdicts, &names, at);
         problems.sort();
-        let subject = subject.map(|subject| {
-            let uid = names.canonical(&format!("{}/{}", subject.namespace, subject.name));
-            (uid, subject.migration)
-        });
+        let about = match (subject, &manifest.node) {
+            (Some(subject), _) => {
+                About::Vm(names.canonical(&format!("{}/{}", subject.namespace, subject.name)), subject.migration)
+            }
+            (None, Some(node)) => About::Node(node.clone()),
+            (None, None) => About::Everything,
+        };
         let cluster_nodes = cluster.describe_nodes(at.wall_usec, signatures);
         let views = nodes.into_iter().map(|(name, gathered)| {
             let mut view = assemble::node_view(name, gathered, &names, at);
@@ -380,7 +412,7 @@ impl Reading<'_> {
             cluster_sight: ClusterSight::default(),
             settings: Settings::default(),
         };
-        Ok(Case { snapshot, subject, problems, kept })
+        Ok(Case { snapshot, about, problems, kept })
     }
 }
 

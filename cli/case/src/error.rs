@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use kulprit_diagnosis::written::ReadError;
+
 /// The case as a whole cannot be used: exit status 2.
 #[derive(Debug, thiserror::Error)]
 pub enum CaseError {
@@ -54,6 +56,15 @@ pub enum CaseError {
         place: String,
         /// What is wrong and what to write.
         why: String,
+    },
+    /// The written snapshot is none that this version reads.
+    #[error("`{path}` cannot be used")]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: ReadError,
     },
     /// The VM that was asked for stands nowhere in the case, or in several namespaces.
     #[error("{0}")]

@@ -13,13 +13,14 @@ pub struct Manifest {
     pub at_usec: i64,
     /// Whom the case is about; `None`: every VM with a symptom.
     pub subject: Option<SubjectName>,
+    /// The node that the case is about, where it is about no VM.
+    pub node: Option<String>,
     /// Hints where it runs.
     pub nodes: NodeHints,
 }
 
 /// Whom a case is about.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubjectName {
     /// Namespace; may be empty where the name says enough.
     pub namespace: String,
@@ -47,8 +48,17 @@ struct Raw {
     api_version: Option<String>,
     kind: Option<String>,
     at: Option<String>,
-    subject: Option<SubjectName>,
+    subject: Option<RawSubject>,
     nodes: Option<NodeHints>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawSubject {
+    namespace: String,
+    name: String,
+    migration: Option<String>,
+    node: Option<String>,
 }
 
 /// Reads a manifest; `path` is only for messages. Keys that it does not know are left to later versions.
@@ -77,16 +87,21 @@ pub fn read(text: &str, path: &Path) -> Result<Manifest, CaseError> {
     let at_usec = time(&at).ok_or_else(|| {
         wrong(format!("at is `{at}`; write a time with its zone, for example `at: 2026-03-01T10:15:00Z`"))
     })?;
-    if let Some(subject) = &raw.subject
-        && subject.name.is_empty()
-    {
-        return Err(wrong("subject has no name; write `subject: {namespace: prod, name: db-0}`".to_owned()));
-    }
+    let (subject, node) = match raw.subject {
+        Some(RawSubject { namespace, name, migration, node: _ }) if !name.is_empty() => {
+            (Some(SubjectName { namespace, name, migration }), None)
+        }
+        Some(RawSubject { node: Some(node), .. }) if !node.is_empty() => (None, Some(node)),
+        Some(_) => {
+            return Err(wrong("subject has no name; write `subject: {namespace: prod, name: db-0}`".to_owned()));
+        }
+        None => (None, None),
+    };
     let mut nodes = raw.nodes.unwrap_or_default();
     for hint in [&mut nodes.hosting, &mut nodes.source, &mut nodes.target] {
         *hint = hint.take().filter(|name| !name.is_empty());
     }
-    Ok(Manifest { at_usec, subject: raw.subject, nodes })
+    Ok(Manifest { at_usec, subject, node, nodes })
 }
 
 /// An RFC 3339 time as Unix microseconds; a time without a zone is UTC. `None` if it is none.
@@ -126,6 +141,13 @@ mod tests {
         assert_eq!(manifest.at_usec, 1_772_360_100_000_000);
         assert_eq!(manifest.subject.unwrap().migration.as_deref(), Some("m"));
         assert_eq!((manifest.nodes.source, manifest.nodes.target.as_deref()), (None, Some("n2")));
+    }
+
+    #[test]
+    fn a_case_can_be_about_a_node() {
+        let manifest =
+            read(&format!("{HEAD}at: 2026-03-01T10:15:00Z\nsubject: {{node: n1}}"), Path::new("case.yaml")).unwrap();
+        assert_eq!((manifest.node.as_deref(), manifest.subject), (Some("n1"), None));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! `figures`: top-1, top-3, host blamed, abstentions and Brier score for the training and the check set, with three baselines.
 //! `perturbed`: the same incident with other names, dates and addresses, with a file missing, with noise. `forms`: one incident as a
-//! case, an archive, a must-gather, a sosreport. `hostile`: input that nobody should get through.
+//! case, an archive, a must-gather, a sosreport. `recorded`: a written snapshot instead of files. `hostile`: input that nobody should get
+//! through.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on panics; clippy only knows the test functions themselves"
@@ -13,6 +14,7 @@ mod forms;
 mod hostile;
 mod perturb;
 mod perturbed;
+mod recorded;
 
 use std::path::{Path, PathBuf};
 
