@@ -353,7 +353,6 @@ const fn code_name(code: Code) -> &'static str {
         Code::ResourceExhausted => "resource_exhausted",
         Code::Unavailable => "unavailable",
         Code::Internal => "internal",
-        Code::ResourceExhausted => "resource_exhausted",
         _ => "other",
     }
 }

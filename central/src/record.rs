@@ -91,9 +91,13 @@ impl Recording {
     /// Adds what a node found, oldest first; `is_cut`: there was more.
     pub fn add_history(&mut self, node: &str, entries: Vec<HistoryEntry>, is_cut: bool) {
         let mut content = Vec::new();
+        let mut n_foreign = 0_usize;
         for entry in entries {
             let at = rfc3339(entry.position.at_wall_usec);
-            let Ok(Record { stamp, body }) = Record::try_from(entry.record) else { continue };
+            let Ok(Record { stamp, body }) = Record::try_from(entry.record) else {
+                n_foreign += 1;
+                continue;
+            };
             let finding = match body {
                 Body::State(state) => Finding::State(state),
                 Body::Occurrence(occurrence) => Finding::Occurrence(occurrence),
@@ -105,6 +109,9 @@ impl Recording {
             self.n_secrets += secrets::leave_out(&mut line);
             content.extend_from_slice(line.to_string().as_bytes());
             content.push(b'\n');
+        }
+        if n_foreign > 0 {
+            self.notes.push(format!("{n_foreign} records of {node} are left out: this version cannot read them"));
         }
         if is_cut {
             self.notes.push(format!("the history of {node} is cut after {MAX_HISTORY} findings"));

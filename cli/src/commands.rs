@@ -152,6 +152,6 @@ impl Ask {
 
     /// What it means that an answer broke off.
     fn failed(&self, status: &tonic::Status) -> AskError {
-        AskError::from_status(&self.central, self.timeout_secs, status)
+        AskError::from_status(self.whom(), self.timeout_secs, status)
     }
 }

@@ -15,7 +15,7 @@ use kulprit_model::FindingCode;
 use crate::{
     catalogue::{CAUSES, Look},
     indexed::Indexed,
-    snapshot::{NodeView, Snapshot},
+    snapshot::{NodeView, Shared, Snapshot},
     stage::Stage,
     symptom::{Symptom, SymptomSubject},
 };
@@ -85,10 +85,7 @@ pub fn narrow(snapshot: &Snapshot, symptoms: &[Symptom]) -> Narrowed {
         cluster_sight: snapshot.cluster_sight.clone(),
         settings: snapshot.settings,
     };
-    Narrowed {
-        snapshot: narrowed,
-        nodes: near.into_iter().filter(|name| !name.is_empty()).collect(),
-    }
+    Narrowed { snapshot: narrowed, nodes: near.into_iter().filter(|name| !name.is_empty()).collect() }
 }
 
 /// Nodes and VMs of the cluster that stay whole, by name and UID.
@@ -127,13 +124,15 @@ fn nodes_of(vm: &ClusterVm) -> impl Iterator<Item = &str> {
 
 /// Another node: that it is there, and what is compared with it.
 fn far(node: &NodeView) -> NodeView {
+    let states = node.states.iter().filter(|state| is_compared(state.code));
+    let occurrences = node.occurrences.iter().filter(|occurrence| is_compared(occurrence.code));
     NodeView {
         name: node.name.clone(),
         is_reporting: node.is_reporting,
         last_heard_wall_usec: node.last_heard_wall_usec,
-        vms: Vec::new(),
-        states: node.states.iter().filter(|state| is_compared(state.code)).cloned().collect(),
-        occurrences: node.occurrences.iter().filter(|occurrence| is_compared(occurrence.code)).cloned().collect(),
+        vms: Shared::default(),
+        states: states.cloned().collect::<Vec<_>>().into(),
+        occurrences: occurrences.cloned().collect::<Vec<_>>().into(),
         cannot_show: node.cannot_show.clone(),
     }
 }

@@ -50,8 +50,8 @@ fn node(name: &str, n: usize) -> NodeView {
         name: name.to_owned(),
         is_reporting: true,
         last_heard_wall_usec: Some(AT.wall_usec),
-        states: vec![state(FindingCode::KubeletInactive, Subject::unit("kubelet.service"), n + 2)],
-        occurrences: vec![seen],
+        states: vec![state(FindingCode::KubeletInactive, Subject::unit("kubelet.service"), n + 2)].into(),
+        occurrences: vec![seen].into(),
         cannot_show: vec![planted(n + 6)],
         ..NodeView::default()
     }
@@ -118,7 +118,7 @@ fn snapshot() -> Snapshot {
         last_qemu: None,
     };
     let mut near = node("n1", 10);
-    near.vms = vec![view];
+    near.vms = vec![view].into();
     let vms = ["db-0", "web-0"].map(|name| Arc::new(cluster.describe("prod", name, &asked, &signatures)));
     Snapshot {
         reference_wall_usec: AT.wall_usec,
@@ -135,10 +135,9 @@ fn about_db() -> About {
 }
 
 fn entry() -> HistoryEntry {
-    let record = Record {
-        stamp: Stamp { boot_id: "boot-1".to_owned(), epoch: 1, seq: 5, at: AT },
-        body: Body::State(state(FindingCode::KvmDeviceMissing, Subject::Node, 50)),
-    };
+    let said = State { unknown_because: None, ..state(FindingCode::KvmDeviceMissing, Subject::Node, 50) };
+    let record =
+        Record { stamp: Stamp { boot_id: "boot-1".to_owned(), epoch: 1, seq: 5, at: AT }, body: Body::State(said) };
     let position = HistoryPosition { at_wall_usec: AT.wall_usec, day: 0, row: 1 };
     HistoryEntry { position, node: "n1".to_owned(), record: record.into() }
 }
@@ -185,6 +184,16 @@ fn the_files_are_a_case_and_the_same_engine_says_the_same_of_it() {
     let line: Value = serde_json::from_str(files["nodes/n1/history.jsonl"].trim_end()).unwrap();
     assert_eq!((&line["boot_id"], &line["seq"]), (&json!("boot-1"), &json!(5)));
     assert_eq!(line["finding"]["state"]["code"], "KvmDeviceMissing");
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_told() {
+    let mut recording = recorded();
+    let mut foreign = entry();
+    foreign.record.body = None;
+    recording.add_history("n2", vec![foreign], false);
+    assert!(recording.notes.contains(&"1 records of n2 are left out: this version cannot read them".to_owned()));
+    assert!(!files(recording).contains_key("nodes/n2/history.jsonl"));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use kulprit_model::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::glue::{Text, many, maybe, one, shared, word};
-use crate::snapshot::{ClusterSight, NodeView, Settings, Snapshot, VmView};
+use super::glue::{Text, held, many, maybe, one, shared, word};
+use crate::snapshot::{ClusterSight, NodeView, Settings, Shared, Snapshot, VmView};
 
 macro_rules! forms {
     ($($ours:ty: $form:ty,)*) => {
@@ -115,12 +115,12 @@ struct NodeForm {
     name: String,
     is_reporting: bool,
     last_heard_wall_usec: Option<i64>,
-    #[serde(with = "many")]
-    vms: Vec<VmView>,
-    #[serde(with = "many")]
-    states: Vec<State>,
-    #[serde(with = "many")]
-    occurrences: Vec<Occurrence>,
+    #[serde(with = "held")]
+    vms: Shared<VmView>,
+    #[serde(with = "held")]
+    states: Shared<State>,
+    #[serde(with = "held")]
+    occurrences: Shared<Occurrence>,
     cannot_show: Vec<String>,
 }
 

@@ -68,6 +68,20 @@ pub(super) mod many {
     }
 }
 
+/// A list that snapshots share.
+pub(super) mod held {
+    use super::{Deserializer, Serializer, Text, many};
+    use crate::snapshot::Shared;
+
+    pub(in super::super) fn serialize<T: Text, S: Serializer>(values: &Shared<T>, to: S) -> Result<S::Ok, S::Error> {
+        many::serialize(values, to)
+    }
+
+    pub(in super::super) fn deserialize<'de, T: Text, D: Deserializer<'de>>(from: D) -> Result<Shared<T>, D::Error> {
+        many::deserialize(from).map(Shared::from)
+    }
+}
+
 /// A list of what snapshots share.
 pub(super) mod shared {
     use std::sync::Arc;
