@@ -161,9 +161,9 @@ mod tests {
             name: "n1".to_owned(),
             is_reporting: true,
             last_heard_wall_usec: Some(4),
-            vms: vec![vm_view(), VmView::default()],
-            states: vec![state(Subject::Node), state(Subject::vm("u"))],
-            occurrences: vec![occurrence()],
+            vms: vec![vm_view(), VmView::default()].into(),
+            states: vec![state(Subject::Node), state(Subject::vm("u"))].into(),
+            occurrences: vec![occurrence()].into(),
             cannot_show: vec!["PSI".to_owned()],
         };
         let found = |finding| ClusterFinding { side: Some(Side::Target), node: Some("n2".to_owned()), finding };
