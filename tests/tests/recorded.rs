@@ -12,8 +12,11 @@ use std::{fs, path::Path};
 use kulprit_case::{Case, Folder, Options, collection, manifest};
 use kulprit_central::record::{About, Recording};
 
-/// Symptom, then each cause with its probability and chain.
-fn said(case: &Case) -> Vec<(&'static str, Vec<(&'static str, u64, Vec<&'static str>)>)> {
+/// A cause with the bits of its probability, and its chain.
+type Said = (&'static str, u64, Vec<&'static str>);
+
+/// Symptom, then each cause.
+fn said(case: &Case) -> Vec<(&'static str, Vec<Said>)> {
     let all = case.attributions();
     let said = all.iter().map(|one| {
         let causes = one.causes.iter().chain(&one.contributing);
