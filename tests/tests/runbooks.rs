@@ -13,6 +13,7 @@ use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, UnitStopped};
 use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::api::{Kind, Place};
 use kulprit_tests::kubevirt::{Migration, RegisteredNode, Stage, Vm, VmSpec};
+use kulprit_tests::launcher::LauncherBuilder;
 use kulprit_tests::node::Running;
 use kulprit_tests::system::answers::Verdict;
 use kulprit_tests::wait::{pause, wait_for, wait_until};
@@ -40,6 +41,35 @@ fn assert_blames(verdict: &Verdict, role: &str, node: &str) {
 /// A node without a real kubelet, which boots fast and whose launchers are containers of `runc`.
 fn boot(lab: &Lab, name: &str) -> Result<Node> {
     lab.node(name).without_libvirt().with_kubelet().start()
+}
+
+/// One such node that is watched.
+fn one_node() -> Result<(Stage, RegisteredNode, Node)> {
+    let lab = Lab::open()?;
+    let node = boot(&lab, "n1")?;
+    let (cluster, _) = Cluster::start(&lab, &[])?;
+    let mut stage = Stage::on(&lab, cluster)?;
+    stage.system.watch(&node)?;
+    let registered = stage.kubevirt.register(node.name(), node.address())?;
+    Ok((stage, registered, node))
+}
+
+/// A VM that runs on such a node, in the launcher that `change` makes of an idle one's.
+fn running<'a>(
+    stage: &'a Stage,
+    registered: &RegisteredNode,
+    node: &'a Node,
+    grace_secs: u32,
+    change: impl FnOnce(LauncherBuilder<'a>) -> LauncherBuilder<'a>,
+) -> Result<(Vm<'a>, Launcher<'a>)> {
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(grace_secs), NOW)?;
+    vm.is_taken_by(registered)?;
+    let launcher = Launcher::define(node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
+    let launcher = change(launcher).start()?;
+    vm.is_handed_over()?;
+    vm.runs()?;
+    stage.wait_for_vm("prod/db-0", node.name())?;
+    Ok((vm, launcher))
 }
 
 /// Ends a guest as virt-handler does. The launcher may end with it, and `virsh` with that before it can say so.
@@ -72,13 +102,7 @@ impl Pair {
     fn migration(&self, program: Program, ago: Duration) -> Result<Moving<'_>> {
         let [n1, n2] = self.registered.as_slice() else { bail!("two nodes were registered") };
         let [one, two] = &self.nodes;
-        let mut vm = self.stage.kubevirt.create(VmSpec::new("prod", "db-0"), NOW)?;
-        vm.is_taken_by(n1)?;
-        let source = Launcher::define(one, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
-        let source = source.program(program).start()?;
-        vm.is_handed_over()?;
-        vm.runs()?;
-        self.stage.wait_for_vm("prod/db-0", "n1")?;
+        let (vm, source) = running(&self.stage, n1, one, 30, |launcher| launcher.program(program))?;
         let mut migration = vm.migrate("db-0-out", ago)?;
         migration.is_taken_by(&vm, Some(n2))?;
         let target = Launcher::define(two, "prod", "db-0")?.for_migration_of(&source);
@@ -107,17 +131,12 @@ impl Moving<'_> {
 
 #[test]
 fn starting_on_a_node_without_kvm() -> Result<()> {
-    let lab = Lab::open()?;
-    let node = boot(&lab, "n1")?;
-    let (cluster, _) = Cluster::start(&lab, &[])?;
-    let mut stage = Stage::on(&lab, cluster)?;
-    let registered = stage.kubevirt.register(node.name(), node.address())?;
+    let (stage, registered, node) = one_node()?;
     let missing = KvmMissing::new(&node)?;
     // As virt-handler's device plugin does, and kubelet then.
     stage.kubevirt.api().update_status(&Place::new(Kind::NODE, "", "n1"), |node| {
         node["status"]["allocatable"]["devices.kubevirt.io/kvm"] = "0".into();
     })?;
-    stage.system.watch(&node)?;
     let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
     vm.is_taken_by(&registered)?;
     vm.is_handed_over()?;
@@ -176,18 +195,8 @@ fn terminating_while_the_runtime_hangs() -> Result<()> {
 
 #[test]
 fn stopping_a_guest_that_ignores_it_is_no_hosts_fault() -> Result<()> {
-    let lab = Lab::open()?;
-    let node = boot(&lab, "n1")?;
-    let (cluster, _) = Cluster::start(&lab, &[])?;
-    let mut stage = Stage::on(&lab, cluster)?;
-    stage.system.watch(&node)?;
-    let registered = stage.kubevirt.register(node.name(), node.address())?;
-    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(3600), NOW)?;
-    vm.is_taken_by(&registered)?;
-    let launcher = Launcher::define(&node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?).start()?;
-    vm.is_handed_over()?;
-    vm.runs()?;
-    stage.wait_for_vm("prod/db-0", "n1")?;
+    let (stage, registered, node) = one_node()?;
+    let (mut vm, launcher) = running(&stage, &registered, &node, 3600, |launcher| launcher)?;
     vm.stop()?;
     launcher.virsh(&["shutdown", &launcher.domain()])?;
     pause(QUIET);
@@ -205,20 +214,11 @@ fn stopping_a_guest_that_ignores_it_is_no_hosts_fault() -> Result<()> {
 
 #[test]
 fn stopping_on_a_frozen_disk_and_without_a_kubelet_names_both() -> Result<()> {
-    let lab = Lab::open()?;
-    let node = boot(&lab, "n1")?;
+    let (stage, mut registered, node) = one_node()?;
     let disk = FileDisk::create(&node, "frozen", 64)?;
-    let (cluster, _) = Cluster::start(&lab, &[])?;
-    let mut stage = Stage::on(&lab, cluster)?;
-    stage.system.watch(&node)?;
-    let mut registered = stage.kubevirt.register(node.name(), node.address())?;
-    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(1), NOW)?;
-    vm.is_taken_by(&registered)?;
-    let launcher = Launcher::define(&node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
-    let launcher = launcher.program(Program::Writer { bursts: 4 }).disk_on(&disk).start()?;
-    vm.is_handed_over()?;
-    vm.runs()?;
-    stage.wait_for_vm("prod/db-0", "n1")?;
+    let (vm, launcher) = running(&stage, &registered, &node, 1, |launcher| {
+        launcher.program(Program::Writer { bursts: 4 }).disk_on(&disk)
+    })?;
     let frozen = disk.freeze()?;
     let stopped = UnitStopped::new(&node, "kubelet.service")?;
     registered.fall_silent();
@@ -265,21 +265,11 @@ fn in_error_for_an_image_that_only_this_node_does_not_get() -> Result<()> {
 
 #[test]
 fn in_error_for_a_memory_limit_that_is_too_small() -> Result<()> {
-    let lab = Lab::open()?;
-    let node = boot(&lab, "n1")?;
-    let (cluster, _) = Cluster::start(&lab, &[])?;
-    let mut stage = Stage::on(&lab, cluster)?;
-    stage.system.watch(&node)?;
-    let registered = stage.kubevirt.register(node.name(), node.address())?;
-    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), NOW)?;
-    vm.is_taken_by(&registered)?;
+    let (stage, registered, node) = one_node()?;
     // It takes 20 s until its memory is too much.
     let grows = Program::Eater { mib: 384, delay: 1000 };
-    let launcher = Launcher::define(&node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
-    let launcher = launcher.program(grows).memory_limit_mib(240).start()?;
-    vm.is_handed_over()?;
-    vm.runs()?;
-    stage.wait_for_vm("prod/db-0", "n1")?;
+    let (vm, launcher) =
+        running(&stage, &registered, &node, 30, |launcher| launcher.program(grows).memory_limit_mib(240))?;
     let is_dead = || Ok(!process::is_alive(launcher.monitor_pid()) || launcher.qemu_pid().is_none());
     wait_until("the kernel to kill it", SEEN, is_dead)?;
     vm.qemu_ends(false)?;
@@ -331,12 +321,7 @@ fn migrating_to_a_launcher_whose_libvirt_hangs() -> Result<()> {
 
 #[test]
 fn too_many_migrations_away_from_a_node_whose_kubelet_flaps() -> Result<()> {
-    let lab = Lab::open()?;
-    let node = boot(&lab, "n1")?;
-    let (cluster, _) = Cluster::start(&lab, &[])?;
-    let mut stage = Stage::on(&lab, cluster)?;
-    stage.system.watch(&node)?;
-    let n1 = stage.kubevirt.register(node.name(), node.address())?;
+    let (stage, n1, node) = one_node()?;
     let n2 = stage.kubevirt.register("n2", "10.77.0.99")?;
     let _loops = KubeletLoops::new(&node)?;
     let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
