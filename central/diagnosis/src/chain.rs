@@ -11,6 +11,10 @@ use crate::{catalogue::Scope, score::ScoreSheet};
 /// How much evidence of its own a cause needs to be part of a chain, decibans.
 pub(crate) const OWN_EVIDENCE_DB: f64 = 7.0;
 
+/// What ended this long before a cause began is not its work, microseconds: more than a probe takes to be sure of what it sees, and more
+/// than two clocks differ.
+const ENDED_BEFORE_USEC: i64 = 30_000_000;
+
 /// One competitor: a root with what it explains, or a cause alone.
 #[derive(Debug)]
 pub(crate) struct Chain<'s> {
@@ -66,6 +70,7 @@ fn parent_of(sheet: &ScoreSheet, sheets: &[ScoreSheet]) -> Option<usize> {
     for (index, other) in sheets.iter().enumerate() {
         if other.cause.explains.contains(&sheet.cause.id)
             && reaches(other, sheet)
+            && !had_ended_before(sheet, other)
             && has_own_evidence(other)
             && best.is_none_or(|best| other.score_db() > sheets[best].score_db())
         {
@@ -80,6 +85,11 @@ fn parent_of(sheet: &ScoreSheet, sheets: &[ScoreSheet]) -> Option<usize> {
 fn reaches(root: &ScoreSheet, sheet: &ScoreSheet) -> bool {
     let is_hosts = root.role == Side::Hosting && matches!(root.cause.scope, Scope::Node | Scope::Device);
     !(is_hosts && sheet.role == Side::Target) || root.node.is_none() || sheet.node.is_none() || root.node == sheet.node
+}
+
+/// Whether all that speaks for a cause was over when what would explain it began: a device's name may have been another disk's then.
+fn had_ended_before(sheet: &ScoreSheet, root: &ScoreSheet) -> bool {
+    sheet.ended_usec().saturating_add(ENDED_BEFORE_USEC) < root.began_usec()
 }
 
 /// Depth first; the catalogue's graph has no circle (tested there).

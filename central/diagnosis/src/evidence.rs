@@ -66,11 +66,54 @@ pub(crate) struct Hit {
     pub(crate) factor: f64,
     /// 0..=1.
     pub(crate) freshness: f64,
+    pub(crate) times: Times,
     pub(crate) seen: Vec<Seen>,
     /// Facts for the remedy and the place.
     pub(crate) attributes: Attributes,
     /// The unit, if the finding is about one.
     pub(crate) unit: Option<String>,
+}
+
+impl Hit {
+    /// Of something that has no time of its own.
+    fn untimed(factor: f64, seen: Seen) -> Self {
+        let seen = vec![seen];
+        Self { factor, freshness: 1.0, times: Times::OPEN, seen, attributes: Attributes::new(), unit: None }
+    }
+}
+
+/// From when to when something was so, Unix time in microseconds. Open at the sides that are not known: what lasts has no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) began_usec: i64,
+    pub(crate) ended_usec: i64,
+}
+
+impl Times {
+    /// Nothing is known of them.
+    pub(crate) const OPEN: Self = Self { began_usec: i64::MIN, ended_usec: i64::MAX };
+
+    /// From the first begin to the last end.
+    pub(crate) fn join(self, other: Self) -> Self {
+        Self { began_usec: self.began_usec.min(other.began_usec), ended_usec: self.ended_usec.max(other.ended_usec) }
+    }
+
+    fn of_state(state: &State) -> Self {
+        Self { began_usec: state.since.wall_usec, ..Self::OPEN }
+    }
+
+    fn of_occurrence(occurrence: &Occurrence) -> Self {
+        if occurrence.attributes.get(attribute::UNDATED).is_some() {
+            return Self::OPEN;
+        }
+        Self { began_usec: began_usec(occurrence), ended_usec: occurrence.last.wall_usec }
+    }
+}
+
+/// When what an occurrence tells of began: the kernel speaks of a hung task minutes after it began to hang.
+fn began_usec(occurrence: &Occurrence) -> i64 {
+    let blocked_secs = occurrence.attributes.number(attribute::BLOCKED_SECS).unwrap_or(0).max(0);
+    occurrence.first.wall_usec.saturating_sub(blocked_secs.saturating_mul(1_000_000))
 }
 
 /// Every way in which a clue is fulfilled, in the order of the scene; empty if it is not.
@@ -115,6 +158,7 @@ fn present(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
         hits.push(Hit {
             factor: sighting.factor,
             freshness: if is_later { AFTER_ONSET } else { 1.0 },
+            times: Times::of_state(state),
             seen: seen_of_state(sighting),
             attributes: state.attributes.clone(),
             unit: unit_of(&state.subject),
@@ -153,7 +197,8 @@ fn absent(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit> {
         at_wall_usec: looked,
         text: format!("{text} (so since {})", words::time(since)),
     };
-    Some(Hit { factor, freshness: 1.0, seen: vec![seen], attributes: Attributes::new(), unit })
+    let times = Times { began_usec: since, ..Times::OPEN };
+    Some(Hit { factor, freshness: 1.0, times, seen: vec![seen], attributes: Attributes::new(), unit })
 }
 
 fn happened(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
@@ -166,6 +211,7 @@ fn happened(scene: &Scene<'_>, code: FindingCode, facts: &[Fact]) -> Vec<Hit> {
         hits.push(Hit {
             factor: sighting.factor,
             freshness: freshness(scene, occurrence),
+            times: Times::of_occurrence(occurrence),
             seen: seen_of_occurrence(&sighting),
             attributes: occurrence.attributes.clone(),
             unit: unit_of(&occurrence.subject),
@@ -194,7 +240,7 @@ fn not_happened(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit>
         at_wall_usec: scene.now_usec,
         text: text.to_owned(),
     };
-    Some(Hit { factor: 1.0, freshness: 1.0, seen: vec![seen], attributes: Attributes::new(), unit: None })
+    Some(Hit::untimed(1.0, seen))
 }
 
 /// Whether what `look` asks for is not so in a scene of another node, and was looked for there.
@@ -218,8 +264,7 @@ fn well(scene: &Scene<'_>, look: &Look, text: &str) -> Option<Hit> {
                 at_wall_usec: scene.now_usec,
                 text: text.to_owned(),
             };
-            let factor = Nearness::OfNode.factor();
-            Some(Hit { factor, freshness: 1.0, seen: vec![seen], attributes: Attributes::new(), unit: None })
+            Some(Hit::untimed(Nearness::OfNode.factor(), seen))
         }
         Look::Absent(code) => strongest(present(scene, *code, &[])),
         Look::All(looks) => looks.iter().find_map(|look| well(scene, look, text)),
@@ -264,12 +309,20 @@ fn vm(stage: &Stage<'_>, scene: &Scene<'_>, fact: VmFact, text: &str) -> Option<
         }
     };
     let seen = Seen { source: source.to_owned(), node: scene.node_name.to_owned(), at_wall_usec: scene.now_usec, text };
-    is_so.then(|| Hit { factor: 1.0, freshness: 1.0, seen: vec![seen], attributes: Attributes::new(), unit: None })
+    is_so.then(|| Hit::untimed(1.0, seen))
 }
 
 /// Fulfilled if each part is; the strongest way of each part, as near and as fresh as the weakest of them.
 fn all<'a>(stage: &Stage<'a>, scene: &Scene<'a>, looks: &[Look], text: &str) -> Option<Hit> {
-    let mut joined = Hit { factor: 1.0, freshness: 1.0, seen: Vec::new(), attributes: Attributes::new(), unit: None };
+    let mut joined = Hit {
+        factor: 1.0,
+        freshness: 1.0,
+        times: Times::OPEN,
+        seen: Vec::new(),
+        attributes: Attributes::new(),
+        unit: None,
+    };
+    let mut times: Option<Times> = None;
     let mut said = Vec::new();
     for look in looks {
         let mut found = hits(stage, scene, look, text);
@@ -282,6 +335,7 @@ fn all<'a>(stage: &Stage<'a>, scene: &Scene<'a>, looks: &[Look], text: &str) -> 
             joined.factor = joined.factor.min(hit.factor);
         }
         joined.freshness = joined.freshness.min(hit.freshness);
+        times = Some(times.map_or(hit.times, |times| times.join(hit.times)));
         joined.unit = joined.unit.or(hit.unit);
         for (key, value) in hit.attributes.iter() {
             if joined.attributes.get(key).is_none() || !asks_elsewhere(look) {
@@ -300,6 +354,7 @@ fn all<'a>(stage: &Stage<'a>, scene: &Scene<'a>, looks: &[Look], text: &str) -> 
         text.clone_into(&mut last.text);
         joined.seen.push(last);
     }
+    joined.times = times.unwrap_or(Times::OPEN);
     Some(joined)
 }
 
@@ -327,11 +382,7 @@ fn freshness(scene: &Scene<'_>, occurrence: &Occurrence) -> f64 {
     if is_of_a_wrong_clock {
         return 1.0;
     }
-    // The kernel speaks of a hung task minutes after it began to hang.
-    let blocked_usec =
-        occurrence.attributes.number(attribute::BLOCKED_SECS).unwrap_or(0).max(0).saturating_mul(1_000_000);
-    let began = occurrence.first.wall_usec.saturating_sub(blocked_usec);
-    if scene.is_moment() && began > scene.onset_usec.saturating_add(SAME_MOMENT_USEC) {
+    if scene.is_moment() && began_usec(occurrence) > scene.onset_usec.saturating_add(SAME_MOMENT_USEC) {
         return AFTER_ONSET;
     }
     let age_usec = scene.begin_usec.saturating_sub(occurrence.last.wall_usec);

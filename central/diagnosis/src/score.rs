@@ -8,7 +8,7 @@ use kulprit_model::{Attributes, Side, Status, attribute};
 use crate::{
     catalogue::{CAUSES, Cause, Clue, Look, Scope},
     causes,
-    evidence::{self, Seen},
+    evidence::{self, Seen, Times},
     indexed::Indexed,
     nearness::Nearness,
     scene::Scene,
@@ -63,6 +63,7 @@ pub struct ScoreLine {
     pub is_counted: bool,
     /// What was seen.
     pub seen: Vec<Seen>,
+    pub(crate) times: Times,
     pub(crate) attributes: Attributes,
     pub(crate) unit: Option<String>,
 }
@@ -91,6 +92,18 @@ impl ScoreSheet {
         self.lines.iter().any(|line| line.decibans > 0.0)
     }
 
+    /// When what speaks most for it began, Unix time in microseconds.
+    pub(crate) fn began_usec(&self) -> i64 {
+        let chief = self.lines.iter().max_by(|a, b| a.decibans.total_cmp(&b.decibans));
+        chief.map_or(Times::OPEN, |line| line.times).began_usec
+    }
+
+    /// When the last of what speaks for it was over, Unix time in microseconds; `i64::MAX` if some of it lasts.
+    pub(crate) fn ended_usec(&self) -> i64 {
+        let ends = self.lines.iter().filter(|line| line.decibans > 0.0).map(|line| line.times.ended_usec);
+        ends.max().unwrap_or(Times::OPEN.ended_usec)
+    }
+
     pub(crate) fn new(stage: &Stage<'_>, scene_idx: usize, cause: &'static Cause) -> Self {
         let scene = &stage.scenes[scene_idx];
         let mut lines: Vec<(usize, ScoreLine)> = Vec::new();
@@ -103,6 +116,7 @@ impl ScoreSheet {
                 decibans: clue.strength.decibans() * hit.factor * hit.freshness,
                 is_counted: false,
                 seen: hit.seen,
+                times: hit.times,
                 attributes: hit.attributes,
                 unit: hit.unit,
             };

@@ -79,3 +79,18 @@ fn an_io_error_of_the_disk_under_a_partition_is_the_vms_own() {
         world.happened(FindingCode::BlockIoError, Subject::Device { name: "sdb".to_owned() }, 62, Attributes::new());
     check(&world.why(), &["DiskIoError"]);
 }
+
+#[test]
+fn errors_that_were_over_before_a_stall_began_are_not_its_work() {
+    let with_errors = |secs| {
+        let device = || Subject::Device { name: "loop3".to_owned() };
+        let mut world = frozen_disk(60)
+            .happened(FindingCode::BlockIoError, device(), secs, Attributes::new())
+            .happened(FindingCode::FilesystemError, device(), secs, Attributes::new());
+        // It is younger than any of the errors: the name was another disk's then.
+        world.vm().qemu.as_mut().expect("it runs").since = ago(65);
+        world.why()
+    };
+    check(&with_errors(100), &["LocalDiskStalled", "QemuBlockedInKernel"]);
+    check(&with_errors(70), &["LocalDiskStalled", "QemuBlockedInKernel", "DiskIoError"]);
+}
