@@ -385,6 +385,20 @@ impl Look {
             Self::All(looks) => looks.iter().flat_map(Self::codes).collect(),
         }
     }
+
+    /// Whether it, or one of what it joins, asks for a state that is present, of a code for which `is_it`.
+    pub(crate) fn asks_for_present(&self, is_it: fn(FindingCode) -> bool) -> bool {
+        match self {
+            Self::Present(code, _) => is_it(*code),
+            Self::All(looks) => looks.iter().any(|look| look.asks_for_present(is_it)),
+            Self::Absent(_)
+            | Self::Happened(..)
+            | Self::NotHappened(_)
+            | Self::Vm(_)
+            | Self::Elsewhere(_)
+            | Self::WellElsewhere(_) => false,
+        }
+    }
 }
 
 fn describe_facts(facts: &[Fact]) -> String {

@@ -26,20 +26,15 @@ const DAY_USEC: i64 = 86_400_000_000;
 /// Codes that a clue compares with other nodes, and what tells who looked there.
 static COMPARED: LazyLock<BTreeSet<FindingCode>> = LazyLock::new(|| {
     let mut codes = BTreeSet::from([FindingCode::ProbeBlind, FindingCode::KernelLogLost]);
-    CAUSES.iter().flat_map(|cause| cause.clues).for_each(|clue| add_compared(&clue.look, false, &mut codes));
+    CAUSES.iter().flat_map(|cause| cause.clues).for_each(|clue| add_compared(&clue.look, &mut codes));
     codes
 });
 
-fn add_compared(look: &Look, is_elsewhere: bool, codes: &mut BTreeSet<FindingCode>) {
+fn add_compared(look: &Look, codes: &mut BTreeSet<FindingCode>) {
     match look {
-        Look::Elsewhere(look) | Look::WellElsewhere(look) => add_compared(look, true, codes),
-        Look::All(looks) => looks.iter().for_each(|look| add_compared(look, is_elsewhere, codes)),
-        Look::Present(code, _) | Look::Absent(code) | Look::Happened(code, _) | Look::NotHappened(code) => {
-            if is_elsewhere {
-                codes.insert(*code);
-            }
-        }
-        Look::Vm(_) => {}
+        Look::Elsewhere(look) | Look::WellElsewhere(look) => codes.extend(look.codes()),
+        Look::All(looks) => looks.iter().for_each(|look| add_compared(look, codes)),
+        Look::Present(..) | Look::Absent(_) | Look::Happened(..) | Look::NotHappened(_) | Look::Vm(_) => {}
     }
 }
 

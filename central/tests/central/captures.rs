@@ -1,6 +1,6 @@
 //! A VM gets into trouble: its agent is told to look closer, makes a capture, and the incident shows it. Or somebody asks.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use kulprit_model::{FindingCode, Status, Subject};
 use kulprit_proto::v1::{self, agent_message::Message, central_message, node_capture::Outcome};
@@ -102,14 +102,20 @@ fn of_vm(vm: &str, node: &str, within: Duration) -> Request<v1::CaptureVmRequest
 
 const LONG: Duration = Duration::from_secs(30);
 
-#[tokio::test]
-async fn whoever_asks_gets_what_the_node_shows_now_and_it_is_kept_nowhere() {
-    let folder = tempfile::tempdir().unwrap();
-    let app = App::start(folder.path()).await;
+/// Central, and the agent of a node with a VM that is well.
+async fn with_vm(folder: &Path) -> (App, Agent) {
+    let app = App::start(folder).await;
     let now = app.now();
     let mut agent = app.agent(1).await;
     agent.snapshot(vec![domain(VM, "db-0", now)], now).await;
     agent.acked(1).await;
+    (app, agent)
+}
+
+#[tokio::test]
+async fn whoever_asks_gets_what_the_node_shows_now_and_it_is_kept_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, mut agent) = with_vm(folder.path()).await;
     let mut query = app.query.clone();
     let answering = async {
         let request = asked(&mut agent).await;
@@ -128,11 +134,7 @@ async fn whoever_asks_gets_what_the_node_shows_now_and_it_is_kept_nowhere() {
 #[tokio::test]
 async fn a_node_that_shows_nothing_is_said_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
-    let app = App::start(folder.path()).await;
-    let now = app.now();
-    let mut agent = app.agent(1).await;
-    agent.snapshot(vec![domain(VM, "db-0", now)], now).await;
-    agent.acked(1).await;
+    let (app, mut agent) = with_vm(folder.path()).await;
     let mut query = app.query.clone();
     let why_not = |answer: Result<tonic::Response<v1::CaptureVmResponse>, tonic::Status>| {
         let mut outcomes = outcomes(answer.unwrap().into_inner());
@@ -149,7 +151,7 @@ async fn a_node_that_shows_nothing_is_said_with_the_reason() {
     let mut newer = None;
     let replacing = async {
         asked(&mut agent).await;
-        newer = Some(Agent::connect(app.grpc(), hello("n1", 2, now)).await);
+        newer = Some(Agent::connect(app.grpc(), hello("n1", 2, app.now())).await);
     };
     let (lost, ()) = tokio::join!(query.capture(of_vm(VM, "", LONG)), replacing);
     assert_eq!(why_not(lost), "n1: its agent's connection was lost");
@@ -179,11 +181,7 @@ async fn a_capture_that_cannot_be_asked_for_is_refused_with_the_field() {
 #[tokio::test]
 async fn only_so_many_captures_are_waited_for_and_the_end_of_central_ends_them() {
     let folder = tempfile::tempdir().unwrap();
-    let app = App::start(folder.path()).await;
-    let now = app.now();
-    let mut agent = app.agent(1).await;
-    agent.snapshot(vec![domain(VM, "db-0", now)], now).await;
-    agent.acked(1).await;
+    let (app, mut agent) = with_vm(folder.path()).await;
     let mut waiting = Vec::new();
     for _ in 0..8 {
         let mut query = app.query.clone();

@@ -99,18 +99,7 @@ pub(crate) fn attribute_in<'a>(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) 
 
 /// Whether something of the chain counts by a fault that is present.
 fn explains_a_fault(chain: &Chain<'_>) -> bool {
-    fn is_of_fault(look: &Look) -> bool {
-        match look {
-            Look::Present(code, _) => code.spec().severity == Severity::Fault,
-            Look::All(looks) => looks.iter().any(is_of_fault),
-            Look::Absent(_)
-            | Look::Happened(..)
-            | Look::NotHappened(_)
-            | Look::Vm(_)
-            | Look::Elsewhere(_)
-            | Look::WellElsewhere(_) => false,
-        }
-    }
+    let is_of_fault = |look: &Look| look.asks_for_present(|code| code.spec().severity == Severity::Fault);
     let mut lines = chain.links.iter().flat_map(|sheet| &sheet.lines);
     lines.any(|line| line.is_counted && line.decibans > 0.0 && is_of_fault(&line.clue.look))
 }

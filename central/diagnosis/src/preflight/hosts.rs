@@ -12,7 +12,7 @@ use kulprit_model::{FindingCode, Severity, Side, State, Status};
 use super::Obstacle;
 use crate::{
     attribution::is_verdict,
-    catalogue::{CAUSES, Cause, Look, Scope},
+    catalogue::{CAUSES, Cause, Scope},
     causes::UNEXPLAINED,
     chain::{Chain, OWN_EVIDENCE_DB},
     cleared,
@@ -233,20 +233,8 @@ fn is_asked(stage: &Stage<'_>, cause: &Cause, index: usize, has_target: bool) ->
 /// The lines that speak for a cause by what is present now on a node.
 fn looks_of<'s>(sheet: &'s ScoreSheet, node: &'s str) -> impl Iterator<Item = &'s ScoreLine> {
     let lines = sheet.lines.iter().filter(|line| line.is_counted && line.decibans > 0.0);
-    lines.filter(move |line| is_of_now(&line.clue.look) && line.seen.iter().any(|seen| seen.node == node))
-}
-
-fn is_of_now(look: &Look) -> bool {
-    match look {
-        Look::Present(..) => true,
-        Look::All(looks) => looks.iter().any(is_of_now),
-        Look::Absent(_)
-        | Look::Happened(..)
-        | Look::NotHappened(_)
-        | Look::Vm(_)
-        | Look::Elsewhere(_)
-        | Look::WellElsewhere(_) => false,
-    }
+    lines
+        .filter(move |line| line.clue.look.asks_for_present(|_| true) && line.seen.iter().any(|seen| seen.node == node))
 }
 
 /// Whether a cause is enough by itself to stop a migration, or to let it fail.
