@@ -23,6 +23,7 @@ use crate::node::Node;
 use crate::wait;
 
 pub mod api;
+mod host;
 mod migration;
 mod node;
 mod object;
@@ -31,6 +32,7 @@ mod stage;
 mod vm;
 
 use api::{Api, Kind, Place};
+pub use host::Host;
 pub use migration::Migration;
 pub use node::RegisteredNode;
 use object::Told;
@@ -41,8 +43,6 @@ pub use vm::{Vm, VmSpec};
 const VERSION: &str = "v1.8.4";
 /// Where KubeVirt itself is installed.
 const NAMESPACE: &str = "kubevirt";
-/// What a node offers of `devices.kubevirt.io`.
-const DEVICES: [&str; 3] = ["kvm", "tun", "vhost-net"];
 /// How long a new kind may take to be served, and what real controllers do may take; a second is normal.
 const SERVED_LIMIT: Duration = Duration::from_secs(30);
 
@@ -144,14 +144,7 @@ impl KubeVirt {
         };
         let place = Place::new(Kind::NODE, "", node.name());
         self.api.update(&place, mark)?;
-        let offer = |object: &mut Value| {
-            for (list, device) in
-                ["capacity", "allocatable"].into_iter().flat_map(|list| DEVICES.map(|one| (list, one)))
-            {
-                object["status"][list][format!("devices.kubevirt.io/{device}")] = "1k".into();
-            }
-        };
-        self.api.update_status(&place, offer).map(drop)
+        self.api.update_status(&place, node::offer_devices).map(drop)
     }
 
     /// Makes a namespace that pods are admitted to; one that is there is as good.

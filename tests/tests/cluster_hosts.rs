@@ -27,21 +27,11 @@ fn assert_hosted_on(verdict: &Verdict, node: &str) {
 
 #[test]
 fn a_stop_that_a_frozen_disk_holds_up_names_the_disk_and_its_node() -> Result<()> {
-    let lab = Lab::open()?;
-    let node = lab.node("n1").without_libvirt().with_kubelet().start()?;
-    let disk = FileDisk::create(&node, "frozen", 64)?;
-    let (cluster, _) = Cluster::start(&lab, &[])?;
-    let mut stage = Stage::on(&lab, cluster)?;
-    stage.system.watch(&node)?;
-    let registered = stage.kubevirt.register(node.name(), node.address())?;
-
-    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(1), NOW)?;
-    vm.is_taken_by(&registered)?;
-    let launcher = Launcher::define(&node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
-    let launcher = launcher.program(Program::Writer { bursts: 4 }).disk_on(&disk).start()?;
-    vm.is_handed_over()?;
-    vm.runs()?;
-    stage.wait_for_vm("prod/db-0", "n1")?;
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
+    let disk = FileDisk::create(&host.node, "frozen", 64)?;
+    let (mut vm, launcher) = stage.run(&host.node, &host.registered, 1, |launcher| {
+        launcher.program(Program::Writer { bursts: 4 }).disk_on(&disk)
+    })?;
     pause(QUIET);
     assert_eq!(stage.in_trouble()?, Vec::<String>::new(), "nothing is wrong with it");
 
@@ -110,30 +100,14 @@ fn a_delete_while_kubelet_is_stopped_names_kubelet_and_its_node() -> Result<()> 
 
 #[test]
 fn a_real_migration_that_arrives_is_nobodys_trouble() -> Result<()> {
-    let lab = Lab::open()?;
-    let one = lab.node("n1").without_libvirt().with_kubelet().start()?;
-    let two = lab.node("n2").without_libvirt().with_kubelet().start()?;
-    let (cluster, _) = Cluster::start(&lab, &[])?;
-    let mut stage = Stage::on(&lab, cluster)?;
-    let mut registered = Vec::new();
-    for node in [&one, &two] {
-        stage.system.watch(node)?;
-        registered.push(stage.kubevirt.register(node.name(), node.address())?);
-    }
-    let [n1, n2] = registered.as_slice() else { anyhow::bail!("two nodes were registered") };
-
-    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), NOW)?;
-    vm.is_taken_by(n1)?;
-    let source = Launcher::define(&one, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
-    let source = source.program(Program::Eater { mib: 32, delay: 1000 }).start()?;
-    vm.is_handed_over()?;
-    vm.runs()?;
-    stage.wait_for_vm("prod/db-0", "n1")?;
+    let (stage, [one, two]) = Stage::with_hosts(["n1", "n2"])?;
+    let (mut vm, source) = stage
+        .run(&one.node, &one.registered, 30, |launcher| launcher.program(Program::Eater { mib: 32, delay: 1000 }))?;
 
     let mut migration = vm.migrate("db-0-out", NOW)?;
-    migration.is_taken_by(&vm, Some(n2))?;
+    migration.is_taken_by(&vm, Some(&two.registered))?;
     let target =
-        Launcher::define(&two, "prod", "db-0")?.for_migration_of(&source).of_pod(vm.vmi_uid(), migration.pod()?);
+        Launcher::define(&two.node, "prod", "db-0")?.for_migration_of(&source).of_pod(vm.vmi_uid(), migration.pod()?);
     let target = target.start()?;
     migration.is_handed_over(&vm)?;
     migration.target_is_ready(&vm)?;

@@ -12,12 +12,11 @@ use kulprit_tests::disk::FileDisk;
 use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, UnitStopped};
 use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::api::{Kind, Place};
-use kulprit_tests::kubevirt::{Migration, RegisteredNode, Stage, Vm, VmSpec};
-use kulprit_tests::launcher::LauncherBuilder;
+use kulprit_tests::kubevirt::{Host, Migration, Stage, Vm, VmSpec};
 use kulprit_tests::node::Running;
 use kulprit_tests::system::answers::Verdict;
 use kulprit_tests::wait::{pause, wait_for, wait_until};
-use kulprit_tests::{Cluster, Lab, Launcher, Node, process};
+use kulprit_tests::{Cluster, Lab, Launcher, process};
 
 const SEEN: Duration = Stage::SEEN;
 const LONG_AGO: Duration = Stage::LONG_AGO;
@@ -38,86 +37,28 @@ fn assert_blames(verdict: &Verdict, role: &str, node: &str) {
     assert!(first.node.split(',').any(|name| name == node), "{verdict:#?}");
 }
 
-/// A node without a real kubelet, which boots fast and whose launchers are containers of `runc`.
-fn boot(lab: &Lab, name: &str) -> Result<Node> {
-    lab.node(name).without_libvirt().with_kubelet().start()
-}
-
-/// One such node that is watched.
-fn one_node() -> Result<(Stage, RegisteredNode, Node)> {
-    let lab = Lab::open()?;
-    let node = boot(&lab, "n1")?;
-    let (cluster, _) = Cluster::start(&lab, &[])?;
-    let mut stage = Stage::on(&lab, cluster)?;
-    stage.system.watch(&node)?;
-    let registered = stage.kubevirt.register(node.name(), node.address())?;
-    Ok((stage, registered, node))
-}
-
-/// A VM that runs on such a node, in the launcher that `change` makes of an idle one's.
-fn running<'a>(
-    stage: &'a Stage,
-    registered: &RegisteredNode,
-    node: &'a Node,
-    grace_secs: u32,
-    change: impl FnOnce(LauncherBuilder<'a>) -> LauncherBuilder<'a>,
-) -> Result<(Vm<'a>, Launcher<'a>)> {
-    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(grace_secs), NOW)?;
-    vm.is_taken_by(registered)?;
-    let launcher = Launcher::define(node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
-    let launcher = change(launcher).start()?;
-    vm.is_handed_over()?;
-    vm.runs()?;
-    stage.wait_for_vm("prod/db-0", node.name())?;
-    Ok((vm, launcher))
-}
-
 /// Ends a guest as virt-handler does. The launcher may end with it, and `virsh` with that before it can say so.
 fn end_guest(launcher: &Launcher<'_>) {
     let _ = launcher.virsh(&["destroy", &launcher.domain()]);
 }
 
-/// Two such nodes that are watched, for migrations.
-struct Pair {
-    stage: Stage,
-    registered: Vec<RegisteredNode>,
-    nodes: [Node; 2],
+/// A VM that runs on the first host, and a migration of it whose target waits on the second: `ago` before now in its words.
+fn migration<'a>(stage: &'a Stage, [one, two]: &'a [Host; 2], program: Program, ago: Duration) -> Result<Moving<'a>> {
+    let (vm, source) = stage.run(&one.node, &one.registered, 30, |launcher| launcher.program(program))?;
+    let mut migration = vm.migrate("db-0-out", ago)?;
+    migration.is_taken_by(&vm, Some(&two.registered))?;
+    let target = Launcher::define(&two.node, "prod", "db-0")?.for_migration_of(&source);
+    let target = target.of_pod(vm.vmi_uid(), migration.pod()?).start()?;
+    migration.is_handed_over(&vm)?;
+    migration.target_is_ready(&vm)?;
+    Ok(Moving { vm, migration, source, target })
 }
 
-impl Pair {
-    fn open() -> Result<Self> {
-        let lab = Lab::open()?;
-        let nodes = [boot(&lab, "n1")?, boot(&lab, "n2")?];
-        let (cluster, _) = Cluster::start(&lab, &[])?;
-        let mut stage = Stage::on(&lab, cluster)?;
-        let mut registered = Vec::new();
-        for node in &nodes {
-            stage.system.watch(node)?;
-            registered.push(stage.kubevirt.register(node.name(), node.address())?);
-        }
-        Ok(Self { stage, registered, nodes })
-    }
-
-    /// A VM that runs on the first, and a migration of it whose target waits on the second: `ago` before now in its words.
-    fn migration(&self, program: Program, ago: Duration) -> Result<Moving<'_>> {
-        let [n1, n2] = self.registered.as_slice() else { bail!("two nodes were registered") };
-        let [one, two] = &self.nodes;
-        let (vm, source) = running(&self.stage, n1, one, 30, |launcher| launcher.program(program))?;
-        let mut migration = vm.migrate("db-0-out", ago)?;
-        migration.is_taken_by(&vm, Some(n2))?;
-        let target = Launcher::define(two, "prod", "db-0")?.for_migration_of(&source);
-        let target = target.of_pod(vm.vmi_uid(), migration.pod()?).start()?;
-        migration.is_handed_over(&vm)?;
-        migration.target_is_ready(&vm)?;
-        Ok(Moving { vm, migration, source, target })
-    }
-}
-
-struct Moving<'pair> {
-    vm: Vm<'pair>,
+struct Moving<'stage> {
+    vm: Vm<'stage>,
     migration: Migration,
-    source: Launcher<'pair>,
-    target: Launcher<'pair>,
+    source: Launcher<'stage>,
+    target: Launcher<'stage>,
 }
 
 impl Moving<'_> {
@@ -131,14 +72,14 @@ impl Moving<'_> {
 
 #[test]
 fn starting_on_a_node_without_kvm() -> Result<()> {
-    let (stage, registered, node) = one_node()?;
-    let missing = KvmMissing::new(&node)?;
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
+    let missing = KvmMissing::new(&host.node)?;
     // As virt-handler's device plugin does, and kubelet then.
     stage.kubevirt.api().update_status(&Place::new(Kind::NODE, "", "n1"), |node| {
         node["status"]["allocatable"]["devices.kubevirt.io/kvm"] = "0".into();
     })?;
     let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
-    vm.is_taken_by(&registered)?;
+    vm.is_taken_by(&host.registered)?;
     vm.is_handed_over()?;
     let verdict = stage.explained("prod/db-0", "StuckStarting", "KvmDeviceMissing", SEEN)?;
     assert_blames(&verdict, "hosting", "n1");
@@ -195,8 +136,8 @@ fn terminating_while_the_runtime_hangs() -> Result<()> {
 
 #[test]
 fn stopping_a_guest_that_ignores_it_is_no_hosts_fault() -> Result<()> {
-    let (stage, registered, node) = one_node()?;
-    let (mut vm, launcher) = running(&stage, &registered, &node, 3600, |launcher| launcher)?;
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
+    let (mut vm, launcher) = stage.run(&host.node, &host.registered, 3600, |launcher| launcher)?;
     vm.stop()?;
     launcher.virsh(&["shutdown", &launcher.domain()])?;
     pause(QUIET);
@@ -214,14 +155,14 @@ fn stopping_a_guest_that_ignores_it_is_no_hosts_fault() -> Result<()> {
 
 #[test]
 fn stopping_on_a_frozen_disk_and_without_a_kubelet_names_both() -> Result<()> {
-    let (stage, mut registered, node) = one_node()?;
-    let disk = FileDisk::create(&node, "frozen", 64)?;
-    let (vm, launcher) = running(&stage, &registered, &node, 1, |launcher| {
+    let (stage, [mut host]) = Stage::with_hosts(["n1"])?;
+    let disk = FileDisk::create(&host.node, "frozen", 64)?;
+    let (vm, launcher) = stage.run(&host.node, &host.registered, 1, |launcher| {
         launcher.program(Program::Writer { bursts: 4 }).disk_on(&disk)
     })?;
     let frozen = disk.freeze()?;
-    let stopped = UnitStopped::new(&node, "kubelet.service")?;
-    registered.fall_silent();
+    let stopped = UnitStopped::new(&host.node, "kubelet.service")?;
+    host.registered.fall_silent();
     vm.stop()?;
     let refused = launcher.virsh(&["destroy", &launcher.domain()]);
     assert!(refused.is_err(), "QEMU cannot be ended: {refused:?}");
@@ -265,11 +206,11 @@ fn in_error_for_an_image_that_only_this_node_does_not_get() -> Result<()> {
 
 #[test]
 fn in_error_for_a_memory_limit_that_is_too_small() -> Result<()> {
-    let (stage, registered, node) = one_node()?;
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
     // It takes 20 s until its memory is too much.
     let grows = Program::Eater { mib: 384, delay: 1000 };
     let (vm, launcher) =
-        running(&stage, &registered, &node, 30, |launcher| launcher.program(grows).memory_limit_mib(240))?;
+        stage.run(&host.node, &host.registered, 30, |launcher| launcher.program(grows).memory_limit_mib(240))?;
     let is_dead = || Ok(!process::is_alive(launcher.monitor_pid()) || launcher.qemu_pid().is_none());
     wait_until("the kernel to kill it", SEEN, is_dead)?;
     vm.qemu_ends(false)?;
@@ -281,39 +222,39 @@ fn in_error_for_a_memory_limit_that_is_too_small() -> Result<()> {
 
 #[test]
 fn migrating_a_guest_that_never_converges() -> Result<()> {
-    let pair = Pair::open()?;
-    let mut moving = pair.migration(BUSY, NOW)?;
+    let (stage, hosts) = Stage::with_hosts(["n1", "n2"])?;
+    let mut moving = migration(&stage, &hosts, BUSY, NOW)?;
     let _copying = moving.begin()?;
-    let verdict = pair.stage.explained("prod/db-0", "StuckMigrating", "MigrationNotConverging", SEEN)?;
+    let verdict = stage.explained("prod/db-0", "StuckMigrating", "MigrationNotConverging", SEEN)?;
     assert_blames(&verdict, "source", "n1");
     moving.source.virsh(&["domjobabort", &moving.source.domain()])?;
     moving.migration.fails(&moving.vm, "Live migration is aborted: it does not converge")?;
-    let failed = pair.stage.explained("prod/db-0", "MigrationFailed", "MigrationNotConverging", SEEN)?;
+    let failed = stage.explained("prod/db-0", "MigrationFailed", "MigrationNotConverging", SEEN)?;
     assert_blames(&failed, "source", "n1");
     Ok(())
 }
 
 #[test]
 fn failed_for_a_target_that_was_killed() -> Result<()> {
-    let pair = Pair::open()?;
-    let mut moving = pair.migration(BUSY, NOW)?;
+    let (stage, hosts) = Stage::with_hosts(["n1", "n2"])?;
+    let mut moving = migration(&stage, &hosts, BUSY, NOW)?;
     let _copying = moving.begin()?;
     pause(QUIET);
     let qemu = moving.target.qemu_pid().context("QEMU waits on the target")?;
     process::signal(qemu, nix::sys::signal::Signal::SIGKILL)?;
     moving.migration.fails(&moving.vm, FAILED)?;
-    let verdict = pair.stage.explained("prod/db-0", "MigrationFailed", "QemuKilled", SEEN)?;
+    let verdict = stage.explained("prod/db-0", "MigrationFailed", "QemuKilled", SEEN)?;
     assert_blames(&verdict, "target", "n2");
     Ok(())
 }
 
 #[test]
 fn migrating_to_a_launcher_whose_libvirt_hangs() -> Result<()> {
-    let pair = Pair::open()?;
-    let mut moving = pair.migration(Program::Idle, LONG_AGO)?;
+    let (stage, hosts) = Stage::with_hosts(["n1", "n2"])?;
+    let mut moving = migration(&stage, &hosts, Program::Idle, LONG_AGO)?;
     let hung = Hung::process(moving.target.libvirt_pid().context("libvirt runs on the target")?)?;
     let _copying = moving.begin()?;
-    let verdict = pair.stage.explained("prod/db-0", "StuckMigrating", "LibvirtDaemonHung", SEEN)?;
+    let verdict = stage.explained("prod/db-0", "StuckMigrating", "LibvirtDaemonHung", SEEN)?;
     assert_blames(&verdict, "target", "n2");
     drop(hung);
     Ok(())
@@ -321,12 +262,12 @@ fn migrating_to_a_launcher_whose_libvirt_hangs() -> Result<()> {
 
 #[test]
 fn too_many_migrations_away_from_a_node_whose_kubelet_flaps() -> Result<()> {
-    let (stage, n1, node) = one_node()?;
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
     let n2 = stage.kubevirt.register("n2", "10.77.0.99")?;
-    let _loops = KubeletLoops::new(&node)?;
+    let _loops = KubeletLoops::new(&host.node)?;
     let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
     vm.runs_on(&n2)?;
-    stage.hops(&mut vm, [&n1, &n2], false)?;
+    stage.hops(&mut vm, [&host.registered, &n2], false)?;
     let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "KubeletDegraded", SEEN)?;
     assert_blames(&verdict, "hosting", "n1");
     Ok(())

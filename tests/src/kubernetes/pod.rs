@@ -40,14 +40,12 @@ impl Cluster {
     /// # Errors
     /// If the API server refuses.
     pub fn request(&self, launcher: &LauncherBuilder<'_>, image: &str) -> Result<Requested<'_>> {
-        launcher.write_files()?;
         let (namespace, name) = (launcher.identity.namespace.clone(), launcher.identity.pod_name.clone());
-        self.ensure_namespace(&namespace)?;
         let mut pod = manifest(launcher);
         let compute = &mut pod["spec"]["containers"][0];
         compute["image"] = image.into();
         compute["imagePullPolicy"] = "IfNotPresent".into();
-        self.create(&pod)?;
+        self.ask_for(launcher, &pod)?;
         let object = self.get(&["pod", "--namespace", &namespace, &name])?;
         let uid = object["metadata"]["uid"].as_str().context("the API server gives a UID")?.to_owned();
         let (node, address) = (launcher.node.name().to_owned(), launcher.node.address().to_owned());
@@ -59,10 +57,8 @@ impl Cluster {
     /// # Errors
     /// If the pod does not come up: its status, or the end of its log.
     pub fn launch<'node>(&'node self, launcher: LauncherBuilder<'node>) -> Result<Launcher<'node>> {
-        launcher.write_files()?;
         let (namespace, pod) = (launcher.identity.namespace.clone(), launcher.identity.pod_name.clone());
-        self.ensure_namespace(&namespace)?;
-        self.create(&manifest(&launcher))?;
+        self.ask_for(&launcher, &manifest(&launcher))?;
         let keeper = Keeper::Pod(self);
         let ran = wait::wait_for(&format!("pod {pod} to run"), POD_LIMIT, || {
             let object = self.get(&["pod", "--namespace", &namespace, &pod])?;
@@ -77,6 +73,13 @@ impl Cluster {
                 Err(error).context(status)
             }
         }
+    }
+
+    /// Has a launcher's files written, and its pod created.
+    fn ask_for(&self, launcher: &LauncherBuilder<'_>, pod: &Value) -> Result<()> {
+        launcher.write_files()?;
+        self.ensure_namespace(&launcher.identity.namespace)?;
+        self.create(pod)
     }
 
     /// Deletes a pod without grace; what is gone already is as good.

@@ -113,9 +113,8 @@ fn node(name: &str, address: &str) -> Value {
     };
     let resources = json!({
         "cpu": "4", "memory": "16Gi", "pods": "110", "ephemeral-storage": "100Gi", "hugepages-2Mi": "0",
-        "devices.kubevirt.io/kvm": "1k", "devices.kubevirt.io/tun": "1k", "devices.kubevirt.io/vhost-net": "1k",
     });
-    json!({
+    let mut node = json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
@@ -145,7 +144,18 @@ fn node(name: &str, address: &str) -> Value {
                 "operatingSystem": "linux", "osImage": "Debian GNU/Linux", "systemUUID": "",
             },
         },
-    })
+    });
+    offer_devices(&mut node);
+    node
+}
+
+/// Has a node offer what KubeVirt's device plugins register.
+pub(super) fn offer_devices(node: &mut Value) {
+    for list in ["capacity", "allocatable"] {
+        for device in ["kvm", "tun", "vhost-net"] {
+            node["status"][list][format!("devices.kubevirt.io/{device}")] = "1k".into();
+        }
+    }
 }
 
 fn handler_name(node: &str) -> String {
