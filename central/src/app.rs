@@ -90,6 +90,9 @@ pub async fn run_on(
     let n_nodes = loaded.nodes.len();
     loaded.nodes.into_iter().for_each(|node| state.restore(node));
     let live = Live::new(state, clock, config.settings(), client.is_some());
+    if let Some(cluster) = live.cluster() {
+        cluster.restore_migrations(loaded.migrations, loaded.migrations_kept_since_usec);
+    }
     let on_durable = live.clone();
     let (writer, store_end) = StoreWriter::start(
         store,

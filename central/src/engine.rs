@@ -161,7 +161,7 @@ impl Engine {
                         last_retention = Some(Instant::now());
                         self.apply_retention();
                     }
-                    self.save_incidents();
+                    self.save();
                     Instant::now() >= next_pass && self.is_anything_open()
                 }
                 () = settled(&mut changed, rested) => true,
@@ -208,7 +208,7 @@ impl Engine {
             self.report(change);
             self.unsaved.insert(change.incident.id);
         }
-        self.save_incidents();
+        self.save();
         Ok(())
     }
 
@@ -228,7 +228,14 @@ impl Engine {
         }
     }
 
-    /// Queues incidents that changed; what the store has no room for waits for the next tick.
+    /// Queues what became of incidents and migrations; what the store has no room for waits for the next tick.
+    fn save(&mut self) {
+        if let Some(cluster) = self.live.cluster() {
+            cluster.save_migrations(|write| self.store.try_queue(Write::Migrations(write)));
+        }
+        self.save_incidents();
+    }
+
     fn save_incidents(&mut self) {
         if self.unsaved.is_empty() {
             return;

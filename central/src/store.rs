@@ -1,4 +1,4 @@
-//! What survives a restart: watermarks, what holds now, the history, incidents.
+//! What survives a restart: watermarks, what holds now, the history, incidents, migrations.
 //!
 //! [`Store`] is the border to a database: one commit makes records, watermarks and the current state durable together.
 //! [`writer`] owns the one thread that commits, in groups; [`reader`] owns the one that answers questions about history, so
@@ -13,6 +13,7 @@ pub mod writer;
 
 use std::{path::PathBuf, sync::Arc};
 
+use kulprit_cluster::{MigrationChanges, MigrationRecord};
 use kulprit_model::StreamId;
 use kulprit_proto::v1;
 
@@ -63,8 +64,19 @@ pub enum Write {
     Records(RecordsWrite),
     /// Incidents as they are now.
     Incidents(Vec<Arc<Incident>>),
+    /// Migrations of VMs as they are known now.
+    Migrations(MigrationsWrite),
     /// What a node showed of a VM. Of two of one incident, VM and node the first is kept: it is nearer to what happened.
     Capture(CaptureWrite),
+}
+
+/// What became of the history of migrations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrationsWrite {
+    /// Records that changed, and those that are kept no longer.
+    pub changes: MigrationChanges,
+    /// Since when every migration is seen, Unix time in microseconds.
+    pub kept_since_usec: Option<i64>,
 }
 
 /// A capture to keep for as long as its incident.
@@ -189,6 +201,10 @@ pub struct Loaded {
     pub nodes: Vec<NodeState>,
     /// Every incident kept.
     pub incidents: Vec<Incident>,
+    /// The migrations of the last day.
+    pub migrations: Vec<MigrationRecord>,
+    /// Since when every migration was seen, Unix time in microseconds; `None`: never yet.
+    pub migrations_kept_since_usec: Option<i64>,
     /// Rows that this version cannot read and has left where they are.
     pub n_unreadable: usize,
     /// The file was there and held nothing: somebody emptied it, or central was ended while it made it.

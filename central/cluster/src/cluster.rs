@@ -12,6 +12,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    history::{MigrationHistory, MigrationRecord},
     index::Index,
     kind::Kind,
     objects::{
@@ -46,6 +47,7 @@ pub struct Cluster {
     pub(crate) csi_nodes: BTreeMap<String, CsiNode>,
     pub(crate) data_volumes: BTreeMap<Key, DataVolume>,
     pub(crate) index: Index,
+    pub(crate) history: MigrationHistory,
     /// Kinds that came in lists, with the namespace; the empty namespace stands for all.
     listed: BTreeSet<(Kind, String)>,
     n_others: BTreeMap<String, u64>,
@@ -53,6 +55,15 @@ pub struct Cluster {
     newest_usec: Option<i64>,
     is_live: bool,
     touched: Touched,
+}
+
+/// What stands in an object's place.
+enum Next {
+    Is(Object),
+    /// Nothing since that moment, Unix microseconds.
+    Gone(i64),
+    /// An object that nobody reads.
+    Unread,
 }
 
 /// What became of an object.
@@ -114,9 +125,46 @@ impl Cluster {
         self.add_one(object, None, 0)
     }
 
-    /// Removes an object; of a kind without namespaces by its name alone. Whether it was there.
-    pub fn remove(&mut self, kind: Kind, namespace: &str, name: &str) -> bool {
-        self.replace(kind, whole_key(kind, (namespace.to_owned(), name.to_owned())), None)
+    /// Removes an object that was found to be gone at `at_usec`; of a kind without namespaces by its name alone. Whether it was there.
+    pub fn remove(&mut self, kind: Kind, namespace: &str, name: &str, at_usec: i64) -> bool {
+        self.replace(kind, whole_key(kind, (namespace.to_owned(), name.to_owned())), Next::Gone(at_usec))
+    }
+
+    /// Takes from an object as it once was what it tells of migrations, and nothing else. `gone_usec` is when it was found to be gone.
+    ///
+    /// # Errors
+    /// [`NotAdded`] if it is no object with a kind, or a migration or VMI without a name.
+    pub fn remember(&mut self, object: &Value, gone_usec: Option<i64>) -> Result<(), NotAdded> {
+        let kind = value::text(object, &["kind"]).ok_or(NotAdded::NoKind)?;
+        let read = kind_of(&kind, object).map(|read| Object::read(read, object));
+        match (read, gone_usec) {
+            (Some(None), _) => return Err(NotAdded::NoName(kind)),
+            (Some(Some(Object::Migration(migration))), Some(gone)) => self.history.see_gone(&migration, gone),
+            (Some(Some(Object::Migration(migration))), None) => self.history.see(&migration, None),
+            (Some(Some(Object::Vmi(vmi))), _) => self.history.see_vmi(&vmi),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The migrations of the last day.
+    #[must_use]
+    pub const fn history(&self) -> &MigrationHistory {
+        &self.history
+    }
+
+    /// The same, to be stored and put back.
+    pub const fn history_mut(&mut self) -> &mut MigrationHistory {
+        &mut self.history
+    }
+
+    /// All migrations were listed at `at_usec`: one that was under way and is not there has vanished.
+    pub fn end_vanished_migrations(&mut self, at_usec: i64) {
+        let is_there = |record: &MigrationRecord| {
+            let object = self.migrations.get(&(record.namespace.clone(), record.name.clone()));
+            object.is_some_and(|object| object.meta.uid.as_ref().is_none_or(|uid| *uid == record.uid))
+        };
+        self.touched.vms.extend(self.history.end_vanished(is_there, at_usec));
     }
 
     /// All objects of a kind are known from now on, in every namespace; or it is no longer known whether they are.
@@ -257,7 +305,7 @@ impl Cluster {
             }
             Object::Event(event) if self.is_live && !event.is_read() => {
                 let key = event.key.clone();
-                self.replace(kind, key, None);
+                self.replace(kind, key, Next::Unread);
                 return Ok(self.leave_out(kind.as_str()));
             }
             Object::Event(event) => {
@@ -274,14 +322,19 @@ impl Cluster {
             _ => true,
         };
         if is_kept {
-            self.replace(kind, whole_key(kind, object.key()), Some(object));
+            self.replace(kind, whole_key(kind, object.key()), Next::Is(object));
         }
         self.newest_usec = self.newest_usec.max(newest);
         Ok(Added { n_kept: 1, n_others: 0 })
     }
 
     /// Puts an object in the place of the one with its key, or none. Whether there was one.
-    fn replace(&mut self, kind: Kind, key: Key, new: Option<Object>) -> bool {
+    fn replace(&mut self, kind: Kind, key: Key, next: Next) -> bool {
+        let (new, gone_usec) = match next {
+            Next::Is(object) => (Some(object), None),
+            Next::Gone(at_usec) => (None, Some(at_usec)),
+            Next::Unread => (None, None),
+        };
         if let Some(new) = &new
             && self.is_known(&key, new)
         {
@@ -297,6 +350,7 @@ impl Cluster {
         let reach = Reach::of(old.as_ref(), new.as_ref());
         let says = |object: Option<&Object>| object.map(Object::says).unwrap_or_default();
         self.index.change(&key, says(old.as_ref()), says(new.as_ref()));
+        self.keep_history(old.as_ref(), new.as_ref(), gone_usec);
         if let Some(new) = new {
             self.put(&key, new);
         }
@@ -308,6 +362,25 @@ impl Cluster {
             self.touched.extend(touched);
         }
         was_there
+    }
+
+    /// What a change tells of migrations. One whose name another has now was gone when that was made, at the latest.
+    fn keep_history(&mut self, old: Option<&Object>, new: Option<&Object>, gone_usec: Option<i64>) {
+        if let Some(Object::Migration(migration)) = old
+            && new.and_then(Object::uid) != old.and_then(Object::uid)
+        {
+            let made_usec = new.and_then(|new| new.newest_usec());
+            let gone_usec = gone_usec.or(made_usec).or(migration.created_usec()).unwrap_or_default();
+            self.history.see_gone(migration, gone_usec);
+        }
+        match new {
+            Some(Object::Migration(migration)) => {
+                let vmi = migration.vm_key().and_then(|key| self.vmis.get(&key));
+                self.history.see(migration, vmi);
+            }
+            Some(Object::Vmi(vmi)) => self.history.see_vmi(vmi),
+            _ => {}
+        }
     }
 
     fn is_known(&self, key: &Key, new: &Object) -> bool {

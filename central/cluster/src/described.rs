@@ -2,6 +2,8 @@
 
 use kulprit_model::{Finding, Side};
 
+use crate::history::MigrationRecord;
+
 /// One VM as Kubernetes has it: who it is, where it is in its life, and what its objects and events say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterVm {
@@ -91,10 +93,44 @@ pub struct Life {
     pub launcher_since_usec: Option<i64>,
     /// The migration in question: the named one, else the newest.
     pub migration: Option<MigrationLife>,
-    /// Finished migrations of the 24 h before the moment of asking: succeeded and failed.
-    pub n_migrations_24h: (u32, u32),
+    /// How many migrations ended in the 24 h before the moment of asking, as far as is known.
+    pub n_migrations_24h: MigrationCounts,
+    /// Whether that is all: somebody has watched for so long.
+    pub knows_all_migrations: bool,
+    /// The newest of those that ended in these 24 h, newest first.
+    pub past_migrations: Vec<MigrationRecord>,
     /// The node it is to leave (`status.evacuationNodeName`), and since when if known.
     pub evacuation: Option<(String, Option<i64>)>,
+}
+
+/// How many migrations ended, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MigrationCounts {
+    /// The VM arrived.
+    pub succeeded: u32,
+    /// Failed by themselves.
+    pub failed: u32,
+    /// Cancelled.
+    pub aborted: u32,
+    /// Vanished before anybody saw how they ended.
+    pub unknown: u32,
+}
+
+impl MigrationCounts {
+    /// All of them.
+    #[must_use]
+    pub const fn total(self) -> u32 {
+        self.succeeded.saturating_add(self.failed).saturating_add(self.aborted).saturating_add(self.unknown)
+    }
+
+    /// In words: `9 succeeded, 2 failed`, and what else there was.
+    #[must_use]
+    pub fn words(self) -> String {
+        let Self { succeeded, failed, aborted, unknown } = self;
+        let others = [(aborted, "cancelled"), (unknown, "not seen to end")].into_iter().filter(|(n, _)| *n > 0);
+        let others: String = others.map(|(n, word)| format!(", {n} {word}")).collect();
+        format!("{succeeded} succeeded, {failed} failed{others}")
+    }
 }
 
 /// One migration.
@@ -120,7 +156,7 @@ pub struct MigrationLife {
     pub failure_reason: Option<String>,
     /// Whether its abort was asked for, or its object deleted.
     pub is_aborted: bool,
-    /// Who asked for it: `user`, `evacuation`, `workload-update`, `descheduler`.
+    /// Who asked for it: a word of [`crate::Initiator`].
     pub initiator: Option<String>,
 }
 

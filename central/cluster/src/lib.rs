@@ -4,6 +4,8 @@
 //! each. [`Cluster::describe`] joins everything that belongs to one VM ([`ClusterVm`]): its objects, names and nodes, where it is
 //! in its life, and findings, events peeled by `kulprit-signature` among them. [`Cluster::describe_nodes`] does it for nodes.
 //!
+//! Of migrations more is kept than their objects ([`MigrationHistory`]): those that KubeVirt has removed since, and how they ended.
+//!
 //! Live, objects come, change and go ([`Cluster::set_live`], [`Cluster::remove`]): a change costs what its object says of others, and
 //! [`Cluster::take_touched`] tells which VMs and nodes are to be described anew.
 
@@ -12,12 +14,15 @@ mod describe;
 mod described;
 mod fact;
 mod facts;
+mod history;
 mod index;
+mod initiator;
 mod joins;
 mod kind;
 mod life;
 mod objects;
 mod parts;
+mod past;
 mod preflight;
 mod question;
 #[cfg(test)]
@@ -26,7 +31,9 @@ mod touched;
 mod value;
 
 pub use cluster::{Added, Cluster, NotAdded};
-pub use described::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationLife, PodRef};
+pub use described::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationCounts, MigrationLife, PodRef};
+pub use history::{MigrationChanges, MigrationHistory, MigrationOutcome, MigrationRecord, RecordKey};
+pub use initiator::Initiator;
 pub use kind::Kind;
 pub use parts::Asked;
 pub use preflight::{Check, MigrationTerms, NodeFit, Preflight};

@@ -1,21 +1,13 @@
 //! Where a VM is in its life, from its objects. Source: KubeVirt `pkg/virt-controller/watch/vm/vm.go` (`printableStatus`).
 
-use std::collections::BTreeSet;
-
 use crate::{
     described::{Life, MigrationLife},
+    initiator::Initiator,
     objects::{Condition, Migration, Vmi},
     parts::Parts,
+    past::Past,
     question::InQuestion,
 };
-
-const DAY_USEC: i64 = 24 * 3_600 * 1_000_000;
-
-/// Who asks for migrations.
-pub(crate) const USER: &str = "user";
-const EVACUATION: &str = "evacuation";
-const WORKLOAD_UPDATE: &str = "workload-update";
-const DESCHEDULER: &str = "descheduler";
 
 pub(crate) fn life(parts: &Parts<'_>) -> Life {
     let (vm, vmi) = (parts.vm, parts.vmi);
@@ -29,6 +21,7 @@ pub(crate) fn life(parts: &Parts<'_>) -> Life {
     // A pod that has ended and stays is all that is left of a VM that was deleted; beside a VMI it is only late.
     let launcher_deleted = launcher.filter(|pod| !pod.is_over() || vmi.is_none()).and_then(|pod| pod.meta.deleted_usec);
     let phase = vmi.and_then(|vmi| vmi.phase.clone());
+    let past = Past::of(parts);
     Life {
         has_vm: vm.is_some(),
         has_vmi: vmi.is_some(),
@@ -54,7 +47,9 @@ pub(crate) fn life(parts: &Parts<'_>) -> Life {
         launcher_status: launcher.and_then(|pod| pod.kubectl_status()),
         launcher_since_usec: launcher.and_then(|pod| launcher_deleted.or(pod.meta.created_usec)),
         migration: parts.migration.as_ref().map(|migration| migration_life(parts, migration)),
-        n_migrations_24h: n_migrations(parts),
+        n_migrations_24h: past.counts,
+        knows_all_migrations: past.is_whole,
+        past_migrations: past.told(),
         evacuation: evacuation(parts),
         phase,
     }
@@ -105,9 +100,9 @@ fn migration_life(parts: &Parts<'_>, migration: &InQuestion<'_>) -> MigrationLif
         failure_reason: migration.pick(|state| state.failure_reason.clone()).or_else(|| told_failure(parts, migration)),
         is_aborted: is_aborted(parts, migration).is_some(),
         initiator: object
-            .map(|object| initiator(object, parts.vmi))
-            .or_else(|| (!migration.name.is_empty()).then(|| initiator_by_name(&migration.name)))
-            .map(ToOwned::to_owned),
+            .map(|object| Initiator::of(object).told_by(parts.vmi))
+            .or_else(|| (!migration.name.is_empty()).then(|| Initiator::of_name(&migration.name)))
+            .map(|initiator| initiator.to_string()),
     }
 }
 
@@ -147,82 +142,12 @@ pub(crate) fn is_aborted(parts: &Parts<'_>, migration: &InQuestion<'_>) -> Optio
     Some((event.line(), event.first_usec))
 }
 
-/// Who asked for a migration. Source: KubeVirt `pkg/virt-controller/watch/{drain/evacuation,workload-updater}`.
-pub(crate) fn initiator(migration: &Migration, vmi: Option<&Vmi>) -> &'static str {
-    let meta = &migration.meta;
-    let is_named = |prefix: &str| {
-        meta.name.starts_with(prefix) || meta.generate_name.as_deref().is_some_and(|name| name.starts_with(prefix))
-    };
-    let is_deschedulers = [Some(meta), vmi.map(|vmi| &vmi.meta)]
-        .into_iter()
-        .flatten()
-        .any(|meta| meta.annotation("kubevirt.io/eviction-source") == Some("descheduler"));
-    if meta.annotation("kubevirt.io/workloadUpdateMigration").is_some() || is_named("kubevirt-workload-update-") {
-        WORKLOAD_UPDATE
-    } else if meta.annotation("kubevirt.io/evacuationMigration").is_some() || is_named("kubevirt-evacuation-") {
-        if is_deschedulers { DESCHEDULER } else { EVACUATION }
-    } else {
-        USER
-    }
-}
-
-/// Who asked for a migration of which only the name is known.
-pub(crate) fn initiator_by_name(name: &str) -> &'static str {
-    if name.starts_with("kubevirt-workload-update-") {
-        WORKLOAD_UPDATE
-    } else if name.starts_with("kubevirt-evacuation-") {
-        EVACUATION
-    } else {
-        USER
-    }
-}
-
-/// Migrations of the last day that are over: succeeded, failed. KubeVirt keeps five objects, events tell of more.
-pub(crate) fn n_migrations(parts: &Parts<'_>) -> (u32, u32) {
-    let from = parts.at_usec.saturating_sub(DAY_USEC);
-    let is_new = |usec: Option<i64>| usec.is_none_or(|usec| usec >= from && usec <= parts.at_usec);
-    let (mut well, mut failed): (BTreeSet<&str>, BTreeSet<&str>) = (BTreeSet::new(), BTreeSet::new());
-    for migration in parts.migrations().filter(|migration| is_new(migration.ended_usec().or(migration.created_usec())))
-    {
-        match migration.outcome() {
-            Some(true) => _ = well.insert(&migration.meta.name),
-            Some(false) => _ = failed.insert(&migration.meta.name),
-            None => {}
-        }
-    }
-    let cluster = parts.cluster;
-    for name in cluster.told_migrations(parts.namespace(), parts.name()) {
-        let events = cluster.events("VirtualMachineInstanceMigration", parts.namespace(), name);
-        for event in events.filter(|event| is_new(event.last_usec)) {
-            match event.reason.as_deref() {
-                Some("SuccessfulMigration") => _ = well.insert(name),
-                Some("FailedMigration") => _ = failed.insert(name),
-                _ => {}
-            }
-        }
-    }
-    let (mut n_told_well, mut n_told_failed) = (0_u64, 0_u64);
-    let events = cluster.events("VirtualMachineInstance", parts.namespace(), parts.name());
-    for event in events.filter(|event| event.is_reason("Migrated") && is_new(event.first_usec)) {
-        if event.is_warning {
-            n_told_failed = n_told_failed.saturating_add(event.count);
-        } else {
-            n_told_well = n_told_well.saturating_add(event.count);
-        }
-    }
-    // Both ends may say it: 15 such events for 12 migrations on KubeVirt v1.8.4.
-    let cautious = |told: u64| told - told / 4;
-    let most =
-        |known: usize, told: u64| u32::try_from(u64::try_from(known).unwrap_or(u64::MAX).max(told)).unwrap_or(u32::MAX);
-    (most(well.len(), cautious(n_told_well)), most(failed.len(), n_told_failed))
-}
-
 /// The node that it is to leave, and since when.
 pub(crate) fn evacuation(parts: &Parts<'_>) -> Option<(String, Option<i64>)> {
     let vmi = parts.vmi?;
     let condition = vmi.conditions.get("EvictionRequested").filter(|condition| condition.is_true());
     let of_migrations = || {
-        let is_its = |migration: &&Migration| initiator(migration, Some(vmi)) != USER;
+        let is_its = |migration: &&Migration| Initiator::of(migration) != Initiator::User;
         parts.migrations().filter(is_its).filter_map(Migration::created_usec).min()
     };
     let since = condition.and_then(|condition| condition.since_usec).or_else(of_migrations);

@@ -14,6 +14,10 @@ pub(crate) use kubevirt::{DEAD_SOCKET, UNANSWERED};
 pub(crate) use rules::{symptom_in, symptoms_in};
 pub use rules::{symptom_of, symptoms};
 
+use kulprit_cluster::MigrationRecord;
+
+use crate::snapshot::Snapshot;
+
 /// The symptoms of the catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SymptomId {
@@ -76,6 +80,19 @@ impl SymptomId {
             Self::Unresponsive => "Unresponsive",
             Self::StoppedUnexpectedly => "StoppedUnexpectedly",
             Self::Unspecified => "Unspecified",
+        }
+    }
+}
+
+impl Symptom {
+    /// The migrations of the last day that belong to the answer, newest first: where there were too many of them. None otherwise.
+    #[must_use]
+    pub fn past_migrations<'s>(&self, snapshot: &'s Snapshot) -> &'s [MigrationRecord] {
+        match (&self.subject, self.id) {
+            (SymptomSubject::Vm { uid, .. }, SymptomId::ExcessiveMigrations) => {
+                snapshot.cluster_vm(uid).map_or(&[], |vm| &vm.life.past_migrations)
+            }
+            _ => &[],
         }
     }
 }

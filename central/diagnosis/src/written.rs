@@ -98,7 +98,10 @@ mod tests {
 
     use super::*;
     use crate::snapshot::{ClusterSight, NodeView, VmView};
-    use kulprit_cluster::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationLife, PodRef};
+    use kulprit_cluster::{
+        ClusterFinding, ClusterNode, ClusterVm, Initiator, Life, MigrationCounts, MigrationLife, MigrationRecord,
+        PodRef,
+    };
     use kulprit_model::{Attributes, Disk, Domain, Evidence, Moment, Occurrence, Qemu, Side, State, Status, Subject};
 
     const AT: Moment = Moment { wall_usec: 1_772_360_100_000_001, boottime_usec: 7 };
@@ -169,7 +172,14 @@ mod tests {
         let found = |finding| ClusterFinding { side: Some(Side::Target), node: Some("n2".to_owned()), finding };
         let life = Life {
             phase: Some("Running".to_owned()),
-            n_migrations_24h: (2, 1),
+            n_migrations_24h: MigrationCounts { succeeded: 2, failed: 1, aborted: 3, unknown: 4 },
+            knows_all_migrations: true,
+            past_migrations: vec![MigrationRecord {
+                uid: "m".to_owned(),
+                has_succeeded: Some(false),
+                initiator: Some(Initiator::HotPlug),
+                ..MigrationRecord::default()
+            }],
             evacuation: Some(("n1".to_owned(), None)),
             not_synchronized: Some(("a".to_owned(), "b".to_owned())),
             migration: Some(MigrationLife { name: "m".to_owned(), outcome: Some(false), ..MigrationLife::default() }),
@@ -223,7 +233,15 @@ mod tests {
         value["snapshot"]["later"] = json!([1]);
         value["snapshot"].as_object_mut().unwrap().remove("settings");
         value["snapshot"]["cluster_vms"][0].as_object_mut().unwrap().remove("volumes");
-        assert_eq!(read_snapshot(value).unwrap().snapshot, snapshot());
+        assert_eq!(read_snapshot(value.clone()).unwrap().snapshot, snapshot());
+        let life = &mut value["snapshot"]["cluster_vms"][0]["life"];
+        life["n_migrations_24h"] = json!([2, 1]);
+        life.as_object_mut().unwrap().remove("past_migrations");
+        let life = read_snapshot(value).unwrap().snapshot.cluster_vms[0].life.clone();
+        assert_eq!(
+            (life.n_migrations_24h.words(), life.past_migrations.len()),
+            ("2 succeeded, 1 failed".to_owned(), 0)
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kulprit_cluster::{Asked, Cluster, ClusterNode, ClusterVm, Kind, Preflight};
+use kulprit_cluster::{Asked, Cluster, ClusterNode, ClusterVm, Kind, MigrationRecord, Preflight};
 use kulprit_daemon::Clock;
 use kulprit_diagnosis::{ClusterSight, is_at_rest};
 use kulprit_signature::Signatures;
@@ -27,6 +27,7 @@ use super::{
     kinds::{ROWS, Row},
     watch::Sink,
 };
+use crate::store::MigrationsWrite;
 
 /// A VM on its way, and a node, are described anew after so long. Microseconds.
 const RESTLESS_EVERY_USEC: i64 = 1_000_000;
@@ -36,6 +37,10 @@ const ALL_EVERY_USEC: i64 = 300_000_000;
 const SLICE: usize = 64;
 /// Who asks later may get his turn first: so little earlier is now all the same. Microseconds.
 const SAME_TIME_USEC: i64 = 10_000_000;
+/// Migrations that ended a day ago are let go of so often. Microseconds.
+const EXPIRE_EVERY_USEC: i64 = 60_000_000;
+/// So many records of migrations are stored at once.
+const SAVED_AT_ONCE: usize = 1_000;
 /// An outage is said of VMs after so long: a watch that comes back within it missed nothing that a person would ask about.
 const SAID_AFTER_USEC: i64 = 5_000_000;
 
@@ -69,6 +74,10 @@ struct Inner {
     old: BTreeSet<Key>,
     /// Until when all was seen when it was described last.
     seen_usec: Option<i64>,
+    /// When old migrations were let go of last.
+    expired_usec: i64,
+    /// Whether the store has what is to be known of all migrations beside the records.
+    is_keeping_saved: bool,
 }
 
 #[derive(Debug)]
@@ -131,6 +140,8 @@ impl ClusterStore {
             new: BTreeSet::new(),
             old: BTreeSet::new(),
             seen_usec: None,
+            expired_usec: 0,
+            is_keeping_saved: false,
         };
         Self(Arc::new(Shared { inner: Mutex::new(inner), turn: Mutex::new(()), changed, clock }))
     }
@@ -193,6 +204,30 @@ impl ClusterStore {
         let inner = self.lock();
         let at_usec = inner.sight(now_usec).until_usec.unwrap_or(now_usec);
         inner.is_listed().then(|| inner.cluster.preflight(namespace, name, at_usec))
+    }
+
+    /// Puts back the migrations that were stored. To be called before anything is watched.
+    pub fn restore_migrations(&self, records: Vec<MigrationRecord>, kept_since_usec: Option<i64>) {
+        let mut inner = self.lock();
+        inner.cluster.history_mut().restore(records, kept_since_usec);
+        inner.is_keeping_saved = kept_since_usec.is_some();
+    }
+
+    /// Offers what became of migrations to `save`, which answers whether it took it; what it did not take is offered again.
+    pub fn save_migrations(&self, save: impl FnOnce(MigrationsWrite) -> bool) {
+        let now_usec = self.0.clock.now().wall_usec;
+        let mut inner = self.lock();
+        if now_usec.abs_diff(inner.expired_usec) >= EXPIRE_EVERY_USEC.unsigned_abs() {
+            inner.expired_usec = now_usec;
+            inner.cluster.history_mut().expire(now_usec);
+        }
+        let kept_since_usec = inner.cluster.history().kept_since_usec().filter(|_| !inner.is_keeping_saved);
+        let changes = inner.cluster.history().unsaved(SAVED_AT_ONCE);
+        let is_news = !changes.is_empty() || kept_since_usec.is_some();
+        if is_news && save(MigrationsWrite { changes: changes.clone(), kept_since_usec }) {
+            inner.cluster.history_mut().set_saved(&changes);
+            inner.is_keeping_saved |= kept_since_usec.is_some();
+        }
     }
 
     /// Whether everything was listed once, as far as it can be.
@@ -360,12 +395,19 @@ impl Sink for ClusterStore {
     }
 
     fn delete(&self, row: &'static Row, namespace: &str, name: &str) {
-        if self.lock().cluster.remove(row.kind, namespace, name) {
+        let now_usec = self.0.clock.now().wall_usec;
+        if self.lock().cluster.remove(row.kind, namespace, name, now_usec) {
             self.bump();
         }
     }
 
     fn end_list(&self, row: &'static Row) {
+        if row.kind == Kind::VirtualMachineInstanceMigration {
+            let now_usec = self.0.clock.now().wall_usec;
+            let mut inner = self.lock();
+            inner.cluster.end_vanished_migrations(now_usec);
+            inner.cluster.history_mut().keep_since(now_usec);
+        }
         self.set(row, RowSight::Seen);
     }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use kulprit_cluster::{MigrationOutcome, MigrationRecord};
 use kulprit_diagnosis::{
     Attribution, CAUSES, Candidate, Cause, Confidence, Indexed, NodeView, Remedy, RuledOut, Symptom, SymptomId,
     SymptomSubject, VmView, WeighedEvidence, catalogue, libvirt,
@@ -48,6 +49,29 @@ pub(super) fn verdict(
             Confidence::Unexplained => v1::Confidence::Unexplained,
         }
         .into(),
+        migrations: symptom.past_migrations(snapshot).iter().map(past_migration).collect(),
+    }
+}
+
+fn past_migration(record: &MigrationRecord) -> v1::PastMigration {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    v1::PastMigration {
+        uid: record.uid.clone(),
+        name: record.name.clone(),
+        vmi_uid: text(&record.vmi_uid),
+        source_node: text(&record.source),
+        target_node: text(&record.target),
+        created_wall_usec: record.created_usec.unwrap_or(0),
+        ended_wall_usec: record.over_usec().unwrap_or(0),
+        outcome: match record.outcome() {
+            MigrationOutcome::Succeeded => v1::MigrationOutcome::Succeeded,
+            MigrationOutcome::Failed => v1::MigrationOutcome::Failed,
+            MigrationOutcome::Aborted => v1::MigrationOutcome::Aborted,
+            MigrationOutcome::UnderWay | MigrationOutcome::Unknown => v1::MigrationOutcome::Unspecified,
+        }
+        .into(),
+        reason: text(&record.reason),
+        initiator: record.initiator.map(|initiator| initiator.to_string()).unwrap_or_default(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! others and newer from older; what cannot be read is refused with the reason, never repaired in silence.
 
 mod load;
+mod migrations;
 mod schema;
 
 use std::{
@@ -112,6 +113,7 @@ impl Store for SqliteStore {
                             write_incident(&transaction, incident)?;
                         }
                     }
+                    Write::Migrations(write) => migrations::write(&transaction, write)?,
                     Write::Capture(capture) => write_capture(&transaction, capture)?,
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use kulprit_cluster::{Initiator, RecordKey};
 use kulprit_daemon::Chain;
 use kulprit_model::{Attributes, FindingCode, Moment, Record, Stamp, State, Status, StreamId, Subject};
 use prost::Message as _;
@@ -118,6 +119,55 @@ fn a_restart_finds_nodes_statuses_watermarks_and_incidents() {
     let epoch = Epoch { boot_id: "b".to_owned(), epoch: 1 };
     assert_eq!(node.progress.receive(&epoch, 2), crate::state::Receipt::Duplicate);
     assert_eq!(loaded.incidents.into_iter().collect::<Incidents>(), incidents);
+}
+
+#[test]
+fn migrations_are_found_again_as_they_were_and_those_let_go_of_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = MigrationRecord {
+        namespace: "prod".to_owned(),
+        vm: "db-0".to_owned(),
+        uid: "u1".to_owned(),
+        name: "mig-1".to_owned(),
+        vmi_uid: Some("v".to_owned()),
+        source: Some("n1".to_owned()),
+        target: Some("n2".to_owned()),
+        created_usec: Some(1),
+        started_usec: Some(2),
+        ended_usec: Some(3),
+        deleted_usec: Some(4),
+        gone_usec: Some(5),
+        has_succeeded: Some(false),
+        is_abort_requested: true,
+        reason: Some("why".to_owned()),
+        initiator: Some(Initiator::HotPlug),
+    };
+    let bare = MigrationRecord { uid: "u2".to_owned(), ..MigrationRecord::default() };
+    let key = |uid: &str| ("prod".to_owned(), "db-0".to_owned(), uid.to_owned());
+    let old = MigrationRecord { uid: "u0".to_owned(), ..told.clone() };
+    let write = |put: &[&MigrationRecord], drop: &[RecordKey], kept_since_usec| {
+        let put = put.iter().map(|record| (*record).clone()).collect();
+        Write::Migrations(MigrationsWrite { changes: MigrationChanges { put, drop: drop.to_vec() }, kept_since_usec })
+    };
+    let (mut store, loaded) = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!((loaded.migrations.len(), loaded.migrations_kept_since_usec), (0, None));
+    let earlier = MigrationRecord { has_succeeded: None, ..told.clone() };
+    store.commit(&[write(&[&old, &earlier, &bare], &[], Some(7))]).unwrap();
+    store.commit(&[write(&[&told], &[key("u0"), key("never")], None)]).unwrap();
+    drop(store);
+    let (_store, loaded) = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!((loaded.migrations, loaded.migrations_kept_since_usec), (vec![bare, told], Some(7)));
+}
+
+#[test]
+fn a_store_of_before_migrations_were_kept_is_brought_up() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path());
+    let raw = Connection::open(folder.path().join(FILE_NAME)).unwrap();
+    raw.execute_batch("DROP TABLE migration; DROP TABLE migrations_kept; PRAGMA user_version = 2").unwrap();
+    drop(raw);
+    let (_store, loaded) = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!((loaded.migrations.len(), loaded.nodes.len()), (0, 1));
 }
 
 #[test]
@@ -282,7 +332,7 @@ fn a_newer_schema_is_left_alone() {
     Connection::open(folder.path().join(FILE_NAME)).unwrap().execute_batch("PRAGMA user_version = 7").unwrap();
     check_refused(
         folder.path(),
-        "the store `DIR/central.db` has schema version 7, and this kulprit-central knows versions up to 2",
+        "the store `DIR/central.db` has schema version 7, and this kulprit-central knows versions up to 3",
     );
 }
 

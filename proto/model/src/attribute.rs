@@ -140,7 +140,7 @@ pub const HOST_ANSWERS: &str = "host_answers";
 pub const MTU: &str = "mtu";
 /// Version of a component.
 pub const VERSION: &str = "version";
-/// Who asked for a migration: `user`, `evacuation`, `workload-update`, `descheduler`.
+/// Who asked for a migration: `user`, `evacuation`, `descheduler`, `workload-update`, `hot-plug`.
 pub const INITIATOR: &str = "initiator";
 
 /// What the copy of a migration waits for: one of the `LIMITED_BY_*` values.

@@ -3,19 +3,20 @@
 //! Source: KubeVirt `pkg/virt-controller/watch/migration/migration.go`, `pkg/virt-config/virt-config.go`,
 //! `pkg/virt-launcher/virtwrap/live-migration-source.go`.
 
-use std::collections::BTreeMap;
-
 use kulprit_model::{
     FindingCode, Side,
     attribute::{INITIATOR, LIMIT, MEASURED, REASON, WHAT},
 };
 
 use crate::{
+    described::MigrationCounts,
     fact::{Fact, Out, Spot},
+    history::DAY_USEC,
     kind::Kind,
     life,
     objects::Migration,
     parts::{Part, Parts},
+    past::Past,
     question::InQuestion,
 };
 
@@ -24,7 +25,6 @@ const MANY: u32 = 12;
 /// KubeVirt keeps so many finished migrations of a VM.
 const KEPT: u32 = 5;
 const HOUR_USEC: i64 = 3_600_000_000;
-const DAY_USEC: i64 = 24 * HOUR_USEC;
 /// A migration's bandwidth below this is capped.
 const CAPPED_BYTES: i64 = 64 << 20;
 /// Defaults of KubeVirt's configuration (v1.4 and newer).
@@ -50,39 +50,28 @@ pub(crate) fn facts(parts: &Parts<'_>, out: &mut Out<'_>) {
 }
 
 fn many(parts: &Parts<'_>, out: &mut Out<'_>) {
-    let (n_well, n_failed) = life::n_migrations(parts);
-    let n = n_well.saturating_add(n_failed);
+    let past = Past::of(parts);
+    let MigrationCounts { failed, aborted, unknown, .. } = past.counts;
+    let n = past.counts.total();
     if n == 0 && parts.vmi.is_none() {
         return;
     }
-    let mut initiators: BTreeMap<&str, u32> = BTreeMap::new();
-    for migration in parts.migrations() {
-        *initiators.entry(life::initiator(migration, parts.vmi)).or_default() += 1;
-    }
-    for name in parts.cluster.told_migrations(parts.namespace(), parts.name()) {
-        *initiators.entry(life::initiator_by_name(name)).or_default() += 1;
-    }
-    let most = initiators.into_iter().max_by_key(|(_, n)| *n).map(|(initiator, _)| initiator);
-    let text = format!("{n_well} migrations succeeded and {n_failed} failed in 24 h, as far as is known");
-    let is_many = n >= MANY || n >= KEPT && is_many_by_rate(parts, n);
-    // With as many as KubeVirt keeps there may have been any number.
-    if !is_many && n >= KEPT {
+    let is_many = n >= MANY || !past.is_whole && n >= KEPT && is_many_by_rate(parts, &past);
+    // With as many as KubeVirt keeps there may have been any number, where nobody watched.
+    if !is_many && !past.is_whole && n >= KEPT {
         return;
     }
-    let what = if n_failed.saturating_mul(2) < n { "succeeded" } else { "failed" };
-    let fact = Fact::when(is_many, FindingCode::MigrationsMany, "vmim", text).with(WHAT, what);
-    out.push(fact.with(MEASURED, n).with_some(INITIATOR, most));
+    let (n_bad, n_seen) = (failed.saturating_add(aborted), n - unknown);
+    let what = (n_seen > 0 || n == 0).then(|| if n_bad.saturating_mul(2) < n_seen { "succeeded" } else { "failed" });
+    let fact = Fact::when(is_many, FindingCode::MigrationsMany, "vmim", past.words()).with_some(WHAT, what);
+    out.push(fact.with(MEASURED, n).with_some(INITIATOR, past.initiator()));
 }
 
 /// Whether those that are known, over an hour at least, are so close together that a day has many.
-fn is_many_by_rate(parts: &Parts<'_>, n: u32) -> bool {
-    let of_objects = parts.migrations().filter_map(|migration| migration.created_usec());
-    let events = parts.cluster.events("VirtualMachineInstance", parts.namespace(), parts.name());
-    let of_events = events.filter(|event| event.is_reason("Migrated")).filter_map(|event| event.first_usec);
-    let from = parts.at_usec.saturating_sub(DAY_USEC);
-    let Some(first) = of_objects.chain(of_events).filter(|usec| *usec >= from).min() else { return false };
+fn is_many_by_rate(parts: &Parts<'_>, past: &Past<'_>) -> bool {
+    let Some(first) = past.first_usec() else { return false };
     let span = parts.at_usec.saturating_sub(first).max(HOUR_USEC);
-    i128::from(n) * i128::from(DAY_USEC) >= i128::from(MANY) * i128::from(span)
+    i128::from(past.counts.total()) * i128::from(DAY_USEC) >= i128::from(MANY) * i128::from(span)
 }
 
 fn aborted(parts: &Parts<'_>, migration: &InQuestion<'_>, out: &mut Out<'_>) {

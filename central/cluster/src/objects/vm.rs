@@ -95,6 +95,8 @@ pub(crate) struct MigrationSettings {
 pub(crate) struct Migration {
     pub(crate) meta: Meta,
     pub(crate) vmi_name: Option<String>,
+    /// `system-critical`, `system-maintenance`, `user-triggered`.
+    pub(crate) priority: Option<String>,
     pub(crate) phase: Option<String>,
     pub(crate) phase_times: Vec<(String, i64)>,
     pub(crate) conditions: Conditions,
@@ -283,6 +285,7 @@ impl Migration {
             vmi_name: value::text(object, &["spec", "vmiName"])
                 .or_else(|| meta.label("kubevirt.io/vmi-name").map(ToOwned::to_owned))
                 .or(owner),
+            priority: value::text(object, &["spec", "priority"]),
             phase: value::text(object, &["status", "phase"]),
             phase_times: phase_times(object),
             conditions: Conditions::read(object),

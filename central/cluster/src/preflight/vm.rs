@@ -2,8 +2,8 @@
 
 use super::{Check, Preflight};
 use crate::{
+    initiator::Initiator,
     kind::Kind,
-    life,
     objects::{Condition, Migration, Vmi},
     parts::Parts,
 };
@@ -163,7 +163,7 @@ fn migrates(parts: &Parts<'_>, found: &mut Preflight) {
         let phase = migration.phase.as_deref().filter(|phase| !phase.is_empty()).unwrap_or("Pending");
         let to = migration.state.as_ref().and_then(|state| state.target_node.as_deref());
         let to = to.map(|node| format!(" to {node}")).unwrap_or_default();
-        let by = life::initiator(migration, parts.vmi);
+        let by = Initiator::of(migration).told_by(parts.vmi);
         found.blockers.push(Check::new(
             format!("it migrates already: {name}{to} is {phase}, asked for by {by}"),
             format!("VirtualMachineInstanceMigration {}/{name} status.phase", parts.namespace()),

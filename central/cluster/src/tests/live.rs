@@ -34,12 +34,12 @@ fn what_is_removed_is_gone_and_only_once() {
     let mut cluster = live();
     add(&mut cluster, &[vmi(), launcher(), node("n1")]);
     assert!(cluster.has_vm("prod", "db-0"));
-    assert!(cluster.remove(Kind::VirtualMachineInstance, "prod", "db-0"));
-    assert!(!cluster.remove(Kind::VirtualMachineInstance, "prod", "db-0"));
+    assert!(cluster.remove(Kind::VirtualMachineInstance, "prod", "db-0", usec(AT)));
+    assert!(!cluster.remove(Kind::VirtualMachineInstance, "prod", "db-0", usec(AT)));
     assert!(cluster.has_vm("prod", "db-0"), "its launcher tells of it");
-    assert!(cluster.remove(Kind::Pod, "prod", "virt-launcher-db-0-abcde"));
+    assert!(cluster.remove(Kind::Pod, "prod", "virt-launcher-db-0-abcde", usec(AT)));
     assert!(!cluster.has_vm("prod", "db-0"));
-    assert!(cluster.remove(Kind::Node, "", "n1"));
+    assert!(cluster.remove(Kind::Node, "", "n1", usec(AT)));
     assert_eq!((cluster.vm_keys().count(), cluster.node_names().len()), (0, 0));
 }
 
@@ -179,5 +179,5 @@ fn an_event_is_one_entry_while_it_is_there() {
         cluster.events.values().map(|event| event.last_usec).collect::<Vec<_>>(),
         [Some(usec("2026-03-01T10:13:00Z"))]
     );
-    assert!(cluster.remove(Kind::Event, "prod", "e") && cluster.node_names().is_empty());
+    assert!(cluster.remove(Kind::Event, "prod", "e", usec(AT)) && cluster.node_names().is_empty());
 }

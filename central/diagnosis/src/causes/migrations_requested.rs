@@ -13,6 +13,9 @@ use crate::{
     symptom::SymptomId,
 };
 
+/// Whoever asks for migrations, but for drains and evictions.
+const ON_PURPOSE: &[&str] = &["user", "descheduler", "workload-update", "hot-plug"];
+
 /// The many migrations were asked for: by users, a descheduler, workload updates or a pipeline.
 pub const MIGRATIONS_REQUESTED: Cause = Cause {
     id: "MigrationsRequested",
@@ -29,17 +32,14 @@ pipeline.",
             strength: Strength::Proof,
             look: Look::Present(
                 MigrationsMany,
-                &[
-                    Fact::OneOf(INITIATOR, &["user", "descheduler", "workload-update"]),
-                    Fact::OneOf(WHAT, &["succeeded"]),
-                ],
+                &[Fact::OneOf(INITIATOR, ON_PURPOSE), Fact::OneOf(WHAT, &["succeeded"])],
             ),
             text: "the VM was migrated many times because somebody asked for it, and it went well",
         },
         Clue {
             group: "who",
             strength: Strength::Strong,
-            look: Look::Present(MigrationsMany, &[Fact::OneOf(INITIATOR, &["user", "descheduler", "workload-update"])]),
+            look: Look::Present(MigrationsMany, &[Fact::OneOf(INITIATOR, ON_PURPOSE)]),
             text: "the VM was migrated many times because somebody asked for it",
         },
         Clue {

@@ -18,7 +18,7 @@ const MANY_MIGRATIONS: u32 = 12;
 pub(super) const HAS_STALLED: [FindingCode; 3] =
     [FindingCode::MigrationNoBytes, FindingCode::MigrationDirtying, FindingCode::MigrationPeerSilent];
 
-/// KubeVirt keeps the newest five finished migrations of a VM: whoever asks about a VM with that many may have had any number.
+/// KubeVirt keeps the newest five finished migrations of a VM: where nobody watched, one with that many may have had any number.
 const KEPT_MIGRATIONS: u32 = 5;
 
 /// A failed migration is news for so long.
@@ -102,13 +102,14 @@ impl Clocks<'_> {
     }
 
     fn too_many_migrations(&self) -> Option<Found> {
-        let (n_succeeded, n_failed) = self.life.n_migrations_24h;
-        let n = n_succeeded.saturating_add(n_failed);
+        let n = self.life.n_migrations_24h.total();
+        let is_whole = self.life.knows_all_migrations;
         let is_many = n >= MANY_MIGRATIONS
             || self.present_since(FindingCode::MigrationsMany).is_some()
-            || self.is_named && n >= KEPT_MIGRATIONS;
+            || self.is_named && !is_whole && n >= KEPT_MIGRATIONS;
         is_many.then(|| {
-            let text = format!("{n} migrations in 24 h are known: {n_succeeded} succeeded, {n_failed} failed");
+            let known = if is_whole { "" } else { " are known" };
+            let text = format!("{n} migrations in 24 h{known}: {}", self.life.n_migrations_24h.words());
             found(SymptomId::ExcessiveMigrations, None, text)
         })
     }

@@ -1,6 +1,6 @@
 //! Symptoms of KubeVirt's VMs: each clock from both sides, what a name adds, and a normal life that shows nothing.
 
-use kulprit_cluster::{Life, MigrationLife};
+use kulprit_cluster::{Life, MigrationCounts, MigrationLife};
 use kulprit_model::{Attributes, FindingCode, Status};
 
 use crate::{Symptom, SymptomId, symptom_of, testing::*};
@@ -35,7 +35,7 @@ use SymptomId::{
 #[test]
 fn a_running_vm_shows_nothing() {
     check_life(|_| {}, Unspecified, Unspecified);
-    check_life(|life| life.n_migrations_24h = (4, 0), Unspecified, Unspecified);
+    check_life(|life| life.n_migrations_24h.succeeded = 4, Unspecified, Unspecified);
     check_life(|life| life.paused_reason = Some("PausedByUser".to_owned()), Unspecified, Unspecified);
 }
 
@@ -215,8 +215,31 @@ fn a_named_migration_is_what_is_asked_about() {
 
 #[test]
 fn twelve_migrations_in_a_day_are_too_many() {
-    check_life(|life| life.n_migrations_24h = (7, 5), ExcessiveMigrations, ExcessiveMigrations);
-    check_life(|life| life.n_migrations_24h = (5, 0), Unspecified, ExcessiveMigrations);
+    let ended = |succeeded, failed, aborted, unknown| {
+        move |life: &mut Life| life.n_migrations_24h = MigrationCounts { succeeded, failed, aborted, unknown }
+    };
+    check_life(ended(7, 3, 1, 1), ExcessiveMigrations, ExcessiveMigrations);
+    check_life(ended(5, 0, 0, 0), Unspecified, ExcessiveMigrations);
+    check_life(ended(4, 0, 0, 0), Unspecified, Unspecified);
+}
+
+#[test]
+fn whoever_watched_all_day_counts_and_suspects_nothing() {
+    for (n, want) in [(11, Unspecified), (12, ExcessiveMigrations)] {
+        let whole = |life: &mut Life| (life.n_migrations_24h.failed, life.knows_all_migrations) = (n, true);
+        check_life(whole, want, want);
+    }
+}
+
+#[test]
+fn migrations_of_the_day_belong_to_the_answer_where_they_are_too_many() {
+    for (n, n_told) in [(12, 1), (2, 0)] {
+        let world = World::well().in_kubernetes().life(|life| {
+            life.n_migrations_24h.succeeded = n;
+            life.past_migrations = vec![kulprit_cluster::MigrationRecord::default()];
+        });
+        assert_eq!(of(&world, true).past_migrations(&world.snapshot).len(), n_told, "{n}");
+    }
 }
 
 #[test]

@@ -4,7 +4,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use kulprit_cluster::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationLife, PodRef};
+use kulprit_cluster::{
+    ClusterFinding, ClusterNode, ClusterVm, Initiator, Life, MigrationCounts, MigrationLife, MigrationRecord, PodRef,
+};
 use kulprit_model::{
     Attributes, Disk, Domain, Evidence, Finding, FindingCode, Moment, Occurrence, Qemu, Side, State, Status, Subject,
 };
@@ -39,6 +41,7 @@ forms! {
     PodRef: PodForm,
     Life: LifeForm,
     MigrationLife: MigrationForm,
+    MigrationRecord: RecordForm,
     Finding: FindingForm,
     State: StateForm,
     Occurrence: OccurrenceForm,
@@ -60,13 +63,38 @@ impl Text for Attributes {
     }
 }
 
-impl Text for Side {
-    fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        word::serialize(self, to)
+macro_rules! words {
+    ($($ours:ty,)*) => {
+        $(impl Text for $ours {
+            fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                word::serialize(self, to)
+            }
+
+            fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                word::deserialize(from)
+            }
+        })*
+    };
+}
+
+words! {
+    Side,
+    Initiator,
+}
+
+/// Numbers in the order of the fields; those that a writer did not know are 0.
+mod counts {
+    use super::{Deserialize as _, Deserializer, MigrationCounts, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(counts: &MigrationCounts, to: S) -> Result<S::Ok, S::Error> {
+        let MigrationCounts { succeeded, failed, aborted, unknown } = *counts;
+        [succeeded, failed, aborted, unknown].serialize(to)
     }
 
-    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        word::deserialize(from)
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<MigrationCounts, D::Error> {
+        let mut numbers = Vec::<u32>::deserialize(from)?.into_iter();
+        let mut next = || numbers.next().unwrap_or(0);
+        Ok(MigrationCounts { succeeded: next(), failed: next(), aborted: next(), unknown: next() })
     }
 }
 
@@ -212,7 +240,11 @@ struct LifeForm {
     launcher_since_usec: Option<i64>,
     #[serde(with = "maybe")]
     migration: Option<MigrationLife>,
-    n_migrations_24h: (u32, u32),
+    #[serde(with = "counts")]
+    n_migrations_24h: MigrationCounts,
+    knows_all_migrations: bool,
+    #[serde(with = "many")]
+    past_migrations: Vec<MigrationRecord>,
     evacuation: Option<(String, Option<i64>)>,
 }
 
@@ -230,6 +262,28 @@ struct MigrationForm {
     failure_reason: Option<String>,
     is_aborted: bool,
     initiator: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "MigrationRecord", default = "MigrationRecord::default")]
+struct RecordForm {
+    namespace: String,
+    vm: String,
+    uid: String,
+    name: String,
+    vmi_uid: Option<String>,
+    source: Option<String>,
+    target: Option<String>,
+    created_usec: Option<i64>,
+    started_usec: Option<i64>,
+    ended_usec: Option<i64>,
+    deleted_usec: Option<i64>,
+    gone_usec: Option<i64>,
+    has_succeeded: Option<bool>,
+    is_abort_requested: bool,
+    reason: Option<String>,
+    #[serde(with = "maybe")]
+    initiator: Option<Initiator>,
 }
 
 #[derive(Serialize, Deserialize)]

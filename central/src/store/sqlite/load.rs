@@ -1,4 +1,4 @@
-//! What a restart needs, read back: nodes with what they said last, watermarks, incidents.
+//! What a restart needs, read back: nodes with what they said last, watermarks, incidents, migrations.
 
 use std::collections::HashMap;
 
@@ -7,6 +7,7 @@ use kulprit_proto::v1;
 use prost::Message as _;
 use rusqlite::Connection;
 
+use super::migrations;
 use crate::{
     incident::{Aside, Incident},
     state::{Epoch, Forgotten, LAST_QEMU_PREFIX, NodeState},
@@ -20,6 +21,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<(Loaded, HashMap
     load_watermarks(connection, &mut nodes)?;
     load_current(connection, &mut nodes, &mut loaded.n_unreadable)?;
     loaded.incidents = load_incidents(connection, &mut loaded.n_unreadable)?;
+    (loaded.migrations, loaded.migrations_kept_since_usec) = migrations::load(connection, &mut loaded.n_unreadable)?;
     let streams = nodes.iter().map(|(row, (id, _))| (id.clone(), *row)).collect();
     loaded.nodes = nodes.into_values().map(|(_, node)| node).collect();
     Ok((loaded, streams))

@@ -45,6 +45,15 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (incident, node, vm_uid)
     ) STRICT;
 ",
+    "
+    CREATE TABLE migration (
+        namespace TEXT NOT NULL, vm TEXT NOT NULL, uid TEXT NOT NULL, name TEXT NOT NULL, vmi_uid TEXT,
+        source TEXT, target TEXT, created_usec INTEGER, started_usec INTEGER, ended_usec INTEGER,
+        deleted_usec INTEGER, gone_usec INTEGER, has_succeeded INTEGER, is_abort_requested INTEGER NOT NULL,
+        reason TEXT, initiator TEXT, PRIMARY KEY (namespace, vm, uid)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE migrations_kept (id INTEGER PRIMARY KEY CHECK (id = 0), since_usec INTEGER NOT NULL) STRICT;
+",
 ];
 
 /// Checks that the file is ours or empty, and brings it to the newest version.
