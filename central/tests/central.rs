@@ -7,6 +7,8 @@
 
 #[path = "central/agent.rs"]
 mod agent;
+#[path = "central/api_server.rs"]
+mod api_server;
 #[path = "central/app.rs"]
 mod app;
 #[path = "central/binary.rs"]
@@ -25,6 +27,8 @@ mod hang;
 mod metrics;
 #[path = "central/migrations.rs"]
 mod migrations;
+#[path = "central/past_migrations.rs"]
+mod past_migrations;
 #[path = "central/query.rs"]
 mod query;
 #[path = "central/record.rs"]

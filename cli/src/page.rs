@@ -1,6 +1,7 @@
 //! The page of `why`, as a person reads it at three in the morning: the answer first, then why, then what to do.
 
 pub(crate) mod can_migrate;
+mod migrations;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -33,6 +34,7 @@ pub(crate) fn verdict(terminal: &Terminal, verdict: &shape::Verdict, zone: &Time
     page.heading(verdict);
     page.answer(verdict);
     page.evidence(verdict);
+    page.rows("Migrations of the last 24 h", migrations::rows(&verdict.migrations));
     page.others("Also possible", &verdict.causes, 1);
     page.others("Wrong at the same time", &verdict.contributing, 0);
     page.ruled_out(verdict);

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::when::rfc3339;
 pub(crate) use can_migrate::{CanMigrate, Candidate, Obstacle, Terms};
-pub(crate) use verdict::{Cause, Confidence, Diagnosis, Evidence, Subject, Verdict};
+pub(crate) use verdict::{Cause, Confidence, Diagnosis, Evidence, PastMigration, Subject, Verdict};
 
 /// `value` with so many decimals: what is printed need not carry the last bits of a float.
 pub(crate) fn round(value: f64, decimals: i32) -> f64 {

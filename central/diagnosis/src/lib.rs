@@ -45,6 +45,8 @@ pub use catalogue::{CAUSES, Cause};
 pub use docs::causes_markdown;
 pub use explain::{ExplainedClue, Explanation, MissingClue, explain};
 pub use indexed::Indexed;
+/// What [`Symptom::past_migrations`] tells.
+pub use kulprit_cluster::{MigrationOutcome, MigrationRecord};
 pub use narrow::{Narrowed, narrow};
 pub use place::{Place, incident_key};
 pub use preflight::{CanMigrate, CandidateNode, Fit, MigrationAnswer, Obstacle, can_migrate};

@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use kulprit_cluster::{MigrationOutcome, MigrationRecord};
 use kulprit_diagnosis::{
-    Attribution, CAUSES, Candidate, Cause, Confidence, Indexed, NodeView, Remedy, RuledOut, Symptom, SymptomId,
-    SymptomSubject, VmView, WeighedEvidence, catalogue, libvirt,
+    Attribution, CAUSES, Candidate, Cause, Confidence, Indexed, MigrationOutcome, MigrationRecord, NodeView, Remedy,
+    RuledOut, Symptom, SymptomId, SymptomSubject, VmView, WeighedEvidence, catalogue, libvirt,
 };
 use kulprit_model::{FindingCode, Occurrence, Severity, State, Status, StreamId, Subject};
 use kulprit_proto::v1;

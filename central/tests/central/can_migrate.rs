@@ -1,86 +1,21 @@
 //! CanMigrate over gRPC: what a real cluster's recorded objects and the agents of its nodes say together.
-//!
-//! The API server here has the objects of `central/cluster/fixtures`, answers lists and keeps watches open. What it is asked for is its
-//! path alone: of the rows of pods the first is given all of them.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-use kulprit_central::config::KubernetesConfig;
-use kulprit_model::{FindingCode, Moment, Status, Subject};
+use kulprit_model::{FindingCode, Status, Subject};
 use kulprit_proto::v1;
-use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tonic::Code;
 
 use crate::{
     agent::{Agent, PATIENCE, hello, state},
+    api_server::{AT, ApiServer, OBJECTS},
     app::App,
 };
 
-/// 2026-11-21T05:39:26Z, when the objects were recorded.
-const AT: Moment = Moment { wall_usec: 1_795_239_566_000_000, boottime_usec: 5_000_000_000 };
-const OBJECTS: &str = include_str!("../../cluster/fixtures/two-nodes.json");
-
-/// An API server on a port that the kernel chooses.
-async fn api_server() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let objects: Value = serde_json::from_str(OBJECTS).unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, objects.clone()));
-        }
-    });
-    address
-}
-
-/// Answers the requests of one connection, until it is asked for a watch: that stays open.
-async fn serve(stream: TcpStream, objects: Value) {
-    let mut stream = BufReader::new(stream);
-    loop {
-        let (mut request, mut line) = (String::new(), String::new());
-        if stream.read_line(&mut request).await.unwrap_or(0) == 0 {
-            return;
-        }
-        while stream.read_line(&mut line).await.unwrap_or(0) > 2 {
-            line.clear();
-        }
-        let path = request.split(' ').nth(1).unwrap_or_default();
-        if path.contains("watch=true") {
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
-            let _ = stream.get_mut().write_all(head.as_bytes()).await;
-            std::future::pending::<()>().await;
-        }
-        let body = json!({"metadata": {"resourceVersion": "1"}, "items": items(&objects, path)}).to_string();
-        let head =
-            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-        let _ = stream.get_mut().write_all(format!("{head}{body}").as_bytes()).await;
-    }
-}
-
-fn items(objects: &Value, path: &str) -> Vec<Value> {
-    let (resource, query) = path.split_once('?').unwrap_or((path, ""));
-    let plural = resource.rsplit('/').next().unwrap_or_default();
-    let is_pods_of_another_row = plural == "pods" && !query.contains("labelSelector=kubevirt.io");
-    let is_asked = |item: &&Value| format!("{}s", item["kind"].as_str().unwrap_or_default()).to_lowercase() == plural;
-    let items = objects["items"].as_array().unwrap().iter().filter(is_asked);
-    if is_pods_of_another_row { Vec::new() } else { items.cloned().collect() }
-}
-
 async fn start(folder: &Path) -> App {
-    let server = api_server().await;
-    let kubeconfig = folder.join("kubeconfig");
-    let text = format!(
-        "current-context: c\nclusters: [{{name: c, cluster: {{server: 'http://{server}'}}}}]\nusers: [{{name: u, user: {{}}}}]\n\
-         contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
-    );
-    std::fs::write(&kubeconfig, text).unwrap();
-    let kubernetes = KubernetesConfig { kubeconfig: Some(kubeconfig), ..KubernetesConfig::default() };
-    App::start_on(folder, AT, kubernetes).await
+    let server = ApiServer::start(serde_json::from_str(OBJECTS).unwrap()).await;
+    App::start_on(folder, AT, server.config(folder)).await
 }
 
 async fn ask(app: &App, vm: &str, to: &str) -> Result<v1::CanMigrateResponse, tonic::Status> {

@@ -100,6 +100,9 @@ impl Case {
         if let Some(file) = recorded::file_of(&layout, &parts) {
             return recorded::open(&folder, &file, &manifest, options, &parts, problems);
         }
+        for (file, _) in parts.iter().filter(|(_, part)| *part == Part::Watch) {
+            objects::read_watch(&folder, file, manifest.at_usec, &mut cluster, &mut problems);
+        }
         let subject = options.subject.clone().or_else(|| manifest.subject.clone());
         let mut reading = Reading {
             folder: &folder,
@@ -295,7 +298,7 @@ impl Reading<'_> {
             Part::Systemctl { node, .. } | Part::Virsh { node, .. } | Part::Command { node, .. } => {
                 return self.command(file, part, node, booted);
             }
-            Part::Objects | Part::Tree { .. } | Part::Other => return,
+            Part::Objects | Part::Watch | Part::Tree { .. } | Part::Other => return,
         };
         let btime_usec = node.as_ref().and_then(|node| booted.get(node).copied().flatten());
         let input = match open_log(self.folder, file, progress) {
@@ -463,7 +466,7 @@ fn date_usec(text: &str) -> Option<i64> {
 }
 
 fn is_read_as_text(part: &Part) -> bool {
-    !matches!(part, Part::Objects | Part::Tree { .. } | Part::Other)
+    !matches!(part, Part::Objects | Part::Watch | Part::Tree { .. } | Part::Other)
 }
 
 /// A file that tells how much of it was read: one log may be all there is of gigabytes.

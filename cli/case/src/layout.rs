@@ -10,6 +10,8 @@ use std::path::{Component, Path, PathBuf};
 pub enum Part {
     /// Kubernetes objects.
     Objects,
+    /// Kubernetes objects as they were over time, a change a line.
+    Watch,
     /// A kernel log of a node.
     Kernel {
         /// The node.
@@ -181,6 +183,7 @@ fn is_object_file(name: &str) -> bool {
 fn part_of_case(names: &[&str]) -> Part {
     match names {
         ["cluster", .., name] if is_object_file(name) => Part::Objects,
+        ["watch.jsonl"] => Part::Watch,
         ["pods", name] => pod_of(stem(name)),
         ["nodes", node, rest @ ..] => part_of_node(rest, (*node).to_owned()),
         _ => Part::Other,
@@ -313,6 +316,8 @@ mod tests {
         for (path, want) in [
             ("case.yaml", Part::Other),
             ("cluster/vms.yaml", Part::Objects),
+            ("watch.jsonl", Part::Watch),
+            ("cluster/watch.jsonl", Part::Other),
             ("cluster/notes.txt", Part::Other),
             ("nodes/n1/kmsg.log", Part::Kernel { node: text("n1") }),
             ("nodes/n1/journal/kubelet.log", Part::Journal { node: text("n1"), unit: text("kubelet") }),

@@ -5,7 +5,11 @@ use std::{io, path::Path};
 use kulprit_cluster::Cluster;
 use serde_json::Value;
 
-use crate::{folder::Folder, gathered::Problem, manifest::one_line};
+use crate::{
+    folder::Folder,
+    gathered::Problem,
+    manifest::{self, one_line},
+};
 
 /// A file of objects is read whole, up to this.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -37,6 +41,43 @@ pub(crate) fn read(folder: &Folder, path: &Path, cluster: &mut Cluster, problems
     if let Some((line, why)) = failure {
         problem(line, why);
     }
+}
+
+/// Reads how objects changed until `at_usec`, a line each with a time `t`, a `type` and an `object`: what they told of migrations stays known
+/// when they are gone. Of lines that cannot be used the first is told.
+pub(crate) fn read_watch(
+    folder: &Folder,
+    path: &Path,
+    at_usec: i64,
+    cluster: &mut Cluster,
+    problems: &mut Vec<Problem>,
+) {
+    let text = match folder.read_text(path, MAX_FILE_BYTES) {
+        Ok(text) => text,
+        Err(error) => return problems.push(Problem { file: path.to_owned(), line: None, why: unreadable(&error) }),
+    };
+    let mut n_unused = 0_usize;
+    let mut first: Option<(usize, String)> = None;
+    for (line, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty()) {
+        if let Err(why) = take_change(text, at_usec, cluster) {
+            n_unused += 1;
+            first.get_or_insert((line, why));
+        }
+    }
+    if let Some((line, why)) = first {
+        let others = if n_unused > 1 { format!("; and {} more lines", n_unused - 1) } else { String::new() };
+        problems.push(Problem { file: path.to_owned(), line: Some(line), why: format!("{why}{others}") });
+    }
+}
+
+fn take_change(text: &str, at_usec: i64, cluster: &mut Cluster) -> Result<(), String> {
+    let change: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+    let time = change["t"].as_str().and_then(manifest::time).ok_or("a change without a time `t`")?;
+    if time > at_usec {
+        return Ok(());
+    }
+    let gone_usec = (change["type"] == "DELETED").then_some(time);
+    cluster.remember(&change["object"], gone_usec).map_err(|error| error.to_string())
 }
 
 type Failure = Option<(Option<usize>, String)>;

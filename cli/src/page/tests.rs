@@ -53,6 +53,7 @@ fn mk_verdict() -> v1::Verdict {
         incident_id: "01K".to_owned(),
         reference_wall_usec: REFERENCE_WALL_USEC,
         confidence: v1::Confidence::Verdict.into(),
+        migrations: Vec::new(),
     }
 }
 
@@ -92,6 +93,22 @@ fn the_answer_comes_first_and_nothing_is_missing() {
         let at = rest.find(part).unwrap_or_else(|| panic!("{part:?} is missing or out of order in\n{page}"));
         rest = &rest[at + part.len()..];
     }
+}
+
+#[test]
+fn migrations_of_the_day_are_a_short_table() {
+    let mut verdict = mk_verdict();
+    assert!(!page_of(&verdict).contains("Migrations of the last 24 h"));
+    let migration = v1::PastMigration {
+        source_node: "n1".to_owned(),
+        target_node: "n2".to_owned(),
+        outcome: v1::MigrationOutcome::Aborted.into(),
+        initiator: "user".to_owned(),
+        ..v1::PastMigration::default()
+    };
+    verdict.migrations = vec![migration; 13];
+    let page = page_of(&verdict);
+    assert!(page.contains("\nMigrations of the last 24 h\n  n1 → n2  13 by user: 13 aborted\n"), "{page}");
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! that only the page shows are left out of JSON.
 
 use kulprit_diagnosis::{
-    Attribution, Candidate, Confidence as Sure, Snapshot, SymptomSubject, WeighedEvidence, catalogue,
+    Attribution, Candidate, Confidence as Sure, MigrationOutcome, MigrationRecord, Snapshot, SymptomSubject,
+    WeighedEvidence, catalogue,
 };
 use kulprit_proto::v1;
 use serde::{Serialize, Serializer};
@@ -43,6 +44,8 @@ pub(crate) struct Verdict {
     pub(crate) ruled_out: Vec<RuledOut>,
     pub(crate) unknown: Vec<String>,
     pub(crate) looked_at: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) migrations: Vec<PastMigration>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) mentions: Vec<Evidence>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -104,6 +107,30 @@ pub(crate) struct Evidence {
     pub(crate) weight: f64,
 }
 
+/// A migration of the VM that ended within a day. Empty texts are not known.
+#[derive(Debug, Serialize)]
+pub(crate) struct PastMigration {
+    pub(crate) uid: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) vmi_uid: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) source: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) target: String,
+    #[serde(rename = "created", serialize_with = "time")]
+    pub(crate) created_wall_usec: i64,
+    #[serde(rename = "ended", serialize_with = "time")]
+    pub(crate) ended_wall_usec: i64,
+    /// `succeeded`, `failed`, `aborted`, `unknown`.
+    pub(crate) outcome: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) reason: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) initiator: String,
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct RuledOut {
     pub(crate) id: String,
@@ -146,6 +173,7 @@ impl From<v1::Verdict> for Verdict {
             ruled_out: verdict.ruled_out.into_iter().map(|out| RuledOut { id: out.id, why: out.why }).collect(),
             unknown: verdict.unknown,
             looked_at: verdict.looked_at,
+            migrations: verdict.migrations.into_iter().map(PastMigration::from).collect(),
             mentions: Vec::new(),
             incident: verdict.incident_id,
             symptom_text: verdict.symptom_text,
@@ -187,6 +215,49 @@ impl From<v1::WeighedEvidence> for Evidence {
     }
 }
 
+impl From<v1::PastMigration> for PastMigration {
+    fn from(migration: v1::PastMigration) -> Self {
+        let outcome = match migration.outcome() {
+            v1::MigrationOutcome::Succeeded => MigrationOutcome::Succeeded,
+            v1::MigrationOutcome::Failed => MigrationOutcome::Failed,
+            v1::MigrationOutcome::Aborted => MigrationOutcome::Aborted,
+            v1::MigrationOutcome::Unspecified => MigrationOutcome::Unknown,
+        };
+        let v1::PastMigration {
+            uid,
+            name,
+            vmi_uid,
+            source_node: source,
+            target_node: target,
+            created_wall_usec,
+            ended_wall_usec,
+            outcome: _,
+            reason,
+            initiator,
+        } = migration;
+        let outcome = outcome.as_str();
+        Self { uid, name, vmi_uid, source, target, created_wall_usec, ended_wall_usec, outcome, reason, initiator }
+    }
+}
+
+impl From<&MigrationRecord> for PastMigration {
+    fn from(record: &MigrationRecord) -> Self {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        Self {
+            uid: record.uid.clone(),
+            name: record.name.clone(),
+            vmi_uid: text(&record.vmi_uid),
+            source: text(&record.source),
+            target: text(&record.target),
+            created_wall_usec: record.created_usec.unwrap_or(0),
+            ended_wall_usec: record.over_usec().unwrap_or(0),
+            outcome: record.outcome().as_str(),
+            reason: text(&record.reason),
+            initiator: record.initiator.map(|initiator| initiator.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
 impl Verdict {
     /// What the engine says of a subject of `snapshot`.
     pub(crate) fn of_case(snapshot: &Snapshot, attribution: &Attribution) -> Self {
@@ -205,6 +276,7 @@ impl Verdict {
             ruled_out: ruled_out.iter().map(|out| RuledOut { id: out.id.to_owned(), why: out.why.clone() }).collect(),
             unknown: unknown.clone(),
             looked_at: looked_at.clone(),
+            migrations: symptom.past_migrations(snapshot).iter().map(PastMigration::from).collect(),
             mentions: Vec::new(),
             incident: String::new(),
             symptom_text: symptom.text.clone(),

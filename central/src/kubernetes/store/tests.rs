@@ -220,3 +220,55 @@ fn a_migration_that_is_asked_about_is_the_one_in_question() {
     assert!(world.store.migrations("test/first", 0).is_empty());
     assert!(world.store.migrations("third", 0).is_empty());
 }
+
+#[test]
+fn migrations_are_offered_to_the_store_until_it_takes_them() {
+    let row = row("VirtualMachineInstanceMigration");
+    let world = World::listed();
+    let migration = |name: &str, created: &str| {
+        json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstanceMigration",
+            "metadata": {"namespace": "prod", "name": name, "uid": name, "creationTimestamp": created},
+            "spec": {"vmiName": "db-0"}, "status": {"phase": "Running"}})
+    };
+    world.store.apply(row, migration("a", "1970-01-01T00:16:00Z"));
+    let offered = |takes: bool| {
+        let mut offered = None;
+        world.store.save_migrations(|write| {
+            offered = Some((write.changes.put.len(), write.changes.drop.len(), write.kept_since_usec));
+            takes
+        });
+        offered
+    };
+    assert_eq!(offered(false), Some((1, 0, Some(1_000 * SEC))));
+    assert_eq!(offered(true), Some((1, 0, Some(1_000 * SEC))));
+    assert_eq!(offered(true), None);
+    world.store.delete(row, "prod", "a");
+    assert_eq!(offered(true), Some((1, 0, None)));
+    world.clock.advance(std::time::Duration::from_secs(86_401));
+    assert_eq!(offered(true), Some((0, 1, None)), "a day later");
+}
+
+#[test]
+fn a_list_ends_what_vanished_and_a_lost_watch_does_not() {
+    let (vmis, row) = (row("VirtualMachineInstance"), row("VirtualMachineInstanceMigration"));
+    let record = || MigrationRecord {
+        namespace: "prod".to_owned(),
+        vm: "db-0".to_owned(),
+        uid: "m".to_owned(),
+        name: "m".to_owned(),
+        created_usec: Some(900 * SEC),
+        ..MigrationRecord::default()
+    };
+    let world = World::new();
+    world.store.restore_migrations(vec![record()], Some(0));
+    world.store.apply(vmis, vmi("db-0", "Running"));
+    ROWS.iter().filter(|other| other.kind != row.kind).for_each(|other| world.store.end_list(other));
+    world.store.lost(row, "connection refused");
+    world.store.refused(row, "forbidden");
+    let n_unknown = || world.view().vms.iter().map(|vm| vm.life.n_migrations_24h.unknown).sum::<u32>();
+    assert_eq!(n_unknown(), 0);
+    world.store.synced(row);
+    assert_eq!(n_unknown(), 0);
+    world.store.end_list(row);
+    assert_eq!(n_unknown(), 1);
+}

@@ -15,6 +15,7 @@ mod hostile;
 mod perturb;
 mod perturbed;
 mod recorded;
+mod watched;
 
 use std::path::{Path, PathBuf};
 
