@@ -366,10 +366,11 @@ impl Cluster {
 
     /// What a change tells of migrations. One whose name another has now was gone when that was made, at the latest.
     fn keep_history(&mut self, old: Option<&Object>, new: Option<&Object>, gone_usec: Option<i64>) {
+        let is_another = |old: &str| new.and_then(Object::uid).is_some_and(|new| new != old);
         if let Some(Object::Migration(migration)) = old
-            && new.and_then(Object::uid) != old.and_then(Object::uid)
+            && (new.is_none() || migration.meta.uid.as_deref().is_some_and(is_another))
         {
-            let made_usec = new.and_then(|new| new.newest_usec());
+            let made_usec = new.and_then(Object::newest_usec);
             let gone_usec = gone_usec.or(made_usec).or(migration.created_usec()).unwrap_or_default();
             self.history.see_gone(migration, gone_usec);
         }

@@ -19,6 +19,8 @@ use crate::{
 
 /// For so long a migration is kept after its end.
 pub(crate) const DAY_USEC: i64 = 24 * 3_600 * 1_000_000;
+/// In the place of a UID that is not told, before the object's name.
+const NAMELESS: &str = "name/";
 /// So many records of one VM, and of all, are kept, the newest.
 const MAX_OF_VM: usize = 500;
 const MAX: usize = 50_000;
@@ -119,6 +121,11 @@ impl MigrationRecord {
         self.over_usec().or(self.started_usec).or(self.created_usec)
     }
 
+    /// Whether its object told no UID.
+    pub(crate) fn is_nameless(&self) -> bool {
+        self.uid.starts_with(NAMELESS)
+    }
+
     fn key(&self) -> RecordKey {
         (self.namespace.clone(), self.vm.clone(), self.uid.clone())
     }
@@ -132,7 +139,7 @@ impl MigrationRecord {
         let left = meta.annotation("kubevirt.io/evacuationMigration").filter(|node| !node.is_empty());
         let is_abort_requested = of_state.is_abort_requested || migration.conditions.is_true("migrationAbortRequested");
         Self {
-            uid: meta.uid.clone().unwrap_or_else(|| format!("name/{}", meta.name)),
+            uid: meta.uid.clone().unwrap_or_else(|| format!("{NAMELESS}{}", meta.name)),
             name: meta.name.clone(),
             source: of_state.source.clone().or_else(|| left.map(ToOwned::to_owned)),
             created_usec: migration.created_usec(),
@@ -221,6 +228,7 @@ pub struct MigrationHistory {
     records: BTreeMap<RecordKey, MigrationRecord>,
     changed: BTreeSet<RecordKey>,
     dropped: BTreeSet<RecordKey>,
+    stored: BTreeSet<RecordKey>,
     kept_since_usec: Option<i64>,
 }
 
@@ -245,6 +253,7 @@ impl MigrationHistory {
     /// Puts back what was stored.
     pub fn restore(&mut self, records: Vec<MigrationRecord>, kept_since_usec: Option<i64>) {
         self.records.extend(records.into_iter().map(|record| (record.key(), record)));
+        self.stored.extend(self.records.keys().cloned());
         self.kept_since_usec = kept_since_usec;
     }
 
@@ -273,8 +282,14 @@ impl MigrationHistory {
 
     /// That is stored, or will be.
     pub fn set_saved(&mut self, changes: &MigrationChanges) {
-        changes.put.iter().for_each(|record| _ = self.changed.remove(&record.key()));
-        changes.drop.iter().for_each(|key| _ = self.dropped.remove(key));
+        for key in changes.put.iter().map(MigrationRecord::key) {
+            self.changed.remove(&key);
+            self.stored.insert(key);
+        }
+        for key in &changes.drop {
+            self.dropped.remove(key);
+            self.stored.remove(key);
+        }
     }
 
     /// Lets go of what ended more than a day before `at_usec`, and of the oldest where there are too many. A time that is more than a day
@@ -300,7 +315,9 @@ impl MigrationHistory {
         for key in old {
             self.records.remove(&key);
             self.changed.remove(&key);
-            self.dropped.insert(key);
+            if self.stored.contains(&key) {
+                self.dropped.insert(key);
+            }
         }
     }
 

@@ -40,10 +40,17 @@ impl<'c> Past<'c> {
             let is_own = born.zip(record.created_usec).is_none_or(|(born, asked)| asked >= born);
             is_own && record.created_usec.is_none_or(is_past) && is_new(record.at_usec())
         };
-        // The object of the migration that a VMI tells of may be one that does not tell its UID.
-        let has_nameless = cluster.history.of(&parts.key).any(|record| record.uid.starts_with("name/"));
-        let is_told_once = |record: &&MigrationRecord| !has_nameless || !record.name.is_empty();
-        let known: Vec<&MigrationRecord> = cluster.history.of(&parts.key).filter(is_its).filter(is_told_once).collect();
+        let all = || cluster.history.of(&parts.key);
+        // Of an excerpt: an object without a UID may be there once more with it, or be the one that a VMI tells of.
+        let with_uid: BTreeSet<&str> =
+            all().filter(|record| !record.is_nameless()).map(|record| record.name.as_str()).collect();
+        let is_other = |record: &MigrationRecord| record.is_nameless() && !with_uid.contains(record.name.as_str());
+        let has_nameless = all().any(is_other);
+        let is_told_once = |record: &&MigrationRecord| match (record.is_nameless(), record.name.is_empty()) {
+            (true, _) => is_other(record),
+            (false, only_vmi_tells) => !(only_vmi_tells && has_nameless),
+        };
+        let known: Vec<&MigrationRecord> = all().filter(is_its).filter(is_told_once).collect();
 
         let mut initiators: BTreeMap<Initiator, u32> = BTreeMap::new();
         for record in &known {
@@ -51,7 +58,7 @@ impl<'c> Past<'c> {
             let told = record.initiator.map(|own| own.told_by(parts.vmi.filter(|_| !cluster.is_live())));
             told.into_iter().for_each(|initiator| *initiators.entry(initiator).or_default() += 1);
         }
-        let names: BTreeSet<&str> = cluster.history.of(&parts.key).map(|record| record.name.as_str()).collect();
+        let names: BTreeSet<&str> = all().map(|record| record.name.as_str()).collect();
         let told = || cluster.told_migrations(parts.namespace(), parts.name()).filter(|name| !names.contains(name));
         told().for_each(|name| *initiators.entry(Initiator::of_name(name)).or_default() += 1);
 
@@ -77,12 +84,14 @@ impl<'c> Past<'c> {
             let told = events().filter(|event| event.is_warning == is_warning && is_new(event.first_usec));
             told.fold(0_u64, |n, event| n.saturating_add(event.count))
         };
+        let more = |known: u32, told: u64, of_others: u32| {
+            known.max(u32::try_from(told).unwrap_or(u32::MAX).saturating_sub(of_others))
+        };
+        let MigrationCounts { succeeded, failed, aborted, unknown } = counts;
         // Both ends may say it: 15 such events for 12 migrations on KubeVirt v1.8.4.
-        let n_well = n_told(false) - n_told(false) / 4;
-        counts.succeeded = counts.succeeded.max(u32::try_from(n_well).unwrap_or(u32::MAX));
-        // Of a cancelled one as of one that failed.
-        let n_failed = n_told(true).saturating_sub(u64::from(counts.aborted));
-        counts.failed = counts.failed.max(u32::try_from(n_failed).unwrap_or(u32::MAX));
+        counts.succeeded = more(succeeded, n_told(false) - n_told(false) / 4, unknown);
+        // A cancelled one is told as one that failed.
+        counts.failed = more(failed, n_told(true), aborted.saturating_add(unknown));
 
         let of_objects = known.iter().filter_map(|record| record.created_usec);
         let of_events = events().filter_map(|event| event.first_usec);

@@ -44,6 +44,7 @@ fn line(of_way: &[&PastMigration]) -> String {
         who => format!("{n} by {who}"),
     });
     let ended = by(|migration| migration.outcome).into_iter().map(|(outcome, n)| match outcome {
+        "aborted" => format!("{n} cancelled"),
         "unknown" => format!("{n} not seen to end"),
         outcome => format!("{n} {outcome}"),
     });

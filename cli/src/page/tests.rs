@@ -108,7 +108,7 @@ fn migrations_of_the_day_are_a_short_table() {
     };
     verdict.migrations = vec![migration; 13];
     let page = page_of(&verdict);
-    assert!(page.contains("\nMigrations of the last 24 h\n  n1 → n2  13 by user: 13 aborted\n"), "{page}");
+    assert!(page.contains("\nMigrations of the last 24 h\n  n1 → n2  13 by user: 13 cancelled\n"), "{page}");
 }
 
 #[test]

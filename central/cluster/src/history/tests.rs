@@ -112,6 +112,30 @@ fn an_object_s_own_time_counts_before_the_watchers() {
 }
 
 #[test]
+fn an_excerpt_and_the_whole_object_are_one_migration() {
+    let excerpt = json!({"kind": "VirtualMachineInstanceMigration", "metadata": {"name": "mig-1", "namespace": "prod"},
+        "spec": {"vmiName": "db-0"}, "status": {"phase": "Failed"}});
+    for objects in [[excerpt.clone(), vmim("Failed")], [vmim("Failed"), excerpt.clone()]] {
+        assert_eq!(n_of(&cluster(&objects)), 1);
+    }
+    assert_eq!(n_of(&cluster(&[excerpt])), 1);
+}
+
+#[test]
+fn events_count_what_nobody_else_told_and_nothing_twice() {
+    let migrated = |count: u64, kind: &str| {
+        let told =
+            event("VirtualMachineInstance", "db-0", "Migrated", "The VirtualMachineInstance migrated to node n2.");
+        with(told, &json!({"type": kind, "count": count}))
+    };
+    for (count, kind, n) in [(1, "Normal", 1), (1, "Warning", 1), (8, "Normal", 6), (3, "Warning", 3)] {
+        let mut cluster = cluster(&[vmi(), vmim("Running"), migrated(count, kind)]);
+        cluster.remove(VMIM, "prod", "mig-1", usec(AT));
+        assert_eq!(n_of(&cluster), n, "one that was not seen to end, and {count} {kind}");
+    }
+}
+
+#[test]
 fn a_name_that_is_used_again_is_another_migration() {
     let again = with(
         vmim("Pending"),
@@ -233,6 +257,13 @@ fn a_day_later_it_is_forgotten_and_dropped_from_what_is_stored() {
     history.expire(ended + DAY_USEC + 1);
     let changes = history.unsaved(10);
     assert_eq!((changes.put.len(), changes.drop.len(), history.records().count()), (0, 1, 0));
+}
+
+#[test]
+fn an_object_that_ended_days_ago_is_not_stored_at_every_start() {
+    let mut cluster = cluster(&[vmim("Succeeded")]);
+    cluster.history_mut().expire(usec(AT) + 3 * DAY_USEC);
+    assert!(cluster.history().unsaved(10).is_empty());
 }
 
 #[test]

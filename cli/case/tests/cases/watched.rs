@@ -58,7 +58,7 @@ fn objects_over_time_tell_of_migrations_that_are_gone() {
     let told = symptom.past_migrations(&watched.snapshot);
     assert_eq!((told.len(), told[0].uid.as_str(), told[0].outcome()), (13, "uid-12", MigrationOutcome::Unknown));
     let problems: Vec<String> = watched.problems.iter().map(ToString::to_string).collect();
-    assert_eq!(problems, ["watch.jsonl:39: an object without a kind; and 1 more lines"]);
+    assert_eq!(problems, ["watch.jsonl:40: an object without a kind; and 1 more lines"]);
 
     let [symptom] = case(None).symptoms().try_into().unwrap();
     assert_eq!(symptom.text, "5 migrations in 24 h are known: 5 succeeded, 0 failed");
