@@ -7,6 +7,7 @@ mod key;
 mod node;
 mod offset;
 mod progress;
+mod states;
 #[cfg(test)]
 mod tests;
 mod view;

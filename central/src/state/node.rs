@@ -9,26 +9,21 @@ use std::{
     sync::Arc,
 };
 
-use kulprit_model::{
-    Body, Domain, FindingCode, Moment, Occurrence, Qemu, Record, Stamp, State, Status, StreamId, Subject,
-};
+use kulprit_model::{Body, Domain, FindingCode, Moment, Occurrence, Qemu, Record, Stamp, Status, StreamId, Subject};
 use kulprit_proto::v1;
 use prost::Message as _;
 
-use super::{ClockOffset, CurrentKey, Epoch, Limits, Progress, view::Shown};
+use super::{
+    ClockOffset, CurrentKey, Epoch, Limits, Progress,
+    states::{HeldState, Said, States},
+    view::Shown,
+};
 
 /// A value and the stamp of the record that said it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Held<T> {
     pub(super) stamp: Stamp,
     pub(super) value: T,
-}
-
-/// A state, and why nobody can vouch for it any more, if so.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HeldState {
-    pub(super) state: Held<State>,
-    pub(super) forgotten: Option<Forgotten>,
 }
 
 /// A state was Present or Absent and nobody can vouch for it any more: it is Unknown. What it was stays with it.
@@ -74,11 +69,11 @@ impl Arrived {
 pub struct NodeState {
     pub(super) id: StreamId,
     pub(super) hello: v1::Hello,
-    pub(super) epoch: Epoch,
+    pub(super) epoch: Arc<Epoch>,
     pub(super) offset: ClockOffset,
     pub(super) last_heard: Option<Moment>,
     pub(super) is_silent: bool,
-    pub(super) states: BTreeMap<(FindingCode, Subject), HeldState>,
+    pub(super) states: States,
     pub(super) occurrences: BTreeMap<(FindingCode, Subject, Moment), Occurrence>,
     pub(super) domains: BTreeMap<String, Held<Domain>>,
     pub(super) qemus: BTreeMap<String, Held<Qemu>>,
@@ -102,11 +97,11 @@ impl NodeState {
         Self {
             id,
             hello: v1::Hello::default(),
-            epoch: Epoch { boot_id: String::new(), epoch: 0 },
+            epoch: Epoch { boot_id: String::new(), epoch: 0 }.into(),
             offset: ClockOffset::default(),
             last_heard: None,
             is_silent: true,
-            states: BTreeMap::new(),
+            states: States::default(),
             occurrences: BTreeMap::new(),
             domains: BTreeMap::new(),
             qemus: BTreeMap::new(),
@@ -123,7 +118,7 @@ impl NodeState {
     #[must_use]
     pub fn restored(id: StreamId, hello: v1::Hello, applied_offset_usec: i64, is_silent: bool) -> Self {
         Self {
-            epoch: Epoch { boot_id: hello.boot_id.clone(), epoch: hello.epoch },
+            epoch: Epoch { boot_id: hello.boot_id.clone(), epoch: hello.epoch }.into(),
             hello,
             offset: ClockOffset::from_applied(applied_offset_usec),
             is_silent,
@@ -137,8 +132,8 @@ impl NodeState {
         let Record { stamp, body } = record;
         match body {
             Body::State(state) => {
-                let key = (state.code, state.subject.clone());
-                self.states.insert(key, HeldState { state: Held { stamp, value: state }, forgotten });
+                let said = Said::new(stamp, &self.epoch);
+                self.states.insert(HeldState { state: state.into(), said, forgotten: forgotten.map(Box::new) });
             }
             Body::Occurrence(occurrence) => {
                 let key = (occurrence.code, occurrence.subject.clone(), occurrence.first);
@@ -164,7 +159,7 @@ impl NodeState {
         if let Some(sent) = sent {
             self.offset.note(sent, now);
         }
-        if epoch != self.epoch {
+        if epoch != *self.epoch {
             self.snapshot_seq = 0;
         }
         if epoch.boot_id != self.epoch.boot_id {
@@ -177,7 +172,7 @@ impl NodeState {
             );
             self.drop_domains_but(&BTreeSet::new(), &mut changes);
         }
-        self.epoch = epoch;
+        self.epoch = epoch.into();
         self.hello = hello;
         self.progress.begin_stream();
         self.snapshot = None;
@@ -225,8 +220,8 @@ impl NodeState {
         };
         self.shown = Shown::default();
         if let Body::State(state) = &record.body
-            && let Some(held) = self.states.get_mut(&(state.code, state.subject.clone()))
-            && held.state.stamp == record.stamp
+            && let Some(held) = self.states.get_mut(state.code, &state.subject)
+            && held.said.is(&record.stamp)
             && held.forgotten.take().is_some()
         {
             changes.push(Change::Put(key.clone(), bytes));
@@ -252,7 +247,7 @@ impl NodeState {
     /// How many records up to `seq` were neither received nor covered by a snapshot, given that `n_missing` were skipped.
     #[must_use]
     pub fn n_unaccounted(&self, epoch: &Epoch, seq: u64, n_missing: u64) -> u64 {
-        let covered = if *epoch == self.epoch { self.snapshot_seq } else { 0 };
+        let covered = if *epoch == *self.epoch { self.snapshot_seq } else { 0 };
         n_missing.min(seq.saturating_sub(1).saturating_sub(covered))
     }
 
@@ -271,8 +266,8 @@ impl NodeState {
             Body::Occurrence(occurrence) => self.apply_occurrence(occurrence, bytes, limits, now, changes),
             _ if !is_current => {}
             Body::State(state) => {
-                let held = HeldState { state: Held { stamp, value: state }, forgotten: None };
-                self.states.insert((held.state.value.code, held.state.value.subject.clone()), held);
+                let said = Said::new(stamp, &self.epoch);
+                self.states.insert(HeldState { state: state.into(), said, forgotten: None });
                 changes.extend(key.map(|key| Change::Put(key, bytes)));
             }
             Body::Domain(domain) => {
@@ -369,10 +364,10 @@ impl NodeState {
     }
 
     fn apply_gone(&mut self, subject: &Subject, stamp: &Stamp, changes: &mut Vec<Change>) {
-        self.states.retain(|(code, of), _| {
-            let is_kept = of != subject;
+        self.states.retain(|held| {
+            let is_kept = held.state.subject != *subject;
             if !is_kept {
-                changes.push(Change::Remove(CurrentKey::State(*code, of.clone())));
+                changes.push(Change::Remove(CurrentKey::State(held.state.code, subject.clone())));
             }
             is_kept
         });
@@ -410,11 +405,11 @@ impl NodeState {
     }
 
     fn forget_all_but(&mut self, seen: &BTreeSet<CurrentKey>, at: Moment, because: &str, changes: &mut Vec<Change>) {
-        for ((code, subject), held) in &mut self.states {
-            let key = CurrentKey::State(*code, subject.clone());
+        for held in self.states.iter_mut() {
+            let key = CurrentKey::State(held.state.code, held.state.subject.clone());
             if held.forgotten.is_none() && !seen.contains(&key) {
                 let forgotten = Forgotten { since: at, because: because.to_owned() };
-                held.forgotten = Some(forgotten.clone());
+                held.forgotten = Some(forgotten.clone().into());
                 changes.push(Change::Forget(key, forgotten));
             }
         }
@@ -439,10 +434,11 @@ impl NodeState {
 
     /// Whether the snapshot says that libvirt answers, so that a domain it does not name is really gone.
     fn libvirt_answers(&self, seen: &BTreeSet<CurrentKey>) -> bool {
-        let mut states = self.states.iter().filter(|((code, subject), _)| {
-            *code == FindingCode::LibvirtUnresponsive && seen.contains(&CurrentKey::State(*code, subject.clone()))
+        let mut states = self.states.iter().filter(|HeldState { state, .. }| {
+            state.code == FindingCode::LibvirtUnresponsive
+                && seen.contains(&CurrentKey::State(state.code, state.subject.clone()))
         });
-        states.any(|(_, held)| held.forgotten.is_none() && held.state.value.status == Status::Absent)
+        states.any(|held| held.forgotten.is_none() && held.state.status == Status::Absent)
     }
 }
 

@@ -6,10 +6,7 @@ use kulprit_diagnosis::{NodeView, Shared, VmView};
 use kulprit_model::{Domain, Evidence, Moment, Occurrence, Qemu, State, Status};
 use kulprit_proto::v1;
 
-use super::{
-    StateCounts,
-    node::{HeldState, NodeState},
-};
+use super::{StateCounts, node::NodeState, states::HeldState};
 
 /// What was shown last, until it would be shown otherwise.
 #[derive(Clone, Debug, Default)]
@@ -40,8 +37,8 @@ impl NodeState {
     pub(super) fn count_states(&self) -> StateCounts {
         *self.shown.counts.get_or_init(|| {
             let mut counts = StateCounts::default();
-            for held in self.states.values() {
-                match held.state.value.status {
+            for held in self.states.iter() {
+                match held.state.status {
                     _ if self.is_silent || held.forgotten.is_some() => counts.n_unknown += 1,
                     Status::Present => counts.n_present += 1,
                     Status::Absent => counts.n_absent += 1,
@@ -53,7 +50,7 @@ impl NodeState {
     }
 
     fn shown_states(&self) -> Vec<State> {
-        self.states.values().map(|held| self.shift_state(self.shown_state(held))).collect()
+        self.states.iter().map(|held| self.shift_state(self.shown_state(held))).collect()
     }
 
     fn shown_occurrences(&self) -> Vec<Occurrence> {
@@ -89,14 +86,14 @@ impl NodeState {
 
     /// The state as it is to be taken: Unknown where nobody vouches for it.
     fn shown_state(&self, held: &HeldState) -> State {
-        let mut state = held.state.value.clone();
+        let mut state = (*held.state).clone();
         if state.status == Status::Unknown {
             return state;
         }
         let unknown = if let Some(forgotten) = &held.forgotten {
             Some((forgotten.since, forgotten.because.clone()))
         } else if self.is_silent {
-            let since = self.last_heard.map_or(held.state.stamp.at, |at| self.offset.on_node(at));
+            let since = self.last_heard.map_or(held.said.at, |at| self.offset.on_node(at));
             Some((since.max(state.looked), "the agent has fallen silent".to_owned()))
         } else {
             None
