@@ -8,6 +8,8 @@
 
 #[path = "cluster/objects.rs"]
 mod objects;
+#[path = "cluster/requests.rs"]
+mod requests;
 #[path = "cluster/world.rs"]
 mod world;
 
@@ -19,6 +21,7 @@ use kulprit_central::{
 };
 use kulprit_diagnosis::Indexed;
 use kulprit_model::{FindingCode, Status};
+use requests::Requests;
 use tokio::{runtime::Runtime, time::Instant, time::sleep};
 use world::World;
 
@@ -31,6 +34,11 @@ const N_ASKED: usize = 50;
 
 fn main() {
     let n_nodes = std::env::args().find_map(|arg| arg.parse::<usize>().ok()).unwrap_or(1_000);
+    let (n_lists, n_streams) = Requests::of_an_hour();
+    row(
+        "central: requests to the API server in an hour of steady state",
+        &format!("{n_lists} pages of lists, {n_streams} streams continued"),
+    );
     let runtime = Runtime::new().expect("a runtime starts");
     runtime.block_on(measure(n_nodes));
 }
@@ -39,9 +47,17 @@ async fn measure(n_nodes: usize) {
     let size = format!("{n_nodes} nodes, {} VMs, {} pods", n_nodes * 10, n_nodes * 20);
     let mut world = World::new(n_nodes);
 
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), rss_mib());
     world.report_nodes();
     let reported = began.elapsed();
+    let held = rss_mib() - before;
+    drop(world.live.snapshot());
+    let (shown, n_states) = (rss_mib() - before - held, world.n_states());
+    let each = |mib: f64| mib * 1_048_576.0 / n_states;
+    row(
+        "central: memory of a state (RSS)",
+        &format!("{:.0} bytes held, {:.0} more shown, of {n_states:.0}", each(held), each(shown)),
+    );
     let began = Instant::now();
     world.list_objects();
     let listed = began.elapsed();
@@ -111,20 +127,20 @@ async fn measure(n_nodes: usize) {
     row("central: symptom raised (phase of a VMI) → verdict readable", &percentiles(&asked));
 
     let n_failing = n_nodes / 2;
+    let before = cpu_secs();
     let began = Instant::now();
     (0..n_failing).for_each(|node| world.lose_storage(node));
-    let last = (n_failing - 1) * 10;
     let waited = async {
-        while !world.has_incident(last) {
+        while !world.is_one_incident_of(n_failing) {
             sleep(Duration::from_millis(5)).await;
         }
     };
     let outcome = tokio::time::timeout(Duration::from_secs(900), waited).await;
-    let took = secs(began.elapsed());
+    let (took, cpu) = (secs(began.elapsed()), cpu_secs() - before);
     let how = if outcome.is_ok() { format!("{took:.1} s") } else { format!("not within {took:.0} s") };
     row(
-        &format!("central: {n_failing} nodes lose their storage at once → incidents open"),
-        &format!("{how}; {}; RSS {:.0} MiB", world.causes(), rss_mib()),
+        &format!("central: {n_failing} nodes and their VMs lose one backend at once → one incident of all"),
+        &format!("{how}, {cpu:.1} s of processor time; {}; RSS {:.0} MiB", world.causes(), rss_mib()),
     );
     world.stop().await;
 }

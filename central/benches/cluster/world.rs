@@ -13,7 +13,7 @@ use kulprit_central::{
     live::{Live, Session, Touched},
     metrics::CentralMetrics,
     query::{QueryService, Sources},
-    state::{Arrived, CurrentState, Limits},
+    state::{Arrived, CurrentState, Limits, StateCounts},
     store::{HistoryReader, StoreWriter, sqlite::SqliteStore},
 };
 use kulprit_daemon::{BoxError, CancellationToken, Clock, metrics::Metrics};
@@ -163,9 +163,18 @@ impl World {
                 SubjectType::Mount => vec![mount()],
                 SubjectType::Process | SubjectType::Device | SubjectType::Problem => Vec::new(),
             };
-            bodies.extend(subjects.into_iter().map(|subject| Body::State(absent(spec.code, subject, at))));
+            let attributes =
+                if spec.code == FindingCode::BackendUnreachable { self.server(node) } else { Attributes::new() };
+            let states = subjects.into_iter().map(|subject| absent(spec.code, subject, at));
+            bodies.extend(states.map(|state| Body::State(State { attributes: attributes.clone(), ..state })));
         }
         bodies
+    }
+
+    /// What is behind the mount of a node: one half of them has one server, the other another.
+    fn server(&self, node: usize) -> Attributes {
+        let server = if node < self.n_nodes / 2 { "nas.example" } else { "nas-2.example" };
+        Attributes::new().with(attribute::BACKEND, "nfs").with(attribute::SERVER, server)
     }
 
     /// The watches list everything.
@@ -191,6 +200,12 @@ impl World {
             }
         }
         ROWS.iter().for_each(|row| self.cluster.end_list(row));
+    }
+
+    /// How many states the nodes have.
+    pub(crate) fn n_states(&self) -> f64 {
+        let StateCounts { n_present, n_absent, n_unknown } = self.live.look(|state| state.count_states());
+        f64::from(u32::try_from(n_present + n_absent + n_unknown).expect("a million"))
     }
 
     fn n_vms(&self) -> usize {
@@ -255,10 +270,9 @@ impl World {
     /// The server behind the node's mounts is silent, and every VM of it waits.
     pub(crate) fn lose_storage(&mut self, node: usize) {
         let now = self.clock.now();
-        let server = Attributes::new().with(attribute::BACKEND, "nfs").with(attribute::SERVER, "nas.example");
         let lost = State {
             status: Status::Present,
-            attributes: server,
+            attributes: self.server(node),
             evidence: vec![Evidence::new("statx", now, "no answer in 5 s")],
             ..absent(FindingCode::BackendUnreachable, mount(), now)
         };
@@ -313,6 +327,16 @@ impl World {
         self.decided.incidents().open().any(|incident| {
             incident.members.iter().any(|member| member.whom.uid == uid && member.until_wall_usec.is_none())
         })
+    }
+
+    /// Whether so many nodes and all their VMs are in trouble, and by one and the same.
+    pub(crate) fn is_one_incident_of(&self, n_nodes: usize) -> bool {
+        let incidents = self.decided.incidents();
+        let lasting = incidents
+            .open()
+            .map(|incident| incident.members.iter().filter(|member| member.until_wall_usec.is_none()).count());
+        let in_trouble: Vec<usize> = lasting.filter(|n_members| *n_members > 0).collect();
+        in_trouble == [n_nodes * (VMS + 1)]
     }
 
     /// The open incidents with how many are in trouble by each, the largest first.
