@@ -2,7 +2,10 @@
 //!
 //! Silence is never read as health: only a look that saw "absent" is said to be well, and each blind spot is named once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use kulprit_model::{
     FindingCode, Severity, State, Status, Subject,
@@ -16,6 +19,7 @@ use crate::{
     scene::{Scene, Sighting},
     score::ScoreSheet,
     stage::Stage,
+    symptom::SymptomId,
     words,
 };
 
@@ -41,7 +45,7 @@ const MOOT: &[(FindingCode, &[FindingCode])] = &[
 pub(crate) fn ruled_out(stage: &Stage<'_>, sheets: &[ScoreSheet]) -> Vec<RuledOut> {
     sheets
         .iter()
-        .filter(|sheet| is_listed(&stage.scenes[sheet.scene], sheet.cause) && sheet.own_db() <= RULED_OUT_DB)
+        .filter(|sheet| is_listed(stage.symptom.id, sheet.cause) && sheet.own_db() <= RULED_OUT_DB)
         .filter_map(|sheet| {
             let worst =
                 sheet.lines.iter().filter(|line| line.is_counted).min_by(|a, b| a.decibans.total_cmp(&b.decibans))?;
@@ -142,7 +146,7 @@ fn of_host<'a>(scene: &Scene<'a>, spots: &mut Vec<BlindSpot<'a>>) {
     }
     let mut minor = Vec::new();
     for (probe, codes) in relevant_codes(scene) {
-        if scene.is_recorded && is_never_looked_at(scene, probe, &codes) {
+        if scene.is_recorded && is_never_looked_at(scene, probe, codes) {
             if scene.is_qemu_gone() && matches!(probe, "qemu" | "launcher" | "migration") {
                 continue;
             }
@@ -152,7 +156,7 @@ fn of_host<'a>(scene: &Scene<'a>, spots: &mut Vec<BlindSpot<'a>>) {
             }
             continue;
         }
-        for sentence in sentences_of_probe(scene, probe, &codes) {
+        for sentence in sentences_of_probe(scene, probe, codes) {
             push(Some(probe), sentence);
         }
     }
@@ -181,9 +185,9 @@ pub(crate) fn looked_at(stage: &Stage<'_>) -> Vec<String> {
                 "qemu" if scene.is_qemu_gone() => {
                     others.push(format!("{}: {what} looked at, and this VM has none", scene.node_name));
                 }
-                "kernel-log" | "text" => others.extend(well_by_log(scene, probe, &codes)),
+                "kernel-log" | "text" => others.extend(well_by_log(scene, probe, codes)),
                 _ if has_states => {
-                    if let Some(seen) = well_by_states(scene, &codes) {
+                    if let Some(seen) = well_by_states(scene, codes) {
                         well.entry(seen).or_default().push(what);
                     }
                 }
@@ -212,27 +216,33 @@ impl Well {
     }
 }
 
-/// The findings that the causes of this symptom read, by probe: those that a host can show. A kubelet has no say in a VM that libvirt
-/// alone runs, and no agent looks yet for what only recorded cases have.
-fn relevant_codes(scene: &Scene<'_>) -> BTreeMap<&'static str, BTreeSet<FindingCode>> {
-    let mut by_probe: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    for cause in CAUSES.iter().filter(|cause| is_listed(scene, cause)) {
-        for code in cause.clues.iter().flat_map(|clue| clue.look.codes()) {
-            by_probe.entry(code.spec().probe).or_default().insert(code);
+/// The findings that the causes of each symptom read, by probe.
+static READ: LazyLock<BTreeMap<SymptomId, BTreeMap<&'static str, BTreeSet<FindingCode>>>> = LazyLock::new(|| {
+    let by_probe = |id: SymptomId| {
+        let mut by_probe: BTreeMap<&'static str, BTreeSet<FindingCode>> = BTreeMap::new();
+        for cause in CAUSES.iter().filter(|cause| is_listed(id, cause)) {
+            for code in cause.clues.iter().flat_map(|clue| clue.look.codes()) {
+                by_probe.entry(code.spec().probe).or_default().insert(code);
+            }
         }
-    }
-    if scene.is_standalone_vm {
-        by_probe.remove("kubelet");
-    }
-    by_probe.retain(|probe, _| {
-        let is_shown_by_hosts = !matches!(*probe, "cluster" | "agent");
-        is_shown_by_hosts && (scene.is_recorded || !ONLY_RECORDED.contains(probe))
-    });
-    by_probe
+        by_probe
+    };
+    SymptomId::ALL.iter().map(|id| (*id, by_probe(*id))).collect()
+});
+
+/// Those of this symptom that a host can show. A kubelet has no say in a VM that libvirt alone runs, and no agent looks yet for what only
+/// recorded cases have.
+fn relevant_codes(scene: &Scene<'_>) -> impl Iterator<Item = (&'static str, &'static BTreeSet<FindingCode>)> {
+    let (is_standalone, is_recorded) = (scene.is_standalone_vm, scene.is_recorded);
+    let of_symptom = READ.get(&scene.symptom.id).into_iter().flatten();
+    of_symptom.map(|(probe, codes)| (*probe, codes)).filter(move |(probe, _)| match *probe {
+        "cluster" | "agent" => false,
+        "kubelet" if is_standalone => false,
+        probe => is_recorded || !ONLY_RECORDED.contains(&probe),
+    })
 }
 
-fn is_listed(scene: &Scene<'_>, cause: &Cause) -> bool {
-    let id = scene.symptom.id;
+fn is_listed(id: SymptomId, cause: &Cause) -> bool {
     cause.usual.contains(&id) || cause.possible.contains(&id) || cause.rare.contains(&id)
 }
 
