@@ -33,5 +33,7 @@ mod past_migrations;
 mod query;
 #[path = "central/record.rs"]
 mod record;
+#[path = "central/sharing.rs"]
+mod sharing;
 #[path = "central/watch.rs"]
 mod watch;

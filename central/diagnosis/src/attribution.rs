@@ -53,6 +53,8 @@ pub struct Candidate {
     pub node: Option<String>,
     /// What the root cause sits in: one incident per (root cause, place).
     pub place: Place,
+    /// What nodes share and the evidence names, where nobody can tell whether that is at fault or the node.
+    pub may_be_at: Option<Place>,
     /// Causes from root to the symptom, root first.
     pub chain: Vec<&'static str>,
     /// What speaks for and against it, strongest first.

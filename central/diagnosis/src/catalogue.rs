@@ -144,7 +144,7 @@ pub enum Scope {
     Vm,
     /// The way between two nodes.
     Path,
-    /// Something that several nodes share: a storage backend, a registry, a network.
+    /// Something that nodes share, a storage backend or a registry; the node while others show that it is only this one.
     Shared,
     /// No host at all: configuration, control plane, guest, a user's wish. One incident per VM.
     Cluster,

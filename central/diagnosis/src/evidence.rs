@@ -13,9 +13,9 @@ use crate::{
     catalogue::{Fact, Look, VmFact},
     leftover, libvirt,
     scene::{Nearness, SAME_MOMENT_USEC, Scene, Sighting},
-    score::are_two_things,
     stage::Stage,
     symptom::{SymptomId, SymptomSubject},
+    thing::are_two_things,
     words,
 };
 
@@ -125,11 +125,14 @@ pub(crate) fn hits<'a>(stage: &Stage<'a>, scene: &Scene<'a>, look: &Look, text: 
         Look::NotHappened(code) => not_happened(scene, *code, text).into_iter().collect(),
         Look::Vm(fact) => vm(stage, scene, *fact, text).into_iter().collect(),
         Look::Elsewhere(look) => {
-            let others = stage.elsewhere(scene, &[*look]);
-            others.iter().filter_map(|other| strongest(hits(stage, other, look, text))).collect()
+            let compared = stage.snapshot.compared(look);
+            let others = stage.elsewhere(scene, &compared, &compared.fulfilling);
+            others.filter_map(|other| strongest(hits(stage, &other, look, text))).collect()
         }
         Look::WellElsewhere(look) => {
-            stage.elsewhere(scene, &[*look]).iter().find_map(|other| well(other, look, text)).into_iter().collect()
+            let compared = stage.snapshot.compared(look);
+            let mut others = stage.elsewhere(scene, &compared, &compared.nodes);
+            others.find_map(|other| well(&other, look, text)).into_iter().collect()
         }
         Look::All(looks) => all(stage, scene, looks, text).into_iter().collect(),
     }
@@ -409,7 +412,8 @@ fn is_said_of_a_migration(occurrence: &Occurrence) -> bool {
         )
 }
 
-fn fits(facts: &[Fact], attributes: &Attributes, nearness: Nearness) -> bool {
+/// Whether all of these are so of a finding that is so near.
+pub(crate) fn fits(facts: &[Fact], attributes: &Attributes, nearness: Nearness) -> bool {
     facts.iter().all(|fact| match fact {
         Fact::OneOf(key, values) => attributes.get(key).is_some_and(|value| values.contains(&value)),
         Fact::NoneOf(key, values) => attributes.get(key).is_some_and(|value| !values.contains(&value)),

@@ -4,15 +4,24 @@
 //! the VM. The tables are made once for a snapshot and tell nothing that a walk over it would not (`tests/indexed.rs` holds
 //! that). Order is the snapshot's.
 
-use std::{cell::OnceCell, collections::HashMap, ops::Deref, ptr};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::{BTreeMap, HashMap},
+    ops::Deref,
+    ptr,
+    rc::Rc,
+};
 
 use kulprit_cluster::{ClusterNode, ClusterVm};
-use kulprit_model::{Attributes, FindingCode, Occurrence, State, Status, attribute::SIGNATURE};
+use kulprit_model::{Attributes, FindingCode, Occurrence, State, Status, attribute::SIGNATURE, catalogue::CATALOGUE};
 
 use crate::{
     attribution::{Attribution, attribute_in},
+    catalogue::Look,
+    compared::{COMPARED, Compared},
     identity::pairs_of,
     mentions::{Mentions, Named},
+    shared::{Asked, Tally},
     snapshot::{NodeView, Snapshot, VmView},
     symptom::{DEAD_SOCKET, Symptom, UNANSWERED, symptom_in, symptoms_in},
 };
@@ -21,6 +30,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Indexed<'a> {
     snapshot: &'a Snapshot,
+    /// Names of all nodes, by agents and by objects, in order.
+    names: Vec<&'a str>,
     /// By name; of several with one name the first.
     nodes: HashMap<&'a str, &'a NodeView>,
     /// By name.
@@ -46,6 +57,10 @@ pub struct Indexed<'a> {
     by_code: OnceCell<HashMap<FindingCode, Vec<Place>>>,
     /// Indices of `of_sockets`, by the address of the VM that each names.
     sockets_of: OnceCell<HashMap<usize, Vec<usize>>>,
+    /// What is compared between nodes, by the address of the look.
+    compared: RefCell<HashMap<usize, Rc<Compared>>>,
+    /// What nodes show of what they share.
+    tallies: RefCell<HashMap<Asked, Rc<Tally>>>,
 }
 
 /// Positions of a node in the snapshot and of a VM in it.
@@ -72,6 +87,7 @@ impl<'a> Indexed<'a> {
     pub fn new(snapshot: &'a Snapshot) -> Self {
         let mut indexed = Self {
             snapshot,
+            names: Vec::with_capacity(snapshot.nodes.len() + snapshot.cluster_nodes.len()),
             nodes: HashMap::with_capacity(snapshot.nodes.len()),
             cluster_nodes: HashMap::with_capacity(snapshot.cluster_nodes.len()),
             cluster_vms: HashMap::with_capacity(snapshot.cluster_vms.len() * 2),
@@ -85,7 +101,13 @@ impl<'a> Indexed<'a> {
             mentions: OnceCell::new(),
             by_code: OnceCell::new(),
             sockets_of: OnceCell::new(),
+            compared: RefCell::default(),
+            tallies: RefCell::default(),
         };
+        indexed.names.extend(snapshot.nodes.iter().map(|node| node.name.as_str()));
+        indexed.names.extend(snapshot.cluster_nodes.iter().map(|node| node.name.as_str()));
+        indexed.names.sort_unstable();
+        indexed.names.dedup();
         for (index, node) in snapshot.nodes.iter().enumerate() {
             indexed.add_node(index, node);
         }
@@ -178,6 +200,16 @@ impl<'a> Indexed<'a> {
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&'a NodeView> {
         self.nodes.get(name).copied()
+    }
+
+    /// The names of all nodes, in order.
+    pub(crate) fn names(&self) -> &[&'a str] {
+        &self.names
+    }
+
+    /// Where a name stands among them.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.names.binary_search(&name).ok()
     }
 
     /// Every node that knows the VM of that UID, and the VM as it knows it.
@@ -287,26 +319,53 @@ impl<'a> Indexed<'a> {
         }
     }
 
-    /// Where findings of these codes are, nodes in order; what of a node comes in the order of the codes.
-    pub(crate) fn places_of(&self, codes: &[FindingCode]) -> HashMap<&'a str, Vec<Place>> {
+    /// Where findings of these codes, which clues compare, are: by the position of the node's name; of several nodes with one name the first's.
+    pub(crate) fn places_of(&self, codes: impl Iterator<Item = FindingCode>) -> BTreeMap<usize, Vec<Place>> {
         let by_code = self.by_code.get_or_init(|| {
+            let is_compared: Vec<bool> = CATALOGUE.iter().map(|spec| COMPARED.contains(&spec.code)).collect();
+            let is_compared = |code: FindingCode| is_compared[code as usize];
             let mut by_code = HashMap::<FindingCode, Vec<Place>>::new();
             for (node, view) in self.snapshot.nodes.iter().enumerate() {
-                for (nth, state) in view.states.iter().enumerate() {
+                if !self.node(&view.name).is_some_and(|first| ptr::eq(first, view)) {
+                    continue;
+                }
+                for (nth, state) in view.states.iter().enumerate().filter(|(_, state)| is_compared(state.code)) {
                     by_code.entry(state.code).or_default().push(Place::State(node, nth));
                 }
-                for (nth, occurrence) in view.occurrences.iter().enumerate() {
+                let of_node = view.occurrences.iter().enumerate();
+                for (nth, occurrence) in of_node.filter(|(_, occurrence)| is_compared(occurrence.code)) {
                     by_code.entry(occurrence.code).or_default().push(Place::Occurrence(node, nth));
                 }
             }
             by_code
         });
-        let mut places = HashMap::<&str, Vec<Place>>::new();
-        for place in codes.iter().filter_map(|code| by_code.get(code)).flatten() {
+        let mut places = BTreeMap::<usize, Vec<Place>>::new();
+        for place in codes.filter_map(|code| by_code.get(&code)).flatten() {
             let (Place::State(node, _) | Place::Occurrence(node, _)) = place;
-            places.entry(&self.snapshot.nodes[*node].name).or_default().push(*place);
+            let position = self.position(&self.snapshot.nodes[*node].name);
+            places.entry(position.expect("every node's name is there")).or_default().push(*place);
         }
         places
+    }
+
+    /// What of nodes a look compares.
+    pub(crate) fn compared(&self, look: &'static Look) -> Rc<Compared> {
+        let known = self.compared.borrow().get(&address(look)).cloned();
+        known.unwrap_or_else(|| {
+            let compared = Rc::new(Compared::new(self, &[look]));
+            self.compared.borrow_mut().insert(address(look), Rc::clone(&compared));
+            compared
+        })
+    }
+
+    /// What nodes show of what is asked.
+    pub(crate) fn tally(&self, asked: &Asked) -> Rc<Tally> {
+        let known = self.tallies.borrow().get(asked).cloned();
+        known.unwrap_or_else(|| {
+            let tally = Rc::new(Tally::new(self, asked));
+            self.tallies.borrow_mut().insert(asked.clone(), Rc::clone(&tally));
+            tally
+        })
     }
 }
 

@@ -28,10 +28,12 @@ pub mod preflight;
 mod remedy;
 mod scene;
 pub mod score;
+mod shared;
 pub mod snapshot;
 mod stage;
 mod standalone;
 pub mod symptom;
+mod thing;
 mod words;
 pub mod written;
 

@@ -4,16 +4,13 @@
 //! who they are: names tell whose a finding is. What else they said is other people's, and may be much. Whoever relies on the
 //! verdict being the same compares [`crate::attribute`] of both: clues may come to read more than is kept here.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, LazyLock},
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use kulprit_cluster::{ClusterNode, ClusterVm, Life, MigrationLife};
 use kulprit_model::FindingCode;
 
 use crate::{
-    catalogue::{CAUSES, Look},
+    compared::COMPARED,
     indexed::Indexed,
     snapshot::{NodeView, Shared, Snapshot},
     stage::Stage,
@@ -22,21 +19,6 @@ use crate::{
 
 /// Migrations that ended before this are nobody's rivals. Microseconds.
 const DAY_USEC: i64 = 86_400_000_000;
-
-/// Codes that a clue compares with other nodes, and what tells who looked there.
-static COMPARED: LazyLock<BTreeSet<FindingCode>> = LazyLock::new(|| {
-    let mut codes = BTreeSet::from([FindingCode::ProbeBlind, FindingCode::KernelLogLost]);
-    CAUSES.iter().flat_map(|cause| cause.clues).for_each(|clue| add_compared(&clue.look, &mut codes));
-    codes
-});
-
-fn add_compared(look: &Look, codes: &mut BTreeSet<FindingCode>) {
-    match look {
-        Look::Elsewhere(look) | Look::WellElsewhere(look) => codes.extend(look.codes()),
-        Look::All(looks) => looks.iter().for_each(|look| add_compared(look, codes)),
-        Look::Present(..) | Look::Absent(_) | Look::Happened(..) | Look::NotHappened(_) | Look::Vm(_) => {}
-    }
-}
 
 /// A part of a snapshot.
 #[derive(Clone, Debug, PartialEq)]

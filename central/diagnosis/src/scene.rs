@@ -33,7 +33,7 @@ pub(crate) struct Setting<'s, 'a> {
     /// When the migration in question began, if that is known.
     pub(crate) begin_usec: Option<i64>,
     /// Of a node that is looked at only to compare: what is compared. There another VM's findings count as the node's.
-    pub(crate) only: Option<&'s Compared<'a>>,
+    pub(crate) only: Option<&'s Compared>,
 }
 
 /// A node at which a scene looks.
@@ -355,8 +355,7 @@ impl<'a> Scene<'a> {
             return from <= self.begin_usec && until >= self.onset_usec;
         }
         let since = blindness.of.since.wall_usec;
-        let reach = if matches!(probe, "kernel-log" | TEXT) { LOG_LOOK_BACK_USEC } else { 0 };
-        let is_spanned = since.saturating_sub(reach) <= self.onset_usec;
+        let is_spanned = since.saturating_sub(look_back_usec(probe)) <= self.onset_usec;
         let window = self.settings.occurrence_fresh_usec;
         let has_hole = probe == "kernel-log"
             && self.occurrences().any(|sighting| {
@@ -447,6 +446,11 @@ impl<'a> Scene<'a> {
             | SymptomId::StoppedUnexpectedly => false,
         }
     }
+}
+
+/// How far back of its first look a probe sees, microseconds.
+pub(crate) fn look_back_usec(probe: &str) -> i64 {
+    if matches!(probe, "kernel-log" | TEXT) { LOG_LOOK_BACK_USEC } else { 0 }
 }
 
 /// When the migration whose failure is the symptom began; that of one that runs where its agent saw the begin.

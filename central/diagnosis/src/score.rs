@@ -3,15 +3,16 @@
 //! score = prior + Σ over groups (the strongest clue × subject factor × freshness), in decibans. A cause is scored at every place
 //! that its roles allow, and competes with the best of them.
 
-use kulprit_model::{Attributes, Side, Status, attribute};
+use kulprit_model::{Attributes, Side};
 
 use crate::{
-    catalogue::{CAUSES, Cause, Clue, Look, Scope},
+    catalogue::{CAUSES, Cause, Clue, Scope},
     causes,
     evidence::{self, Seen, Times},
     indexed::Indexed,
     nearness::Nearness,
     scene::Scene,
+    shared::{Fault, whose_fault},
     snapshot::Snapshot,
     stage::{POSSIBLE, Stage},
     symptom::{Symptom, SymptomId, SymptomSubject, kubevirt::is_shown_well},
@@ -20,9 +21,6 @@ use crate::{
 /// Less evidence than this is what `Unexplained` stands for: a cause without it does not compete by itself.
 /// "Some" evidence of the node, not even of the VM: 7 × 0.6.
 pub(crate) const COMPETES_DB: f64 = 4.0;
-
-/// A thing is shared's fault from this share of the places on that were looked at: ENGINE, some-versus-all.
-const SHARED_RATIO: f64 = 0.8;
 
 /// Prior of every cause for a VM that is named and shows no symptom, be it that its objects show it well, be it that nothing is known
 /// of its life: somebody asks for a reason. A proof at its node makes a verdict, or strong evidence of its own; less does not.
@@ -44,6 +42,8 @@ pub struct ScoreSheet {
     pub prior_db: f64,
     /// Every clue that was seen, in the order of the catalogue.
     pub lines: Vec<ScoreLine>,
+    /// Whether it is undecided if this is the fault of something that nodes share.
+    pub(crate) may_be_shared: bool,
     /// Index of its scene.
     pub(crate) scene: usize,
 }
@@ -135,8 +135,15 @@ impl ScoreSheet {
         lines.sort_by_key(|(index, _)| *index);
         let lines: Vec<ScoreLine> = lines.into_iter().map(|(_, line)| line).collect();
         let node = node_of(scene);
-        let mut sheet =
-            Self { cause, role: scene.side, node, prior_db: prior_db(stage, cause), lines, scene: scene_idx };
+        let mut sheet = Self {
+            cause,
+            role: scene.side,
+            node,
+            prior_db: prior_db(stage, cause),
+            lines,
+            may_be_shared: false,
+            scene: scene_idx,
+        };
         sheet.count();
         sheet
     }
@@ -216,7 +223,15 @@ pub(crate) fn sheets_of(stage: &Stage<'_>) -> Sheets {
         }
         let mut of_cause: Vec<ScoreSheet> =
             stage.scenes_of(cause).into_iter().map(|index| ScoreSheet::new(stage, index, cause)).collect();
-        of_cause.retain(|sheet| sheet.role != Side::Shared || is_allowed_as_shared(stage, cause, sheet));
+        if let Some(shared) = of_cause.iter().position(|sheet| sheet.role == Side::Shared) {
+            let fault = whose_fault(stage, &of_cause[shared]);
+            // What has no other role stays possible while nobody shows that it is well.
+            let is_kept = fault == Fault::Shared || fault == Fault::Undecided && cause.roles == [Side::Shared];
+            if !is_kept {
+                of_cause.remove(shared);
+            }
+            of_cause.iter_mut().for_each(|sheet| sheet.may_be_shared = fault == Fault::Undecided);
+        }
         for side in [Side::Hosting, Side::Source, Side::Target] {
             settle_possible(stage, side, &mut of_cause);
         }
@@ -267,142 +282,4 @@ fn best_of(of_cause: &[ScoreSheet], cause: &Cause) -> Option<usize> {
 fn has_evidence_of_its_node(sheet: &ScoreSheet) -> bool {
     let is_here = |line: &ScoreLine| line.seen.iter().any(|seen| Some(&seen.node) == sheet.node.as_ref());
     sheet.lines.iter().any(|line| line.is_counted && line.decibans > 0.0 && is_here(line))
-}
-
-/// Some versus all: a thing that nodes share is at fault if at least two places are affected, and nearly all that were looked at. One
-/// that has no other role stays possible while nobody else could show it to be well: a sole user of a backend is undecided.
-fn is_allowed_as_shared(stage: &Stage<'_>, cause: &Cause, here: &ScoreSheet) -> bool {
-    if !here.has_positive() {
-        return cause.roles == [Side::Shared];
-    }
-    let thing = thing_of(here);
-    let (mut n_affected, mut n_well) = (1_u32, 0_u32);
-    let strong: Vec<&Clue> = cause.clues.iter().filter(|clue| clue.strength.decibans() >= 7.0).collect();
-    let looks: Vec<&Look> = strong.iter().filter_map(|clue| compared(clue)).collect();
-    for other in &stage.elsewhere(&stage.scenes[here.scene], &looks) {
-        match is_affected(stage, cause, &strong, other, thing.as_deref()) {
-            Some(true) => n_affected += 1,
-            Some(false) => n_well += 1,
-            None => {}
-        }
-    }
-    let ratio = f64::from(n_affected) / f64::from(n_affected + n_well);
-    let is_for_all = n_affected >= 2 && ratio >= SHARED_RATIO;
-    is_for_all || n_affected == 1 && n_well == 0 && cause.roles == [Side::Shared]
-}
-
-/// Whether another node shows the same cause; `None`: it was not looked at, or what it shows is of another thing.
-fn is_affected<'a>(
-    stage: &Stage<'a>,
-    cause: &Cause,
-    clues: &[&Clue],
-    other: &Scene<'a>,
-    thing: Option<&str>,
-) -> Option<bool> {
-    let mut is_well = None;
-    for clue in clues {
-        let Some(look) = compared(clue) else { continue };
-        if let Some(hit) = evidence::strongest(evidence::hits(stage, other, look, clue.text)) {
-            let theirs = thing_in(&hit.attributes);
-            // Two that name no thing share none that is known, except where the cause is nothing but the shared thing.
-            let is_same = match (thing, theirs.as_deref()) {
-                (Some(thing), Some(theirs)) => thing == theirs,
-                (None, None) => cause.roles == [Side::Shared],
-                (Some(_), None) | (None, Some(_)) => true,
-            };
-            if is_same && hit.freshness > 0.5 {
-                return Some(true);
-            }
-        } else if let Look::Present(code, _) | Look::Happened(code, _) = look {
-            let is_absent = other.states_of(*code).iter().any(|sighting| sighting.status() == Status::Absent);
-            if is_absent || matches!(look, Look::Happened(..)) && other.was_watched_at_onset(code.spec().probe) {
-                is_well = Some(false);
-            }
-        }
-    }
-    is_well
-}
-
-/// What another node is asked for of a clue: of one that compares, what it compares, by itself.
-fn compared(clue: &Clue) -> Option<&Look> {
-    let look = match &clue.look {
-        Look::All(looks) => looks.iter().find(|look| !evidence::asks_elsewhere(look)).unwrap_or(&clue.look),
-        look => look,
-    };
-    (!evidence::asks_elsewhere(look)).then_some(look)
-}
-
-/// The shared thing that a sheet's evidence names: a server, the registry of an image, a kind of backend.
-pub(crate) fn thing_of(sheet: &ScoreSheet) -> Option<String> {
-    let mut lines: Vec<&ScoreLine> = sheet.lines.iter().filter(|line| line.decibans > 0.0).collect();
-    lines.sort_by(|a, b| b.decibans.total_cmp(&a.decibans));
-    lines.into_iter().find_map(|line| thing_in(&line.attributes))
-}
-
-fn thing_in(attributes: &Attributes) -> Option<String> {
-    let registry = || attributes.get(attribute::IMAGE).map(registry_of);
-    server_in(attributes).or_else(registry).or_else(|| attributes.get(attribute::BACKEND)).map(ToOwned::to_owned)
-}
-
-/// A text names a registry without the port on which a look tries it.
-fn server_in(attributes: &Attributes) -> Option<&str> {
-    attributes.get(attribute::SERVER).map(|server| server.strip_suffix(":443").unwrap_or(server))
-}
-
-/// Whether what two nodes show is of two things: of what both name, nothing is the same.
-pub(crate) fn are_two_things(here: &Attributes, there: &Attributes) -> bool {
-    let image = |of: &Attributes| of.get(attribute::IMAGE).map(|image| registry_of(image).to_owned());
-    let server = |of: &Attributes| server_in(of).map(ToOwned::to_owned);
-    let pairs = [(server(here), server(there)), (image(here), image(there))];
-    let mut compared = pairs.into_iter().filter_map(|(here, there)| Some(here? == there?)).peekable();
-    compared.peek().is_some() && !compared.any(|is_same| is_same)
-}
-
-/// The host part of an image's name; images without one come from Docker Hub.
-fn registry_of(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        Some(_) | None => "docker.io",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_things_share_nothing_that_both_name() {
-        let of = |pairs: &[(&str, &str)]| pairs.iter().copied().collect::<Attributes>();
-        for (here, there, want) in [
-            (&[("server", "quay.io:443")][..], &[("server", "quay.io")][..], false),
-            (&[("server", "quay.io:443")], &[("server", "docker.io:443")], true),
-            (
-                &[("server", "auth.example"), ("image", "a.example/x")],
-                &[("server", "b"), ("image", "a.example/y")],
-                false,
-            ),
-            (
-                &[("server", "mirror"), ("image", "a.example/x")],
-                &[("server", "mirror"), ("image", "b.example/y")],
-                false,
-            ),
-            (&[("server", "quay.io")], &[("image", "docker.io/x")], false),
-            (&[], &[("server", "quay.io")], false),
-        ] {
-            assert_eq!(are_two_things(&of(here), &of(there)), want, "{here:?} {there:?}");
-        }
-    }
-
-    #[test]
-    fn an_image_is_known_by_its_registry() {
-        for (image, want) in [
-            ("registry.example:5000/a/b:c", "registry.example:5000"),
-            ("localhost/a", "localhost"),
-            ("library/busybox", "docker.io"),
-            ("busybox", "docker.io"),
-            ("", "docker.io"),
-        ] {
-            assert_eq!(registry_of(image), want, "{image}");
-        }
-    }
 }

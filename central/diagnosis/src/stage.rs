@@ -8,7 +8,7 @@ use kulprit_cluster::ClusterVm;
 use kulprit_model::Side;
 
 use crate::{
-    catalogue::{Cause, Look},
+    catalogue::Cause,
     compared::Compared,
     indexed::Indexed,
     nearness::Who,
@@ -78,9 +78,11 @@ impl<'a> Stage<'a> {
             let mut path = stage.scene(Side::Path, first, &both);
             path.peer_name = target.first().filter(|host| host.is_certain()).map(|host| host.name);
             scenes.push(path);
-            let here = if is_migration { target.first() } else { hosting.first() };
-            scenes.push(stage.scene(Side::Shared, here.copied().unwrap_or(first), &ends));
-            scenes.push(stage.scene(Side::Cluster, hosting.first().copied().unwrap_or(first), &ends));
+        }
+        let first = |of: &[Host<'a>]| of.first().or(source.first()).copied().unwrap_or_default();
+        scenes.push(stage.scene(Side::Shared, first(if is_migration { &target } else { &hosting }), &ends));
+        if !is_node {
+            scenes.push(stage.scene(Side::Cluster, first(&hosting), &ends));
         }
         stage.scenes = scenes;
         stage
@@ -114,22 +116,27 @@ impl<'a> Stage<'a> {
         (0..self.scenes.len()).filter(|index| is_allowed(self.scenes[*index].side)).collect()
     }
 
-    /// The scenes of every node that is not the one of `scene` and can answer one of `looks`, those of no place of the VM included, by
-    /// name. There, another VM's findings are the node's: whether a thing is the same elsewhere is asked of everybody.
-    pub(crate) fn elsewhere(&self, scene: &Scene<'a>, looks: &[&Look]) -> Vec<Scene<'a>> {
-        let compared = Compared::new(self.snapshot, looks);
-        let setting = Setting { only: Some(&compared), ..self.setting() };
-        let names = self.snapshot.nodes.iter().map(|node| node.name.as_str());
-        let known = self.snapshot.cluster_nodes.iter().map(|node| node.name.as_str());
-        let mut names: Vec<&str> = names.chain(known).filter(|name| *name != scene.node_name).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.retain(|name| compared.has(&setting, name));
-        let scenes = names.into_iter().map(|name| {
-            let host = Host::new(self.snapshot, name, 1.0);
-            Scene::new(&setting, Side::Hosting, host, &[host])
-        });
-        scenes.collect()
+    /// The scenes of these nodes, and of those of which the VM's own objects tell, by name; without the one of `scene`. There, another
+    /// VM's findings are the node's: whether a thing is the same elsewhere is asked of everybody.
+    pub(crate) fn elsewhere<'s>(
+        &'s self,
+        scene: &Scene<'a>,
+        compared: &'s Compared,
+        nodes: &[usize],
+    ) -> impl Iterator<Item = Scene<'a>> + use<'s, 'a> {
+        let here = self.snapshot.position(scene.node_name);
+        let told = self.cluster_vm.into_iter().flat_map(|vm| &vm.findings).filter_map(|of| of.node.as_deref());
+        let told = told.filter_map(|name| self.snapshot.position(name));
+        let mut nodes: Vec<usize> = nodes.iter().copied().chain(told).filter(|node| Some(*node) != here).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.into_iter().map(|node| self.scene_on(node, compared))
+    }
+
+    /// The scene of a node that is looked at only to compare.
+    fn scene_on(&self, node: usize, compared: &Compared) -> Scene<'a> {
+        let host = Host::new(self.snapshot, self.snapshot.names()[node], 1.0);
+        Scene::new(&Setting { only: Some(compared), ..self.setting() }, Side::Hosting, host, &[host])
     }
 
     /// The scenes of hosts, one for each node: what was looked at, and where nobody could look.

@@ -3,10 +3,10 @@
 mod causes;
 mod indexed;
 mod kubevirt;
-mod large;
 mod places;
 mod preflight;
 mod properties;
 mod said;
+mod sharing;
 mod standalone;
 mod symptoms;

@@ -1,10 +1,11 @@
 //! One pass: from what is to what has become of it.
 //!
-//! In this order: a new explanation of the same symptom moves the incident (it keeps its id); two of one key become the
-//! older; every observation joins its incident, which is opened or reopened for it; what was seen to be over ends; what is
-//! quiet for long enough closes.
+//! In this order: who may be in trouble by something shared stays in its incident; a new explanation of the same symptom moves the
+//! incident (it keeps its id); two of one key become the older; every observation joins its incident, which is opened or reopened
+//! for it; what was seen to be over ends; what is quiet for long enough closes.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -53,6 +54,7 @@ pub fn advance(
     now_wall_usec: i64,
     timers: &Timers,
 ) -> Vec<IncidentChange> {
+    let observations = &stay(incidents, observations);
     let drafts = incidents.open().map(|open| (open.id, Draft { incident: (**open).clone(), events: Vec::new() }));
     let mut pass =
         Pass { incidents, observations, looks, now_wall_usec, timers, drafts: drafts.collect(), open: BTreeMap::new() };
@@ -62,6 +64,21 @@ pub fn advance(
     pass.end_members();
     pass.close_quiet_ones();
     pass.into_changes()
+}
+
+/// While nobody can tell whether what nodes share is at fault, whoever is in its incident stays there: of those that it took down, the last
+/// one is alone.
+fn stay<'o>(incidents: &Incidents, observations: &'o [Observation]) -> Cow<'o, [Observation]> {
+    if observations.iter().all(|observation| observation.may_be.is_none()) {
+        return observations.into();
+    }
+    let by_member = incidents.by_member();
+    let stays = |observation: &Observation| {
+        let now = by_member.get(&(&observation.whom, observation.symptom.as_str()));
+        let key = observation.may_be.clone().filter(|key| now.is_some_and(|incident| incident.key == *key))?;
+        Some(Observation { key, node: String::new(), ..observation.clone() })
+    };
+    observations.iter().map(|observation| stays(observation).unwrap_or_else(|| observation.clone())).collect()
 }
 
 struct Draft {
@@ -155,7 +172,12 @@ impl Pass<'_> {
             }
             // The key that explains most of them; of equals the first.
             let Some(((key, node), _)) = counts.into_iter().rev().max_by_key(|(_, count)| *count) else { continue };
-            incident.say(now, format!("the cause is now {}, it was {}", key.cause, incident.key.cause));
+            let (what, is, was) = if key.cause == incident.key.cause {
+                ("place", &key.place, &incident.key.place)
+            } else {
+                ("cause", &key.cause, &incident.key.cause)
+            };
+            incident.say(now, format!("the {what} is now {is}, it was {was}"));
             incident.key = key.clone();
             incident.node.clone_from(node);
             incident.probability = 0.0;

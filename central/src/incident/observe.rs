@@ -12,6 +12,8 @@ use super::{Key, Member, Whom};
 pub struct Observation {
     /// Root cause and place.
     pub key: Key,
+    /// The same at what nodes share, where nobody can tell whether that is at fault.
+    pub may_be: Option<Key>,
     /// Node of the place.
     pub node: String,
     /// Who shows the symptom.
@@ -99,6 +101,7 @@ fn observation(snapshot: &Indexed<'_>, attribution: &Attribution) -> Option<Obse
     Some(Observation {
         node: place.node().to_owned(),
         key: Key { cause: cause.to_owned(), place: place.to_string() },
+        may_be: first.may_be_at.as_ref().map(|place| Key { cause: cause.to_owned(), place: place.to_string() }),
         namespace,
         name,
         symptom: attribution.symptom.id.as_str().to_owned(),

@@ -16,6 +16,7 @@ fn whom(name: &str) -> Whom {
 fn seen(name: &str, symptom: &str, cause: &str, place: &str) -> Observation {
     Observation {
         key: Key { cause: cause.to_owned(), place: place.to_owned() },
+        may_be: None,
         node: "n1".to_owned(),
         whom: whom(name),
         namespace: String::new(),
@@ -184,6 +185,43 @@ fn two_that_turn_out_to_be_one_become_the_older() {
     assert!(older.is_open() && older.members.len() == 2, "{older:#?}");
     assert_eq!((younger.merged_into, younger.closed_wall_usec), (Some(older.id), Some(3 * SEC)));
     assert_eq!(book.see(4, &[stuck("a"), stuck("b")]), []);
+}
+
+#[test]
+fn what_turns_out_to_be_shared_is_one_incident_with_the_id_of_the_first() {
+    let lost = |name: &str, node: &str, place: &str| Observation {
+        whom: Whom { node: node.to_owned(), uid: name.to_owned() },
+        ..seen(name, "Unresponsive", "StorageBackendUnreachable", place)
+    };
+    let both = |first: &str, second: &str| {
+        [lost("", "n1", first), lost("a", "n1", first), lost("", "n2", second), lost("b", "n2", second)]
+    };
+    let mut book = Book::default();
+    book.see(1, &both("node/n1", "node/n2")[..2]);
+    book.see(2, &both("node/n1", "node/n2"));
+    let ids = book.ids();
+    assert_eq!(ids.len(), 2);
+    let shared = both("shared/nas", "shared/nas");
+    assert_eq!(book.see(3, &shared), [Event::CauseChanged, Event::CauseChanged, Event::Merged]);
+    let [older, younger] = [0, 1].map(|n| book.incidents.get(ids[n]).unwrap());
+    assert!(older.is_open() && older.members.len() == 4, "{older:#?}");
+    assert_eq!((older.key.place.as_str(), younger.merged_into), ("shared/nas", Some(older.id)));
+    assert!(older.timeline.iter().any(|entry| entry.text == "the place is now shared/nas, it was node/n1"));
+    assert_eq!(book.see(4, &shared), []);
+}
+
+/// Of those that a backend had taken down, the last one is alone.
+#[test]
+fn whoever_is_last_stays_in_the_incident_of_what_is_shared() {
+    let place = |place: &str| Key { cause: "StorageBackendUnreachable".to_owned(), place: place.to_owned() };
+    let at = |key: &str| seen("a", "Unresponsive", "StorageBackendUnreachable", key);
+    let last = Observation { may_be: Some(place("shared/nas")), ..at("node/n1") };
+    let mut book = Book::default();
+    book.see(1, &[at("shared/nas"), seen("b", "Unresponsive", "StorageBackendUnreachable", "shared/nas")]);
+    assert_eq!(book.see(2, std::slice::from_ref(&last)), [Event::MemberEnded]);
+    assert_eq!(book.see(3, &[at("node/n1")]), [Event::CauseChanged], "now it is known to be its own");
+    assert_eq!(book.see(4, &[last]), [], "it is in none of what is shared");
+    assert_eq!(book.ids().len(), 1);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::{
     snapshot::Snapshot,
     stage::Stage,
     symptom::{Symptom, SymptomSubject},
+    thing::thing_of,
 };
 
 /// Spreads or sharpens probabilities: 10^(score / 10 / T). 1 takes a deciban at its word. On the training cases the Brier score is flat
@@ -158,6 +159,7 @@ fn candidate(
         role: chain.map_or("", |chain| chain.root().role.as_str()),
         node: chain.and_then(|chain| chain.root().node.clone()),
         place: place(scene, cause, chain),
+        may_be_at: chain.and_then(|chain| may_be_at(chain.root())),
         chain: chain
             .map_or_else(|| vec![UNEXPLAINED.id], |chain| chain.links.iter().map(|sheet| sheet.cause.id).collect()),
         evidence: chain.map_or_else(|| unclaimed(stage, sheets), weighed),
@@ -167,12 +169,16 @@ fn candidate(
 
 fn place(scene: &Scene<'_>, cause: &Cause, chain: Option<&Chain<'_>>) -> Place {
     let node = scene.node_name.to_owned();
+    let root = chain.map(Chain::root);
+    // What all show who could is in one place, whoever shows it.
+    if scene.side == Side::Shared && can_be_shared(cause) {
+        return Place::Shared { thing: root.and_then(thing_of).unwrap_or_else(|| cause.id.to_owned()) };
+    }
     let SymptomSubject::Vm { uid, .. } = &scene.symptom.subject else { return Place::Node { node } };
     let of_vm = || Place::Vm { node: node.clone(), uid: uid.clone() };
     let of_node = || if node.is_empty() { of_vm() } else { Place::Node { node: node.clone() } };
-    let root = chain.map(Chain::root);
     match cause.scope {
-        Scope::Node => of_node(),
+        Scope::Node | Scope::Shared => of_node(),
         Scope::Device => match root.and_then(|root| device(scene, root)) {
             Some(device) => Place::Device { node, device },
             None => of_vm(),
@@ -182,13 +188,17 @@ fn place(scene: &Scene<'_>, cause: &Cause, chain: Option<&Chain<'_>>) -> Place {
             Some(to) => Place::Path { from: node, to: to.to_owned() },
             None => of_node(),
         },
-        Scope::Shared => match root.and_then(score::thing_of) {
-            Some(thing) => Place::Shared { thing },
-            None if scene.side == Side::Shared => Place::Shared { thing: cause.id.to_owned() },
-            None => of_node(),
-        },
         Scope::Cluster => Place::Cluster { uid: uid.clone() },
     }
+}
+
+const fn can_be_shared(cause: &Cause) -> bool {
+    matches!(cause.scope, Scope::Node | Scope::Shared)
+}
+
+fn may_be_at(root: &ScoreSheet) -> Option<Place> {
+    let thing = if root.may_be_shared && can_be_shared(root.cause) { thing_of(root) } else { None };
+    thing.map(|thing| Place::Shared { thing })
 }
 
 /// The device that the root's own evidence is about, as `major:minor` where that is known: by number, by the path of the disk, by

@@ -4,16 +4,21 @@ use std::{ptr, sync::Arc};
 
 use kulprit_cluster::{ClusterVm, PodRef};
 use kulprit_model::{
-    Attributes, Side,
-    attribute::{IMAGE, POD, POD_UID, VMI, VOLUME},
+    Attributes, FindingCode, Side, State, Status, Subject,
+    attribute::{BACKEND, IMAGE, POD, POD_UID, SERVER, VMI, VOLUME, WHAT},
+    said::{actor, class, operation},
 };
 use proptest::{prelude::*, sample::select};
 
 use crate::{
-    Indexed, NodeView, Snapshot, VmView,
+    CAUSES, Indexed, NodeView, ScoreSheet, Snapshot, VmView, attribute,
+    catalogue::Look,
+    evidence,
     identity::{Identity, Mention},
     indexed::Other,
-    testing::mk_domain,
+    shared::count_one_by_one,
+    stage::Stage,
+    testing::{World, mk_domain, mk_state},
 };
 
 const NAMES: &[&str] = &["db-0", "db", "web-1", "prod_db-0", "", "virt-launcher-db-0-abcde"];
@@ -147,6 +152,109 @@ proptest! {
             for path in PATHS {
                 let walked = others.iter().any(|other| other.is_path(path));
                 prop_assert_eq!(indexed.has_path_of_another(path, is_other), walked, "{}", path);
+            }
+        }
+    }
+}
+
+/// Looks that clues of the catalogue have at other nodes.
+fn looks_elsewhere() -> Vec<(&'static str, &'static Look)> {
+    fn of(look: &'static Look, text: &'static str, looks: &mut Vec<(&'static str, &'static Look)>) {
+        match look {
+            Look::Elsewhere(look) => looks.push((text, *look)),
+            Look::All(parts) => parts.iter().for_each(|part| of(part, text, looks)),
+            Look::Present(..)
+            | Look::Absent(_)
+            | Look::Happened(..)
+            | Look::NotHappened(_)
+            | Look::Vm(_)
+            | Look::WellElsewhere(_) => {}
+        }
+    }
+    let mut looks = Vec::new();
+    let clues = CAUSES.iter().flat_map(|cause| cause.clues);
+    clues.for_each(|clue| of(&clue.look, clue.text, &mut looks));
+    looks
+}
+
+prop_compose! {
+    /// A VM that does not start on the first of some nodes, each with something to say of it or of itself.
+    fn any_troubled()(
+        said in prop::collection::vec((0_usize..4, 0_usize..6, 0_usize..4, 0_i64..4_000, 0_usize..4), 0..12),
+        is_reporting in prop::array::uniform4(prop::bool::weighted(0.9)),
+    ) -> Snapshot {
+        let mut world = World::well().in_kubernetes().with_second_node().starting("Scheduling", 300);
+        for name in ["n3", "n4"] {
+            let node = NodeView { name: name.to_owned(), ..world.snapshot.nodes[1].clone() };
+            world.snapshot.nodes.push(node);
+        }
+        for (node, what, class, secs, of) in said {
+            let name = ["n1", "n2", "n3", "n4"][node];
+            let server = ["nas.example", "nas-2.example", "registry.example", ""][of];
+            let text = |actor, operation| {
+                let class = [class::TIMEOUT, class::UNREACHABLE, class::EXPIRED, class::UNAVAILABLE][class];
+                let text = crate::testing::said(actor, operation, class);
+                text.with_some(SERVER, Some(server).filter(|server| !server.is_empty()))
+            };
+            let status = [Status::Present, Status::Absent, Status::Unknown, Status::Present][class];
+            let state = |code, subject| State {
+                attributes: Attributes::new().with(BACKEND, "nfs").with(WHAT, "registry").with(SERVER, server),
+                ..mk_state(code, subject, status, secs)
+            };
+            world = match what {
+                0 => world.set_on(name, state(FindingCode::BackendUnreachable, Subject::Mount { point: "/mnt".to_owned() })),
+                1 => world.set_on(name, state(FindingCode::NetworkUnreachable, Subject::Node)),
+                2 => world.node_said(name, secs, text(actor::RUNTIME, operation::PULL)),
+                3 => world.node_said(name, secs, text(actor::KUBELET, operation::CALL_API)),
+                4 => world.vm_said(None, Some(name), secs, text(actor::CSI, operation::MOUNT)),
+                _ => world.set_on(name, state(FindingCode::StorageDriverMissing, Subject::Node)),
+            };
+        }
+        for (node, is_reporting) in world.snapshot.nodes.iter_mut().zip(is_reporting) {
+            node.is_reporting = is_reporting;
+        }
+        world.snapshot
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_node_that_is_passed_over_would_have_fulfilled_no_look(snapshot in any_troubled()) {
+        let indexed = Indexed::new(&snapshot);
+        let all: Vec<usize> = (0..indexed.names().len()).collect();
+        for symptom in indexed.symptoms() {
+            let stage = Stage::new(&indexed, &symptom);
+            for (text, look) in looks_elsewhere() {
+                let compared = indexed.compared(look);
+                for scene in &stage.scenes {
+                    let hits = |nodes: &[usize]| -> Vec<String> {
+                        let others = stage.elsewhere(scene, &compared, nodes);
+                        others.flat_map(|other| evidence::hits(&stage, &other, look, text)).map(|hit| format!("{hit:?}")).collect()
+                    };
+                    prop_assert_eq!(hits(&compared.fulfilling), hits(&all), "{}", text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_index_for_all_symptoms_answers_as_one_for_each(snapshot in any_troubled()) {
+        let indexed = Indexed::new(&snapshot);
+        for symptom in indexed.symptoms() {
+            prop_assert_eq!(indexed.attribute(&symptom), attribute(&snapshot, &symptom));
+        }
+    }
+
+    #[test]
+    fn nodes_are_counted_at_once_as_one_by_one(snapshot in any_troubled()) {
+        let indexed = Indexed::new(&snapshot);
+        for symptom in indexed.symptoms() {
+            let stage = Stage::new(&indexed, &symptom);
+            for cause in CAUSES.iter().copied().filter(|cause| cause.roles.contains(&Side::Shared)) {
+                for scene in stage.scenes_of(cause) {
+                    let sheet = ScoreSheet::new(&stage, scene, cause);
+                    prop_assert_eq!(count_one_by_one(&stage, &sheet), Ok(()), "{}", cause.id);
+                }
             }
         }
     }
