@@ -22,6 +22,19 @@ const MIN_SHOWN_PROBABILITY: f64 = 0.02;
 /// Of what was ruled out so many are shown; JSON has all.
 const MAX_RULED_OUT: usize = 12;
 
+/// The symptom of who shows none, and of a node whose faults are its symptom.
+const UNSPECIFIED: &str = "Unspecified";
+
+/// Whether a node has faults of its own: they have a beginning, and no symptom is called after them.
+fn is_faulty(verdict: &shape::Verdict) -> bool {
+    verdict.subject.uid.is_empty() && verdict.since_wall_usec != 0
+}
+
+/// Whether it is one, not `Unexplained`, which sits nowhere.
+const fn is_a_cause(cause: &shape::Cause) -> bool {
+    !cause.role.is_empty()
+}
+
 /// Verdicts, one page after the other.
 pub(crate) fn verdicts(terminal: &Terminal, verdicts: &[shape::Verdict], zone: &TimeZone) -> String {
     let rule = format!("\n{}\n\n", terminal.dim(&"─".repeat(60)));
@@ -58,10 +71,11 @@ struct Page<'a> {
 impl Page<'_> {
     fn heading(&mut self, verdict: &shape::Verdict) {
         let whom = subject_words(&verdict.subject);
-        let symptom = if verdict.symptom == "Unspecified" {
-            "no symptom of its own".to_owned()
-        } else {
-            self.terminal.red(&verdict.symptom)
+        let symptom = match verdict.symptom.as_str() {
+            UNSPECIFIED if is_faulty(verdict) => self.terminal.red("a fault of its own"),
+            UNSPECIFIED if verdict.unknown.is_empty() => "no symptom of its own".to_owned(),
+            UNSPECIFIED => "no symptom of its own was seen".to_owned(),
+            symptom => self.terminal.red(symptom),
         };
         let since = match verdict.since_wall_usec {
             0 => String::new(),
@@ -85,13 +99,20 @@ impl Page<'_> {
             return;
         };
         let percent = percent(first.probability);
+        let is_calm = verdict.symptom == UNSPECIFIED && !is_faulty(verdict);
         let claim = match verdict.confidence {
+            Confidence::Verdict | Confidence::Suspected if is_calm => {
+                let id = self.terminal.bold(&first.id);
+                format!("No symptom now; what was seen lately would be {id}, {percent} sure")
+            }
             Confidence::Verdict => format!("{}  {percent} sure", self.terminal.bold(&first.id)),
             Confidence::Suspected => {
                 format!("{}  suspected, {percent} sure", self.terminal.bold(&first.id))
             }
-            Confidence::Unexplained if verdict.symptom == "Unspecified" => {
-                self.terminal.green("No symptom, and nothing that was seen names a fault")
+            Confidence::Unexplained if is_calm => {
+                let claim = "No symptom, and nothing that was seen names a fault";
+                // Green is for what was seen whole.
+                if verdict.unknown.is_empty() { self.terminal.green(claim) } else { claim.to_owned() }
             }
             Confidence::Unexplained => {
                 let claim = self.terminal.yellow("Unexplained");
@@ -104,7 +125,7 @@ impl Page<'_> {
         }
         if first.chain.len() > 1 {
             let mut chain = first.chain.join(" → ");
-            if verdict.symptom != "Unspecified" {
+            if verdict.symptom != UNSPECIFIED {
                 chain = format!("{chain} → {}", verdict.symptom);
             }
             let _ = writeln!(self.text, "  Chain: {chain}");
@@ -119,19 +140,28 @@ impl Page<'_> {
         if first.evidence.is_empty() {
             return;
         }
-        self.title("Evidence");
+        // What no cause claims speaks neither for nor against one.
+        let is_claimed = is_a_cause(first);
+        self.title(match is_claimed {
+            true => "Evidence",
+            false if verdict.symptom == UNSPECIFIED && !is_faulty(verdict) => "Seen lately, and no symptom by itself",
+            false => "Seen, and no cause explains it",
+        });
         let mut shown = BTreeSet::new();
         for evidence in &first.evidence {
             // What speaks for two causes of the chain was seen once.
             if !shown.insert((evidence.at_wall_usec, &evidence.source, &evidence.text)) {
                 continue;
             }
-            let sign = if evidence.weight < 0.0 { "against" } else { "for" };
+            let sign = match is_claimed {
+                true if evidence.weight < 0.0 => "against ",
+                true => "for     ",
+                false => "",
+            };
             let head = format!(
-                "  {}  {:<8} {:<7} ",
+                "  {}  {:<8} {sign}",
                 time_of_day(evidence.at_wall_usec, self.reference_wall_usec, self.zone),
                 one_line(&evidence.source),
-                sign
             );
             let indent = " ".repeat(head.chars().count());
             self.wrapped(&head, &indent, &evidence.text);
@@ -182,7 +212,7 @@ impl Page<'_> {
             }
         }
         let is_vm = !verdict.subject.uid.is_empty();
-        if is_vm && verdict.symptom != "Unspecified" {
+        if is_vm && verdict.symptom != UNSPECIFIED {
             let words = if first.safe_to_force_delete {
                 self.terminal.green("safe: no QEMU of this VM lives and none of its volumes is written")
             } else {

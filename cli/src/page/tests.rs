@@ -159,6 +159,60 @@ fn a_vm_that_is_well_is_not_called_unexplained() {
     assert!(!page.contains("enough to name a cause"), "{page}");
 }
 
+/// The verdict of a node, with one thing that was seen a minute ago.
+fn mk_node_verdict(cause: v1::Cause, confidence: v1::Confidence, since_secs: i64) -> v1::Verdict {
+    v1::Verdict {
+        subject: Some(v1::VerdictSubject { node: "n1".to_owned(), ..v1::VerdictSubject::default() }),
+        symptom: "Unspecified".to_owned(),
+        symptom_text: "as the node shows it".to_owned(),
+        since_wall_usec: if since_secs == 0 { 0 } else { REFERENCE_WALL_USEC - since_secs * 1_000_000 },
+        causes: vec![v1::Cause {
+            evidence: vec![v1::WeighedEvidence {
+                source: "kmsg".to_owned(),
+                at_wall_usec: REFERENCE_WALL_USEC - 60_000_000,
+                text: "process 99 (stress) was killed".to_owned(),
+                ..v1::WeighedEvidence::default()
+            }],
+            ..cause
+        }],
+        reference_wall_usec: REFERENCE_WALL_USEC,
+        confidence: confidence.into(),
+        ..v1::Verdict::default()
+    }
+}
+
+#[track_caller]
+fn check_node(verdict: &v1::Verdict, parts: &[&str]) {
+    let page = page_of(verdict);
+    assert!(parts.iter().all(|part| page.contains(part)), "{page}");
+    let is_a_cause = !verdict.causes[0].role.is_empty();
+    assert_eq!(page.contains("Evidence"), is_a_cause, "{page}");
+    assert_eq!(page.contains("kmsg     for     process 99"), is_a_cause, "{page}");
+}
+
+#[test]
+fn what_died_on_a_node_without_a_symptom_is_no_evidence() {
+    let unexplained = || v1::Cause { id: "Unexplained".to_owned(), probability: 1.0, ..v1::Cause::default() };
+    let mut well = mk_node_verdict(unexplained(), v1::Confidence::Unexplained, 0);
+    let seen = "Seen lately, and no symptom by itself\n  10:09:22  kmsg     process 99 (stress) was killed\n";
+    let claim = "No symptom, and nothing that was seen names a fault";
+    check_node(&well, &["node n1: no symptom of its own\n", claim, seen]);
+    well.unknown = vec!["kernel log: cannot be read".to_owned()];
+    check_node(&well, &["node n1: no symptom of its own was seen\n", claim, seen]);
+    let faulty = mk_node_verdict(unexplained(), v1::Confidence::Unexplained, 130);
+    check_node(&faulty, &["node n1: a fault of its own for 2 min 10 s", "Seen, and no cause explains it"]);
+}
+
+#[test]
+fn a_cause_of_what_is_over_is_not_said_of_now() {
+    let cause = || mk_cause("NodeMemoryExhausted", 0.86);
+    let over = mk_node_verdict(cause(), v1::Confidence::Verdict, 0);
+    let claim = "No symptom now; what was seen lately would be NodeMemoryExhausted, 86 % sure";
+    check_node(&over, &["node n1: no symptom of its own\n", claim]);
+    let faulty = mk_node_verdict(cause(), v1::Confidence::Verdict, 130);
+    check_node(&faulty, &["node n1: a fault of its own for 2 min 10 s", "\n  NodeMemoryExhausted  86 % sure\n"]);
+}
+
 #[test]
 fn nobody_is_a_hundred_percent_sure() {
     assert_eq!(percent(0.9999), "over 99 %");
