@@ -16,8 +16,8 @@ use crate::{
     index::Index,
     kind::Kind,
     objects::{
-        Attachment, Claim, CsiNode, DataVolume, Event, KubeVirt, Lease, Migration, MigrationPolicy, Node, Object, Pod,
-        Vm, Vmi, Volume,
+        Attachment, Claim, CsiNode, DataVolume, Event, KubeVirt, Lease, Migration, MigrationPolicy, Namespace, Node,
+        Object, Pod, Vm, Vmi, Volume,
     },
     touched::{Reach, Touched},
     value,
@@ -46,6 +46,7 @@ pub struct Cluster {
     pub(crate) attachments: BTreeMap<String, Attachment>,
     pub(crate) csi_nodes: BTreeMap<String, CsiNode>,
     pub(crate) data_volumes: BTreeMap<Key, DataVolume>,
+    pub(crate) namespaces: BTreeMap<String, Namespace>,
     pub(crate) index: Index,
     pub(crate) history: MigrationHistory,
     /// Kinds that came in lists, with the namespace; the empty namespace stands for all.
@@ -176,7 +177,7 @@ impl Cluster {
             self.listed.retain(|(own, _)| *own != kind);
             self.listed.len() != n_before
         };
-        self.touched.everything |= has_changed;
+        self.touched.everything |= has_changed && kind.is_described();
     }
 
     /// What may be described otherwise since the last call. Live only; of a cluster that is not, everything.
@@ -400,6 +401,7 @@ impl Cluster {
             Object::Volume(new) => self.volumes.get(&key.1) == Some(new),
             Object::Attachment(new) => self.attachments.get(&key.1) == Some(new),
             Object::CsiNode(new) => self.csi_nodes.get(&key.1) == Some(new),
+            Object::Namespace(new) => self.namespaces.get(&key.1) == Some(new),
         }
     }
 
@@ -421,6 +423,7 @@ impl Cluster {
             Kind::PersistentVolume => self.volumes.remove(&key.1).map(|old| Object::Volume(old.into())),
             Kind::VolumeAttachment => self.attachments.remove(&key.1).map(|old| Object::Attachment(old.into())),
             Kind::CsiNode => self.csi_nodes.remove(&key.1).map(|old| Object::CsiNode(old.into())),
+            Kind::Namespace => self.namespaces.remove(&key.1).map(|old| Object::Namespace(old.into())),
         }
     }
 
@@ -441,6 +444,7 @@ impl Cluster {
             Object::Volume(new) => _ = self.volumes.insert(name, *new),
             Object::Attachment(new) => _ = self.attachments.insert(name, *new),
             Object::CsiNode(new) => _ = self.csi_nodes.insert(name, *new),
+            Object::Namespace(new) => _ = self.namespaces.insert(name, *new),
         }
     }
 }

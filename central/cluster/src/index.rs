@@ -275,9 +275,12 @@ impl Object {
             Self::Claim(claim) => claim_says(claim),
             Self::Volume(volume) => volume.claim.iter().cloned().map(Said::VolumeFor).collect(),
             Self::Attachment(attachment) => attachment.volume.iter().cloned().map(Said::AttachmentHolds).collect(),
-            Self::KubeVirt(_) | Self::Policy(_) | Self::DataVolume(_) | Self::Lease(_) | Self::CsiNode(_) => {
-                BTreeSet::new()
-            }
+            Self::KubeVirt(_)
+            | Self::Policy(_)
+            | Self::DataVolume(_)
+            | Self::Lease(_)
+            | Self::CsiNode(_)
+            | Self::Namespace(_) => BTreeSet::new(),
         }
     }
 }

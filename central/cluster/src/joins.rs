@@ -3,13 +3,13 @@
 //! Nothing that is found here is kept: another object that comes or goes may change it. Orders are those of namespaces and names,
 //! so that the order in which objects came changes no answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     cluster::{Cluster, Key},
     index::{self, Role, Said, is_attachment, role},
     kind::Kind,
-    objects::{Attachment, Event, Migration, Pod, Volume},
+    objects::{Attachment, Event, Migration, Namespace, Pod, Volume},
 };
 
 impl Cluster {
@@ -178,6 +178,11 @@ impl Cluster {
     /// Whether the pods that are not known are not there. What somebody collected is all there is to know.
     pub(crate) fn knows_all_pods(&self) -> bool {
         !self.is_live() || self.is_listed(Kind::Pod, "")
+    }
+
+    /// Labels of a namespace, if it is known.
+    pub(crate) fn labels_of_namespace(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(name).map(Namespace::labels)
     }
 
     /// Pods of a part of the control plane.

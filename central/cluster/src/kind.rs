@@ -33,11 +33,13 @@ pub enum Kind {
     VolumeAttachment,
     /// The storage drivers of a node.
     CsiNode,
+    /// A namespace: its labels alone.
+    Namespace,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::VirtualMachine,
         Self::VirtualMachineInstance,
         Self::VirtualMachineInstanceMigration,
@@ -52,6 +54,7 @@ impl Kind {
         Self::PersistentVolume,
         Self::VolumeAttachment,
         Self::CsiNode,
+        Self::Namespace,
     ];
 
     /// `kind` of its objects.
@@ -72,6 +75,7 @@ impl Kind {
             Self::PersistentVolume => "PersistentVolume",
             Self::VolumeAttachment => "VolumeAttachment",
             Self::CsiNode => "CSINode",
+            Self::Namespace => "Namespace",
         }
     }
 
@@ -85,7 +89,12 @@ impl Kind {
             | Self::KubeVirt => "kubevirt.io",
             Self::MigrationPolicy => "migrations.kubevirt.io",
             Self::DataVolume => "cdi.kubevirt.io",
-            Self::Pod | Self::Node | Self::Event | Self::PersistentVolumeClaim | Self::PersistentVolume => "",
+            Self::Pod
+            | Self::Node
+            | Self::Event
+            | Self::PersistentVolumeClaim
+            | Self::PersistentVolume
+            | Self::Namespace => "",
             Self::Lease => "coordination.k8s.io",
             Self::VolumeAttachment | Self::CsiNode => "storage.k8s.io",
         }
@@ -104,10 +113,19 @@ impl Kind {
             | Self::Lease
             | Self::Event
             | Self::PersistentVolumeClaim => true,
-            Self::MigrationPolicy | Self::Node | Self::PersistentVolume | Self::VolumeAttachment | Self::CsiNode => {
-                false
-            }
+            Self::MigrationPolicy
+            | Self::Node
+            | Self::PersistentVolume
+            | Self::VolumeAttachment
+            | Self::CsiNode
+            | Self::Namespace => false,
         }
+    }
+
+    /// Whether VMs and nodes are described with it. What is not is read by the pre-flight alone, and holds nothing else up.
+    #[must_use]
+    pub const fn is_described(self) -> bool {
+        !matches!(self, Self::Namespace)
     }
 
     /// The kind of an object of this `kind` and group; an object that tells no group is taken at its word.

@@ -7,8 +7,11 @@ mod any;
 mod demand;
 mod event;
 mod image;
+mod namespace;
 mod node;
 mod pod;
+mod rules;
+mod selector;
 mod storage;
 mod vm;
 
@@ -21,8 +24,10 @@ pub(crate) use self::{
     demand::{Placement, Requests, Terms},
     event::Event,
     image::whole_image,
+    namespace::Namespace,
     node::{Lease, Node},
     pod::{Container, ContainerState, Pod},
+    rules::{PodRules, PodTerm, Spread},
     storage::{Attachment, Claim, CsiNode, DataVolume, Volume},
     vm::{KubeVirt, Migration, MigrationPolicy, MigrationSettings, MigrationState, Vm, VmVolume, Vmi},
 };

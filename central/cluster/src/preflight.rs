@@ -6,6 +6,7 @@
 //! `pkg/virt-handler/migration.go`; Kubernetes `pkg/scheduler/framework/plugins`.
 
 mod node;
+mod pods;
 mod terms;
 mod vm;
 

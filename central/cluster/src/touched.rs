@@ -107,7 +107,8 @@ fn for_kind(old: Option<&Object>, new: Option<&Object>, reach: &mut Reach) {
             | Object::Claim(_)
             | Object::Volume(_)
             | Object::Attachment(_)
-            | Object::CsiNode(_),
+            | Object::CsiNode(_)
+            | Object::Namespace(_),
         )
         | None => {}
     }
@@ -224,7 +225,7 @@ impl Cluster {
                 touched.vms.extend(volume.into_iter().flat_map(|volume| self.users_of_volume(volume)));
             }
             Kind::CsiNode => touched.vms.extend(self.vms_on(&key.1)),
-            Kind::KubeVirt | Kind::MigrationPolicy => {}
+            Kind::KubeVirt | Kind::MigrationPolicy | Kind::Namespace => {}
         }
         touched
     }

@@ -24,7 +24,7 @@ pub struct Row {
 }
 
 /// Everything that is watched. Those whose lack hurts most come first: they are listed first.
-pub static ROWS: [Row; 16] = [
+pub static ROWS: [Row; 17] = [
     Row::of(Kind::VirtualMachineInstance, "v1", "virtualmachineinstances"),
     Row::of(Kind::VirtualMachine, "v1", "virtualmachines"),
     Row::of(Kind::VirtualMachineInstanceMigration, "v1", "virtualmachineinstancemigrations"),
@@ -57,6 +57,7 @@ pub static ROWS: [Row; 16] = [
         ..Row::of(Kind::Pod, "v1", "pods")
     },
     Row { namespace: Some("kube-node-lease"), ..Row::of(Kind::Lease, "v1", "leases") },
+    Row::of(Kind::Namespace, "v1", "namespaces"),
 ];
 
 impl Row {

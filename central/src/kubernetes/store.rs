@@ -111,6 +111,23 @@ impl RowSight {
             Self::NotServed => "not_served",
         }
     }
+
+    /// What of the row of this name cannot be seen, one sentence; `None`: nothing, or since a moment only.
+    fn unseen(&self, name: &str, now_usec: i64) -> Option<String> {
+        match self {
+            Self::Seen | Self::NotServed => None,
+            Self::Coming(why) => {
+                let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+                Some(format!("Kubernetes: {name}: not listed yet since central started{why}"))
+            }
+            Self::Lost(since_usec, why) => {
+                let age_usec = now_usec.saturating_sub(*since_usec);
+                let secs = age_usec / 1_000_000;
+                (age_usec >= SAID_AFTER_USEC).then(|| format!("Kubernetes: {name}: not seen for {secs} s: {why}"))
+            }
+            Self::Refused(why) => Some(format!("Kubernetes: {name}: not allowed to be seen: {why}")),
+        }
+    }
 }
 
 /// What a snapshot takes from Kubernetes.
@@ -203,7 +220,12 @@ impl ClusterStore {
     pub fn preflight(&self, namespace: &str, name: &str, now_usec: i64) -> Option<Preflight> {
         let inner = self.lock();
         let at_usec = inner.sight(now_usec).until_usec.unwrap_or(now_usec);
-        inner.is_listed().then(|| inner.cluster.preflight(namespace, name, at_usec))
+        inner.is_listed().then(|| {
+            let mut found = inner.cluster.preflight(namespace, name, at_usec);
+            // What nothing else reads is said here alone.
+            found.notes.extend(inner.rows(|kind| !kind.is_described()).filter_map(|(name, row)| row.unseen(name, now_usec)));
+            found
+        })
     }
 
     /// Puts back the migrations that were stored. To be called before anything is watched.
@@ -277,32 +299,27 @@ impl ClusterStore {
 }
 
 impl Inner {
+    /// Those whose kind is meant, by name.
+    fn rows(&self, is_meant: fn(Kind) -> bool) -> impl Iterator<Item = (&'static str, &RowSight)> {
+        let is_meant = move |name: &str| ROWS.iter().any(|row| row.name == name && is_meant(row.kind));
+        self.rows.iter().map(|(name, row)| (*name, row)).filter(move |(name, _)| is_meant(name))
+    }
+
     fn is_listed(&self) -> bool {
-        !self.rows.values().any(|sight| matches!(sight, RowSight::Coming(_)))
+        !self.rows(Kind::is_described).any(|(_, sight)| matches!(sight, RowSight::Coming(_)))
     }
 
     fn sight(&self, now_usec: i64) -> ClusterSight {
         let mut sight = ClusterSight { is_watched: true, ..ClusterSight::default() };
-        for (name, row) in &self.rows {
+        for (name, row) in self.rows(Kind::is_described) {
             match row {
-                RowSight::Seen | RowSight::NotServed => {}
-                RowSight::Coming(why) => {
-                    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-                    sight.until_usec = Some(0);
-                    sight.unseen.push(format!("Kubernetes: {name}: not listed yet since central started{why}"));
-                }
-                RowSight::Lost(since_usec, why) => {
+                RowSight::Seen | RowSight::NotServed | RowSight::Refused(_) => {}
+                RowSight::Coming(_) => sight.until_usec = Some(0),
+                RowSight::Lost(since_usec, _) => {
                     sight.until_usec = Some(sight.until_usec.map_or(*since_usec, |until| until.min(*since_usec)));
-                    let age_usec = now_usec.saturating_sub(*since_usec);
-                    if age_usec >= SAID_AFTER_USEC {
-                        let secs = age_usec / 1_000_000;
-                        sight.unseen.push(format!("Kubernetes: {name}: not seen for {secs} s: {why}"));
-                    }
-                }
-                RowSight::Refused(why) => {
-                    sight.unseen.push(format!("Kubernetes: {name}: not allowed to be seen: {why}"));
                 }
             }
+            sight.unseen.extend(row.unseen(name, now_usec));
         }
         sight
     }

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    Attachment, Claim, CsiNode, DataVolume, Event, KubeVirt, Lease, Meta, Migration, MigrationPolicy, Node, Pod, Vm,
-    Vmi, Volume,
+    Attachment, Claim, CsiNode, DataVolume, Event, KubeVirt, Lease, Meta, Migration, MigrationPolicy, Namespace, Node,
+    Pod, Vm, Vmi, Volume,
 };
 use crate::kind::Kind;
 
@@ -25,6 +25,7 @@ pub(crate) enum Object {
     Volume(Box<Volume>),
     Attachment(Box<Attachment>),
     CsiNode(Box<CsiNode>),
+    Namespace(Box<Namespace>),
 }
 
 impl Object {
@@ -45,6 +46,7 @@ impl Object {
             Kind::PersistentVolume => Self::Volume(Volume::read(object)?.into()),
             Kind::VolumeAttachment => Self::Attachment(Attachment::read(object)?.into()),
             Kind::CsiNode => Self::CsiNode(CsiNode::read(object)?.into()),
+            Kind::Namespace => Self::Namespace(Namespace::read(object)?.into()),
         })
     }
 
@@ -77,6 +79,7 @@ impl Object {
             Self::Volume(volume) => &volume.meta,
             Self::Attachment(attachment) => &attachment.meta,
             Self::CsiNode(node) => &node.meta,
+            Self::Namespace(namespace) => &namespace.meta,
         })
     }
 
@@ -103,7 +106,8 @@ impl Object {
             | Self::Claim(_)
             | Self::Volume(_)
             | Self::Attachment(_)
-            | Self::CsiNode(_) => None,
+            | Self::CsiNode(_)
+            | Self::Namespace(_) => None,
         }
     }
 }

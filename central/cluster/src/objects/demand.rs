@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Node;
-use crate::{objects::node::Taint, value};
+use crate::{
+    objects::{node::Taint, selector::Requirement},
+    value,
+};
 
 /// Not counted: of KubeVirt's devices a node has a thousand, and space is told by the node's pressure and its agent.
 fn is_counted(resource: &str) -> bool {
@@ -89,8 +92,8 @@ pub(crate) struct Placement {
     tolerations: Vec<Toleration>,
     /// Required node affinity: one of these terms; `None`: none is required.
     terms: Option<Terms>,
-    /// Whether other pods decide too: required affinity to pods, or away from them, or a spread that must hold.
-    pub(crate) depends_on_pods: bool,
+    /// What else decides of its place: another scheduler's name, or devices that are claimed (`resourceClaims`).
+    pub(crate) others: Vec<String>,
 }
 
 impl Placement {
@@ -101,20 +104,17 @@ impl Placement {
             effect: value::text(toleration, &["effect"]),
             is_exists: value::text(toleration, &["operator"]).as_deref() == Some("Exists"),
         });
-        let affinity = value::at(spec, &["affinity"]);
-        let required = "requiredDuringSchedulingIgnoredDuringExecution";
-        // KubeVirt itself keeps a migration's two launchers apart; that rule stays with the one that arrived.
-        let is_own =
-            |term: &Value| value::text(term, &["labelSelector", "matchLabels", "kubevirt.io/created-by"]).is_some();
-        let of_pods = |kind: &str| value::list(affinity, &[kind, required]).iter().any(|term| !is_own(term));
-        let is_strict =
-            |spread: &Value| value::text(spread, &["whenUnsatisfiable"]).as_deref() != Some("ScheduleAnyway");
+        let required = ["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"];
+        let scheduler = value::text(spec, &["schedulerName"]).filter(|name| name != "default-scheduler");
+        let has_claims = !value::list(spec, &["resourceClaims"]).is_empty();
         Self {
             tolerations: tolerations.collect(),
-            terms: Terms::read(value::at(affinity, &["nodeAffinity", required])),
-            depends_on_pods: of_pods("podAffinity")
-                || of_pods("podAntiAffinity")
-                || value::list(spec, &["topologySpreadConstraints"]).iter().any(is_strict),
+            terms: Terms::read(value::at(spec, &required)),
+            others: scheduler
+                .map(|name| format!("the rules of the scheduler {name}"))
+                .into_iter()
+                .chain(has_claims.then(|| "devices that its resource claims want".to_owned()))
+                .collect(),
         }
     }
 
@@ -150,34 +150,23 @@ impl Toleration {
 
 /// `nodeSelectorTerms`: a node fits if it fits one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Terms(Vec<Vec<Requirement>>);
+pub(crate) struct Terms(Vec<Vec<OfNode>>);
 
+/// What is asked of a node: of a label, or (`matchFields`) of the one field that can be asked for, its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Requirement {
-    key: String,
-    operator: String,
-    values: Vec<String>,
-    /// `matchFields`: the key is a field of the node, of which there is one, its name.
-    is_field: bool,
+enum OfNode {
+    Label(Requirement),
+    Name(Requirement),
 }
 
 impl Terms {
     /// `None` if nothing is required.
     pub(crate) fn read(selector: &Value) -> Option<Self> {
         selector.is_object().then(|| {
-            let requirement = |one: &Value, is_field: bool| {
-                let operator = value::text(one, &["operator"])?;
-                Some(Requirement {
-                    key: value::text(one, &["key"])?,
-                    operator,
-                    values: value::texts(one, &["values"]),
-                    is_field,
-                })
-            };
             let terms = value::list(selector, &["nodeSelectorTerms"]).iter().map(|term| {
-                let labels = value::list(term, &["matchExpressions"]).iter().filter_map(|one| requirement(one, false));
-                let fields = value::list(term, &["matchFields"]).iter().filter_map(|one| requirement(one, true));
-                labels.chain(fields).collect()
+                let labels = value::list(term, &["matchExpressions"]).iter().filter_map(Requirement::read);
+                let fields = value::list(term, &["matchFields"]).iter().filter_map(Requirement::read);
+                labels.map(OfNode::Label).chain(fields.map(OfNode::Name)).collect()
             });
             Self(terms.collect())
         })
@@ -189,21 +178,11 @@ impl Terms {
     }
 }
 
-impl Requirement {
+impl OfNode {
     fn fits(&self, node: &Node) -> bool {
-        let found = if self.is_field { Some(node.meta.name.as_str()) } else { node.meta.label(&self.key) };
-        let is_one = |found: &str| self.values.iter().any(|value| value == found);
-        let number = |text: &str| text.parse::<i64>().ok();
-        let bound = || number(self.values.first()?);
-        match self.operator.as_str() {
-            "In" => found.is_some_and(is_one),
-            "NotIn" => !found.is_some_and(is_one),
-            "Exists" => found.is_some(),
-            "DoesNotExist" => found.is_none(),
-            "Gt" => found.and_then(number).zip(bound()).is_some_and(|(found, bound)| found > bound),
-            "Lt" => found.and_then(number).zip(bound()).is_some_and(|(found, bound)| found < bound),
-            // A word of a newer Kubernetes: nothing says that it does not fit.
-            _ => true,
+        match self {
+            Self::Label(requirement) => requirement.holds(node.meta.label(&requirement.key)),
+            Self::Name(requirement) => requirement.holds(Some(&node.meta.name)),
         }
     }
 }
@@ -265,17 +244,11 @@ mod tests {
     }
 
     #[test]
-    fn rules_about_other_pods_are_told_and_kubevirts_own_is_none() {
-        let anti = |labels: Value| {
-            let term = json!({"labelSelector": {"matchLabels": labels}, "topologyKey": "kubernetes.io/hostname"});
-            json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}})
-        };
-        let depends = |spec: &Value| Placement::read(spec).depends_on_pods;
-        assert!(depends(&anti(json!({"app": "db"}))));
-        assert!(!depends(&anti(json!({"kubevirt.io/created-by": "uid"}))));
-        assert!(depends(&json!({"topologySpreadConstraints": [{"whenUnsatisfiable": "DoNotSchedule"}]})));
-        assert!(!depends(&json!({"topologySpreadConstraints": [{"whenUnsatisfiable": "ScheduleAnyway"}]})));
-        assert!(!depends(&json!({})));
+    fn what_else_decides_of_a_place_is_told() {
+        let others = |spec: Value| Placement::read(&spec).others.join(", ");
+        assert_eq!(others(json!({"schedulerName": "default-scheduler", "resourceClaims": []})), "");
+        assert_eq!(others(json!({"schedulerName": "numa"})), "the rules of the scheduler numa");
+        assert!(others(json!({"resourceClaims": [{"name": "gpu"}]})).contains("resource claims"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Conditions, Meta, Placement, Requests, wanted_nodes};
+use super::{Conditions, Meta, Placement, PodRules, Requests, wanted_nodes};
 use crate::{index, value};
 
 /// A pod.
@@ -28,6 +28,8 @@ pub(crate) struct Pod {
     pub(crate) requests: Requests,
     /// Of launchers.
     pub(crate) placement: Option<Box<Placement>>,
+    /// What it asks of other pods; `None`: nothing.
+    pub(crate) rules: Option<Box<PodRules>>,
 }
 
 /// A container, by its spec and its status.
@@ -121,6 +123,7 @@ impl Pod {
         });
         let meta = Meta::read(object)?;
         let is_launcher = index::is_launcher(&meta);
+        let rules = PodRules::read(spec, &meta.labels).map(Box::new);
         Some(Self {
             meta,
             node: value::text(spec, &["nodeName"]),
@@ -136,6 +139,7 @@ impl Pod {
             has_readiness_gates: !value::list(spec, &["readinessGates"]).is_empty(),
             requests: Requests::read(spec),
             placement: (is_launcher && spec.is_object()).then(|| Placement::read(spec).into()),
+            rules,
         })
     }
 

@@ -2,18 +2,19 @@
 //!
 //! The questions are the scheduler's, asked of the launcher pod that runs now. Pods that are not KubeVirt's are not watched, so what is
 //! free is at most what is said; a node that lacks room even so is none. Source: Kubernetes `pkg/scheduler/framework/plugins`
-//! (nodeunschedulable, tainttoleration, nodeaffinity, noderesources, volumebinding, nodevolumelimits), KubeVirt
+//! (nodeunschedulable, tainttoleration, nodeaffinity, noderesources, volumebinding, nodevolumelimits; what looks at other pods is in
+//! `pods.rs`), KubeVirt
 //! `pkg/virt-controller/watch/migration/migration.go` (`prepareNodeSelectorForHostCpuModel`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Check, NodeFit, Preflight};
+use super::{Check, NodeFit, Preflight, pods::Rules};
 use crate::{
     facts::{
         node::HEARTBEAT_USEC,
         placement::{Misfit, cpu_misfit, is_cpu_label},
     },
-    objects::{Node, Placement, Pod, Requests},
+    objects::{Node, Placement, Pod, PodRules, Requests},
     parts::{Parts, VmClaim},
     value,
 };
@@ -30,18 +31,19 @@ pub(super) fn check(parts: &Parts<'_>, found: &mut Preflight) {
     if launcher.is_none() && parts.vmi.is_some() {
         found.unknown.push("its launcher pod is not known: which nodes fit it cannot be told".to_owned());
     }
+    let none = PodRules::default();
+    let rules = launcher.map(|pod| Rules::new(cluster, pod, &none));
+    if let Some((rules, placement)) = rules.as_ref().zip(launcher.and_then(|pod| pod.placement.as_deref())) {
+        rules.say_limits(placement, found);
+    }
     let question = Question {
         parts,
         launcher,
+        rules,
         source: found.source.as_ref().and_then(|name| cluster.nodes.get(name)),
         taken: taken(parts),
         attached: attached(parts),
     };
-    if launcher.is_some_and(|pod| pod.placement.as_ref().is_some_and(|placement| placement.depends_on_pods)) {
-        let what = "rules of the launcher that look at other pods (affinity, spread) are not tried: the scheduler may \
-                    refuse a node for them";
-        found.notes.push(what.to_owned());
-    }
     let what = "only KubeVirt's own pods are counted: a node may have less room than it seems, never more";
     found.notes.push(what.to_owned());
     let nodes = cluster.nodes.values().filter(|node| found.source.as_ref() != Some(&node.meta.name));
@@ -76,6 +78,8 @@ fn attached<'c>(parts: &Parts<'c>) -> BTreeMap<(&'c str, &'c str), BTreeSet<&'c 
 struct Question<'p, 'c> {
     parts: &'p Parts<'c>,
     launcher: Option<&'c Pod>,
+    /// Of the launcher, about other pods.
+    rules: Option<Rules<'p>>,
     source: Option<&'c Node>,
     taken: BTreeMap<&'c str, (Requests, i64)>,
     attached: BTreeMap<(&'c str, &'c str), BTreeSet<&'c str>>,
@@ -91,6 +95,9 @@ impl Question<'_, '_> {
             selectors(node, launcher, placement, &mut fit);
             devices(node, launcher, &mut fit);
             self.room(node, launcher, &mut fit);
+            if let Some(rules) = &self.rules {
+                rules.ask(node, &mut fit);
+            }
         } else {
             fit.unknown.push("what a launcher of it would need there is not known".to_owned());
         }

@@ -1,7 +1,7 @@
 //! The limits under which a migration would run, and the slots that are taken now.
 //!
-//! Of policies the one applies that asks for most labels, then for most of the VMI's, then the first by name. Namespaces are not
-//! watched: of their labels only the name is known, which every namespace has. Source: KubeVirt
+//! Of policies the one applies that asks for most labels, then for most of the VMI's, then the first by name. Where namespaces may not
+//! be listed, of their labels only the name is known, which every namespace has. Source: KubeVirt
 //! `api/migrations/v1alpha1/types_expansion.go`, `pkg/virt-config/virt-config.go`.
 
 use std::collections::BTreeMap;
@@ -81,13 +81,13 @@ fn policy<'c>(parts: &Parts<'c>, found: &mut Preflight) -> Option<&'c MigrationP
     }
     let mut best: Option<((usize, usize), &MigrationPolicy)> = None;
     for policy in parts.cluster.policies.values() {
-        match fits(policy, meta) {
+        match fits(policy, meta, parts.cluster.labels_of_namespace(&meta.namespace)) {
             // Sorted by name: of equals the first stays.
             Some(Some(score)) if best.is_none_or(|(other, _)| score > other) => best = Some((score, policy)),
             Some(_) => {}
             None => found.notes.push(format!(
-                "whether the MigrationPolicy {} applies is not known: the labels of namespaces are not watched",
-                policy.meta.name
+                "whether the MigrationPolicy {} applies is not known: the labels of the namespace {} are not known",
+                policy.meta.name, meta.namespace
             )),
         }
     }
@@ -95,7 +95,11 @@ fn policy<'c>(parts: &Parts<'c>, found: &mut Preflight) -> Option<&'c MigrationP
 }
 
 /// How many labels a policy asks for, in all and of the VMI, if all of them are there. `None`: that cannot be told.
-fn fits(policy: &MigrationPolicy, vmi: &Meta) -> Option<Option<(usize, usize)>> {
+fn fits(
+    policy: &MigrationPolicy,
+    vmi: &Meta,
+    labels: Option<&BTreeMap<String, String>>,
+) -> Option<Option<(usize, usize)>> {
     let none = BTreeMap::new();
     let (of_vmi, of_namespace) = (&policy.vmi_labels, &policy.namespace_labels);
     if of_vmi.is_none() && of_namespace.is_none() {
@@ -103,10 +107,15 @@ fn fits(policy: &MigrationPolicy, vmi: &Meta) -> Option<Option<(usize, usize)>> 
     }
     let (of_vmi, of_namespace) = (of_vmi.as_ref().unwrap_or(&none), of_namespace.as_ref().unwrap_or(&none));
     let is_vmi = of_vmi.iter().all(|(key, value)| vmi.label(key) == Some(value));
-    let is_named_otherwise = of_namespace.get(NAME_OF_NAMESPACE).is_some_and(|name| *name != vmi.namespace);
-    if !is_vmi || is_named_otherwise {
+    // The name is known even where no other label is.
+    let is_there = |key: &str, value: &str| match (key, labels) {
+        (NAME_OF_NAMESPACE, _) => Some(value == vmi.namespace),
+        (_, Some(labels)) => Some(labels.get(key).is_some_and(|own| own == value)),
+        (_, None) => None,
+    };
+    let is_there: Vec<Option<bool>> = of_namespace.iter().map(|(key, value)| is_there(key, value)).collect();
+    if !is_vmi || is_there.contains(&Some(false)) {
         return Some(None);
     }
-    let is_told = of_namespace.keys().all(|key| key == NAME_OF_NAMESPACE);
-    is_told.then(|| Some((of_vmi.len() + of_namespace.len(), of_vmi.len())))
+    (!is_there.contains(&None)).then(|| Some((of_vmi.len() + of_namespace.len(), of_vmi.len())))
 }

@@ -193,6 +193,32 @@ fn what_may_not_be_seen_is_told_and_holds_nothing_up() {
 }
 
 #[test]
+fn what_only_the_pre_flight_reads_holds_nothing_else_up_and_is_said_there() {
+    let world = World::new();
+    let namespaces = row("Namespace");
+    world.store.apply(row("VirtualMachineInstance"), vmi("db-0", "Running"));
+    ROWS.iter().filter(|row| row.name != namespaces.name).for_each(|row| world.store.end_list(row));
+    let notes = || {
+        let now_usec = world.clock.clock().now().wall_usec;
+        world.store.preflight("prod", "db-0", now_usec).expect("everything else was listed").notes
+    };
+    let check = |want: Option<&str>| {
+        assert_eq!(world.phases(), [phase("db-0", "Running")]);
+        assert_eq!(world.view().sight, ClusterSight { is_watched: true, ..ClusterSight::default() });
+        let said: Vec<String> = notes().into_iter().filter(|note| note.contains("Namespace:")).collect();
+        assert_eq!(said, Vec::from_iter(want.map(ToOwned::to_owned)));
+    };
+    check(Some("Kubernetes: Namespace: not listed yet since central started"));
+    world.store.refused(namespaces, "may not list namespaces");
+    check(Some("Kubernetes: Namespace: not allowed to be seen: may not list namespaces"));
+    world.store.end_list(namespaces);
+    check(None);
+    world.store.lost(namespaces, "gone");
+    world.clock.advance(std::time::Duration::from_secs(60));
+    check(Some("Kubernetes: Namespace: not seen for 60 s: gone"));
+}
+
+#[test]
 fn a_heartbeat_is_no_news() {
     let mut world = World::listed();
     world.changed.mark_unchanged();
