@@ -25,6 +25,7 @@ mod parts;
 mod past;
 mod preflight;
 mod question;
+mod shift;
 #[cfg(test)]
 mod tests;
 mod touched;

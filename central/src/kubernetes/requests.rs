@@ -6,18 +6,26 @@
 //!
 //! Every request has a deadline. Lists ask for what is newest: one from a cache could be older than what was watched before it.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
 
+use http::{
+    HeaderMap, Request as HttpRequest, Response, StatusCode,
+    header::{DATE, RETRY_AFTER},
+};
+use http_body_util::BodyExt as _;
+use jiff::fmt::rfc2822;
 use kube::{
     Client,
     api::{ListParams, Request, WatchParams},
+    client::Body,
+    core::Status,
 };
 use kulprit_daemon::Chain;
-use tokio::time::timeout;
-use tokio_stream::Stream;
+use tokio::time::{Instant, timeout};
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::{
     codec::{FramedRead, LinesCodec, LinesCodecError},
-    compat::FuturesAsyncReadCompatExt as _,
+    io::StreamReader,
 };
 
 use super::kinds::Row;
@@ -51,6 +59,15 @@ pub(super) enum Failure {
     Cut,
 }
 
+/// An answer, and when it was given by the API server's own clock.
+pub(super) struct Answer<T> {
+    pub(super) what: T,
+    /// Whole seconds, as Unix microseconds; `None` if it does not say.
+    pub(super) date_usec: Option<i64>,
+    /// When it was asked for.
+    pub(super) asked: Instant,
+}
+
 /// The API server, asked for one row.
 pub(super) struct Requests {
     client: Client,
@@ -66,7 +83,7 @@ impl Requests {
     }
 
     /// The text of a page.
-    pub(super) async fn page(&self, token: Option<String>) -> Result<String, Failure> {
+    pub(super) async fn page(&self, token: Option<String>) -> Result<Answer<String>, Failure> {
         let params = ListParams {
             label_selector: self.row.labels.map(ToOwned::to_owned),
             limit: Some(PAGE_OBJECTS),
@@ -74,30 +91,61 @@ impl Requests {
             ..ListParams::default()
         };
         let request = self.request.list(&params).map_err(Failure::garbled)?;
-        in_time(self.client.request_text(request)).await
+        in_time(async {
+            let Answer { what, date_usec, asked } = self.ask(request).await?;
+            Ok(Answer { what: text(what).await?, date_usec, asked })
+        })
+        .await
     }
 
     /// The changes after a `resourceVersion`, as lines.
     pub(super) async fn changes(
         &self,
         version: &str,
-    ) -> Result<impl Stream<Item = Result<String, LinesCodecError>> + Send + Unpin + use<>, Failure> {
+    ) -> Result<Answer<impl Stream<Item = Result<String, LinesCodecError>> + Send + Unpin + use<>>, Failure> {
         let params = WatchParams {
             label_selector: self.row.labels.map(ToOwned::to_owned),
             timeout: Some(self.stream_secs),
             ..WatchParams::default()
         };
         let request = self.request.watch(&params, version).map_err(Failure::garbled)?;
-        let body = in_time(self.client.request_stream(request)).await?;
-        Ok(FramedRead::new(body.compat(), LinesCodec::new_with_max_length(MAX_LINE_BYTES)))
+        let Answer { what, date_usec, asked } = in_time(self.ask(request)).await?;
+        let chunks = what.into_data_stream().map(|chunk| chunk.map_err(io::Error::other));
+        let lines = FramedRead::new(StreamReader::new(chunks), LinesCodec::new_with_max_length(MAX_LINE_BYTES));
+        Ok(Answer { what: lines, date_usec, asked })
+    }
+
+    /// Not kube's own `request_*`: they keep the headers of an answer to themselves.
+    async fn ask(&self, request: HttpRequest<Vec<u8>>) -> Result<Answer<Body>, Failure> {
+        let asked = Instant::now();
+        let response: Response<Body> = self.client.send(request.map(Body::from)).await.map_err(Failure::of)?;
+        let (head, body) = response.into_parts();
+        if head.status.is_client_error() || head.status.is_server_error() {
+            return Err(Failure::of_refusal(head.status, retry_after(&head.headers), &text(body).await?));
+        }
+        Ok(Answer { what: body, date_usec: date_usec(&head.headers), asked })
     }
 }
 
-async fn in_time<T>(answer: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
-    match timeout(ANSWER_WITHIN, answer).await {
-        Ok(answer) => answer.map_err(Failure::of),
-        Err(_) => Err(Failure::NoAnswer(format!("no answer within {} s", ANSWER_WITHIN.as_secs()))),
-    }
+async fn text(body: Body) -> Result<String, Failure> {
+    let bytes = body.collect_bytes().await.map_err(Failure::of)?;
+    String::from_utf8(bytes.into()).map_err(Failure::garbled)
+}
+
+/// What a header says in seconds. Its other form, a date, Kubernetes does not use.
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let secs = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    Duration::from_secs(secs.unwrap_or(0))
+}
+
+fn date_usec(headers: &HeaderMap) -> Option<i64> {
+    let date = rfc2822::parse(headers.get(DATE)?.to_str().ok()?).ok()?;
+    Some(date.timestamp().as_microsecond())
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let too_late = || Failure::NoAnswer(format!("no answer within {} s", ANSWER_WITHIN.as_secs()));
+    timeout(ANSWER_WITHIN, answer).await.unwrap_or_else(|_| Err(too_late()))
 }
 
 impl Failure {
@@ -105,8 +153,19 @@ impl Failure {
         Self::Garbled(format!("an answer that is none of Kubernetes: {}", shortened(&what.to_string())))
     }
 
+    /// The text is a `Status`, or whatever a proxy or the API server's own limits (`429`) write in its place.
+    fn of_refusal(code: StatusCode, retry_after: Duration, text: &str) -> Self {
+        let status = serde_json::from_str::<Status>(text).unwrap_or_else(|_| Status::failure(text, ""));
+        match Self::of_status(&status.with_code(code.as_u16())) {
+            Self::Status { code, message, retry_after: in_text } => {
+                Self::Status { code, message, retry_after: in_text.max(retry_after) }
+            }
+            failure => failure,
+        }
+    }
+
     /// What the word means that ends a stream: asked again from the same version, the API server would come to the same end.
-    pub(super) fn of_stream(status: &kube::core::Status) -> Self {
+    pub(super) fn of_stream(status: &Status) -> Self {
         match Self::of_status(status) {
             Self::Status { code, message, .. } if code != 410 => {
                 Self::Garbled(format!("the stream of changes broke: {code}: {message}"))
@@ -115,7 +174,7 @@ impl Failure {
         }
     }
 
-    fn of_status(status: &kube::core::Status) -> Self {
+    fn of_status(status: &Status) -> Self {
         let retry_secs = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
         let message = if status.message.is_empty() { &status.reason } else { &status.message };
         Self::Status {
@@ -127,8 +186,6 @@ impl Failure {
 
     fn of(error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) => Self::of_status(&status),
-            kube::Error::FromUtf8(_) | kube::Error::SerdeError(_) => Self::garbled(error),
             kube::Error::Service(error) => Self::NoAnswer(shortened(&Chain(error.as_ref()).to_string())),
             other => Self::NoAnswer(shortened(&Chain(&other).to_string())),
         }

@@ -2,7 +2,8 @@
 //!
 //! A description is made anew when an object that it reads has changed ([`Cluster::take_touched`]), while its VM is on its way from one
 //! phase to the next, and every few minutes at the latest, because words such as "of the last day" change with time alone. Time
-//! stands still for all of them while a watch is lost: what nobody saw did not go on.
+//! stands still for all of them while a watch is lost: what nobody saw did not go on. Objects are asked by the API server's clock and
+//! told by central's, on which everything that nodes say is.
 //!
 //! What concerns every VM makes all descriptions old at once, seconds of work in a large cluster. It is done a slice at a time, so
 //! that watches are taken in meanwhile and nobody who asks waits for it.
@@ -13,6 +14,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use kulprit_cluster::{Asked, Cluster, ClusterNode, ClusterVm, Kind, MigrationRecord, Preflight};
@@ -21,9 +23,10 @@ use kulprit_diagnosis::{ClusterSight, is_at_rest};
 use kulprit_signature::Signatures;
 use serde_json::Value;
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use super::{
+    clock::ApiClock,
     kinds::{ROWS, Row},
     watch::Sink,
 };
@@ -78,6 +81,10 @@ struct Inner {
     expired_usec: i64,
     /// Whether the store has what is to be known of all migrations beside the records.
     is_keeping_saved: bool,
+    /// Objects tell the times of the API server; what is said of them is on central's clock.
+    api_clock: ApiClock,
+    /// Whether it was another one when they were described last.
+    has_clock_moved: bool,
 }
 
 #[derive(Debug)]
@@ -159,6 +166,8 @@ impl ClusterStore {
             seen_usec: None,
             expired_usec: 0,
             is_keeping_saved: false,
+            api_clock: ApiClock::default(),
+            has_clock_moved: false,
         };
         Self(Arc::new(Shared { inner: Mutex::new(inner), turn: Mutex::new(()), changed, clock }))
     }
@@ -208,8 +217,8 @@ impl ClusterStore {
         let found = inner.cluster.migrations_named(name);
         let in_namespace = found.filter(|(namespace, ..)| wanted.is_none_or(|wanted| wanted == *namespace));
         let described = in_namespace.map(|(namespace, migration, vm)| {
-            let asked = Asked { migration: Some(migration.to_owned()), at_usec, ..Asked::default() };
-            (migration.to_owned(), inner.cluster.describe(namespace, vm, &asked, &inner.signatures))
+            let asked = Asked { migration: Some(migration.to_owned()), ..inner.asked(at_usec) };
+            (migration.to_owned(), inner.described(namespace, vm, &asked))
         });
         described.collect()
     }
@@ -221,9 +230,11 @@ impl ClusterStore {
         let inner = self.lock();
         let at_usec = inner.sight(now_usec).until_usec.unwrap_or(now_usec);
         inner.is_listed().then(|| {
-            let mut found = inner.cluster.preflight(namespace, name, at_usec);
+            let mut found = inner.cluster.preflight(namespace, name, inner.asked(at_usec).at_usec);
             // What nothing else reads is said here alone.
-            found.notes.extend(inner.rows(|kind| !kind.is_described()).filter_map(|(name, row)| row.unseen(name, now_usec)));
+            found
+                .notes
+                .extend(inner.rows(|kind| !kind.is_described()).filter_map(|(name, row)| row.unseen(name, now_usec)));
             found
         })
     }
@@ -339,6 +350,7 @@ impl Inner {
         let at_usec = until_usec.unwrap_or_else(|| last.filter(since_last).unwrap_or(now_usec));
         // Time that went on again after an outage: what was described while it stood still is not what is now.
         let has_leapt = self.seen_usec.replace(at_usec).is_none_or(|last| at_usec < last);
+        let has_leapt = std::mem::take(&mut self.has_clock_moved) || has_leapt;
         let mut touched = self.cluster.take_touched();
         if touched.everything || has_leapt {
             self.old.extend(self.vms.keys().cloned());
@@ -366,7 +378,9 @@ impl Inner {
         let known = self.cluster.node_names();
         for name in touched.nodes {
             if known.contains(name.as_str()) {
-                let node = self.cluster.describe_node(&name, at_usec, &self.signatures);
+                let by_api_clock = self.asked(at_usec).at_usec;
+                let node = self.cluster.describe_node(&name, by_api_clock, &self.signatures);
+                let node = node.later_by(self.api_clock.behind_usec());
                 self.nodes.insert(name, Described { what: Arc::new(node), at_usec });
             } else {
                 self.nodes.remove(&name);
@@ -374,9 +388,17 @@ impl Inner {
         }
     }
 
+    /// Asks objects at a moment of central's clock, by theirs.
+    fn asked(&self, at_usec: i64) -> Asked {
+        Asked { at_usec: at_usec.saturating_sub(self.api_clock.behind_usec()), ..Asked::default() }
+    }
+
+    fn described(&self, namespace: &str, name: &str, asked: &Asked) -> ClusterVm {
+        self.cluster.describe(namespace, name, asked, &self.signatures).later_by(self.api_clock.behind_usec())
+    }
+
     fn describe_vm(&mut self, key: Key, at_usec: i64) {
-        let asked = Asked { at_usec, ..Asked::default() };
-        let vm = self.cluster.describe(&key.0, &key.1, &asked, &self.signatures);
+        let vm = self.described(&key.0, &key.1, &self.asked(at_usec));
         self.new.remove(&key);
         self.old.remove(&key);
         // Of a VM that is gone its events stay for an hour.
@@ -432,13 +454,13 @@ impl Sink for ClusterStore {
         self.set(row, RowSight::Seen);
     }
 
-    fn lost(&self, row: &'static Row, why: &str) {
-        let now_usec = self.0.clock.now().wall_usec;
+    fn lost(&self, row: &'static Row, unseen_for: Duration, why: &str) {
+        let seen_usec = self.0.clock.now().wall_usec.saturating_sub(usec(unseen_for));
         let sight = match self.lock().rows.get(row.name) {
             Some(RowSight::Coming(_)) | None => RowSight::Coming(why.to_owned()),
             Some(RowSight::Lost(since_usec, _)) => RowSight::Lost(*since_usec, why.to_owned()),
             Some(RowSight::Seen | RowSight::Refused(_) | RowSight::NotServed) => {
-                RowSight::Lost(now_usec, why.to_owned())
+                RowSight::Lost(seen_usec, why.to_owned())
             }
         };
         self.set(row, sight);
@@ -451,4 +473,25 @@ impl Sink for ClusterStore {
     fn not_served(&self, row: &'static Row) {
         self.set(row, RowSight::NotServed);
     }
+
+    fn told_time(&self, date_usec: i64, within: Duration) {
+        let read_usec = self.0.clock.now().wall_usec;
+        let mut inner = self.lock();
+        if !inner.api_clock.note(date_usec, read_usec.saturating_sub(usec(within)), read_usec) {
+            return;
+        }
+        inner.has_clock_moved = true;
+        let behind_secs = inner.api_clock.behind_usec() / 1_000_000;
+        drop(inner);
+        if behind_secs == 0 {
+            info!("the API server's clock and ours are together again");
+        } else {
+            warn!(behind_secs, "the API server's clock is not as ours: its times are taken by ours");
+        }
+        self.bump();
+    }
+}
+
+fn usec(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }

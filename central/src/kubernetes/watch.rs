@@ -2,7 +2,8 @@
 //!
 //! What is known of a row stands in a [`Sink`]. A stream that ends is continued where it ended; what cannot be continued (the API
 //! server forgot that version) is listed anew, and what is no longer listed is gone. A server that does not answer makes what was fed
-//! unknown, never gone. A dead connection is noticed within 65 s: streams end by themselves after a minute.
+//! unknown, never gone, from the last moment on at which it was seen: a dead connection is noticed within 65 s, because streams end by
+//! themselves after a minute, and an answer that takes longer than 5 s is waited for in the dark.
 //!
 //! Everything is said once: one line when an outage begins and one when it is over, whatever is tried meanwhile.
 
@@ -11,7 +12,7 @@ mod outage;
 mod tests;
 mod trouble;
 
-use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::HashSet, convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use kube::Client;
 use kulprit_daemon::{
@@ -34,7 +35,7 @@ use self::{
 use super::{
     kinds::{ROWS, Row},
     object::{Line, Object, Page, version_of},
-    requests::{Failure, Requests},
+    requests::{Answer, Failure, Requests},
 };
 
 /// Streams end by themselves after 55 to 60 s, each row's at another moment.
@@ -48,6 +49,8 @@ const START_SPREAD: Duration = Duration::from_millis(50);
 const LISTS_AT_ONCE: usize = 4;
 /// A stream that did not end so long stands.
 const WELL_AFTER: Duration = Duration::from_secs(2);
+/// Who waits longer for an answer does not see what happens meanwhile.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// What the watches feed. Calls of one row come one after the other, those of different rows at the same time. None may block.
 pub trait Sink: Send + Sync + 'static {
@@ -66,14 +69,17 @@ pub trait Sink: Send + Sync + 'static {
     /// After `lost` or `refused`, without a list: nothing was missed, all that was fed is so.
     fn synced(&self, row: &'static Row);
 
-    /// What was fed is no longer known to be so. Comes again when the reason changes.
-    fn lost(&self, row: &'static Row, why: &str);
+    /// What was fed is no longer known to be so, since `unseen_for` ago. Comes again when the reason changes.
+    fn lost(&self, row: &'static Row, unseen_for: Duration, why: &str);
 
     /// As `lost`: the API server does not allow it, until somebody changes the rights.
     fn refused(&self, row: &'static Row, why: &str);
 
     /// This kind does not exist here, so no object of it does; `delete` was called for each that was known.
     fn not_served(&self, row: &'static Row);
+
+    /// The API server's clock showed this second, Unix time in microseconds, at some moment of the last `within`.
+    fn told_time(&self, date_usec: i64, within: Duration);
 }
 
 /// Watches all rows until `stop`.
@@ -123,7 +129,7 @@ type Key = (Box<str>, Box<str>);
 /// One row's task.
 struct Watch<S> {
     row: &'static Row,
-    requests: Requests,
+    requests: Arc<Requests>,
     sink: Arc<S>,
     shared: Arc<Shared>,
     stream_limit: Duration,
@@ -132,6 +138,8 @@ struct Watch<S> {
     began: Option<Instant>,
     /// When the last list ended.
     listed: Option<Instant>,
+    /// When all changes were known last.
+    seen: Instant,
     /// Where the changes go on; `None`: list first.
     version: Option<String>,
     /// Objects that the sink keeps.
@@ -154,13 +162,14 @@ impl<S: Sink> Watch<S> {
         let stream_secs = STREAM_SECS - spread;
         Self {
             row,
-            requests: Requests::new(client, row, stream_secs),
+            requests: Arc::new(Requests::new(client, row, stream_secs)),
             sink,
             shared,
             stream_limit: Duration::from_secs(u64::from(stream_secs)) + END_MARGIN,
             backoff: Backoff::new(BackoffPolicy::default(), seed ^ own_seed),
             began: None,
             listed: None,
+            seen: Instant::now(),
             version: None,
             known: HashSet::new(),
             unlisted: HashSet::new(),
@@ -180,7 +189,9 @@ impl<S: Sink> Watch<S> {
                 Some(version) => self.follow(&version).await.err(),
             };
             if let Some(failure) = failure {
+                let wanted = failure.wanted_pause();
                 let delay = self.judge(failure);
+                sleep(wanted).await;
                 self.wait(delay).await;
             }
         }
@@ -199,6 +210,27 @@ impl<S: Sink> Watch<S> {
         }
     }
 
+    /// Waits for an answer, and says it when that takes long. Answers whether it came in time.
+    async fn answer<T>(
+        &mut self,
+        answer: impl Future<Output = Result<Answer<T>, Failure>>,
+    ) -> Result<(T, bool), Failure> {
+        let mut answer = pin!(answer);
+        let in_time = timeout(SLOW, &mut answer).await;
+        let is_prompt = in_time.is_ok();
+        let Answer { what, date_usec, asked } = match in_time {
+            Ok(answer) => answer?,
+            Err(_) => {
+                self.is_slow();
+                answer.await?
+            }
+        };
+        if let Some(date_usec) = date_usec {
+            self.sink.told_time(date_usec, asked.elapsed());
+        }
+        Ok((what, is_prompt))
+    }
+
     /// Lists everything, page by page.
     async fn list(&mut self) -> Result<(), Failure> {
         let shared = Arc::clone(&self.shared);
@@ -206,7 +238,8 @@ impl<S: Sink> Watch<S> {
         let mut token = None;
         let version = loop {
             let is_first = token.is_none();
-            let text = self.requests.page(token).await?;
+            let requests = Arc::clone(&self.requests);
+            let (text, _) = self.answer(requests.page(token)).await?;
             let page: Page<'_> = serde_json::from_str(&text).map_err(Failure::garbled)?;
             if is_first {
                 self.sink.begin_list(self.row);
@@ -217,6 +250,7 @@ impl<S: Sink> Watch<S> {
                 // A page takes a while, and other tasks share the thread.
                 tokio::task::consume_budget().await;
             }
+            self.is_listing();
             token = page.metadata.token.filter(|token| !token.is_empty());
             if token.is_none() {
                 break page.metadata.version.filter(|version| !version.is_empty());
@@ -230,13 +264,15 @@ impl<S: Sink> Watch<S> {
         self.version = Some(version);
         self.was_listed = true;
         self.listed = Some(Instant::now());
+        self.seen = Instant::now();
         self.told = None;
         Ok(())
     }
 
     /// Follows the changes until the stream ends.
     async fn follow(&mut self, version: &str) -> Result<(), Failure> {
-        let mut lines = self.requests.changes(version).await?;
+        let requests = Arc::clone(&self.requests);
+        let (mut lines, is_prompt) = self.answer(requests.changes(version)).await?;
         let began = Instant::now();
         self.began = Some(began);
         let mut is_well = false;
@@ -246,7 +282,11 @@ impl<S: Sink> Watch<S> {
             let is_only_well = !is_well && next.is_err();
             if !is_well && began.elapsed() >= WELL_AFTER {
                 is_well = true;
-                self.well();
+                self.well(is_prompt);
+            }
+            // Whatever came, an end too: until then all was told. Where nothing comes at all, nobody knows since when.
+            if is_well && (next.is_ok() || is_only_well) {
+                self.seen = Instant::now();
             }
             match next {
                 Ok(Some(Ok(line))) => self.take(&line)?,

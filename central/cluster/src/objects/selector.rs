@@ -103,8 +103,7 @@ mod tests {
 
     #[test]
     fn everything_in_a_selector_must_hold() {
-        let expression =
-            |key: &str, operator: &str| json!({"matchExpressions": [{"key": key, "operator": operator, "values": ["db"]}]});
+        let expression = |key: &str, operator: &str| json!({"matchExpressions": [{"key": key, "operator": operator, "values": ["db"]}]});
         check(json!({}), true);
         check(json!({"matchLabels": {"app": "db", "tier": "gold"}}), true);
         check(json!({"matchLabels": {"app": "db", "tier": "silver"}}), false);
@@ -113,7 +112,10 @@ mod tests {
         check(expression("zone", "NotIn"), true);
         check(expression("zone", "Exists"), false);
         check(expression("zone", "DoesNotExist"), true);
-        check(json!({"matchLabels": {"app": "db"}, "matchExpressions": [{"key": "zone", "operator": "Exists"}]}), false);
+        check(
+            json!({"matchLabels": {"app": "db"}, "matchExpressions": [{"key": "zone", "operator": "Exists"}]}),
+            false,
+        );
         assert_eq!(Selector::read(&Value::Null), None, "no selector is not an empty one");
     }
 

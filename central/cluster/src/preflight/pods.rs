@@ -16,10 +16,7 @@ use crate::{
 
 /// Whatever has one of these labels, with one of these values if there are any, is watched.
 const WATCHED: [(&str, &[&str]); 2] = [
-    (
-        "kubevirt.io",
-        &["virt-launcher", "hotplug-disk", "virt-handler", "virt-controller", "virt-api", "virt-operator"],
-    ),
+    ("kubevirt.io", &["virt-launcher", "hotplug-disk", "virt-handler", "virt-controller", "virt-api", "virt-operator"]),
     ("kubevirt.io/created-by", &[]),
 ];
 
@@ -125,7 +122,10 @@ impl<'c> Rules<'c> {
             found.warnings.push(Check::new(what, self.source("spec.affinity, spec.topologySpreadConstraints"), fix));
         }
         if let Some((former, node)) = self.former.and_then(|pod| Some((pod, pod.node.as_deref()?))) {
-            let what = format!("its former launcher {} is still on {node}, and keeps it off until it is gone", former.full_name());
+            let what = format!(
+                "its former launcher {} is still on {node}, and keeps it off until it is gone",
+                former.full_name()
+            );
             found.notes.push(what);
         }
         for other in &placement.others {
@@ -133,7 +133,8 @@ impl<'c> Rules<'c> {
             found.warnings.push(Check::new(format!("not looked at: {other}"), source, ""));
         }
         if self.own.has_preferences {
-            let what = "not looked at: what its launcher only prefers (affinity, spread); that ranks nodes and refuses none";
+            let what =
+                "not looked at: what its launcher only prefers (affinity, spread); that ranks nodes and refuses none";
             found.notes.push(what.to_owned());
         }
         let what = "not looked at: whether pods that are not KubeVirt's keep it off by an anti-affinity of their own";
@@ -157,7 +158,8 @@ impl<'c> Rules<'c> {
             let what = format!("the pod {pod}, which is {}, keeps it away by its anti-affinity", there(place));
             fit.misfits.push(Check::new(what, format!("Pod {pod} spec.affinity.podAntiAffinity"), ""));
         } else if self.doubtful.iter().any(at) {
-            let what = "whether an anti-affinity keeps it off is not known: it goes by labels of namespaces, which are not";
+            let what =
+                "whether an anti-affinity keeps it off is not known: it goes by labels of namespaces, which are not";
             fit.unknown.push(what.to_owned());
         }
     }
@@ -183,8 +185,9 @@ impl<'c> Rules<'c> {
             let what = format!("no pod that its affinity wants near is {here}");
             fit.misfits.push(Check::new(what, source(), ""));
         } else {
-            let what =
-                format!("whether a pod that its affinity wants near is {here}: pods that are not KubeVirt's are not looked at");
+            let what = format!(
+                "whether a pod that its affinity wants near is {here}: pods that are not KubeVirt's are not looked at"
+            );
             fit.unknown.push(what);
         }
     }

@@ -305,7 +305,8 @@ fn the_policy_with_most_labels_applies_before_the_configuration() {
     assert_eq!(applies(&[few.clone(), most]).as_deref(), Some("z-most"));
     assert_eq!(applies(&[few.clone(), here]).as_deref(), Some("here"));
     let of_team = |team: &str| {
-        let namespace = json!({"kind": "Namespace", "metadata": {"name": "prod", "labels": {"team": team, "tier": "gold"}}});
+        let namespace =
+            json!({"kind": "Namespace", "metadata": {"name": "prod", "labels": {"team": team, "tier": "gold"}}});
         let wanted = json!({"team": "a", "tier": "gold"});
         applies(&[few.clone(), policy("of-team", json!({}), wanted, "7Mi"), namespace])
     };

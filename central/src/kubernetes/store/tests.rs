@@ -1,7 +1,7 @@
 //! What the watches say, and what a view of the cluster makes of it.
 
 use kulprit_daemon::clock::ManualClock;
-use kulprit_model::Moment;
+use kulprit_model::{Finding, FindingCode, Moment};
 use serde_json::json;
 
 use super::*;
@@ -97,11 +97,11 @@ fn a_vm_is_not_described_anew_while_nothing_of_it_changes() {
     world.store.apply(row("VirtualMachineInstance"), vmi("web-1", "Scheduling"));
     let shown = world.view().vms;
     assert!(Arc::ptr_eq(&before[0], &shown[0]), "another VM changed");
-    world.clock.advance(std::time::Duration::from_secs(2));
+    world.clock.advance(Duration::from_secs(2));
     let later = world.view().vms;
     assert!(Arc::ptr_eq(&before[0], &later[0]));
     assert!(!Arc::ptr_eq(&shown[1], &later[1]), "a VM on its way is another one every second");
-    world.clock.advance(std::time::Duration::from_secs(300));
+    world.clock.advance(Duration::from_secs(300));
     assert!(!Arc::ptr_eq(&before[0], &world.view().vms[0]));
 }
 
@@ -117,7 +117,7 @@ fn what_concerns_every_vm_is_done_by_slices_and_who_waits_sees_the_others_as_the
     let before = at_once();
     assert_eq!(before.len(), n, "those that were never described are not left out");
     let n_same = |vms: &[Arc<ClusterVm>]| vms.iter().zip(&before).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
-    world.store.lost(row("Node"), "connection refused");
+    world.store.lost(row("Node"), Duration::ZERO, "connection refused");
     world.store.synced(row("Node"));
     let own = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
         "metadata": {"namespace": "prod", "name": "vm-99", "uid": "uid-of-vm-99"}, "status": {"phase": "Failed"}});
@@ -157,14 +157,14 @@ fn a_change_of_what_nobody_reads_is_no_news() {
 fn time_stands_still_from_the_first_watch_that_is_lost_until_the_last_is_back() {
     let world = World::listed();
     let lost_usec = world.clock.clock().now().wall_usec;
-    world.store.lost(row("Node"), "connection refused");
-    world.clock.advance(std::time::Duration::from_secs(3));
-    world.store.lost(row("Event"), "connection refused");
-    world.store.lost(row("Node"), "still refused");
+    world.store.lost(row("Node"), Duration::ZERO, "connection refused");
+    world.clock.advance(Duration::from_secs(3));
+    world.store.lost(row("Event"), Duration::ZERO, "connection refused");
+    world.store.lost(row("Node"), Duration::ZERO, "still refused");
     let sight = world.view().sight;
     assert_eq!(sight.until_usec, Some(lost_usec));
     assert_eq!(sight.unseen, [] as [String; 0], "too short to be told");
-    world.clock.advance(std::time::Duration::from_secs(9));
+    world.clock.advance(Duration::from_secs(9));
     let unseen = world.view().sight.unseen;
     assert!(unseen.contains(&"Kubernetes: Node: not seen for 12 s: still refused".to_owned()), "{unseen:?}");
     assert_eq!(world.phases(), [phase("db-0", "Running")], "what was seen is still known");
@@ -172,6 +172,55 @@ fn time_stands_still_from_the_first_watch_that_is_lost_until_the_last_is_back() 
     assert_eq!(world.view().sight.until_usec, Some(lost_usec + 3 * SEC));
     world.store.end_list(row("Event"));
     assert_eq!(world.view().sight.until_usec, None);
+}
+
+#[test]
+fn time_stands_still_from_the_last_moment_at_which_all_was_seen() {
+    let world = World::listed();
+    let now_usec = world.clock.clock().now().wall_usec;
+    world.store.lost(row("Node"), Duration::from_secs(40), "nothing came for 65 s");
+    let sight = world.view().sight;
+    assert_eq!(sight.until_usec, Some(now_usec - 40 * SEC));
+    assert!(sight.unseen[0].contains("not seen for 40 s"), "{:?}", sight.unseen);
+}
+
+// A VM that began to be scheduled a minute ago, by an API server whose clock is not as ours.
+#[test]
+fn times_of_objects_are_told_by_the_clock_of_central() {
+    for behind in [0, 300 * SEC, -300 * SEC] {
+        let world = World::listed();
+        let now_usec = world.clock.clock().now().wall_usec;
+        let theirs = |usec: i64| json!(jiff::Timestamp::from_microsecond(usec - behind).unwrap().to_string());
+        let began = theirs(now_usec - 60 * SEC);
+        let mut starting = vmi("web-1", "Scheduling");
+        starting["metadata"]["creationTimestamp"] = began.clone();
+        starting["status"]["phaseTransitionTimestamps"] =
+            json!([{"phase": "Scheduling", "phaseTransitionTimestamp": began}]);
+        let migration = json!({"kind": "VirtualMachineInstanceMigration", "metadata": {"namespace": "prod", "name": "m",
+            "creationTimestamp": theirs(now_usec - 60 * SEC)}, "spec": {"vmiName": "web-1"}, "status": {"phase": "Pending"}});
+        let node = json!({"kind": "Node", "metadata": {"name": "n1"}, "status": {"conditions": [
+            {"type": "Ready", "status": "False", "lastTransitionTime": theirs(now_usec - 60 * SEC)}]}});
+        world.store.apply(row("VirtualMachineInstance"), starting);
+        world.store.apply(row("VirtualMachineInstanceMigration"), migration);
+        world.store.apply(row("Node"), node);
+        world.view();
+        world.store.told_time(now_usec - behind, Duration::from_millis(20));
+        let view = world.view();
+        let is_a_minute_ago =
+            |at: Option<i64>| at.is_some_and(|at| at.abs_diff(now_usec - 60 * SEC) <= SEC.unsigned_abs());
+        let life = &view.vms.iter().find(|vm| vm.name == "web-1").unwrap().life;
+        assert!(is_a_minute_ago(life.phase_since_usec) && is_a_minute_ago(life.created_usec), "{behind}: {life:?}");
+        let (_, asked) = world.store.migrations("m", now_usec).remove(0);
+        assert!(is_a_minute_ago(asked.life.migration.unwrap().created_usec), "{behind}");
+        let since = view.nodes[0].findings.iter().find_map(|finding| match finding {
+            Finding::State(state) if state.code == FindingCode::NodeNotReady => Some(state.since.wall_usec),
+            Finding::State(_) | Finding::Occurrence(_) => None,
+        });
+        assert!(is_a_minute_ago(since), "{behind}: {since:?}");
+        world.store.told_time(now_usec, Duration::from_millis(20));
+        let life = world.view().vms.iter().find(|vm| vm.name == "web-1").unwrap().life.clone();
+        assert_eq!(life.created_usec, Some(now_usec - 60 * SEC - behind), "a clock that was set is taken as it is");
+    }
 }
 
 #[test]
@@ -213,8 +262,8 @@ fn what_only_the_pre_flight_reads_holds_nothing_else_up_and_is_said_there() {
     check(Some("Kubernetes: Namespace: not allowed to be seen: may not list namespaces"));
     world.store.end_list(namespaces);
     check(None);
-    world.store.lost(namespaces, "gone");
-    world.clock.advance(std::time::Duration::from_secs(60));
+    world.store.lost(namespaces, Duration::ZERO, "gone");
+    world.clock.advance(Duration::from_secs(60));
     check(Some("Kubernetes: Namespace: not seen for 60 s: gone"));
 }
 

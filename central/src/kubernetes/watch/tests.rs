@@ -1,5 +1,7 @@
 //! The watches against an API server that does what a real one does on its worse days.
 
+mod bad_days;
+mod log;
 mod server;
 
 use std::{
@@ -21,6 +23,9 @@ use crate::kubernetes::kinds::{ROWS, Row};
 struct Recorder {
     told: Mutex<Vec<String>>,
     objects: Mutex<BTreeSet<String>>,
+    /// Since when the last `lost` was so.
+    unseen_for: Mutex<Duration>,
+    date: Mutex<Option<(i64, Duration)>>,
 }
 
 impl Recorder {
@@ -55,7 +60,8 @@ impl Sink for Recorder {
         self.tell("synced");
     }
 
-    fn lost(&self, _: &'static Row, why: &str) {
+    fn lost(&self, _: &'static Row, unseen_for: Duration, why: &str) {
+        *self.unseen_for.lock().unwrap() = unseen_for;
         self.tell(format!("lost: {why}"));
     }
 
@@ -65,6 +71,10 @@ impl Sink for Recorder {
 
     fn not_served(&self, _: &'static Row) {
         self.tell("not served");
+    }
+
+    fn told_time(&self, date_usec: i64, within: Duration) {
+        *self.date.lock().unwrap() = Some((date_usec, within));
     }
 }
 
@@ -417,9 +427,10 @@ async fn a_sink_that_panics_ends_the_watches_with_an_error() {
         fn delete(&self, _: &'static Row, _: &str, _: &str) {}
         fn end_list(&self, _: &'static Row) {}
         fn synced(&self, _: &'static Row) {}
-        fn lost(&self, _: &'static Row, _: &str) {}
+        fn lost(&self, _: &'static Row, _: Duration, _: &str) {}
         fn refused(&self, _: &'static Row, _: &str) {}
         fn not_served(&self, _: &'static Row) {}
+        fn told_time(&self, _: i64, _: Duration) {}
     }
     let client = Server::with(&["a"]).client();
     let ended = watch_rows(&ROWS[1..2], client, Arc::new(Broken), CancellationToken::new()).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Failure, Sink, Watch};
+use super::{Failure, SLOW, Sink, Watch};
 
 /// A kind that was served or allowed before counts as not so only after so long: an API server that starts says both for a while.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -16,8 +16,8 @@ const SETTLE: Duration = Duration::from_secs(30);
 const NOT_SERVED_AGAIN: Duration = Duration::from_secs(30);
 /// Somebody has to change the rights first.
 const REFUSED_AGAIN: Duration = Duration::from_secs(60);
-/// No longer even if the API server asks for more.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// No longer even if the API server asks for more: nothing is seen meanwhile.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 /// So many failures in a row that each alone would be normal are an outage.
 const MAX_HARMLESS: u32 = 3;
 /// A failure so long after the begin of a stream is a first one again.
@@ -37,6 +37,16 @@ pub(super) enum Said {
     Outage,
     Refused,
     NotServed,
+}
+
+impl Failure {
+    /// How long the API server wants to be left alone. Whoever was told so comes later than that, not all at once.
+    pub(super) fn wanted_pause(&self) -> Duration {
+        match self {
+            Self::Status { retry_after, .. } => (*retry_after).min(MAX_RETRY_AFTER),
+            Self::NoAnswer(_) | Self::Garbled(_) | Self::Cut => Duration::ZERO,
+        }
+    }
 }
 
 impl<S: Sink> Watch<S> {
@@ -82,10 +92,10 @@ impl<S: Sink> Watch<S> {
                 self.lost(403, why);
                 delay
             }
-            Failure::Status { code, message, retry_after } => {
+            Failure::Status { code, message, .. } => {
                 self.version = self.version.take().filter(|_| code != 410);
                 self.lost(code, format!("{code}: {message}"));
-                delay.max(retry_after.min(MAX_RETRY_AFTER))
+                delay
             }
             Failure::NoAnswer(why) => {
                 self.lost(0, why);
@@ -116,6 +126,20 @@ impl<S: Sink> Watch<S> {
         };
         self.denied = Some((code, since));
         !self.was_listed || since.elapsed() >= SETTLE
+    }
+
+    /// An answer is late: what happens meanwhile is not seen.
+    pub(super) fn is_slow(&mut self) {
+        if self.told.is_none() {
+            self.lost(0, format!("no answer for {} s", SLOW.as_secs()));
+        }
+    }
+
+    /// A list goes on: what happens meanwhile is not seen until its end, however fast its pages come.
+    pub(super) fn is_listing(&mut self) {
+        if self.was_listed && self.told.is_none() && self.seen.elapsed() >= SLOW {
+            self.tell(Trouble::Lost("it is being listed anew".to_owned()));
+        }
     }
 
     fn lost(&mut self, class: u16, why: String) {
@@ -156,18 +180,22 @@ impl<S: Sink> Watch<S> {
             return;
         }
         match &trouble {
-            Trouble::Lost(why) => self.sink.lost(self.row, why),
+            Trouble::Lost(why) => self.sink.lost(self.row, self.seen.elapsed(), why),
             Trouble::Refused(why) => self.sink.refused(self.row, why),
             Trouble::NotServed => self.sink.not_served(self.row),
         }
         self.told = Some(trouble);
     }
 
-    /// The stream of changes stands.
-    pub(super) fn well(&mut self) {
+    /// The stream of changes stands. The log is told of it once the API server answers promptly again: until then the next answer is
+    /// likely to be as late as this one was.
+    pub(super) fn well(&mut self, is_prompt: bool) {
         self.denied = None;
         if self.told.take().is_some() {
             self.sink.synced(self.row);
+        }
+        if !is_prompt {
+            return;
         }
         match self.said.take() {
             Some(Said::Outage) => {

@@ -84,7 +84,9 @@ fn its_anti_affinity_keeps_it_away_from_whom_it_names() {
 
 #[test]
 fn the_anti_affinity_of_who_is_there_keeps_it_away_too() {
-    let shy = |of: &str| with(other("db-1", "web", "n2"), &json!({"spec": away(json!({"labelSelector": app(of), "topologyKey": ZONE}))}));
+    let shy = |of: &str| {
+        with(other("db-1", "web", "n2"), &json!({"spec": away(json!({"labelSelector": app(of), "topologyKey": ZONE}))}))
+    };
     let kept = "the pod prod/virt-launcher-db-1-abcde, which is in topology.kubernetes.io/zone=b, keeps it away";
     check(own(json!({})), &[shy("db")], [kept, "", ""]);
     check(own(json!({})), &[shy("web")], ["", "", ""]);
@@ -95,9 +97,7 @@ fn the_anti_affinity_of_who_is_there_keeps_it_away_too() {
 #[test]
 fn a_rule_is_about_its_own_namespace_unless_it_names_others() {
     let elsewhere = with(other("db-1", "db", "n2"), &json!({"metadata": {"namespace": "test"}}));
-    let others = |of: Value| {
-        own(away(with(json!({"labelSelector": app("db"), "topologyKey": HOST}), &of)))
-    };
+    let others = |of: Value| own(away(with(json!({"labelSelector": app("db"), "topologyKey": HOST}), &of)));
     let kept = "away from the pod test/virt-launcher-db-1-abcde";
     let labels = |team: &str| json!({"kind": "Namespace", "metadata": {"name": "test", "labels": {"team": team}}});
     let by_team = || json!({"namespaceSelector": {"matchLabels": {"team": "a"}}});
@@ -147,14 +147,17 @@ fn whoever_means_himself_may_be_the_first() {
 }
 
 fn spread(change: &Value) -> Value {
-    let rule = json!({"maxSkew": 1, "topologyKey": ZONE, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": app("db")});
+    let rule =
+        json!({"maxSkew": 1, "topologyKey": ZONE, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": app("db")});
     own(json!({"topologySpreadConstraints": [with(rule, change)]}))
 }
 
 #[test]
 fn a_spread_that_must_hold_keeps_it_off_the_fullest_places() {
     let db = || [other("db-1", "db", "n2")];
-    let full = |zone: &str| format!("its spread over topology.kubernetes.io/zone would not hold: {zone} would be 2 pods ahead");
+    let full = |zone: &str| {
+        format!("its spread over topology.kubernetes.io/zone would not hold: {zone} would be 2 pods ahead")
+    };
     let (a, b) = (&*full("a"), &*full("b"));
     // a has the source, b another one, c none.
     check(spread(&json!({})), &db(), [b, a, ""]);
@@ -231,7 +234,8 @@ fn what_is_not_tried_is_not_looked_at() {
     let away_from_any = away(json!({"labelSelector": any(), "topologyKey": HOST}));
     check_words(&warnings(away_from_any), Some("not looked at: pods that are not KubeVirt's"));
     check_words(&warnings(json!({"schedulerName": "numa"})), Some("not looked at: the rules of the scheduler numa"));
-    let preferred = json!({"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]}}});
+    let preferred =
+        json!({"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]}}});
     let notes = found(own(preferred), &[]).notes;
     assert!(notes.iter().any(|note| note.contains("not looked at: what its launcher only prefers")), "{notes:?}");
 }

@@ -11,14 +11,14 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    http::{Response, StatusCode, Uri},
+    http::{HeaderValue, Response, StatusCode, Uri, header},
     response::IntoResponse as _,
 };
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc::{Sender, channel},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -40,10 +40,18 @@ pub(super) struct State {
     /// Streams end at once.
     pub(super) cuts: bool,
     pub(super) retry_after_secs: u32,
+    /// Refusals are those of the API server's own limits: a plain text and a header.
+    pub(super) is_plain: bool,
+    /// Only this resource is answered whatever fails.
+    pub(super) well: Option<&'static str>,
+    /// Each answer takes so long.
+    pub(super) slowness: Duration,
+    /// What answers say of the time.
+    pub(super) date: Option<&'static str>,
     failure: Option<(u16, &'static str)>,
     version: usize,
     streams: Vec<Sender<Result<String, io::Error>>>,
-    requests: Vec<String>,
+    requests: Vec<(Instant, String)>,
 }
 
 #[derive(Clone, Default)]
@@ -64,7 +72,13 @@ impl Server {
             if server.0.lock().unwrap().hangs {
                 pending::<()>().await;
             }
-            server.answer(&uri)
+            let slowness = server.0.lock().unwrap().slowness;
+            sleep(slowness).await;
+            let mut answer = server.answer(&uri);
+            if let Some(date) = server.0.lock().unwrap().date {
+                answer.headers_mut().insert(header::DATE, HeaderValue::from_static(date));
+            }
+            answer
         });
         Client::new(router, "default")
     }
@@ -117,7 +131,18 @@ impl Server {
     }
 
     pub(super) fn requests(&self) -> Vec<String> {
-        self.0.lock().unwrap().requests.clone()
+        self.0.lock().unwrap().requests.iter().map(|(_, request)| request.clone()).collect()
+    }
+
+    /// When each resource was asked for.
+    pub(super) fn times(&self) -> BTreeMap<String, Vec<Instant>> {
+        let mut times: BTreeMap<String, Vec<Instant>> = BTreeMap::new();
+        for (at, request) in &self.0.lock().unwrap().requests {
+            let row =
+                request.split(['?', '&']).filter(|part| part.starts_with('/') || part.starts_with("labelSelector"));
+            times.entry(row.collect()).or_default().push(*at);
+        }
+        times
     }
 
     pub(super) fn forget(&self) {
@@ -136,8 +161,10 @@ impl Server {
 
     fn answer(&self, uri: &Uri) -> Response<Body> {
         let mut state = self.0.lock().unwrap();
-        state.requests.push(uri.to_string());
-        if let Some((code, message)) = state.failure {
+        state.requests.push((Instant::now(), uri.to_string()));
+        if let Some((code, message)) =
+            state.failure.filter(|_| state.well.is_none_or(|well| !uri.path().ends_with(well)))
+        {
             return state.status(code, message);
         }
         let query = uri.query().unwrap_or_default();
@@ -162,6 +189,10 @@ impl Server {
 
 impl State {
     fn status(&self, code: u16, message: &str) -> Response<Body> {
+        if self.is_plain {
+            let header = [(header::RETRY_AFTER, self.retry_after_secs.to_string())];
+            return (StatusCode::from_u16(code).unwrap(), header, format!("{message}\n")).into_response();
+        }
         let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code,
             "details": {"retryAfterSeconds": self.retry_after_secs}});
         (StatusCode::from_u16(code).unwrap(), status.to_string()).into_response()
