@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     history::{MigrationHistory, MigrationRecord},
-    index::Index,
+    index::{Index, Said},
     kind::Kind,
     objects::{
         Attachment, Claim, CsiNode, DataVolume, Event, KubeVirt, Lease, Migration, MigrationPolicy, Namespace, Node,
@@ -23,6 +23,9 @@ use crate::{
     value,
 };
 
+/// Of one object so many of the newest events are kept, live; twice as many until they are thinned out. The API server's own clients say
+/// 25 things of an object and one more every five minutes (client-go `tools/record/events_cache.go`).
+const EVENTS_OF_OBJECT: usize = 100;
 /// Lists within lists are followed so deep.
 const MAX_LIST_DEPTH: usize = 4;
 
@@ -323,10 +326,30 @@ impl Cluster {
             _ => true,
         };
         if is_kept {
+            let about = match &object {
+                Object::Event(event) if self.is_live => Some(event.about_key()),
+                _ => None,
+            };
             self.replace(kind, whole_key(kind, object.key()), Next::Is(object));
+            if let Some(about) = about {
+                self.thin_out(&about);
+            }
         }
         self.newest_usec = self.newest_usec.max(newest);
         Ok(Added { n_kept: 1, n_others: 0 })
+    }
+
+    /// Lets the oldest events about an object go where there are far too many.
+    fn thin_out(&mut self, about: &Key) {
+        if self.index.of(Said::EventAbout(about.clone())).nth(2 * EVENTS_OF_OBJECT).is_none() {
+            return;
+        }
+        let mut events: Vec<(Option<i64>, Key)> =
+            self.events_about(about).map(|event| (event.last_usec, event.key.clone())).collect();
+        events.sort_unstable();
+        for (_, key) in events.drain(..events.len().saturating_sub(EVENTS_OF_OBJECT)) {
+            self.replace(Kind::Event, key, Next::Unread);
+        }
     }
 
     /// Puts an object in the place of the one with its key, or none. Whether there was one.

@@ -5,6 +5,9 @@ use serde_json::Value;
 
 use crate::{facts::texts::is_of_workload, value};
 
+/// Of a message so much is kept: newer kinds of events have 1 KiB at most, older ones whatever somebody wrote.
+const MAX_MESSAGE_BYTES: usize = 4_096;
+
 /// An event.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Event {
@@ -51,7 +54,9 @@ impl Event {
             uid: value::text(about, &["uid"]),
         };
         let reason = first_text(&[&["reason"]]);
-        let message = first_text(&[&["message"], &["note"]]).unwrap_or_default();
+        let mut message = first_text(&[&["message"], &["note"]]).unwrap_or_default();
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        message.shrink_to_fit();
         if reason.is_none() && message.is_empty() {
             return None;
         }

@@ -169,6 +169,39 @@ fn events_that_nobody_reads_cost_nothing() {
     assert!(cluster.add(&event("Pod", "virt-launcher-db-0-abcde", "x", "y")).is_err(), "an event without a name");
 }
 
+// Kubernetes keeps events for an hour, however many; one that says something new each time is a new object each time.
+#[test]
+fn fifty_thousand_events_of_a_namespace_are_bounded() {
+    let mut cluster = live();
+    add(&mut cluster, &[vmi(), launcher(), node("n1")]);
+    let said = |n: usize| {
+        let (kind, about) = match n % 5 {
+            0 => ("Pod", format!("web-{n}")),
+            1 => ("ReplicaSet", "web".to_owned()),
+            2 => ("VirtualMachineInstance", "db-0".to_owned()),
+            _ => ("Pod", "virt-launcher-db-0-abcde".to_owned()),
+        };
+        let at = (jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(1_772_000_000 + i64::try_from(n).unwrap())).to_string();
+        let n_words = if n % 100 < 5 { 500 } else { 1 };
+        let text = format!("MountVolume.SetUp failed for volume {n}: {}", "timed out ".repeat(n_words));
+        with(event(kind, &about, "FailedMount", &text), &json!({"metadata": {"name": format!("e{n}")}, "firstTimestamp": at, "lastTimestamp": at}))
+    };
+    let mut most = 0;
+    for n in 0..50_000 {
+        cluster.add(&said(n)).unwrap();
+        most = most.max(cluster.events.len());
+    }
+    assert!((200..=400).contains(&most), "two objects of a VM: {most} events");
+    let newest = cluster.events.values().filter_map(|event| event.last_usec).max();
+    assert_eq!(newest, Some((1_772_000_000 + 49_999) * 1_000_000));
+    assert!(cluster.events.values().all(|event| event.message.len() <= 4_096));
+    let vm = cluster.describe("prod", "db-0", &asked(), &SIGNATURES);
+    assert!(!vm.findings.is_empty() && vm.findings.len() < 600, "{}", vm.findings.len());
+    // Whatever the API server deletes later.
+    (0..50_000).for_each(|n| _ = cluster.remove(Kind::Event, "prod", &format!("e{n}")));
+    assert!(cluster.events.is_empty());
+}
+
 #[test]
 fn an_event_is_one_entry_while_it_is_there() {
     let mut cluster = live();
