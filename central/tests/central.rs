@@ -7,10 +7,12 @@
 
 #[path = "central/agent.rs"]
 mod agent;
-#[path = "central/api_server.rs"]
-mod api_server;
+#[path = "central/api.rs"]
+mod api;
 #[path = "central/app.rs"]
 mod app;
+#[path = "central/bad_input.rs"]
+mod bad_input;
 #[path = "central/binary.rs"]
 mod binary;
 #[path = "central/can_migrate.rs"]

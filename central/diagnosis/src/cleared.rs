@@ -109,6 +109,7 @@ pub(crate) fn blind_spots<'a>(stage: &Stage<'a>) -> Vec<BlindSpot<'a>> {
         spots.push(BlindSpot { node: "", probe: None, sentence: "the VM's node is not known".to_owned() });
     }
     for scene in hosts.iter().take(MAX_HOSTS) {
+        spots.extend(unknown_to_kubernetes(stage, scene));
         of_host(scene, &mut spots);
     }
     if hosts.len() > MAX_HOSTS {
@@ -117,6 +118,20 @@ pub(crate) fn blind_spots<'a>(stage: &Stage<'a>) -> Vec<BlindSpot<'a>> {
         spots.push(BlindSpot { node: "", probe: None, sentence });
     }
     spots
+}
+
+/// An agent reports from a node that Kubernetes does not have: what objects say of its host stands under another name, or nowhere.
+fn unknown_to_kubernetes<'a>(stage: &Stage<'a>, scene: &Scene<'a>) -> Option<BlindSpot<'a>> {
+    let (snapshot, node) = (stage.snapshot, scene.node_name);
+    let is_listed = snapshot.cluster_sight.is_watched && !snapshot.cluster_nodes.is_empty();
+    let is_unknown = is_listed && scene.node.is_some() && snapshot.cluster_nodes_named(node).is_empty();
+    is_unknown.then(|| BlindSpot {
+        node: "",
+        probe: Some("cluster"),
+        sentence: format!(
+            "{node}: Kubernetes has no node of this name, so nothing that it knows of this host is seen here"
+        ),
+    })
 }
 
 fn of_host<'a>(scene: &Scene<'a>, spots: &mut Vec<BlindSpot<'a>>) {

@@ -1,4 +1,4 @@
-//! CanMigrate over gRPC: what a real cluster's recorded objects and the agents of its nodes say together.
+//! CanMigrate over gRPC: what a real cluster's recorded objects (`central/cluster/fixtures`) and the agents of its nodes say together.
 
 use std::{path::Path, time::Duration};
 
@@ -9,13 +9,12 @@ use tonic::Code;
 
 use crate::{
     agent::{Agent, PATIENCE, hello, state},
-    api_server::{AT, ApiServer, OBJECTS},
+    api::{AT, Api},
     app::App,
 };
 
 async fn start(folder: &Path) -> App {
-    let server = ApiServer::start(serde_json::from_str(OBJECTS).unwrap()).await;
-    App::start_on(folder, AT, server.config(folder)).await
+    Api::recorded().await.central(folder, AT).await
 }
 
 async fn ask(app: &App, vm: &str, to: &str) -> Result<v1::CanMigrateResponse, tonic::Status> {

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     agent::PATIENCE,
-    api_server::{AT, ApiServer, OBJECTS},
+    api::{AT, Api},
     app::App,
 };
 
@@ -38,11 +38,14 @@ fn evacuation(n: usize, phase: &str) -> Value {
 }
 
 /// Only these evacuations are left; the migration of the recorded objects stays.
-fn leave(server: &ApiServer, evacuations: Vec<Value>) {
-    server.change(|objects| {
-        objects.retain(|object| object["metadata"]["annotations"]["kubevirt.io/evacuationMigration"].is_null());
-        objects.extend(evacuations);
-    });
+fn leave(api: &Api, evacuations: Vec<Value>) {
+    let is_evacuation =
+        |object: &Value| !object["metadata"]["annotations"]["kubevirt.io/evacuationMigration"].is_null();
+    let is_left = |object: &Value| {
+        evacuations.iter().any(|evacuation| evacuation["metadata"]["uid"] == object["metadata"]["uid"])
+    };
+    api.retain(|object| !is_evacuation(object) || is_left(object));
+    evacuations.into_iter().for_each(|evacuation| api.put(evacuation));
 }
 
 /// What central says of `prod/db-0`, once it is this.
@@ -62,10 +65,6 @@ async fn wait_for(app: &App, text: &str) -> v1::Verdict {
     waited.await.unwrap_or_else(|_| panic!("wanted {text:?}, it stays {said:#?}"))
 }
 
-async fn start(folder: &Path, server: &ApiServer) -> App {
-    App::start_on(folder, AT, server.config(folder)).await
-}
-
 /// Waits until the store has a migration: it comes a moment after the verdict does.
 async fn wait_until_stored(folder: &Path, uid: &str) {
     let store = rusqlite::Connection::open(folder.join(FILE_NAME)).unwrap();
@@ -81,14 +80,14 @@ async fn wait_until_stored(folder: &Path, uid: &str) {
 #[tokio::test]
 async fn what_kubevirt_removed_is_counted_over_a_restart_and_in_a_recorded_case() {
     let folder = tempfile::tempdir().unwrap();
-    let server = ApiServer::start(serde_json::from_str(OBJECTS).unwrap()).await;
-    let app = start(folder.path(), &server).await;
+    let api = Api::recorded().await;
+    let app = api.central(folder.path(), AT).await;
     let ended = |n: usize| evacuation(n, if n == 3 { "Failed" } else { "Succeeded" });
-    leave(&server, (0..5).map(ended).collect());
+    leave(&api, (0..5).map(ended).collect());
     wait_for(&app, "6 migrations in 24 h are known: 5 succeeded, 1 failed").await;
-    leave(&server, (5..10).map(ended).collect());
+    leave(&api, (5..10).map(ended).collect());
     wait_for(&app, "11 migrations in 24 h are known: 10 succeeded, 1 failed").await;
-    leave(&server, (7..12).map(ended).chain([evacuation(12, "Running")]).collect());
+    leave(&api, (7..12).map(ended).chain([evacuation(12, "Running")]).collect());
     let before = wait_for(&app, "13 migrations in 24 h are known: 12 succeeded, 1 failed").await;
     assert_eq!((before.symptom.as_str(), before.migrations.len()), ("ExcessiveMigrations", 13));
     let failed = before.migrations.iter().find(|one| one.outcome() == MigrationOutcome::Failed).unwrap();
@@ -99,8 +98,8 @@ async fn what_kubevirt_removed_is_counted_over_a_restart_and_in_a_recorded_case(
     app.stop().await;
 
     // While central is away the last one vanishes, and older objects with it.
-    leave(&server, (8..12).map(ended).collect());
-    let app = start(folder.path(), &server).await;
+    leave(&api, (8..12).map(ended).collect());
+    let app = api.central(folder.path(), AT).await;
     let after = wait_for(&app, "14 migrations in 24 h are known: 12 succeeded, 1 failed, 1 not seen to end").await;
     let vanished: Vec<_> =
         after.migrations.iter().filter(|one| one.outcome() == MigrationOutcome::Unspecified).collect();

@@ -181,10 +181,15 @@ fn fifty_thousand_events_of_a_namespace_are_bounded() {
             2 => ("VirtualMachineInstance", "db-0".to_owned()),
             _ => ("Pod", "virt-launcher-db-0-abcde".to_owned()),
         };
-        let at = (jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(1_772_000_000 + i64::try_from(n).unwrap())).to_string();
+        let at = (jiff::Timestamp::UNIX_EPOCH
+            + jiff::SignedDuration::from_secs(1_772_000_000 + i64::try_from(n).unwrap()))
+        .to_string();
         let n_words = if n % 100 < 5 { 500 } else { 1 };
         let text = format!("MountVolume.SetUp failed for volume {n}: {}", "timed out ".repeat(n_words));
-        with(event(kind, &about, "FailedMount", &text), &json!({"metadata": {"name": format!("e{n}")}, "firstTimestamp": at, "lastTimestamp": at}))
+        with(
+            event(kind, &about, "FailedMount", &text),
+            &json!({"metadata": {"name": format!("e{n}")}, "firstTimestamp": at, "lastTimestamp": at}),
+        )
     };
     let mut most = 0;
     for n in 0..50_000 {

@@ -66,6 +66,48 @@ fn a_named_migration_is_in_question_before_the_newest() {
     );
 }
 
+// KubeVirt lets one run and the other wait; for a moment both may be shown as running.
+#[test]
+fn of_two_migrations_at_once_each_speaks_for_itself() {
+    let first = with(vmim("Running"), &json!({"status": {"migrationState": {"sourceNode": "n1", "targetNode": "n2"}}}));
+    let second = |phase: &str| {
+        let own = json!({"metadata": {"name": "mig-2", "uid": "mig-uid-2", "creationTimestamp": "2026-03-01T10:12:00Z"},
+            "status": {"phase": phase, "phaseTransitionTimestamps": [{"phase": phase, "phaseTransitionTimestamp": "2026-03-01T10:12:30Z"}],
+                "migrationState": {"sourceNode": "n1", "targetNode": "n3"}}});
+        with(vmim(phase), &own)
+    };
+    let of_vmi = with(
+        vmi(),
+        &json!({"status": {"migrationState": {"migrationUid": "mig-uid", "sourceNode": "n1", "targetNode": "n2",
+            "startTimestamp": "2026-03-01T10:11:30Z", "targetPod": "virt-launcher-db-0-fghij"}}}),
+    );
+    for phase in ["Pending", "Scheduling", "Running"] {
+        let objects =
+            [of_vmi.clone(), launcher(), target(), first.clone(), second(phase), node("n1"), node("n2"), node("n3")];
+        let cluster = cluster(&objects);
+        let asked_of = |migration: Option<&str>| {
+            let asked = Asked { migration: migration.map(ToOwned::to_owned), ..asked() };
+            let vm = cluster.describe("prod", "db-0", &asked, &SIGNATURES);
+            let life = vm.life.migration.expect("one is in question");
+            (life.name, life.phase.unwrap(), vm.target.unwrap(), life.started_usec.is_some())
+        };
+        let name = |name: &str| name.to_owned();
+        assert_eq!(asked_of(Some("mig-1")), (name("mig-1"), name("Running"), name("n2"), true), "{phase}");
+        assert_eq!(asked_of(Some("mig-2")), (name("mig-2"), name(phase), name("n3"), false), "{phase}");
+        let of_neither = asked_of(None);
+        assert!(
+            of_neither == asked_of(Some("mig-1")) || of_neither == asked_of(Some("mig-2")),
+            "{phase}: {of_neither:?}"
+        );
+        let blockers = cluster.preflight("prod", "db-0", usec(AT)).blockers;
+        let told: Vec<&str> = blockers.iter().map(|check| check.what.as_str()).collect();
+        assert!(
+            told[0].contains("mig-1 to n2 is Running") && told[1].contains(&format!("mig-2 to n3 is {phase}")),
+            "{told:?}"
+        );
+    }
+}
+
 #[test]
 fn only_the_vmis_state_tells_of_a_migration_that_has_no_object() {
     let moving = with(

@@ -145,6 +145,26 @@ fn what_cannot_be_seen_of_kubernetes_is_said_of_its_vms() {
 
 // What is watched live is not a recording with pieces left out.
 #[test]
+fn an_agent_of_a_node_that_kubernetes_does_not_know_is_said() {
+    let sentence = "n1: Kubernetes has no node of this name, so nothing that it knows of this host is seen here";
+    let is_said = |change: fn(&mut World)| {
+        let mut world = World::well().in_kubernetes().with_second_node().node_has(FindingCode::KubeletInactive, 60);
+        world.snapshot.cluster_sight.is_watched = true;
+        change(&mut world);
+        let of_node = world.why_node().unknown.contains(&sentence.to_owned());
+        assert_eq!(world.why_named(None).unknown.contains(&sentence.to_owned()), of_node);
+        of_node
+    };
+    assert!(!is_said(|_| {}));
+    assert!(is_said(|world| world.snapshot.cluster_nodes.retain(|node| node.name != "n1")));
+    assert!(!is_said(|world| world.snapshot.cluster_nodes.clear()), "nodes were not listed");
+    assert!(!is_said(|world| {
+        world.snapshot.cluster_nodes.retain(|node| node.name != "n1");
+        world.snapshot.cluster_sight.is_watched = false;
+    }));
+}
+
+#[test]
 fn a_node_without_an_agent_is_told_from_a_host_that_nobody_recorded() {
     for (is_watched, want) in
         [(false, "host n1: nothing recorded"), (true, "n1: no agent of this node has ever reported")]

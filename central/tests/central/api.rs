@@ -1,0 +1,164 @@
+//! An API server whose objects a test changes: it answers lists, keeps watches open, and tells them what changes.
+//!
+//! What it is asked for is its path alone: of the rows of pods the first is given all of them.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use jiff::{Timestamp, fmt::rfc2822};
+use kulprit_central::config::KubernetesConfig;
+use kulprit_model::Moment;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
+
+use crate::app::App;
+
+/// A real cluster's recorded objects.
+const RECORDED: &str = include_str!("../../cluster/fixtures/two-nodes.json");
+/// 2026-11-21T05:39:26Z, when they were recorded.
+pub(crate) const AT: Moment = Moment { wall_usec: 1_795_239_566_000_000, boottime_usec: 5_000_000_000 };
+
+#[derive(Default)]
+struct State {
+    objects: Vec<Value>,
+    version: u64,
+    watches: Vec<(String, UnboundedSender<String>)>,
+    /// Header of each answer.
+    date: Option<String>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Api {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+impl Api {
+    /// On a port that the kernel chooses.
+    pub(crate) async fn start(objects: Vec<Value>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State { objects, version: 1, ..State::default() }));
+        let api = Self { address, state };
+        let served = api.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(served.clone().serve(stream));
+            }
+        });
+        api
+    }
+
+    /// One with the recorded objects.
+    pub(crate) async fn recorded() -> Self {
+        let objects: Value = serde_json::from_str(RECORDED).unwrap();
+        Self::start(objects["items"].as_array().unwrap().clone()).await
+    }
+
+    /// A central that watches it, at this moment of its own clock.
+    pub(crate) async fn central(&self, folder: &Path, at: Moment) -> App {
+        let kubeconfig = folder.join("kubeconfig");
+        let text = format!(
+            "current-context: c\nclusters: [{{name: c, cluster: {{server: 'http://{}'}}}}]\nusers: [{{name: u, user: {{}}}}]\n\
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n",
+            self.address
+        );
+        std::fs::write(&kubeconfig, text).unwrap();
+        let kubernetes = KubernetesConfig { kubeconfig: Some(kubeconfig), ..KubernetesConfig::default() };
+        App::start_on(folder, at, kubernetes).await
+    }
+
+    /// Its clock stands at this time.
+    pub(crate) fn stand_at(&self, wall_usec: i64) {
+        let at = Timestamp::from_microsecond(wall_usec).unwrap();
+        let date = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at).unwrap();
+        self.state.lock().unwrap().date = Some(date);
+    }
+
+    /// Adds an object, or puts it in the place of the one with its kind, namespace and name.
+    pub(crate) fn put(&self, mut object: Value) {
+        let mut state = self.state.lock().unwrap();
+        state.version += 1;
+        object["metadata"]["resourceVersion"] = json!(state.version.to_string());
+        state.objects.retain(|old| key(old) != key(&object));
+        state.objects.push(object.clone());
+        state.tell("MODIFIED", &object);
+    }
+
+    pub(crate) fn remove(&self, object: &Value) {
+        let mut state = self.state.lock().unwrap();
+        state.version += 1;
+        state.objects.retain(|old| key(old) != key(object));
+        state.tell("DELETED", object);
+    }
+
+    /// Removes the objects of which `is_kept` does not hold.
+    pub(crate) fn retain(&self, is_kept: impl Fn(&Value) -> bool) {
+        let gone: Vec<Value> = self.state.lock().unwrap().objects.extract_if(.., |object| !is_kept(object)).collect();
+        gone.iter().for_each(|object| self.remove(object));
+    }
+
+    /// Answers the requests of one connection, until it is asked for a watch: that stays open.
+    async fn serve(self, stream: TcpStream) {
+        let mut stream = BufReader::new(stream);
+        loop {
+            let (mut request, mut line) = (String::new(), String::new());
+            if stream.read_line(&mut request).await.unwrap_or(0) == 0 {
+                return;
+            }
+            while stream.read_line(&mut line).await.unwrap_or(0) > 2 {
+                line.clear();
+            }
+            let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+            let (head, body, changes) = self.answer(&path);
+            let _ = stream.get_mut().write_all(format!("{head}{body}").as_bytes()).await;
+            if let Some(mut changes) = changes {
+                while let Some(line) = changes.recv().await {
+                    let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+                    if stream.get_mut().write_all(chunk.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&self, path: &str) -> (String, String, Option<UnboundedReceiver<String>>) {
+        let mut state = self.state.lock().unwrap();
+        let date = state.date.as_ref().map(|date| format!("date: {date}\r\n")).unwrap_or_default();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{date}");
+        if path.contains("watch=true") {
+            let (changes, lines) = unbounded_channel();
+            state.watches.push((path.to_owned(), changes));
+            return (format!("{head}transfer-encoding: chunked\r\n\r\n"), String::new(), Some(lines));
+        }
+        let items: Vec<&Value> = state.objects.iter().filter(|object| is_asked(object, path)).collect();
+        let body = json!({"metadata": {"resourceVersion": state.version.to_string()}, "items": items}).to_string();
+        (format!("{head}content-length: {}\r\n\r\n", body.len()), body, None)
+    }
+}
+
+impl State {
+    fn tell(&mut self, what: &str, object: &Value) {
+        let line = format!("{}\n", json!({"type": what, "object": object}));
+        self.watches.retain(|(path, changes)| !is_asked(object, path) || changes.send(line.clone()).is_ok());
+    }
+}
+
+fn key(object: &Value) -> (Value, Value, Value) {
+    (object["kind"].clone(), object["metadata"]["namespace"].clone(), object["metadata"]["name"].clone())
+}
+
+fn is_asked(object: &Value, path: &str) -> bool {
+    let (resource, query) = path.split_once('?').unwrap_or((path, ""));
+    let plural = resource.rsplit('/').next().unwrap_or_default();
+    let is_pods_of_another_row = plural == "pods" && !query.contains("labelSelector=kubevirt.io");
+    !is_pods_of_another_row && format!("{}s", object["kind"].as_str().unwrap_or_default()).to_lowercase() == plural
+}
