@@ -90,7 +90,7 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -120,6 +120,35 @@ mod tests {
         ] {
             assert_eq!((row(name).path().as_str(), row(name).resource().as_str()), (path, resource));
         }
+    }
+
+    /// The rights that the rows need.
+    fn role() -> String {
+        let head = |kind: &str, meta: &str| {
+            format!("apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata: {{name: kulprit-central{meta}}}\nrules:\n")
+        };
+        let rule = |group: &str, resources: &BTreeSet<&str>| {
+            let resources = resources.iter().copied().collect::<Vec<_>>().join(", ");
+            format!("- {{apiGroups: [{group:?}], resources: [{resources}], verbs: [list, watch]}}\n")
+        };
+        let mut groups: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for row in ROWS.iter().filter(|row| row.namespace.is_none()) {
+            groups.entry(row.kind.group()).or_default().insert(row.plural);
+        }
+        let mut text = "# What central lists and watches; it writes nothing. Bind both to the user of its kubeconfig, or its service account.\n".to_owned();
+        text.push_str(&head("ClusterRole", ""));
+        groups.iter().for_each(|(group, resources)| text.push_str(&rule(group, resources)));
+        for row in &ROWS {
+            let Some(namespace) = row.namespace else { continue };
+            text.push_str(&format!("---\n{}", head("Role", &format!(", namespace: {namespace}"))));
+            text.push_str(&rule(row.kind.group(), &[row.plural].into()));
+        }
+        text
+    }
+
+    #[test]
+    fn the_rights_that_are_documented_are_those_that_are_needed() {
+        assert_eq!(include_str!("../../../docs/central-role.yaml"), role());
     }
 
     #[test]

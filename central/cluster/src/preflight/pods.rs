@@ -2,8 +2,9 @@
 //! anti-affinity of the pods that are there.
 //!
 //! The target's launcher is made like the one that runs now, which is one of the pods that are there until the migration is over. One
-//! that the last migration left is on its way out and keeps the VM off for moments only: the scheduler tries again. Only KubeVirt's and CDI's own pods and those of the control plane are watched: where a rule may mean others, what is not there for
-//! certain is said to be not looked at. Source: Kubernetes `pkg/scheduler/framework/plugins/interpodaffinity/filtering.go`,
+//! that the last migration left is on its way out and keeps the VM off for moments only: the scheduler tries again. Only KubeVirt's
+//! and CDI's own pods and those of the control plane are watched: where a rule may mean others, what is not there for certain is said
+//! to be not looked at. Source: Kubernetes `pkg/scheduler/framework/plugins/interpodaffinity/filtering.go`,
 //! `.../podtopologyspread/filtering.go`.
 
 use std::collections::{BTreeMap, BTreeSet};
