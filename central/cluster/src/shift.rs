@@ -6,6 +6,7 @@
 use kulprit_model::{Evidence, Finding, Moment, Occurrence, State};
 
 use crate::described::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationLife};
+use crate::history::MigrationRecord;
 
 impl ClusterVm {
     /// The same, each time that it tells `usec` later.
@@ -65,6 +66,8 @@ fn shift_life(life: &mut Life, usec: i64) {
         launcher_since_usec,
         migration,
         n_migrations_24h: _,
+        knows_all_migrations: _,
+        past_migrations,
         evacuation,
     } = life;
     let evacuation = evacuation.as_mut().and_then(|(_, since)| since.as_mut());
@@ -81,6 +84,7 @@ fn shift_life(life: &mut Life, usec: i64) {
     if let Some(migration) = migration {
         shift_migration(migration, usec);
     }
+    past_migrations.iter_mut().for_each(|past| shift_past(past, usec));
 }
 
 fn shift_migration(migration: &mut MigrationLife, usec: i64) {
@@ -98,6 +102,29 @@ fn shift_migration(migration: &mut MigrationLife, usec: i64) {
         initiator: _,
     } = migration;
     let times = [phase_since_usec, created_usec, started_usec, ended_usec];
+    times.into_iter().flatten().for_each(|at_usec| shift(at_usec, usec));
+}
+
+fn shift_past(past: &mut MigrationRecord, usec: i64) {
+    let MigrationRecord {
+        namespace: _,
+        vm: _,
+        uid: _,
+        name: _,
+        vmi_uid: _,
+        source: _,
+        target: _,
+        created_usec,
+        started_usec,
+        ended_usec,
+        deleted_usec,
+        gone_usec,
+        has_succeeded: _,
+        is_abort_requested: _,
+        reason: _,
+        initiator: _,
+    } = past;
+    let times = [created_usec, started_usec, ended_usec, deleted_usec, gone_usec];
     times.into_iter().flatten().for_each(|at_usec| shift(at_usec, usec));
 }
 
@@ -166,7 +193,12 @@ mod tests {
             node("n1"),
             &json!({"status": {"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": "2026-03-01T10:13:30Z"}]}}),
         );
-        let objects = [going, vm, migration, launcher(), target(), said, ill, node("n2")];
+        let past = with(
+            vmim("Succeeded"),
+            &json!({"metadata": {"name": "before", "uid": "uid-before"}, "status": {"migrationState": {"sourceNode": "n2",
+            "targetNode": "n1", "completed": true, "endTimestamp": "2026-03-01T09:11:00Z"}}}),
+        );
+        let objects = [going, vm, migration, past, launcher(), target(), said, ill, node("n2")];
         let by_their_clock = told(&objects, usec(AT));
         let by_another: Vec<Value> = objects.iter().cloned().map(later).collect();
         let (vm, node) = told(&by_another, usec(AT) + LATER);
@@ -174,7 +206,7 @@ mod tests {
         assert!((&vm, &node) != (&by_their_clock.0, &by_their_clock.1));
         let told = strip_texts((by_their_clock.0.later_by(LATER), by_their_clock.1.later_by(LATER)));
         let want = strip_texts((vm, node));
-        assert_eq!(told.0.life, want.0.life);
+        assert_eq!((&told.0.life, told.0.life.past_migrations.len()), (&want.0.life, 1));
         for (told, want) in told.0.findings.iter().zip(&want.0.findings) {
             assert_eq!(told, want);
         }

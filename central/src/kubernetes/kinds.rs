@@ -125,7 +125,9 @@ mod tests {
     /// The rights that the rows need.
     fn role() -> String {
         let head = |kind: &str, meta: &str| {
-            format!("apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata: {{name: kulprit-central{meta}}}\nrules:\n")
+            format!(
+                "apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata: {{name: kulprit-central{meta}}}\nrules:\n"
+            )
         };
         let rule = |group: &str, resources: &BTreeSet<&str>| {
             let resources = resources.iter().copied().collect::<Vec<_>>().join(", ");

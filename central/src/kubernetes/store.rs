@@ -250,6 +250,7 @@ impl ClusterStore {
     pub fn save_migrations(&self, save: impl FnOnce(MigrationsWrite) -> bool) {
         let now_usec = self.0.clock.now().wall_usec;
         let mut inner = self.lock();
+        let now_usec = inner.by_api_clock(now_usec);
         if now_usec.abs_diff(inner.expired_usec) >= EXPIRE_EVERY_USEC.unsigned_abs() {
             inner.expired_usec = now_usec;
             inner.cluster.history_mut().expire(now_usec);
@@ -388,9 +389,14 @@ impl Inner {
         }
     }
 
+    /// A moment of central's clock, by that of the objects.
+    const fn by_api_clock(&self, at_usec: i64) -> i64 {
+        at_usec.saturating_sub(self.api_clock.behind_usec())
+    }
+
     /// Asks objects at a moment of central's clock, by theirs.
     fn asked(&self, at_usec: i64) -> Asked {
-        Asked { at_usec: at_usec.saturating_sub(self.api_clock.behind_usec()), ..Asked::default() }
+        Asked { at_usec: self.by_api_clock(at_usec), ..Asked::default() }
     }
 
     fn described(&self, namespace: &str, name: &str, asked: &Asked) -> ClusterVm {
@@ -435,7 +441,11 @@ impl Sink for ClusterStore {
 
     fn delete(&self, row: &'static Row, namespace: &str, name: &str) {
         let now_usec = self.0.clock.now().wall_usec;
-        if self.lock().cluster.remove(row.kind, namespace, name, now_usec) {
+        let mut inner = self.lock();
+        let gone_usec = inner.by_api_clock(now_usec);
+        let was_there = inner.cluster.remove(row.kind, namespace, name, gone_usec);
+        drop(inner);
+        if was_there {
             self.bump();
         }
     }
@@ -444,6 +454,7 @@ impl Sink for ClusterStore {
         if row.kind == Kind::VirtualMachineInstanceMigration {
             let now_usec = self.0.clock.now().wall_usec;
             let mut inner = self.lock();
+            let now_usec = inner.by_api_clock(now_usec);
             inner.cluster.end_vanished_migrations(now_usec);
             inner.cluster.history_mut().keep_since(now_usec);
         }

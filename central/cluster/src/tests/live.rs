@@ -203,7 +203,7 @@ fn fifty_thousand_events_of_a_namespace_are_bounded() {
     let vm = cluster.describe("prod", "db-0", &asked(), &SIGNATURES);
     assert!(!vm.findings.is_empty() && vm.findings.len() < 600, "{}", vm.findings.len());
     // Whatever the API server deletes later.
-    (0..50_000).for_each(|n| _ = cluster.remove(Kind::Event, "prod", &format!("e{n}")));
+    (0..50_000).for_each(|n| _ = cluster.remove(Kind::Event, "prod", &format!("e{n}"), 0));
     assert!(cluster.events.is_empty());
 }
 
