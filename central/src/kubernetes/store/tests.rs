@@ -319,7 +319,7 @@ fn migrations_are_offered_to_the_store_until_it_takes_them() {
     assert_eq!(offered(true), None);
     world.store.delete(row, "prod", "a");
     assert_eq!(offered(true), Some((1, 0, None)));
-    world.clock.advance(std::time::Duration::from_secs(86_401));
+    world.clock.advance(Duration::from_secs(86_401));
     assert_eq!(offered(true), Some((0, 1, None)), "a day later");
 }
 
@@ -338,7 +338,7 @@ fn a_list_ends_what_vanished_and_a_lost_watch_does_not() {
     world.store.restore_migrations(vec![record()], Some(0));
     world.store.apply(vmis, vmi("db-0", "Running"));
     ROWS.iter().filter(|other| other.kind != row.kind).for_each(|other| world.store.end_list(other));
-    world.store.lost(row, "connection refused");
+    world.store.lost(row, Duration::ZERO, "connection refused");
     world.store.refused(row, "forbidden");
     let n_unknown = || world.view().vms.iter().map(|vm| vm.life.n_migrations_24h.unknown).sum::<u32>();
     assert_eq!(n_unknown(), 0);
