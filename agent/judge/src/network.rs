@@ -24,6 +24,9 @@ const ICMP: &str = "icmp";
 const MIN_RETRANSMITS: u32 = 2;
 /// The same of a connection that stood: one timeout after another, 1.4 s at least (0.2 s, doubled each time).
 const MIN_RETRANSMITS_ESTABLISHED: u32 = 3;
+/// States in which what was sent is sent again until it is answered: established, and closed at this end (FIN-WAIT-1, LAST-ACK), as of a
+/// migration that libvirt gave up.
+const SENDING: [u8; 3] = [1, 4, 9];
 /// Ports of storage servers, and the backend's word. Sources: IANA; Ceph `ms_bind_port`.
 const STORAGE_PORTS: [(u16, &str); 5] =
     [(2049, "nfs"), (3260, "iscsi"), (3300, "ceph"), (6789, "ceph"), (4420, "nvme")];
@@ -116,7 +119,8 @@ pub fn judge_connections(at: Moment, owner: Owner, sockets: &[TcpSocket]) -> Vec
     let code = FindingCode::MigrationPeerSilent;
     let silent: Vec<&TcpSocket> =
         sockets.iter().filter(|row| row.is_syn_sent() && row.n_retransmits >= MIN_RETRANSMITS).collect();
-    let stalled = sockets.iter().filter(|row| row.state == 1 && row.n_retransmits >= MIN_RETRANSMITS_ESTABLISHED);
+    let stalled =
+        sockets.iter().filter(|row| SENDING.contains(&row.state) && row.n_retransmits >= MIN_RETRANSMITS_ESTABLISHED);
     let words = |row: &TcpSocket| {
         if row.is_syn_sent() {
             let n_sent = row.n_retransmits + 1;
@@ -213,9 +217,15 @@ mod tests {
 
     #[test]
     fn a_peer_is_silent_after_two_retransmissions() {
-        for (state, retransmits, want) in
-            [(2, 1, Absent), (2, 2, Present), (1, 2, Absent), (1, 3, Present), (6, 9, Absent)]
-        {
+        for (state, retransmits, want) in [
+            (2, 1, Absent),
+            (2, 2, Present),
+            (1, 2, Absent),
+            (1, 3, Present),
+            (4, 3, Present),
+            (9, 3, Present),
+            (6, 9, Absent),
+        ] {
             let verdicts =
                 judge_connections(Moment::default(), Owner::KubeVirt, &[socket("192.0.2.9:43210", state, retransmits)]);
             assert_eq!(status_of(&verdicts, FindingCode::MigrationPeerSilent), Some(want), "{state} {retransmits}");

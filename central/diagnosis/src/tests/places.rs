@@ -346,3 +346,14 @@ fn what_the_proxies_say_is_the_only_migrations_own() {
     assert!(score(with_other(80)) < score(failed()));
     assert!((score(with_other(4_000)) - score(failed())).abs() < f64::EPSILON);
 }
+
+/// The source's virt-handler dials and gets no answer; the target's is dialled, and whatever it dials itself answers.
+#[test]
+fn a_path_that_is_cut_between_two_virt_handlers_is_the_paths() {
+    let silent = |status| mk_state(FindingCode::MigrationPeerSilent, Subject::Node, status, 20);
+    let cut = World::well().in_kubernetes().migrating("Running", 60).vm_has(FindingCode::MigrationNoBytes, 60);
+    let cut = cut.set_on("n1", silent(Status::Present)).set_on("n2", silent(Status::Absent));
+    let answer = cut.why();
+    check(&answer, "MigrationPathUnreachable", "path", Some("n1,n2"));
+    assert_eq!(answer.symptom.id, SymptomId::StuckMigrating);
+}
