@@ -7,7 +7,7 @@
 //!
 //! Source of the shape: KubeVirt `pkg/virt-controller/services/{template,rendervolumes}.go`, v1.8, with the feature gate `Root`, or, by
 //! [`LauncherBuilder::non_root`], without. What is not KubeVirt's: the programs come from the node's `/usr`, libvirt is the monolithic
-//! `libvirtd`, and migrations go from pod to pod.
+//! `libvirtd`. Migrations go through the virt-handlers of both nodes ([`Handler`](crate::Handler)).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use crate::image::Program;
 use crate::kubernetes::Cluster;
 use crate::node::{Node, Running};
-use crate::{process, programs, shell, wait};
+use crate::{handler, process, programs, shell, wait};
 
 mod builder;
 mod container;
@@ -28,9 +28,12 @@ mod domain;
 
 pub(crate) use builder::Identity;
 pub use builder::LauncherBuilder;
+pub(crate) use container::make_network;
 
 /// Where the domain of a launcher is described, in its container: beside the disk, as a PersistentVolumeClaim's is mounted.
 pub const DOMAIN: &str = "/run/kubevirt-private/vmi-disks/rootdisk/domain.xml";
+/// The folder that a launcher shares with virt-handler, in its container.
+pub const PUBLIC: &str = "/run/kubevirt";
 /// The folder of a launcher's command socket, in its container.
 pub const COMMAND_SOCKETS: &str = "/run/kubevirt/sockets";
 /// The folder of a launcher's libvirt sockets, in its container.
@@ -39,7 +42,7 @@ pub const LIBVIRT_RUN: &str = "/run/libvirt";
 /// its image brings.
 pub(crate) const EMPTY_DIRS: [(&str, &str); 8] = [
     ("private", "/run/kubevirt-private"),
-    ("public", "/run/kubevirt"),
+    ("public", PUBLIC),
     ("ephemeral-disks", "/run/kubevirt-ephemeral-disks"),
     ("container-disks", "/run/kubevirt/container-disks"),
     ("hotplug-disks", "/run/kubevirt/hotplug-disks"),
@@ -167,6 +170,12 @@ impl<'node> Launcher<'node> {
         PathBuf::from(format!("/proc/{}/root", self.monitor))
     }
 
+    /// The same as its node's own processes see it.
+    pub(crate) fn root_in_node(&self) -> Result<String> {
+        let inner = process::in_node(self.monitor).context("the launcher has ended")?;
+        Ok(format!("/proc/{inner}/root"))
+    }
+
     /// The folder of the container's cgroup on this machine, for a v1 controller (`memory`) or in the v2 tree (``).
     ///
     /// # Errors
@@ -221,13 +230,14 @@ impl<'node> Launcher<'node> {
         self.run(&[&["virsh", "--quiet", "--connect", libvirt_uri(self.identity.is_root)], args].concat())
     }
 
-    /// Migrates its VM to a launcher that waits for it, live and with its memory alone, and returns how long that took.
+    /// Migrates its VM to a launcher that waits for it, live and with its memory alone, and returns how long that took. The way there is
+    /// [`Handler::carry`](crate::Handler::carry)'s.
     ///
     /// # Errors
     /// If libvirt refuses, or the migration does not end within the 20 s of [`Launcher::run`].
     pub fn migrate_to(&self, target: &Launcher<'_>) -> Result<Duration> {
         let clock = wait::Stopwatch::start();
-        let words = self.words_of_migration(target)?;
+        let words = self.words_of_migration();
         let migrated = self.virsh(&words.iter().map(String::as_str).collect::<Vec<_>>());
         // The launcher ends with its VM, and whatever runs in its process namespace is killed, virsh before it can say so.
         let is_there = || target.qemu_pid().is_some() && !process::is_alive(self.monitor_pid());
@@ -240,9 +250,9 @@ impl<'node> Launcher<'node> {
     /// As [`Launcher::migrate_to`], at that many MiB/s at most, and without waiting; ended when dropped.
     ///
     /// # Errors
-    /// If the target has ended, or `virsh` does not start.
-    pub fn begin_migration_to(&self, target: &Launcher<'_>, mib_per_sec: u32) -> Result<Running> {
-        let words = self.words_of_migration(target)?;
+    /// If `virsh` does not start.
+    pub fn begin_migration(&self, mib_per_sec: u32) -> Result<Running> {
+        let words = self.words_of_migration();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let bandwidth = mib_per_sec.to_string();
         let line = [&["virsh", "--quiet", "--connect", libvirt_uri(self.identity.is_root)], &words[..]].concat();
@@ -250,11 +260,13 @@ impl<'node> Launcher<'node> {
         Running::start(&mut shell::command(&self.in_container(&line).iter().map(String::as_str).collect::<Vec<_>>()))
     }
 
-    fn words_of_migration(&self, target: &Launcher<'_>) -> Result<Vec<String>> {
-        let address = target.address()?;
-        let to = format!("qemu+tcp://{address}/{}", if self.identity.is_root { "system" } else { "session" });
+    /// As virt-launcher asks libvirt (`pkg/virt-launcher/virtwrap/live-migration-source.go`).
+    fn words_of_migration(&self) -> Vec<String> {
+        let of_whom = if self.identity.is_root { "system" } else { "session" };
+        let to = format!("qemu+unix:///{of_whom}?socket={}", handler::socket(self.vmi_uid(), 0));
+        let memory = format!("unix://{}", handler::socket(self.vmi_uid(), 49_152));
         let flags = ["migrate", "--live", "--p2p", "--unsafe"].map(str::to_owned);
-        Ok([&flags[..], &[self.domain(), to, format!("tcp://{address}")]].concat())
+        [&flags[..], &[self.domain(), to, memory]].concat()
     }
 
     /// A command line that enters its container, as its user.

@@ -47,6 +47,7 @@ pub mod guest;
 pub mod image;
 pub mod migration;
 
+pub mod handler;
 pub mod kubernetes;
 pub mod kubevirt;
 pub mod launcher;
@@ -55,6 +56,7 @@ pub mod scenario;
 pub mod system;
 
 pub use guest::Guest;
+pub use handler::Handler;
 pub use kubernetes::Cluster;
 pub use kubevirt::KubeVirt;
 pub use lab::Lab;

@@ -11,7 +11,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -245,6 +245,17 @@ impl Node {
         command
     }
 
+    /// As [`Node::command`], as one of the node's own processes: in its cgroups too.
+    pub(crate) fn own_command(&self, program: impl AsRef<OsStr>) -> Command {
+        let join = |group: &PathBuf| format!("echo $$ > {}/cgroup.procs || true; ", group.display());
+        let script: String = self.cgroups.iter().map(join).collect();
+        let inside = self.command(program);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script + "exec \"$0\" \"$@\"").arg(inside.get_program()).args(inside.get_args());
+        command.envs(inside.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command
+    }
+
     /// Starts a command inside that goes on; it is killed when the guard is dropped.
     ///
     /// # Errors
@@ -317,6 +328,15 @@ impl Running {
     /// If it cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::null()).spawn().map(Self).context("failed to start a command")
+    }
+
+    /// As [`Running::start`], with pipes to its standard input and output.
+    pub(crate) fn start_piped(command: &mut Command) -> Result<(Self, ChildStdin, ChildStdout)> {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("failed to start a command")?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (stdin, stdout) = pipes.context("both are piped")?;
+        Ok((Self(child), stdin, stdout))
     }
 
     /// Its pid.

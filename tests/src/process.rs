@@ -91,6 +91,12 @@ pub fn on_host(leader: i32, inner: i32) -> Option<i32> {
     })
 }
 
+/// The pid that a process of this machine has on its node, one pid namespace further in; `None` if it is gone or on none.
+pub(crate) fn in_node(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// The cgroup folder of a process for a v1 controller (`memory`), or in the v2 tree (``).
 ///
 /// # Errors

@@ -110,6 +110,7 @@ fn a_real_migration_that_arrives_is_nobodys_trouble() -> Result<()> {
         Launcher::define(&two.node, "prod", "db-0")?.for_migration_of(&source).of_pod(vm.vmi_uid(), migration.pod()?);
     let target = target.start()?;
     migration.is_handed_over(&vm)?;
+    one.handler.carry(&source, &two.handler, &target)?;
     migration.target_is_ready(&vm)?;
     migration.runs(&vm)?;
     report("copied", source.migrate_to(&target)?);

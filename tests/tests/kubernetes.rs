@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use kulprit_tests::check::{SOON, assert_contains, report};
 use kulprit_tests::guest::Program;
 use kulprit_tests::wait::{Stopwatch, wait_until};
-use kulprit_tests::{Cluster, Lab, Launcher};
+use kulprit_tests::{Cluster, Handler, Lab, Launcher};
 
 /// Runs a test of the lab, and shows that nothing of it remains.
 fn leaving_nothing(test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
@@ -93,6 +93,8 @@ fn a_vm_migrates_from_launcher_to_launcher() -> Result<()> {
             Launcher::define(&one, "prod", "db-0")?.program(Program::Eater { mib: 32, delay: 1000 }).start()?;
         let target = Launcher::define(&two, "prod", "db-0")?.for_migration_of(&source).start()?;
         assert_eq!((target.vmi_uid(), target.qemu_pid()), (source.vmi_uid(), None));
+        let (from, to) = (Handler::start(&one)?, Handler::start(&two)?);
+        from.carry(&source, &to, &target)?;
         let took = source.migrate_to(&target)?;
         report("migration", took);
         assert!(target.qemu_pid().is_some());

@@ -50,6 +50,7 @@ fn migration<'a>(stage: &'a Stage, [one, two]: &'a [Host; 2], program: Program, 
     let target = Launcher::define(&two.node, "prod", "db-0")?.for_migration_of(&source);
     let target = target.of_pod(vm.vmi_uid(), migration.pod()?).start()?;
     migration.is_handed_over(&vm)?;
+    one.handler.carry(&source, &two.handler, &target)?;
     migration.target_is_ready(&vm)?;
     Ok(Moving { vm, migration, source, target })
 }
@@ -64,7 +65,7 @@ struct Moving<'stage> {
 impl Moving<'_> {
     /// QEMU copies, as slowly as [`SLOWLY`].
     fn begin(&mut self) -> Result<Running> {
-        let copying = self.source.begin_migration_to(&self.target, SLOWLY)?;
+        let copying = self.source.begin_migration(SLOWLY)?;
         self.migration.runs(&self.vm)?;
         Ok(copying)
     }

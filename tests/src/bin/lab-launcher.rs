@@ -53,11 +53,8 @@ security_driver = \"none\"
 namespaces = []
 cgroup_controllers = []
 ";
-/// Plain TCP for migrations, which KubeVirt carries through virt-handler's proxies.
+/// Whoever reaches its sockets may use them: its own launcher, and virt-handler.
 const LIBVIRTD_CONF: &str = "\
-listen_tls = 0
-listen_tcp = 1
-auth_tcp = \"none\"
 auth_unix_rw = \"none\"
 auth_unix_ro = \"none\"
 ";
@@ -311,7 +308,7 @@ fn daemon(line: &[&str]) -> Result<Child> {
 /// session's has no read-only socket.
 async fn start_libvirt() -> Result<Child> {
     let config = format!("{LIBVIRT_RUN}/virtqemud.conf");
-    let mut libvirt = daemon(&["/usr/sbin/libvirtd", "--listen", "-f", &config])?;
+    let mut libvirt = daemon(&["/usr/sbin/libvirtd", "-f", &config])?;
     let at = |name: &str| Path::new(LIBVIRT_RUN).join(name);
     let sockets = [
         ("libvirt-admin-sock", "virtqemud-admin-sock"),

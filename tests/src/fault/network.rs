@@ -1,6 +1,6 @@
 //! Faults of the path between two nodes, made on one node's side of it; each is undone when dropped.
 //!
-//! All of a node's traffic goes through its one card `host0`. Faults that shape or cut it also reach the node's agent, as they would on a
+//! All of a node's traffic, that of its pods included, goes through its one card `host0`. Faults that shape or cut it also reach the node's agent, as they would on a
 //! machine with one network; [`PortsDropped`] leaves everything but the named ports alone.
 
 use anyhow::Result;
@@ -19,7 +19,10 @@ const LIBVIRT_PORT: u16 = 16509;
 /// Packets up to here pass a path that is too small for full ones, bytes.
 const SMALL_BYTES: u32 = 1400;
 
-/// Rules for what arrives at a node.
+/// Where packets are that arrive at a node: those for itself, and those that it passes on to its pods.
+const HOOKS: [&str; 2] = ["input", "forward"];
+
+/// Rules for what arrives at a node and its pods.
 #[derive(Debug)]
 struct Filter<'node>(&'node Node);
 
@@ -27,9 +30,12 @@ impl<'node> Filter<'node> {
     fn new(node: &'node Node, rules: &[&str]) -> Result<Self> {
         let filter = Self(node);
         node.run(&["nft", &format!("add table inet {TABLE}")])?;
-        node.run(&["nft", &format!("add chain inet {TABLE} arriving {{ type filter hook input priority filter; }}")])?;
-        for rule in rules {
-            node.run(&["nft", &format!("add rule inet {TABLE} arriving {rule}")])?;
+        for hook in HOOKS {
+            let chain = format!("{{ type filter hook {hook} priority filter; }}");
+            node.run(&["nft", &format!("add chain inet {TABLE} {hook} {chain}")])?;
+            for rule in rules {
+                node.run(&["nft", &format!("add rule inet {TABLE} {hook} {rule}")])?;
+            }
         }
         Ok(filter)
     }
@@ -46,7 +52,7 @@ impl Drop for Filter<'_> {
 pub struct PortsDropped<'node>(#[expect(dead_code, reason = "undone when dropped")] Filter<'node>);
 
 impl<'node> PortsDropped<'node> {
-    /// Drops arriving packets to those ports: `49152-49215`.
+    /// Drops arriving packets to those ports, in the words of nftables: `49152-49215`, `{ 36791, 41143 }`.
     ///
     /// # Errors
     /// If nftables are missing.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{RegisteredNode, Stage, Vm, VmSpec};
+use crate::handler::Handler;
 use crate::kubernetes::Cluster;
 use crate::lab::Lab;
 use crate::launcher::{Launcher, LauncherBuilder};
@@ -20,6 +21,8 @@ pub struct Host {
     pub node: Node,
     /// What Kubernetes has of it.
     pub registered: RegisteredNode,
+    /// Its virt-handler, for migrations.
+    pub handler: Handler,
 }
 
 impl Stage {
@@ -37,7 +40,8 @@ impl Stage {
         for node in nodes {
             stage.system.watch(&node)?;
             let registered = stage.kubevirt.register(node.name(), node.address())?;
-            hosts.push(Host { node, registered });
+            let handler = Handler::start(&node)?;
+            hosts.push(Host { node, registered, handler });
         }
         Ok((stage, hosts.try_into().expect("a host for each name")))
     }

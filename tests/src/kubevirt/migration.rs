@@ -13,6 +13,7 @@ use super::node::RegisteredNode;
 use super::object::{drop_finalizer, enter_phase, stamp};
 use super::pod::{self, TargetOf};
 use super::vm::{CONTROLLER, HANDLER, Launched, Vm, launch, refusal};
+use crate::handler::PORTS;
 
 const FINALIZER: &str = "kubevirt.io/migrationJobFinalize";
 
@@ -159,9 +160,12 @@ impl Migration {
         let vmi = vm.change_vmi(|vmi| {
             let state = &mut vmi["status"]["migrationState"];
             state["targetNodeAddress"] = target.address.as_str().into();
-            state["targetDirectMigrationNodePorts"] = json!({"36791": 0, "41143": 49152, "41101": 49153});
+            for (port, purpose) in PORTS {
+                state["targetDirectMigrationNodePorts"][port.to_string()] = purpose.into();
+            }
         })?;
-        let text = format!("Migration Target is listening at {}, on ports: 36791,41143,41101", target.address);
+        let ports = PORTS.map(|(port, _)| port.to_string()).join(",");
+        let text = format!("Migration Target is listening at {}, on ports: {ports}", target.address);
         vm.tell(&vmi, HANDLER, &target.node, false, "PreparingTarget", &text)?;
         self.enter(vm, "TargetReady", |_| {})
     }

@@ -104,17 +104,21 @@ pub(super) fn start(launcher: &LauncherBuilder<'_>, pod_uid: &str) -> Result<Con
     fs::write(here(&bundle).join("config.json"), config)?;
     fs::write(here(&bundle).join("shim"), SHIM)?;
 
-    let subnet = pod_subnet(node);
-    let (address, gateway) = (format!("{subnet}.{}", next_number()), format!("{subnet}.1"));
-    let link = format!("veth{}", &container.id[..8]);
-    node.run(&["sh", "-ec", NETWORK, "network", &container.network, &link, &address, &gateway])?;
-    node.lab().route_pods(node)?;
+    let address = format!("{}.{}", pod_subnet(node), next_number());
+    make_network(node, &container.network, &format!("veth{}", &container.id[..8]), &address)?;
 
     let unit = format!("--unit=lab-container-{}", container.id);
     let (shim, log) = (format!("{bundle}/shim"), format!("{}/0.log", container.log_folder));
     let run = ["systemd-run", "--quiet", "--collect", &unit, "--setenv=TZ=UTC"];
     node.run(&[&run[..], &["bash", &shim, &bundle, &container.id, &log]].concat())?;
     Ok(container)
+}
+
+/// Makes a pod's network on a node: the namespace `name` with that address, the node's end of its link called `link`.
+pub(crate) fn make_network(node: &Node, name: &str, link: &str, address: &str) -> Result<()> {
+    let gateway = format!("{}.1", pod_subnet(node));
+    node.run(&["sh", "-ec", NETWORK, "network", name, link, address, &gateway])?;
+    node.lab().route_pods(node)
 }
 
 impl Container {
