@@ -90,7 +90,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until that symptom of a VM (`prod/db-0`), asked for by its name, has that first cause.
+    /// Waits until that symptom of a VM (`prod/db-0`), asked for by its name, has that first cause, and that is a verdict.
     ///
     /// # Errors
     /// After `limit`: what is said instead, and the ends of the logs.
@@ -98,7 +98,9 @@ impl Stage {
         let fits = || {
             // Until central has heard of it there is no such VM.
             let said = self.system.why_of(vm).unwrap_or_default();
-            Ok(said.into_iter().next().filter(|said| said.symptom == symptom && said.first_cause() == cause))
+            let is_it =
+                |said: &Verdict| said.symptom == symptom && said.first_cause() == cause && said.confidence == "verdict";
+            Ok(said.into_iter().next().filter(is_it))
         };
         let what = format!("{vm}: {symptom} by {cause}");
         let (verdict, took) = wait_for(&what, limit, fits).map_err(|error| {
