@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use kulprit_tests::check::report;
 use kulprit_tests::disk::FileDisk;
+use kulprit_tests::fault::network::PortsDropped;
 use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, UnitStopped};
 use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::api::{Kind, Place};
@@ -16,7 +17,7 @@ use kulprit_tests::kubevirt::{Host, Migration, Stage, Vm, VmSpec};
 use kulprit_tests::node::Running;
 use kulprit_tests::system::answers::Verdict;
 use kulprit_tests::wait::{pause, wait_for, wait_until};
-use kulprit_tests::{Cluster, Lab, Launcher, process};
+use kulprit_tests::{Cluster, Lab, Launcher, handler, process};
 
 const SEEN: Duration = Stage::SEEN;
 const LONG_AGO: Duration = Stage::LONG_AGO;
@@ -29,6 +30,8 @@ const BUSY: Program = Program::Dirtier { mib: 128, mib_per_sec: 60 };
 const SLOWLY: u32 = 24;
 /// What virt-handler writes of a migration whose libvirt call failed (recorded from KubeVirt v1.8.4), but for the reason.
 const FAILED: &str = "Live migration failed error encountered during MigrateToURI3 libvirt api call: virError(Code=38, Domain=7, Message='Cannot recv data: Connection reset by peer')";
+/// The same of a path that was cut: libvirt's keepalive has had no answer for half a minute.
+const CUT: &str = "Live migration failed error encountered during MigrateToURI3 libvirt api call: virError(Code=1, Domain=7, Message='internal error: client socket is closed')";
 
 /// That the first cause has that role at that node.
 fn assert_blames(verdict: &Verdict, role: &str, node: &str) {
@@ -232,6 +235,35 @@ fn migrating_a_guest_that_never_converges() -> Result<()> {
     moving.migration.fails(&moving.vm, "Live migration is aborted: it does not converge")?;
     let failed = stage.explained("prod/db-0", "MigrationFailed", "MigrationNotConverging", SEEN)?;
     assert_blames(&failed, "source", "n1");
+    Ok(())
+}
+
+#[test]
+fn migrating_over_a_path_that_is_dropped() -> Result<()> {
+    let (stage, hosts) = Stage::with_hosts(["n1", "n2"])?;
+    let mut moving = migration(&stage, &hosts, Program::Idle, NOW)?;
+    let dropped = PortsDropped::new(&hosts[1].node, &handler::port_set())?;
+    let _copying = moving.begin()?;
+    let verdict = stage.explained("prod/db-0", "StuckMigrating", "MigrationPathUnreachable", SEEN)?;
+    assert_blames(&verdict, "path", "n1");
+    assert_blames(&verdict, "path", "n2");
+    drop(dropped);
+    Ok(())
+}
+
+#[test]
+fn failed_over_a_path_that_was_dropped_midway() -> Result<()> {
+    let (stage, hosts) = Stage::with_hosts(["n1", "n2"])?;
+    let mut moving = migration(&stage, &hosts, BUSY, NOW)?;
+    let mut copying = moving.begin()?;
+    pause(QUIET);
+    let dropped = PortsDropped::new(&hosts[1].node, &handler::port_set())?;
+    let has_ended = || Ok(copying.child().try_wait()?.is_some());
+    report("libvirt has given up", wait_until("libvirt to give up", SEEN, has_ended)?);
+    moving.migration.fails(&moving.vm, CUT)?;
+    let verdict = stage.explained("prod/db-0", "MigrationFailed", "MigrationPathUnreachable", SEEN)?;
+    assert_blames(&verdict, "path", "n1");
+    drop(dropped);
     Ok(())
 }
 
