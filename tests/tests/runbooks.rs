@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use kulprit_tests::check::report;
 use kulprit_tests::disk::FileDisk;
 use kulprit_tests::fault::network::PortsDropped;
-use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, UnitStopped};
+use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, KvmMode, UnitStopped};
 use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::api::{Kind, Place};
 use kulprit_tests::kubevirt::{Host, Migration, Stage, Vm, VmSpec};
@@ -18,6 +18,7 @@ use kulprit_tests::node::Running;
 use kulprit_tests::system::answers::Verdict;
 use kulprit_tests::wait::{pause, wait_for, wait_until};
 use kulprit_tests::{Cluster, Lab, Launcher, handler, process};
+use nix::sys::signal::Signal;
 
 const SEEN: Duration = Stage::SEEN;
 const LONG_AGO: Duration = Stage::LONG_AGO;
@@ -225,6 +226,37 @@ fn in_error_for_a_memory_limit_that_is_too_small() -> Result<()> {
 }
 
 #[test]
+fn in_error_for_a_qemu_that_crashes() -> Result<()> {
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
+    let (vm, launcher) = stage.run(&host.node, &host.registered, 30, |launcher| launcher)?;
+    let qemu = launcher.qemu_pid().context("QEMU runs")?;
+    process::signal(qemu, Signal::SIGSEGV)?;
+    wait_until("QEMU to end", SEEN, || Ok(!process::is_alive(qemu)))?;
+    vm.qemu_ends(false)?;
+    vm.is_in_crash_loop()?;
+    let verdict = stage.explained("prod/db-0", "InError", "QemuCrashed", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    Ok(())
+}
+
+#[test]
+fn in_error_on_a_node_that_lets_nobody_open_kvm() -> Result<()> {
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
+    let locked = KvmMode::new(&host.node, 0)?;
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
+    vm.is_taken_by(&host.registered)?;
+    vm.is_handed_over()?;
+    // The launcher, whose QEMU never started, has given up.
+    vm.ago(NOW);
+    vm.qemu_ends(false)?;
+    vm.is_in_crash_loop()?;
+    let verdict = stage.explained("prod/db-0", "InError", "KvmDeviceInaccessible", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    drop(locked);
+    Ok(())
+}
+
+#[test]
 fn migrating_a_guest_that_never_converges() -> Result<()> {
     let (stage, hosts) = Stage::with_hosts(["n1", "n2"])?;
     let mut moving = migration(&stage, &hosts, BUSY, NOW)?;
@@ -274,7 +306,7 @@ fn failed_for_a_target_that_was_killed() -> Result<()> {
     let _copying = moving.begin()?;
     pause(QUIET);
     let qemu = moving.target.qemu_pid().context("QEMU waits on the target")?;
-    process::signal(qemu, nix::sys::signal::Signal::SIGKILL)?;
+    process::signal(qemu, Signal::SIGKILL)?;
     moving.migration.fails(&moving.vm, FAILED)?;
     let verdict = stage.explained("prod/db-0", "MigrationFailed", "QemuKilled", SEEN)?;
     assert_blames(&verdict, "target", "n2");
