@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result, bail};
 use kulprit_tests::check::report;
 use kulprit_tests::disk::FileDisk;
 use kulprit_tests::fault::network::PortsDropped;
-use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, KvmMode, UnitStopped};
+use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, KvmMode, Scripted, UnitStopped};
 use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::api::{Kind, Place};
-use kulprit_tests::kubevirt::{Host, Migration, Stage, Vm, VmSpec};
+use kulprit_tests::kubevirt::{Host, Migration, RegisteredNode, Stage, Vm, VmSpec};
 use kulprit_tests::node::Running;
 use kulprit_tests::system::answers::Verdict;
 use kulprit_tests::wait::{pause, wait_for, wait_until};
@@ -73,6 +73,15 @@ impl Moving<'_> {
         self.migration.runs(&self.vm)?;
         Ok(copying)
     }
+}
+
+/// A VM that was evacuated 13 times and is on the host now; returns the node on which it was in between.
+fn evacuated(stage: &Stage, host: &Host) -> Result<RegisteredNode> {
+    let other = stage.kubevirt.register("n2", "10.77.0.99")?;
+    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
+    vm.runs_on(&other)?;
+    stage.hops(&mut vm, [&host.registered, &other], false)?;
+    Ok(other)
 }
 
 #[test]
@@ -328,12 +337,21 @@ fn migrating_to_a_launcher_whose_libvirt_hangs() -> Result<()> {
 #[test]
 fn too_many_migrations_away_from_a_node_whose_kubelet_flaps() -> Result<()> {
     let (stage, [host]) = Stage::with_hosts(["n1"])?;
-    let n2 = stage.kubevirt.register("n2", "10.77.0.99")?;
     let _loops = KubeletLoops::new(&host.node)?;
-    let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
-    vm.runs_on(&n2)?;
-    stage.hops(&mut vm, [&host.registered, &n2], false)?;
+    let _other = evacuated(&stage, &host)?;
     let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "KubeletDegraded", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    Ok(())
+}
+
+#[test]
+fn too_many_migrations_away_from_a_node_that_finds_no_name_server() -> Result<()> {
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
+    // Nobody answers there.
+    let begins = "echo nameserver 10.77.0.1 >/etc/resolv.conf";
+    let _silent = Scripted::new(&host.node, begins, "rm -f /etc/resolv.conf")?;
+    let _other = evacuated(&stage, &host)?;
+    let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "NodeNetworkDegraded", SEEN)?;
     assert_blames(&verdict, "hosting", "n1");
     Ok(())
 }
