@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kulprit_host::mount::{DeviceNumber, MountWatch};
+use kulprit_host::mount::{DeviceNumber, MountWatch, NODE_MOUNTS};
 use kulprit_host::space::Space;
 use kulprit_judge::filesystem::{Asked, judge_mounts, judge_space, judge_vm_space};
 use kulprit_judge::{Reading, Verdict};
@@ -90,8 +90,7 @@ struct Probe {
 
 impl Probe {
     fn open_watch(&self) -> Option<MountWatch> {
-        let path = read::mountinfo(&self.context.config);
-        MountWatch::open(&kulprit_host::HostRoot::new("/"), path)
+        MountWatch::open(&self.context.host, NODE_MOUNTS)
             .inspect_err(|error| debug!(probe = NAME, error = %chain(error), "mounts are not watched, only polled"))
             .ok()
     }

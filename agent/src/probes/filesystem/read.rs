@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use kulprit_host::mount::{DeviceNumber, Mount, mount_of};
+use kulprit_host::mount::{DeviceNumber, Mount, mount_of, read_node_mounts};
 use kulprit_host::process::Procfs;
 use kulprit_host::qemu::parse_command_line;
 use kulprit_host::space::{Space, is_local, read_space};
@@ -63,11 +63,6 @@ pub(super) struct Seen {
     pub(super) n_errors: u64,
 }
 
-/// The node's mount table.
-pub(super) fn mountinfo(config: &ProbeConfig) -> PathBuf {
-    config.procfs.join("1/mountinfo")
-}
-
 /// `running`: pid, UID and libvirt's disks of each VM.
 pub(super) fn read(
     host: &HostRoot,
@@ -76,7 +71,7 @@ pub(super) fn read(
     mut known: BTreeMap<u32, VmDisks>,
 ) -> Result<Seen, ReadError> {
     let procfs = Procfs::new(&config.procfs);
-    let mounts = procfs.mounts(1)?;
+    let mounts = read_node_mounts(host, &procfs)?;
     let mut n_errors = 0;
     let mut vms = BTreeMap::new();
     for (pid, uid, sources) in running {

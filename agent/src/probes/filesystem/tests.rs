@@ -31,6 +31,22 @@ async fn look_at(root: &Path, change: impl FnOnce(&mut ProbeContext)) -> Look {
     .await
 }
 
+/// In a lab the machine around the node has mounts of its own.
+#[tokio::test]
+async fn mounts_are_those_of_the_nodes_own_first_process() {
+    let (root, around) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let own = "2 1 8:2 / /var/lib/containerd ro - ext4 /dev/sdb1 ro\n";
+    write(root.path(), "proc/1/mountinfo", &format!("{ROOT}{own}"));
+    write(around.path(), "proc/1/mountinfo", ROOT);
+    let use_both = |context: &mut ProbeContext| {
+        let mut config = (*context.config).clone();
+        config.procfs = around.path().join("proc");
+        context.config = Arc::new(config);
+    };
+    let look = look_at(root.path(), use_both).await;
+    assert_eq!(status_at(&look, FilesystemReadOnly, "/var/lib/containerd"), Some(Present));
+}
+
 /// Children that print this line.
 fn children(line: &str) -> Arc<Sacrifice> {
     Arc::new(Sacrifice::with_command(["/bin/sh", "-c", &format!("echo '{line}'"), "sh"]))

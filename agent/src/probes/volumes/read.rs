@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kulprit_host::block::{DiskCounters, read_diskstats};
-use kulprit_host::mount::{DeviceNumber, Mount, mount_of, parse_mountinfo};
+use kulprit_host::mount::{DeviceNumber, Mount, mount_of, read_node_mounts};
 use kulprit_host::process::{ProcessId, Procfs};
 use kulprit_host::qemu::OpenFile;
 use kulprit_host::volume::{
@@ -23,8 +23,6 @@ use kulprit_judge::volumes::{OpenDevice, VolumeDisk, remote_backend};
 use crate::probes::chain;
 use crate::probes::descriptors::ByDescriptors;
 
-/// Most of mountinfo that is read, bytes: a node with 250 pods has some 3,000 mounts.
-const MOUNTINFO_LIMIT_BYTES: usize = 8 << 20;
 /// Looks at which a QEMU's files are taken for the same as long as they are as many: five minutes.
 const MAX_LOOKS: u32 = 10;
 /// Most mounts that are watched.
@@ -174,7 +172,7 @@ impl Reader {
 
     fn read_structure(&mut self, targets: &[Target]) -> Structure {
         let mut found = Structure::default();
-        let mounts = match read_mounts(&self.host, &self.procfs) {
+        let mounts = match read_node_mounts(&self.host, &self.procfs) {
             Ok(mounts) => mounts,
             Err(error) => {
                 found.blind_to_mounts = Some(chain(&error));
@@ -349,15 +347,6 @@ impl Reader {
         if let Some(device) = number.and_then(|number| DeviceNumber::parse(&number)) {
             let _ = counted(read_layers(&self.host, device, &mut found.layers), &mut found.n_errors);
         }
-    }
-}
-
-/// The node's own table of mounts; that of the procfs's first process where the host's root has no procfs.
-fn read_mounts(host: &HostRoot, procfs: &Procfs) -> Result<Vec<Mount>, ReadError> {
-    match host.read_bytes("proc/1/mountinfo", MOUNTINFO_LIMIT_BYTES) {
-        Ok(bytes) => Ok(parse_mountinfo(&String::from_utf8_lossy(&bytes)).0),
-        Err(error) if error.is_not_found() => procfs.mounts(1),
-        Err(error) => Err(error),
     }
 }
 
