@@ -355,3 +355,16 @@ fn too_many_migrations_away_from_a_node_that_finds_no_name_server() -> Result<()
     assert_blames(&verdict, "hosting", "n1");
     Ok(())
 }
+
+#[test]
+fn too_many_migrations_away_from_a_node_whose_disk_is_full() -> Result<()> {
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
+    let disk = FileDisk::create(&host.node, "images", 64)?;
+    let begins = format!("mkdir -p /var/lib/containerd; mount --bind {} /var/lib/containerd", disk.path().display());
+    let _mounted = Scripted::new(&host.node, &begins, "umount /var/lib/containerd")?;
+    let _full = disk.fill(512)?;
+    let _other = evacuated(&stage, &host)?;
+    let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "NodeDiskFull", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    Ok(())
+}
