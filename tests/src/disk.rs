@@ -18,7 +18,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::sys::statvfs::statvfs;
 
-use crate::fuse_file::FuseFile;
+pub use crate::fuse_file::HungDisk;
+use crate::fuse_file::{FuseFile, NAME};
 use crate::node::Node;
 use crate::{lab, shell, wait};
 
@@ -80,8 +81,9 @@ impl FileDisk {
         fs::create_dir_all(&here)?;
         let size_bytes = size_mib << 20;
         File::create(&backing)?.set_len(size_bytes)?;
-        let server = is_served.then(|| FuseFile::mount(&backing, folder.join(format!("{name}.served")))).transpose()?;
-        let under = server.as_ref().map_or_else(|| backing.clone(), FuseFile::path);
+        let point = folder.join(format!("{name}.served"));
+        let server = is_served.then(|| FuseFile::mount(&backing, point.clone())).transpose()?;
+        let under = if is_served { point.join(NAME) } else { backing.clone() };
         // No journal: its writes would make a failing disk read-only, and the fault could not be undone.
         shell::run(&["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", &backing.to_string_lossy()])?;
         let device = shell::run(&["losetup", "--find", "--show", &under.to_string_lossy()])?;
@@ -128,9 +130,7 @@ impl FileDisk {
     /// # Errors
     /// If it is none of [`FileDisk::create_served`].
     pub fn hang(&self) -> Result<HungDisk<'_>> {
-        let server = self.server.as_ref().context("only a served disk can hang")?;
-        server.set_hung(true);
-        Ok(HungDisk(server))
+        Ok(self.server.as_ref().context("only a served disk can hang")?.hang())
     }
 
     /// Loses all but the first 4 MiB of the disk: what is there can no longer be read, or neither read nor written.
@@ -218,16 +218,6 @@ impl Drop for Frozen<'_> {
         if let Err(error) = shell::run(&["fsfreeze", "--unfreeze", &self.0.here.to_string_lossy()]) {
             lab::complain(&format!("{error:#}"));
         }
-    }
-}
-
-/// A disk whose requests wait; all are answered when dropped.
-#[derive(Debug)]
-pub struct HungDisk<'disk>(&'disk FuseFile);
-
-impl Drop for HungDisk<'_> {
-    fn drop(&mut self) {
-        self.0.set_hung(false);
     }
 }
 

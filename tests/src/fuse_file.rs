@@ -8,16 +8,21 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, Request, WriteFlags,
+    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
+    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, Request, TimeOrNow,
+    WriteFlags,
 };
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::node::Node;
+use crate::{lab, process};
 
 /// The one file.
-const NAME: &str = "disk";
+pub(crate) const NAME: &str = "disk";
 /// Its inode; 1 is the folder.
 const INODE: INodeNo = INodeNo(2);
 /// Nothing about the file changes.
@@ -29,7 +34,8 @@ const BLOCK_BYTES: u32 = 4096;
 pub(crate) struct FuseFile {
     gate: Arc<Gate>,
     session: Option<BackgroundSession>,
-    point: PathBuf,
+    /// systemd of the node in which it is mounted, on this machine; `None`: it is mounted here.
+    leader: Option<i32>,
 }
 
 /// Holds the server back while it is shut.
@@ -58,32 +64,76 @@ impl FuseFile {
     /// Without root or `/dev/fuse`.
     pub(crate) fn mount(backing: &Path, point: PathBuf) -> Result<Self> {
         fs::create_dir_all(&point)?;
+        let (served, gate) = Served::new(backing)?;
+        let session = fuser::spawn_mount(served, &point, &Config::default()).context("failed to mount over FUSE")?;
+        Ok(Self { gate, session: Some(session), leader: None })
+    }
+
+    /// Serves `backing` below `point`, a folder of a node and mounted there alone, as if it came from `source`, `server:/name`, by way of
+    /// GlusterFS' client.
+    ///
+    /// # Errors
+    /// As [`FuseFile::mount`].
+    pub(crate) fn mount_in(node: &Node, backing: &Path, point: &Path, source: &str) -> Result<Self> {
+        let (served, gate) = Served::new(backing)?;
+        let mut config = Config::default();
+        config.mount_options =
+            vec![MountOption::FSName(source.to_owned()), MountOption::CUSTOM("subtype=glusterfs".to_owned())];
+        let session = in_mounts_of(node.leader(), || fuser::spawn_mount(served, point, &config))?;
+        let session = session.context("failed to mount over FUSE")?;
+        Ok(Self { gate, session: Some(session), leader: Some(node.leader()) })
+    }
+
+    /// Lets the server answer nothing more.
+    pub(crate) fn hang(&self) -> HungDisk<'_> {
+        self.gate.set_shut(true);
+        HungDisk(self)
+    }
+}
+
+/// A disk whose requests wait; all are answered when dropped.
+#[derive(Debug)]
+pub struct HungDisk<'disk>(&'disk FuseFile);
+
+impl Drop for HungDisk<'_> {
+    fn drop(&mut self) {
+        self.0.gate.set_shut(false);
+    }
+}
+
+/// Works in the mount namespace of a node, on a thread of its own: who shares folders with another thread cannot enter.
+fn in_mounts_of<T: Send>(leader: i32, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let namespace = File::open(format!("/proc/{leader}/ns/mnt"))?;
+    let entered = move || {
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(namespace, CloneFlags::CLONE_NEWNS)?;
+        Ok(work())
+    };
+    std::thread::scope(|scope| scope.spawn(entered).join()).expect("it does not panic")
+}
+
+impl Served {
+    fn new(backing: &Path) -> Result<(Self, Arc<Gate>)> {
         let file = File::options().read(true).write(true).open(backing)?;
         let size_bytes = file.metadata()?.len();
         let gate = Arc::new(Gate::default());
-        let served = Served { file, size_bytes, gate: Arc::clone(&gate) };
-        let session = fuser::spawn_mount(served, &point, &Config::default()).context("failed to mount over FUSE")?;
-        Ok(Self { gate, session: Some(session), point })
-    }
-
-    /// Where the file is.
-    pub(crate) fn path(&self) -> PathBuf {
-        self.point.join(NAME)
-    }
-
-    /// Lets the server answer, or not.
-    pub(crate) fn set_hung(&self, is_hung: bool) {
-        self.gate.set_shut(is_hung);
+        Ok((Self { file, size_bytes, gate: Arc::clone(&gate) }, gate))
     }
 }
 
 impl Drop for FuseFile {
     fn drop(&mut self) {
         self.gate.set_shut(false);
-        if let Some(session) = self.session.take()
-            && let Err(error) = session.umount_and_join()
-        {
-            crate::lab::complain(&format!("a FUSE file stays mounted: {error}"));
+        let Some(session) = self.session.take() else { return };
+        let unmount = || session.umount_and_join().context("a FUSE file stays mounted");
+        let done = match self.leader {
+            // What was mounted in a node has gone with it.
+            Some(leader) if !process::is_alive(leader) => Ok(()),
+            Some(leader) => in_mounts_of(leader, unmount).flatten(),
+            None => unmount(),
+        };
+        if let Err(error) = done {
+            lab::complain(&format!("{error:#}"));
         }
     }
 }
@@ -131,6 +181,28 @@ impl Filesystem for Served {
     }
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&TTL, &self.attr(inode));
+    }
+
+    /// Its size, owner and mode stay what they are.
+    fn setattr(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
         reply.attr(&TTL, &self.attr(inode));
     }
 

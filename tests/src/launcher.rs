@@ -26,8 +26,8 @@ mod builder;
 mod container;
 mod domain;
 
-pub(crate) use builder::Identity;
 pub use builder::LauncherBuilder;
+pub(crate) use builder::{DISK_BYTES, Identity};
 pub(crate) use container::make_network;
 
 /// Where the domain of a launcher is described, in its container: beside the disk, as a PersistentVolumeClaim's is mounted.

@@ -41,6 +41,7 @@ pub mod bench;
 pub mod broken_root;
 pub mod disk;
 pub mod domain_xml;
+pub mod export;
 pub mod fault;
 mod fuse_file;
 pub mod guest;

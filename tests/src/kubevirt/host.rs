@@ -57,13 +57,28 @@ impl Stage {
         grace_secs: u32,
         change: impl FnOnce(LauncherBuilder<'a>) -> LauncherBuilder<'a>,
     ) -> Result<(Vm<'a>, Launcher<'a>)> {
-        let mut vm = self.kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(grace_secs), Duration::ZERO)?;
+        self.run_as("db-0", node, registered, grace_secs, change)
+    }
+
+    /// As [`Stage::run`], `prod/<name>`.
+    ///
+    /// # Errors
+    /// As [`Stage::run`].
+    pub fn run_as<'a>(
+        &'a self,
+        name: &str,
+        node: &'a Node,
+        registered: &RegisteredNode,
+        grace_secs: u32,
+        change: impl FnOnce(LauncherBuilder<'a>) -> LauncherBuilder<'a>,
+    ) -> Result<(Vm<'a>, Launcher<'a>)> {
+        let mut vm = self.kubevirt.create(VmSpec::new("prod", name).grace_secs(grace_secs), Duration::ZERO)?;
         vm.is_taken_by(registered)?;
-        let launcher = Launcher::define(node, "prod", "db-0")?.of_pod(vm.vmi_uid(), vm.pod()?);
+        let launcher = Launcher::define(node, "prod", name)?.of_pod(vm.vmi_uid(), vm.pod()?);
         let launcher = change(launcher).start()?;
         vm.is_handed_over()?;
         vm.runs()?;
-        self.wait_for_vm("prod/db-0", node.name())?;
+        self.wait_for_vm(&format!("prod/{name}"), node.name())?;
         Ok((vm, launcher))
     }
 }

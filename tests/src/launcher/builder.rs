@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Keeper, Launcher, container, domain, uuid};
 use crate::disk::FileDisk;
+use crate::export::Export;
 use crate::image::{self, Program, SECTOR};
 use crate::node::Node;
 use crate::{programs, shell, wait};
@@ -26,7 +27,7 @@ ip link set tap0 master k6t-eth0 up
 /// How long a launcher may take until its guest runs; 2 to 4 s are normal.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Size of the guest's (sparse) disk.
-const DISK_BYTES: u64 = 16 << 20;
+pub(crate) const DISK_BYTES: u64 = 16 << 20;
 
 /// A launcher to be started; from [`Launcher::define`].
 #[derive(Debug)]
@@ -119,6 +120,11 @@ impl<'node> LauncherBuilder<'node> {
     /// Puts the guest's image on a disk that can be broken; without, it lies in the node's `/var/lib/lab-launchers`.
     pub fn disk_on(self, disk: &FileDisk) -> Self {
         Self { folder: disk.path(), ..self }
+    }
+
+    /// Puts the guest's image on an export.
+    pub fn disk_of(self, export: &Export) -> Self {
+        Self { folder: export.folder().to_owned(), ..self }
     }
 
     /// Runs everything in the container as the user 107 and libvirt as that user's session, as KubeVirt does by default. It is root
