@@ -73,6 +73,12 @@ impl Moving<'_> {
         self.migration.runs(&self.vm)?;
         Ok(copying)
     }
+
+    fn is_sending(&self) -> Result<bool> {
+        let job = self.source.virsh(&["domjobinfo", &self.source.domain()])?;
+        let processed = job.lines().find_map(|line| line.strip_prefix("Data processed:"));
+        Ok(processed.is_some_and(|value| !value.trim().starts_with("0.000")))
+    }
 }
 
 /// A VM that was evacuated 13 times and is on the host now; returns the node on which it was in between.
@@ -297,7 +303,7 @@ fn failed_over_a_path_that_was_dropped_midway() -> Result<()> {
     let (stage, hosts) = Stage::with_hosts(["n1", "n2"])?;
     let mut moving = migration(&stage, &hosts, BUSY, NOW)?;
     let mut copying = moving.begin()?;
-    pause(QUIET);
+    wait_until("memory to be sent", SEEN, || moving.is_sending())?;
     let dropped = PortsDropped::new(&hosts[1].node, &handler::port_set())?;
     let has_ended = || Ok(copying.child().try_wait()?.is_some());
     report("libvirt has given up", wait_until("libvirt to give up", SEEN, has_ended)?);
