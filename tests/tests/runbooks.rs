@@ -9,13 +9,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use kulprit_tests::check::report;
 use kulprit_tests::disk::FileDisk;
+use kulprit_tests::export::Export;
 use kulprit_tests::fault::network::PortsDropped;
 use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, KvmMode, Scripted, UnitStopped};
 use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::api::{Kind, Place};
 use kulprit_tests::kubevirt::{Host, Migration, RegisteredNode, Stage, Vm, VmSpec};
 use kulprit_tests::node::Running;
-use kulprit_tests::system::answers::Verdict;
+use kulprit_tests::system::answers::{Incident, Verdict};
 use kulprit_tests::wait::{pause, wait_for, wait_until};
 use kulprit_tests::{Cluster, Lab, Launcher, handler, process};
 use nix::sys::signal::Signal;
@@ -198,6 +199,46 @@ fn stopping_on_a_frozen_disk_and_without_a_kubelet_names_both() -> Result<()> {
     report("both are named", took);
     assert_eq!(verdict.subject.node, "n1");
     drop((frozen, stopped));
+    Ok(())
+}
+
+#[test]
+fn stopping_on_two_nodes_of_one_storage_server_that_hangs_is_one_incident() -> Result<()> {
+    const SERVER: &str = "10.77.0.250";
+    let (stage, [one, two]) = Stage::with_hosts(["n1", "n2"])?;
+    let exports = [Export::mount(&one.node, SERVER, "disk-0")?, Export::mount(&two.node, SERVER, "disk-1")?];
+    let names = ["db-0", "db-1"];
+    let mut running = Vec::new();
+    for ((host, export), name) in [&one, &two].into_iter().zip(&exports).zip(names) {
+        let writes = Program::Writer { bursts: 4 };
+        running.push(
+            stage.run_as(name, &host.node, &host.registered, 1, |launcher| launcher.program(writes).disk_of(export))?,
+        );
+    }
+    pause(QUIET);
+    assert_eq!(stage.in_trouble()?, Vec::<String>::new(), "nothing is wrong with them");
+
+    let hung = exports.each_ref().map(Export::hang);
+    for (vm, launcher) in &running {
+        vm.stop()?;
+        let refused = launcher.virsh(&["destroy", &launcher.domain()]);
+        assert!(refused.is_err(), "QEMU cannot be ended: {refused:?}");
+    }
+    for name in ["prod/db-0", "prod/db-1"] {
+        stage.explained(name, "StuckStopping", "StorageBackendUnreachable", SEEN)?;
+    }
+    let is_one = || {
+        let of_vms = |incident: &Incident| incident.members.iter().any(|member| !member.subject.name.is_empty());
+        let open: Vec<Incident> =
+            stage.system.incidents()?.into_iter().filter(|incident| incident.open && of_vms(incident)).collect();
+        let [incident] = open.as_slice() else { return Ok(false) };
+        let has = |name: &&str| incident.members.iter().any(|member| member.subject.name == **name);
+        let is_shared = incident.cause == "StorageBackendUnreachable" && incident.node.is_empty();
+        Ok(is_shared && names.iter().all(|name| has(name)))
+    };
+    let took = wait_until("one incident of both VMs", Stage::EXPLAINED, is_one);
+    report("one incident", took.with_context(|| format!("{:#?}", stage.system.incidents()))?);
+    drop(hung);
     Ok(())
 }
 
