@@ -234,7 +234,7 @@ fn stopping_on_two_nodes_of_one_storage_server_that_hangs_is_one_incident() -> R
         let [incident] = open.as_slice() else { return Ok(false) };
         let has = |name: &&str| incident.members.iter().any(|member| member.subject.name == **name);
         let is_shared = incident.cause == "StorageBackendUnreachable" && incident.node.is_empty();
-        Ok(is_shared && names.iter().all(|name| has(name)))
+        Ok(is_shared && names.iter().all(has))
     };
     let took = wait_until("one incident of both VMs", Stage::EXPLAINED, is_one);
     report("one incident", took.with_context(|| format!("{:#?}", stage.system.incidents()))?);
