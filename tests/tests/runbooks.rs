@@ -34,6 +34,8 @@ const SLOWLY: u32 = 24;
 const FAILED: &str = "Live migration failed error encountered during MigrateToURI3 libvirt api call: virError(Code=38, Domain=7, Message='Cannot recv data: Connection reset by peer')";
 /// The same of a path that was cut: libvirt's keepalive has had no answer for half a minute.
 const CUT: &str = "Live migration failed error encountered during MigrateToURI3 libvirt api call: virError(Code=1, Domain=7, Message='internal error: client socket is closed')";
+/// What libvirt says of a `/dev/kvm` that it cannot open (recorded).
+const NO_KVM: &str = "LibvirtError(Code=67, Domain=10, Message='unsupported configuration: Emulator '/usr/bin/qemu-kvm' does not support virt type 'kvm'')";
 
 /// That the first cause has that role at that node.
 fn assert_blames(verdict: &Verdict, role: &str, node: &str) {
@@ -302,9 +304,9 @@ fn in_error_on_a_node_that_lets_nobody_open_kvm() -> Result<()> {
     let mut vm = stage.kubevirt.create(VmSpec::new("prod", "db-0"), LONG_AGO)?;
     vm.is_taken_by(&host.registered)?;
     vm.is_handed_over()?;
-    // The launcher, whose QEMU never started, has given up.
     vm.ago(NOW);
-    vm.qemu_ends(false)?;
+    vm.does_not_start(NO_KVM)?;
+    vm.launcher_gives_up()?;
     vm.is_in_crash_loop()?;
     let verdict = stage.explained("prod/db-0", "InError", "KvmDeviceInaccessible", SEEN)?;
     assert_blames(&verdict, "hosting", "n1");

@@ -244,6 +244,31 @@ impl Vm<'_> {
         self.change_vm(&reason, |_| {}).map(drop)
     }
 
+    /// virt-handler cannot have its domain started: an event and a condition with libvirt's words.
+    ///
+    /// # Errors
+    /// If the API server refuses, or it has no pod.
+    pub fn does_not_start(&self, says: &str) -> Result<()> {
+        let at = self.now();
+        let text = format!("server error. command SyncVMI failed: \"{says}\"");
+        let why = Some(("Synchronizing with the Domain failed.", text.as_str()));
+        let vmi = self.change_vmi(|vmi| set_condition(vmi, "Synchronized", false, why, at))?;
+        self.tell(&vmi, HANDLER, &self.launched()?.node, true, "SyncFailed", &text)
+    }
+
+    /// Its launcher has given up and ended without a QEMU, which virt-controller passes on: `Failed`.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn launcher_gives_up(&self) -> Result<()> {
+        let at = self.now();
+        self.change_vmi(|vmi| {
+            enter_phase(vmi, "Failed", at);
+            drop_finalizer(vmi, FINALIZER);
+        })
+        .map(drop)
+    }
+
     /// Its VMI is over and virt-controller waits before it makes the next: `CrashLoopBackOff`.
     ///
     /// # Errors
