@@ -121,6 +121,9 @@ fn a_real_migration_that_arrives_is_nobodys_trouble() -> Result<()> {
     assert_eq!(stage.in_trouble()?, Vec::<String>::new());
     let verdicts = stage.system.why_of("prod/db-0")?;
     assert!(verdicts.iter().all(|verdict| verdict.subject.node == "n2"), "it is known where it is: {verdicts:#?}");
-    assert!(stage.system.incidents()?.is_empty(), "{:#?}", stage.system.incidents()?);
+    let incidents = stage.system.incidents()?;
+    let told: Vec<String> =
+        incidents.iter().map(|incident| stage.system.page(&["incidents", &incident.id])).collect::<Result<_>>()?;
+    assert!(told.is_empty(), "{}", told.join("\n"));
     Ok(())
 }
