@@ -219,6 +219,9 @@ impl Reader {
             Err(error) => {
                 found.n_errors += 1;
                 vm.open = Err(chain(&error));
+                // Of a process whose leader has ended, and a thread of it has not, the kernel shows no files: it lies where it lay.
+                let before = self.structure.vms.iter().find(|known| known.uid == target.uid);
+                vm.devices = before.map(|known| known.devices.clone()).unwrap_or_default();
                 return Some(vm);
             }
         };

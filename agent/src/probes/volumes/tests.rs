@@ -437,3 +437,27 @@ async fn a_suspect_vms_mount_is_asked_about_though_nothing_waits() {
     .await;
     assert_eq!(status_of(&look, FindingCode::BackendUnreachable), Some(Present), "{look:?}");
 }
+
+/// After SIGKILL, while a thread waits for the server, the kernel shows no files of the process.
+#[tokio::test]
+async fn the_mount_under_a_qemu_that_is_killed_and_cannot_end_is_still_its_own() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut holder = Holder::of(file.path());
+    let mounts = Procfs::default().mounts(std::process::id()).unwrap();
+    let device = kulprit_host::mount::mount_of(&mounts, file.path()).unwrap().device;
+    let own = format!("40 22 {device} / /disks rw - fuse.glusterfs gluster1:/vol rw\n");
+    let tree = Tree::new(&[("proc/1/mountinfo", &format!("22 1 254:1 / / rw - ext4 /dev/vda1 rw\n{own}"))]);
+    let mut probe = Probe::start_with(&SPEC, tree.root(), |context| {
+        answering(context, r#"echo '{"ok":{"error":{"errno":107,"text":"not connected"}}}'"#);
+        let (_, suspects) = watch::channel(Arc::new(["v".to_owned()].into()));
+        context.suspects = suspects;
+        holder.run_vm(&context.vms, "v");
+    });
+    let is = |code, status| move |look: &Look| status_of(look, code) == Some(status);
+    probe.look_until(is(FindingCode::BackendUnreachable, Present)).await;
+    // Nobody reaps it.
+    holder.0.kill().unwrap();
+    probe.look_until(is(FindingCode::StaleDevice, Unknown)).await;
+    probe.look_until(is(FindingCode::BackendUnreachable, Present)).await;
+    probe.stop().await;
+}
