@@ -238,8 +238,9 @@ fn stopping_on_two_nodes_of_one_storage_server_that_hangs_is_one_incident() -> R
         let is_shared = incident.cause == "StorageBackendUnreachable" && incident.node.is_empty();
         Ok(is_shared && names.iter().all(has))
     };
-    let took = wait_until("one incident of both VMs", Stage::EXPLAINED, is_one);
-    report("one incident", took.with_context(|| format!("{:#?}", stage.system.incidents()))?);
+    let took = wait_until("one incident of both VMs", SEEN, is_one);
+    let said = || format!("{}\n{:#?}", stage.system.page(&["why"]).unwrap_or_default(), stage.system.incidents());
+    report("one incident", took.with_context(said)?);
     drop(hung);
     Ok(())
 }
