@@ -8,6 +8,7 @@
 //! Reading `stat`, `status`, `wchan` and `cgroup` takes no lock of the process; reading `cmdline` takes its memory map's lock,
 //! and waits where a thread sleeps in D state with that lock held. So [`Procfs::scan`] reads `stat` only.
 
+mod births;
 mod confinement;
 mod list;
 mod stat;
@@ -20,6 +21,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use births::Births;
 pub use confinement::{AppArmor, Confinement, parse_apparmor};
 pub use list::{CgroupFilter, Process, Processes};
 pub use stat::{Stat, TaskState, parse_stat};
