@@ -95,6 +95,11 @@ impl KeptFile {
         self.root.as_ref().map_or_else(|| self.path.clone(), |root| root.display_path(&self.path))
     }
 
+    /// Whether it is open: then what it says is of the same process or cgroup as before, however often its path was used since.
+    pub fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Reads it whole, from the beginning. Bytes that are not UTF-8 end the text.
     ///
     /// After an error it is opened anew by the next read.

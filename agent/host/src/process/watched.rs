@@ -1,7 +1,7 @@
 //! The threads of a process that is looked at for hours: files stay open, threads are listed only when they have changed.
 //!
-//! The leader's `stat` says how many threads there are; one that ended says so itself (`ESRCH`), so that one that came in its place
-//! is not missed. A look at a process that is what it was then is one read for each thread and one for its signals.
+//! The leader's `status` says how it does, how many threads there are, and which signals wait; a thread that ended says so itself
+//! (`ESRCH`), so that one that came in its place is not missed. A look at a process that is what it was is one read for each thread.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,9 @@ pub struct WatchedProcess {
     procfs: Procfs,
     id: ProcessId,
     status: KeptFile,
-    /// `stat` of each thread that there was at the last look.
+    /// Whether `status` is open and was seen to be this process's: then it stands for the leader's `stat`.
+    is_own: bool,
+    /// `stat` of each thread that there was at the last look, the leader's only where `status` does not stand for it.
     by_tid: BTreeMap<u32, KeptFile>,
 }
 
@@ -34,7 +36,7 @@ impl WatchedProcess {
     /// Opens nothing yet.
     pub fn new(procfs: &Procfs, id: ProcessId) -> Self {
         let status = KeptFile::plain(procfs.file_of(id.pid, "status"));
-        Self { procfs: procfs.clone(), id, status, by_tid: BTreeMap::new() }
+        Self { procfs: procfs.clone(), id, status, is_own: false, by_tid: BTreeMap::new() }
     }
 
     /// Reads its threads and its signals.
@@ -42,20 +44,53 @@ impl WatchedProcess {
     /// # Errors
     /// See [`ReadError`]; `NotFound` when it has ended, also where another process has its number by now.
     pub fn look(&mut self, buffer: &mut KeptBuffer) -> Result<WatchedLook, ReadError> {
-        let known = self.read_known(buffer)?;
-        let (leader, threads) = match known {
-            Some(known) => known,
-            None => self.read_listed(buffer)?,
-        };
+        let was_open = self.status.is_open();
         let status = self.status.read_bytes(buffer).ok();
         let status = status.and_then(|bytes| parse_status(&String::from_utf8_lossy(bytes)).ok());
+        self.is_own &= was_open && self.status.is_open();
+        let (leader, threads) = match self.read_known(status.as_ref(), buffer)? {
+            Some(known) => known,
+            None => {
+                let listed = self.read_listed(buffer)?;
+                // Opened before the process was seen to be the one: had it been another, its end would have closed the file.
+                self.is_own = self.status.is_open() && status.as_ref().is_some_and(|status| status.n_threads.is_some());
+                if self.is_own {
+                    self.by_tid.remove(&self.id.pid);
+                }
+                listed
+            }
+        };
         Ok(WatchedLook { leader, threads, status })
     }
 
+    /// The leader by what its `status` says.
+    fn leader_of(&self, status: &Status) -> Option<(Thread, u32)> {
+        let (procfs, pid) = (&self.procfs, self.id.pid);
+        let is_blocked = status.state == TaskState::Uninterruptible;
+        let leader = Thread {
+            tid: pid,
+            comm: status.comm.clone()?,
+            state: status.state,
+            wchan: if is_blocked { procfs.wchan(pid, pid) } else { None },
+            start_time_ticks: Some(self.id.start_time_ticks),
+            utime_ticks: None,
+            stime_ticks: None,
+        };
+        Some((leader, status.n_threads?))
+    }
+
     /// The threads of the last look; `None` when they are not the same any more.
-    fn read_known(&mut self, buffer: &mut KeptBuffer) -> Result<Option<(TaskState, Vec<Thread>)>, ReadError> {
-        let mut threads = Vec::with_capacity(self.by_tid.len());
+    fn read_known(
+        &mut self,
+        status: Option<&Status>,
+        buffer: &mut KeptBuffer,
+    ) -> Result<Option<(TaskState, Vec<Thread>)>, ReadError> {
+        let mut threads = Vec::with_capacity(self.by_tid.len() + 1);
         let mut leader = None;
+        if let Some((thread, n_threads)) = status.filter(|_| self.is_own).and_then(|status| self.leader_of(status)) {
+            leader = Some((self.id, thread.state, n_threads));
+            threads.push(thread);
+        }
         let (procfs, pid) = (&self.procfs, self.id.pid);
         for (tid, file) in &mut self.by_tid {
             let stat = match read_stat(file, buffer) {
@@ -71,7 +106,9 @@ impl WatchedProcess {
         let is_same = |(id, _, n_threads): &(ProcessId, TaskState, u32)| {
             *id == self.id && u32::try_from(threads.len()).is_ok_and(|n_known| n_known == *n_threads)
         };
-        Ok(leader.filter(is_same).map(|(_, state, _)| (state, threads)))
+        let is_known = leader.filter(is_same);
+        threads.sort_by_key(|thread| thread.tid);
+        Ok(is_known.map(|(_, state, _)| (state, threads)))
     }
 
     fn read_listed(&mut self, buffer: &mut KeptBuffer) -> Result<(TaskState, Vec<Thread>), ReadError> {
