@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-pub use inotify::{InotifyUse, InotifyUsers, parse_inotify_watches};
+pub use inotify::{InotifyCounter, InotifyUse, InotifyUsers, parse_inotify_watches};
 
 use crate::kept::is_of_kernel;
 use crate::memory::{ProcessMemory, parse_process_memory};

@@ -1,8 +1,8 @@
 //! How many inotify instances and watches each user has, counted.
 //!
 //! The kernel limits both for each user and tells nobody how many there are; they show in the descriptors of every process.
-//! Going through them costs some 3 µs a descriptor, so it is for slow paces. An instance that a child inherited is one, not
-//! two: it has the same watches. Source: `inotify(7)`, `proc_pid_fdinfo(5)`.
+//! Going through them costs some 3 µs a descriptor, so which of them are instances is remembered for as long as a process has as many
+//! descriptors, and the pace is slow. An instance that a child inherited is one, not two: it has the same watches. Source: `inotify(7)`, `proc_pid_fdinfo(5)`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -33,41 +33,55 @@ pub fn parse_inotify_watches(text: &str) -> u64 {
     text.lines().filter(|line| line.starts_with("inotify wd:")).count() as u64
 }
 
-impl Procfs {
+/// Every so many counts all descriptors are gone through: for one that was closed while another was opened.
+const N_COUNTS_OF_ALL: u32 = 6;
+
+/// Counts them again and again.
+#[derive(Debug)]
+pub struct InotifyCounter {
+    procfs: Procfs,
+    /// How many descriptors a process had, and which of them are instances, by pid.
+    known: BTreeMap<u32, (u64, Vec<u32>)>,
+    n_counts: u32,
+}
+
+impl InotifyCounter {
+    /// Reads nothing yet.
+    pub fn new(procfs: &Procfs) -> Self {
+        Self { procfs: procfs.clone(), known: BTreeMap::new(), n_counts: 0 }
+    }
+
     /// Counts instances and watches of all processes. Processes that end meanwhile are left out.
     ///
     /// # Errors
     /// When the list of processes itself cannot be read.
-    pub fn inotify_users(&self) -> Result<InotifyUsers, ReadError> {
+    pub fn count(&mut self) -> Result<InotifyUsers, ReadError> {
         let mut users = InotifyUsers::default();
-        let mut known: BTreeSet<(u32, String)> = BTreeSet::new();
-        for pid in self.pids()? {
-            let directory = self.file_of(pid, "fd");
-            let fds = match numbers_in(&directory) {
+        let mut counted: BTreeSet<(u32, String)> = BTreeSet::new();
+        let pids = self.procfs.pids()?;
+        if self.n_counts.is_multiple_of(N_COUNTS_OF_ALL) {
+            self.known.clear();
+        }
+        self.n_counts = self.n_counts.wrapping_add(1);
+        self.known.retain(|pid, _| pids.binary_search(pid).is_ok());
+        for pid in pids {
+            let fds = match self.instances(pid) {
                 Ok(fds) => fds,
                 Err(error) => {
                     users.n_denied += u64::from(!error.is_not_found());
                     continue;
                 }
             };
-            let mut uid = None;
+            if fds.is_empty() {
+                continue;
+            }
+            let Ok(status) = std::fs::metadata(self.procfs.file_of(pid, "status")) else { continue };
+            let own = status.uid();
             for fd in fds {
-                let is_inotify = std::fs::read_link(directory.join(fd.to_string()))
-                    .is_ok_and(|target| target.to_str().is_some_and(is_inotify_name));
-                if !is_inotify {
-                    continue;
-                }
-                let own = match uid {
-                    Some(uid) => uid,
-                    None => match std::fs::metadata(self.file_of(pid, "status")) {
-                        Ok(status) => *uid.insert(status.uid()),
-                        Err(_) => break,
-                    },
-                };
-                let info = optional_text(&self.file_of(pid, &format!("fdinfo/{fd}"))).unwrap_or_default();
+                let info = optional_text(&self.procfs.file_of(pid, &format!("fdinfo/{fd}"))).unwrap_or_default();
                 let n_watches = parse_inotify_watches(&info);
                 let watches = info.lines().filter(|line| line.starts_with("inotify wd:")).collect::<String>();
-                if n_watches > 0 && !known.insert((own, watches)) {
+                if n_watches > 0 && !counted.insert((own, watches)) {
                     continue;
                 }
                 let user = users.by_uid.entry(own).or_default();
@@ -76,6 +90,23 @@ impl Procfs {
             }
         }
         Ok(users)
+    }
+
+    /// The descriptors of a process that are instances.
+    fn instances(&mut self, pid: u32) -> Result<Vec<u32>, ReadError> {
+        let directory = self.procfs.file_of(pid, "fd");
+        let is_instance = |fd: &u32| {
+            let target = std::fs::read_link(directory.join(fd.to_string()));
+            target.is_ok_and(|target| target.to_str().is_some_and(is_inotify_name))
+        };
+        let n_open = self.procfs.open_file_count(pid)?;
+        if let Some((_, fds)) = self.known.get(&pid).filter(|(n_known, _)| *n_known == n_open) {
+            return Ok(fds.iter().copied().filter(is_instance).collect());
+        }
+        self.known.remove(&pid);
+        let fds: Vec<u32> = numbers_in(&directory)?.into_iter().filter(is_instance).collect();
+        self.known.insert(pid, (n_open, fds.clone()));
+        Ok(fds)
     }
 }
 
@@ -113,9 +144,27 @@ mod tests {
         process(dir.path(), 2, &[(3, "anon_inode:inotify", &two), (4, "anon_inode:inotify", "pos:\t0\n")]);
         process(dir.path(), 3, &[(9, "anon_inode:[eventpoll]", "")]);
         std::fs::create_dir(dir.path().join("4")).unwrap();
-        let users = Procfs::new(dir.path()).inotify_users().unwrap();
+        let users = InotifyCounter::new(&Procfs::new(dir.path())).count().unwrap();
         assert_eq!(users.by_uid, BTreeMap::from([(own, InotifyUse { n_instances: 2, n_watches: 2 })]));
         assert_eq!(users.n_denied, 0, "a process that has ended is none that hides");
+    }
+
+    #[test]
+    fn descriptors_are_gone_through_when_there_are_more_of_them_and_now_and_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut counter = InotifyCounter::new(&Procfs::new(dir.path()));
+        let mut n_instances = || counter.count().unwrap().by_uid.values().map(|user| user.n_instances).sum::<u64>();
+        process(dir.path(), 1, &[(3, "anon_inode:inotify", WATCH), (4, "/dev/null", "")]);
+        assert_eq!(n_instances(), 1);
+        process(dir.path(), 1, &[(5, "anon_inode:inotify", "")]);
+        assert_eq!(n_instances(), 2, "one more");
+        for fd in ["3", "4"] {
+            std::fs::remove_file(dir.path().join("1/fd").join(fd)).unwrap();
+        }
+        process(dir.path(), 1, &[(3, "/dev/null", ""), (6, "anon_inode:inotify", WATCH)]);
+        assert_eq!(n_instances(), 1, "one is something else now, and as many are open");
+        let later: Vec<u64> = (0..N_COUNTS_OF_ALL).map(|_| n_instances()).collect();
+        assert_eq!(later.last(), Some(&2), "{later:?}");
     }
 
     #[test]
@@ -123,7 +172,7 @@ mod tests {
         let fd = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC).unwrap();
         rustix::fs::inotify::add_watch(&fd, "/", rustix::fs::inotify::WatchFlags::CREATE).unwrap();
         let own = std::fs::metadata("/proc/self/status").unwrap().uid();
-        let users = Procfs::default().inotify_users().unwrap();
+        let users = InotifyCounter::new(&Procfs::default()).count().unwrap();
         assert!(users.by_uid.get(&own).is_some_and(|user| user.n_instances >= 1 && user.n_watches >= 1), "{users:?}");
     }
 }

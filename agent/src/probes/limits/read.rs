@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kulprit_host::cgroup::{PidsCgroup, controller_directories, read_pids_cgroup};
 use kulprit_host::cpu::read_task_count;
 use kulprit_host::hugepages::read_hugepages;
-use kulprit_host::limits::{Usage, read_aio_usage, read_conntrack_usage, read_file_usage, read_number};
+use kulprit_host::limits::{InotifyCounter, Usage, read_aio_usage, read_conntrack_usage, read_file_usage, read_number};
 use kulprit_host::process::Procfs;
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Reading;
@@ -79,7 +79,7 @@ pub(super) fn places(context: &ProbeContext) -> Vec<VmPlace> {
         });
         let others = row.map(|row| row.libvirt_pid.into_iter().chain([row.pid]).collect::<Vec<_>>());
         let pids = std::iter::once(pid).chain(others.unwrap_or_default()).collect();
-        places.push(VmPlace { uid: process.uid, directories: directories.unwrap_or_default(), pids });
+        places.push(VmPlace { uid: process.uid.clone(), directories: directories.unwrap_or_default(), pids });
     }
     places
 }
@@ -90,6 +90,7 @@ pub(super) struct Reader {
     host: HostRoot,
     procfs: Procfs,
     prefix: Option<String>,
+    inotify: InotifyCounter,
     by_uid: BTreeMap<String, Known>,
 }
 
@@ -105,13 +106,14 @@ struct Known {
 impl Reader {
     pub(super) fn new(host: &HostRoot, config: &ProbeConfig) -> Self {
         let (procfs, prefix) = (Procfs::new(&config.procfs), config.cgroup_prefix.clone());
-        Self { host: host.clone(), procfs, prefix, by_uid: BTreeMap::new() }
+        let inotify = InotifyCounter::new(&procfs);
+        Self { host: host.clone(), procfs, prefix, inotify, by_uid: BTreeMap::new() }
     }
 
     pub(super) fn read(&mut self, places: &[VmPlace], is_inotify_due: bool) -> Seen {
         let mut n_errors = 0;
         let node = read_node(&self.host, places, &mut n_errors);
-        let inotify = is_inotify_due.then(|| read_inotify(&self.host, &self.procfs));
+        let inotify = is_inotify_due.then(|| read_inotify(&self.host, &mut self.inotify));
         self.by_uid.retain(|_, known| places.contains(&known.place));
         Seen { node, inotify, vms: places.iter().filter_map(|place| self.read_vm(place)).collect(), n_errors }
     }
@@ -227,8 +229,8 @@ fn read_kubepods(host: &HostRoot, places: &[VmPlace]) -> Vec<(String, PidsCgroup
 }
 
 /// Of each limit the user that has used most of it: limits are each user's, and root's is reached first.
-fn read_inotify(host: &HostRoot, procfs: &Procfs) -> InotifyRows {
-    let users = match procfs.inotify_users() {
+fn read_inotify(host: &HostRoot, counter: &mut InotifyCounter) -> InotifyRows {
+    let users = match counter.count() {
         Ok(users) => users,
         Err(error) => {
             return vec![KernelLimit { what: "inotify-instances", usage: Err(chain(&error)), is_lower_bound: true }];
