@@ -191,7 +191,13 @@ impl Probe {
 
         let mut verdicts = Vec::new();
         for (id, read) in threads {
-            let Some(row) = self.tracked.get_mut(&id) else { continue };
+            let Some(row) = self.tracked.get_mut(&id) else {
+                // Nobody's VM (libvirt asks QEMU what it can), and it has ended.
+                if read.is_err_and(|error| error.is_not_found()) {
+                    self.context.vms.census.forget(id);
+                }
+                continue;
+            };
             match read {
                 Ok(read) => {
                     self.context.vms.set_threads(id.pid, read.threads.iter().map(|thread| thread.tid).collect());

@@ -1,8 +1,9 @@
 //! One pass over procfs for all who look for processes of VMs: QEMUs, launchers, libvirt daemons.
 //!
 //! Listing pids is cheap, reading hundreds of `stat` files every 2 s is not: a pid that was seen to be nobody of interest is not
-//! read again, except while it is young, since a process becomes what it is by `exec` after its `fork`, and once a minute for all.
-//! Who comes second on a beat takes what the first found.
+//! read again, except while it is young, since a process becomes what it is by `exec` after its `fork`, and every two minutes for
+//! all. Where the kernel says that nothing was started ([`Births`]), not even the pids are listed: who ends is told by those that look
+//! at it. Who comes second on a beat takes what the first found.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,13 +11,13 @@ use std::time::Duration;
 
 use kulprit_host::ReadError;
 use kulprit_host::launcher::is_libvirt_daemon;
-use kulprit_host::process::{CgroupFilter, ProcessId, Procfs};
+use kulprit_host::process::{Births, CgroupFilter, ProcessId, Procfs};
 use kulprit_host::qemu::is_qemu_name;
 use tokio::time::Instant;
 
 /// Passes at which a new pid is read: libvirt's child runs hooks and sets up cgroups before it becomes QEMU.
 const N_YOUNG_PASSES: u32 = 5;
-/// Every so many passes all pids are read again: about a minute.
+/// Every so many passes all pids are read again: two minutes.
 const N_PASSES_OF_FULL: u32 = 30;
 
 /// What a process is, by its name.
@@ -65,6 +66,9 @@ struct Inner {
     found: Arc<Vec<Resident>>,
     at: Option<Instant>,
     n_passes: u32,
+    births: Option<Births>,
+    /// The newest task when the pids were last listed; `None`: they are to be listed.
+    listed_at: Option<u32>,
 }
 
 impl Census {
@@ -92,6 +96,7 @@ impl Census {
         let mut inner = self.lock();
         if inner.residents.get(&id.pid).is_some_and(|(resident, _)| resident.id == id) {
             inner.residents.remove(&id.pid);
+            inner.listed_at = None;
         }
     }
 
@@ -102,8 +107,15 @@ impl Census {
 
 impl Inner {
     fn pass(&mut self, procfs: &Procfs, filter: &CgroupFilter) -> Result<usize, ReadError> {
-        let pids = procfs.pids()?;
         self.n_passes += 1;
+        // Before the list: what starts meanwhile is found by the next.
+        let newest = self.births.get_or_insert_with(|| Births::new(procfs)).newest();
+        let is_known = newest.is_some() && newest == self.listed_at;
+        if is_known && !self.n_passes.is_multiple_of(N_PASSES_OF_FULL) && !self.has_young() {
+            return Ok(0);
+        }
+        self.listed_at = None;
+        let pids = procfs.pids()?;
         if self.n_passes.is_multiple_of(N_PASSES_OF_FULL) {
             self.others.clear();
             self.residents.values_mut().for_each(|(_, n_reads)| *n_reads = (*n_reads).min(N_YOUNG_PASSES - 1));
@@ -145,7 +157,15 @@ impl Inner {
         if is_changed {
             self.found = Arc::new(self.residents.values().map(|(resident, _)| resident.clone()).collect());
         }
+        // What could not be read is tried again.
+        self.listed_at = newest.filter(|_| n_errors == 0);
         Ok(n_errors)
+    }
+
+    /// Whether there is a process that may still become another.
+    fn has_young(&self) -> bool {
+        let of_residents = self.residents.values().map(|(_, n_reads)| n_reads);
+        self.others.values().chain(of_residents).any(|n_reads| *n_reads < N_YOUNG_PASSES)
     }
 }
 
@@ -206,6 +226,41 @@ mod tests {
         assert_eq!(pids(&census, &procfs, Duration::ZERO).last(), Some(&(9, ResidentKind::Qemu)));
         std::fs::remove_dir_all(root.path().join("7")).unwrap();
         assert_eq!(pids(&census, &procfs, Duration::ZERO).len(), 3);
+    }
+
+    #[test]
+    fn nothing_is_listed_while_nothing_was_started_and_all_have_become_what_they_are() {
+        let root = tempfile::tempdir().unwrap();
+        let (procfs, census) = (Procfs::new(root.path()), Census::default());
+        std::os::unix::fs::symlink(std::process::id().to_string(), root.path().join("self")).unwrap();
+        let started = |newest: u32| {
+            std::fs::write(root.path().join("loadavg"), format!("0.00 0.00 0.00 1/9 {newest}\n")).unwrap();
+        };
+        let n_found = || pids(&census, &procfs, Duration::ZERO).len();
+        started(5);
+        put(root.path(), 5, "qemu-kvm", 10);
+        assert_eq!(n_found(), 1);
+        put(root.path(), 6, "qemu-kvm", 10);
+        assert_eq!(n_found(), 1, "the kernel says that nothing was started");
+        started(7);
+        put(root.path(), 7, "virtqemud", 20);
+        assert_eq!(n_found(), 3);
+        put(root.path(), 7, "qemu-kvm", 20);
+        assert_eq!(pids(&census, &procfs, Duration::ZERO)[2], (7, ResidentKind::Qemu), "it was young");
+        put(root.path(), 8, "qemu-kvm", 30);
+        assert_eq!(n_found(), 3, "nobody is young any more");
+        started(8);
+        assert_eq!(n_found(), 4);
+        put(root.path(), 9, "qemu-kvm", 30);
+        assert_eq!(n_found(), 4);
+        let first = census.take(&procfs, &CgroupFilter::All, Duration::ZERO).unwrap().residents[0].id;
+        std::fs::remove_dir_all(root.path().join("5")).unwrap();
+        census.forget(first);
+        let now = pids(&census, &procfs, Duration::ZERO);
+        assert_eq!((now.len(), now[3].0), (4, 9), "one that ended has all listed");
+        put(root.path(), 10, "qemu-kvm", 30);
+        let later = (0..N_PASSES_OF_FULL).map(|_| n_found()).max();
+        assert_eq!(later, Some(5), "all are listed now and then whatever the kernel says");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kulprit_host::ReadError;
-use kulprit_host::process::{CgroupFilter, ProcessId, Procfs, TaskState};
+use kulprit_host::process::{Births, CgroupFilter, ProcessId, Procfs, TaskState};
 use kulprit_judge::services::{Service, service_of};
 
 use crate::probes::ProbeConfig;
@@ -36,6 +36,23 @@ struct Known {
     others: BTreeSet<u32>,
     young: BTreeSet<u32>,
     n_looks: u32,
+    births: Option<Births>,
+    /// The newest task when the pids were last listed.
+    listed_at: Option<u32>,
+}
+
+impl Known {
+    /// The shims, and what may yet become one.
+    fn worth_a_look(&self) -> Vec<u32> {
+        self.shims.keys().chain(&self.young).copied().collect()
+    }
+
+    /// Forgets all but `pids`, which ascend.
+    fn forget_ended(&mut self, pids: &[u32]) {
+        let is_there = |pid: &u32| pids.binary_search(pid).is_ok();
+        self.others.retain(is_there);
+        self.young.retain(is_there);
+    }
 }
 
 /// One shim that is, or was, stuck.
@@ -89,14 +106,18 @@ impl Shims {
 }
 
 fn scan(procfs: &Procfs, filter: &CgroupFilter, mut known: Known) -> Result<(Known, Vec<Shim>), ReadError> {
-    let pids = procfs.pids()?;
     known.n_looks += 1;
-    if known.n_looks.is_multiple_of(N_LOOKS_OF_FULL) {
+    let is_full = known.n_looks.is_multiple_of(N_LOOKS_OF_FULL);
+    let newest = known.births.get_or_insert_with(|| Births::new(procfs)).newest();
+    let is_nothing_new = newest.is_some() && newest == known.listed_at && !is_full;
+    let pids = if is_nothing_new { known.worth_a_look() } else { procfs.pids()? };
+    known.listed_at = newest;
+    if is_full {
         known.others.clear();
     }
-    let is_there = |pid: &u32| pids.binary_search(pid).is_ok();
-    known.others.retain(is_there);
-    known.young.retain(is_there);
+    if !is_nothing_new {
+        known.forget_ended(&pids);
+    }
     let mut shims = Vec::new();
     let mut alive = BTreeMap::new();
     for pid in &pids {
@@ -173,6 +194,24 @@ mod tests {
         let pass = shims.look().await.unwrap();
         assert_eq!(pass.ended, [ProcessId { pid: 8, start_time_ticks: 80 }]);
         assert_eq!(pass.shims[0].id.start_time_ticks, 81);
+    }
+
+    #[tokio::test]
+    async fn pids_are_listed_when_something_was_started_and_known_shims_are_looked_at_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(std::process::id().to_string(), dir.path().join("self")).unwrap();
+        let started = |newest: u32| {
+            std::fs::write(dir.path().join("loadavg"), format!("0.00 0.00 0.00 1/9 {newest}\n")).unwrap();
+        };
+        started(7);
+        write(dir.path(), 7, "containerd-shim", 'S', 70);
+        let mut shims = shims(dir.path());
+        assert!(shims.look().await.unwrap().shims.is_empty());
+        write(dir.path(), 7, "containerd-shim", 'D', 70);
+        write(dir.path(), 8, "containerd-shim", 'D', 80);
+        assert_eq!(shims.look().await.unwrap().shims.len(), 1, "nothing was started");
+        started(8);
+        assert_eq!(shims.look().await.unwrap().shims.len(), 2);
     }
 
     #[tokio::test]
