@@ -25,7 +25,8 @@ pub use registry::{
     read_registry_hosts, tls_hello,
 };
 pub use route::{
-    parse_default_routes, parse_default_routes_v6, parse_netstat_counter, read_default_routes, read_listen_overflows,
+    TcpCounters, parse_default_routes, parse_default_routes_v6, parse_netstat_counter, read_default_routes,
+    read_tcp_counters,
 };
 
 use crate::{HostRoot, Malformed, ReadError};

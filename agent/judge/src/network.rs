@@ -169,6 +169,14 @@ pub fn judge_connections(at: Moment, owner: Owner, sockets: &[TcpSocket]) -> Vec
     verdicts
 }
 
+/// The same by the kernel's count alone, which stands still: since all connections were last seen to be answered, none has timed out.
+#[must_use]
+pub fn judge_no_timeouts(at: Moment, owner: Owner) -> Option<Verdict> {
+    let text = "no connection of those that migrate has timed out since all were seen to be answered";
+    let code = FindingCode::MigrationPeerSilent;
+    (owner != Owner::Node).then(|| Verdict::State(absent(code, &Subject::Node, at, PROCFS, text)))
+}
+
 /// Adds to the `MigrationPeerSilent` of `peer` what came of packets that were sent to it: where its host answers to those, only the
 /// port of the migration is silent. No answer says nothing by itself: a host may drop what nobody there asked for.
 pub fn add_answer(at: Moment, verdicts: &mut [Verdict], peer: IpAddr, tried: PathTry) {
@@ -281,6 +289,7 @@ mod tests {
     #[test]
     fn a_storage_server_without_an_answer_is_told_once() {
         let sockets = [socket("192.0.2.5:2049", 2, 4), socket("192.0.2.5:2049", 2, 6), socket("192.0.2.6:3260", 2, 0)];
+        assert_eq!(judge_no_timeouts(Moment::default(), Owner::Node), None);
         let verdicts = judge_connections(Moment::default(), Owner::Node, &sockets);
         let [Verdict::Occurrence(lost)] = &verdicts[..] else { panic!("{verdicts:?}") };
         assert_eq!(lost.code, FindingCode::StorageConnectionLost);

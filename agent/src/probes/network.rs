@@ -1,7 +1,8 @@
 //! The `network` probe: links, routes, names, full listen queues, the sockets of migrations; registries on suspicion.
 //!
 //! Links and counters are small files, read on the beat. Tables of connections cost the kernel a walk: they are read while a VM
-//! leaves the node, one is suspect or a peer was silent, else once a minute. Name servers are asked once a minute, and at
+//! leaves the node, one is suspect or a peer was silent, else at most once a minute, and only where the kernel has counted a timeout
+//! since. Name servers are asked once a minute, and at
 //! each look while they fail or a VM is suspect; a registry only when somebody says that a pull from it fails ([`PullFailures`]).
 //! Tries run beside the looks, each answer is a look of its own.
 
@@ -10,19 +11,19 @@ mod pulls;
 mod reach;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kulprit_host::network::{
-    Bridge, Link, PathTry, TcpSocket, read_bridges, read_default_routes, read_listen_overflows, read_tcp,
-    read_used_links,
+    Bridge, Link, PathTry, TcpSocket, read_bridges, read_default_routes, read_tcp, read_tcp_counters, read_used_links,
 };
 use kulprit_host::process::{CgroupFilter, Procfs};
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Verdict;
 use kulprit_judge::network::{
     LinkHistory, NameSeen, Owner, ReachLook, RegistryReach, RegistrySeen, judge_bridges, judge_connections,
-    judge_link_errors, judge_links, judge_listen_queues, judge_packets, judge_reach,
+    judge_link_errors, judge_links, judge_listen_queues, judge_no_timeouts, judge_packets, judge_reach,
 };
 use kulprit_model::Subject;
 use tokio::task::JoinSet;
@@ -33,7 +34,7 @@ use self::packets::{Packets, Silent};
 use self::reach::{NameConfig, ask_names, is_image_here, try_registry};
 use super::blocking::{Blocking, Late};
 use super::counters::count;
-use super::{ProbeContext, ProbeSpec, chain};
+use super::{ProbeConfig, ProbeContext, ProbeSpec, chain};
 use crate::look::Look;
 use crate::sacrifice::Lost;
 
@@ -146,15 +147,7 @@ impl Probe {
     async fn look(&mut self) -> Look {
         let draft = self.context.begin(NAME);
         let config = &self.context.config;
-        let new = || Reader {
-            host: self.context.host.clone(),
-            procfs: Procfs::new(&config.procfs),
-            filter: config.cgroup_filter(),
-            handler: None,
-            looked_for_handler: None,
-            read_bridges: None,
-            n_without: N_LOOKS_WITHOUT,
-        };
+        let new = || Reader::new(&self.context.host, config);
         let has_launchers = !self.context.launchers.borrow().rows.is_empty();
         let is_wanted = self.packets.is_suspicious()
             || self.context.vms.migrations.is_any_leaving()
@@ -181,19 +174,19 @@ impl Probe {
             verdicts.extend(judge_bridges(at, &bridges));
             self.bridges = bridges.into_iter().map(|bridge| Subject::Device { name: bridge.name }).collect();
         }
-        let node = seen.node.as_deref().unwrap_or_default();
         if let Some(now) = seen.overflows {
+            let node = seen.node.as_ref().map(Connections::sockets).unwrap_or_default();
             verdicts.extend(judge_listen_queues(at, self.overflows.replace(now), now, node));
         }
-        if seen.node.is_some() {
-            let owner = if has_launchers || seen.handler.is_some() { Owner::Node } else { Owner::Libvirt };
-            let mut judged = judge_connections(at, owner, node);
-            self.packets.note(at, 1, &mut judged);
-            verdicts.extend(judged);
-        }
-        if let Some((pid, handler)) = &seen.handler {
-            let mut judged = judge_connections(at, Owner::KubeVirt, handler);
-            self.packets.note(at, *pid, &mut judged);
+        let owner = if has_launchers || seen.handler.is_some() { Owner::Node } else { Owner::Libvirt };
+        let node = seen.node.map(|connections| (1, owner, connections));
+        let handler = seen.handler.map(|(pid, connections)| (pid, Owner::KubeVirt, connections));
+        for (pid, owner, connections) in node.into_iter().chain(handler) {
+            let mut judged = match &connections {
+                Connections::Read(sockets) => judge_connections(at, owner, sockets),
+                Connections::NoTimeouts => judge_no_timeouts(at, owner).into_iter().collect(),
+            };
+            self.packets.note(at, pid, &mut judged);
             verdicts.extend(judged);
         }
         // What a storage server's silence means is told by the probe of volumes.
@@ -304,8 +297,28 @@ struct Reader {
     handler: Option<u32>,
     looked_for_handler: Option<Instant>,
     read_bridges: Option<Instant>,
-    /// Looks since connections were last read.
+    /// Dropped connections at the last look.
+    overflows: Option<u64>,
+    /// What had timed out in a namespace when its connections were last read, by the pid whose it is.
+    timeouts: BTreeMap<u32, u64>,
+    /// Looks since connections were last asked about.
     n_without: u32,
+}
+
+/// What is known of the connections of a network namespace.
+enum Connections {
+    Read(Vec<TcpSocket>),
+    /// Nothing has timed out since they were read last.
+    NoTimeouts,
+}
+
+impl Connections {
+    fn sockets(&self) -> &[TcpSocket] {
+        match self {
+            Self::Read(sockets) => sockets,
+            Self::NoTimeouts => &[],
+        }
+    }
 }
 
 struct Seen {
@@ -314,21 +327,36 @@ struct Seen {
     overflows: Option<u64>,
     /// `None` when they were not read.
     bridges: Option<Vec<Bridge>>,
-    /// Connections of the node's own namespace; `None` when they were not read.
-    node: Option<Vec<TcpSocket>>,
+    /// Connections of the node's own namespace; `None` when nobody asked about them.
+    node: Option<Connections>,
     /// Those of virt-handler's, and its pid.
-    handler: Option<(u32, Vec<TcpSocket>)>,
+    handler: Option<(u32, Connections)>,
     n_errors: u64,
 }
 
 impl Reader {
+    fn new(host: &HostRoot, config: &ProbeConfig) -> Self {
+        Self {
+            host: host.clone(),
+            procfs: Procfs::new(&config.procfs),
+            filter: config.cgroup_filter(),
+            handler: None,
+            looked_for_handler: None,
+            read_bridges: None,
+            overflows: None,
+            timeouts: BTreeMap::new(),
+            n_without: N_LOOKS_WITHOUT,
+        }
+    }
+
     fn read(&mut self, has_launchers: bool, is_wanted: bool) -> Seen {
         let mut n_errors = 0;
         // The namespace of the host's process 1, not that of whoever reads.
         let directory = "proc/1/net";
         let routes = keep(read_default_routes(&self.host, directory), &mut n_errors);
         let links = read_used_links(&self.host, routes.as_deref().unwrap_or_default()).map_err(|error| chain(&error));
-        let overflows = keep(read_listen_overflows(&self.host, directory), &mut n_errors).flatten();
+        let counters = keep(read_tcp_counters(&self.host, directory), &mut n_errors).unwrap_or_default();
+        let overflows = counters.listen_overflows_total;
         let is_bridges_due = self.read_bridges.is_none_or(|at| at.elapsed() >= FIND_EVERY);
         let bridges = is_bridges_due.then(|| keep(read_bridges(&self.host), &mut n_errors)).flatten();
         if is_bridges_due {
@@ -340,13 +368,41 @@ impl Reader {
         if is_due {
             self.n_without = 0;
         }
-        let node = is_due.then(|| keep(read_tcp(&self.host, directory), &mut n_errors)).flatten();
-        let handler = handler.filter(|_| is_due).and_then(|pid| {
-            let table = read_tcp(&HostRoot::new(self.procfs.path()), format!("{pid}/net"));
-            Some((pid, keep(table, &mut n_errors)?))
+        // Whose queue is full shows the table alone.
+        let has_dropped =
+            std::mem::replace(&mut self.overflows, overflows).is_some_and(|before| overflows > Some(before));
+        let own = self.host.clone();
+        let node = (is_due || has_dropped).then(|| {
+            self.connections(1, &own, Path::new(directory), counters.timeouts_total, is_wanted || has_dropped)
         });
+        let node = node.and_then(|connections| keep(connections, &mut n_errors));
+        let handler = handler.filter(|_| is_due).and_then(|pid| {
+            let (root, directory) = (HostRoot::new(self.procfs.path()), PathBuf::from(format!("{pid}/net")));
+            let counters = keep(read_tcp_counters(&root, &directory), &mut n_errors).unwrap_or_default();
+            let connections = self.connections(pid, &root, &directory, counters.timeouts_total, is_wanted);
+            Some((pid, keep(connections, &mut n_errors)?))
+        });
+        self.timeouts.retain(|pid, _| *pid == 1 || Some(*pid) == self.handler);
         let has_route = routes.map(|routes| !routes.is_empty());
         Seen { links, has_route, overflows, bridges, node, handler, n_errors }
+    }
+
+    /// The connections of a namespace, unless its count of timeouts is as it was when they were read last.
+    fn connections(
+        &mut self,
+        pid: u32,
+        root: &HostRoot,
+        directory: &Path,
+        timeouts: Option<u64>,
+        is_wanted: bool,
+    ) -> Result<Connections, ReadError> {
+        if !is_wanted && timeouts.is_some() && self.timeouts.get(&pid).copied() == timeouts {
+            return Ok(Connections::NoTimeouts);
+        }
+        self.timeouts.remove(&pid);
+        let sockets = read_tcp(root, directory)?;
+        self.timeouts.extend(timeouts.map(|timeouts| (pid, timeouts)));
+        Ok(Connections::Read(sockets))
     }
 
     /// virt-handler, on a node that has launchers.

@@ -64,13 +64,24 @@ pub fn parse_netstat_counter(text: &str, group: &str, name: &str) -> Option<u64>
     values.split_ascii_whitespace().nth(at)?.parse().ok()
 }
 
-/// Connections that were dropped because a server's queue was full, since the namespace began. `None` where not counted.
+/// What TCP has counted since the network namespace began. `None` where it does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpCounters {
+    /// Connections that were dropped because a server's queue was full.
+    pub listen_overflows_total: Option<u64>,
+    /// Times that something sent got no answer in time, requests for connections included (`tcp_retransmit_timer` of the kernel's
+    /// `net/ipv4/tcp_timer.c`): while it stands still, no connection begins to be without an answer.
+    pub timeouts_total: Option<u64>,
+}
+
+/// Reads them out of `netstat`; `directory` is `proc/net` or `proc/1/net`.
 ///
 /// # Errors
 /// See [`ReadError`].
-pub fn read_listen_overflows(root: &HostRoot, directory: impl AsRef<Path>) -> Result<Option<u64>, ReadError> {
+pub fn read_tcp_counters(root: &HostRoot, directory: impl AsRef<Path>) -> Result<TcpCounters, ReadError> {
     let text = root.read_text(directory.as_ref().join("netstat"))?;
-    Ok(parse_netstat_counter(&text, "TcpExt", "ListenOverflows"))
+    let counter = |name: &str| parse_netstat_counter(&text, "TcpExt", name);
+    Ok(TcpCounters { listen_overflows_total: counter("ListenOverflows"), timeouts_total: counter("TCPTimeouts") })
 }
 
 #[cfg(test)]
@@ -104,9 +115,25 @@ mod tests {
     }
 
     #[test]
+    fn a_request_for_a_connection_that_nobody_answers_counts_as_timed_out() {
+        let root = HostRoot::new("/");
+        let counted = || read_tcp_counters(&root, "proc/self/net").unwrap().timeouts_total.unwrap();
+        let before = counted();
+        // A server that takes nobody: its queue is full after the first, and further requests are dropped.
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::listen(&server, 0).unwrap();
+        let address = server.local_addr().unwrap();
+        let limit = std::time::Duration::from_millis(1_500);
+        let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect_timeout(&address, limit)).collect();
+        assert!(clients.iter().any(Result::is_err), "{clients:?}");
+        assert!(counted() > before);
+    }
+
+    #[test]
     fn this_machine_counts() {
         let root = HostRoot::new("/");
-        assert!(read_listen_overflows(&root, "proc/self/net").unwrap().is_some());
+        let counters = read_tcp_counters(&root, "proc/self/net").unwrap();
+        assert!(counters.listen_overflows_total.is_some() && counters.timeouts_total.is_some());
         assert!(read_default_routes(&root, "proc/self/net").is_ok());
         assert!(read_default_routes(&root, "proc/none/net").unwrap_err().is_not_found());
     }

@@ -11,7 +11,6 @@ use kulprit_model::FindingCode::{
 use kulprit_model::Status::{self, Absent, Present, Unknown};
 
 use super::*;
-use crate::probes::ProbeConfig;
 use crate::probes::testing::{Probe, status_of};
 
 const ROUTES: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\neth0\t00000000\t0102A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n";
@@ -117,6 +116,37 @@ async fn a_lost_route_dropped_connections_and_a_silent_peer_are_told_and_cleared
     std::fs::remove_dir_all(dir.path().join("sys/class/net/eth0")).unwrap();
     probe.look_until(|look| format!("{:?}", look.sightings).contains("eth0")).await;
     probe.stop().await;
+}
+
+#[test]
+fn connections_are_read_again_once_something_has_timed_out() {
+    let (dir, host) = tree(&[]);
+    let count = |overflows: u32, timeouts: u32| {
+        let text = format!("TcpExt: ListenOverflows TCPTimeouts\nTcpExt: {overflows} {timeouts}\n");
+        std::fs::write(dir.path().join("proc/1/net/netstat"), text).unwrap();
+    };
+    let mut reader = Reader::new(&host, &ProbeConfig::default());
+    let mut look = |is_wanted| {
+        let seen = reader.read(false, is_wanted);
+        seen.node.map(|connections| matches!(connections, Connections::Read(_)))
+    };
+    let calm = [None; N_LOOKS_WITHOUT as usize];
+    count(5, 7);
+    assert_eq!(look(false), Some(true), "for the first time");
+    assert_eq!(calm.map(|_| look(false)), calm);
+    assert_eq!(look(false), Some(false), "nothing has timed out");
+    count(5, 8);
+    assert_eq!(calm.map(|_| look(false)), calm, "at most once a minute");
+    assert_eq!((look(false), look(true)), (Some(true), Some(true)));
+    count(6, 8);
+    assert_eq!(look(false), Some(true), "a queue is full");
+    assert_eq!(look(false), None);
+    count(6, 9);
+    std::fs::write(dir.path().join("proc/1/net/tcp"), "no heading\n").unwrap();
+    assert_eq!(look(true), None);
+    std::fs::write(dir.path().join("proc/1/net/tcp"), TCP).unwrap();
+    assert_eq!(calm.map(|_| look(false)), calm);
+    assert_eq!(look(false), Some(true), "they could not be read before");
 }
 
 #[tokio::test]
