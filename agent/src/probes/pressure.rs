@@ -1,9 +1,9 @@
 //! The `pressure` probe: the node's stall times every second, its VMs' limits and stall times every ten.
 //!
-//! Reading costs microseconds, waking up more: so once a second, on the shared beat. When a stall or a migration begins or a VM
-//! becomes a suspect, the kernel's totals are read 20 times a second for half a minute, for the flight recorder; the kernel's own trigger
-//! makes that begin within 50 ms where it lets us ask for windows below 2 s (CAP_SYS_RESOURCE). A stall that does not end is
-//! worth no second half minute before some minutes have passed.
+//! Reading costs microseconds, waking up more: so on the shared beat. Where the kernel lets us ask for windows below 2 s
+//! (CAP_SYS_RESOURCE) its own trigger tells of a stall that begins, and a node on which all is well is read every four seconds.
+//! When a stall or a migration begins or a VM becomes a suspect, the kernel's totals are read 20 times a second for half a minute, for
+//! the flight recorder. A stall that does not end is worth no second half minute before some minutes have passed.
 
 mod kills;
 mod node;
@@ -36,6 +36,8 @@ pub(super) const SPEC: ProbeSpec = ProbeSpec {
 };
 /// How often the node is read.
 const CALM_EVERY: Duration = Duration::from_secs(1);
+/// The same while all is well and the kernel tells of a stall that begins: in step with the looks at QEMUs.
+const ALARMED_EVERY: Duration = Duration::from_secs(4);
 /// A look is said so often while something is wrong, for holds to move on; else every 10 s.
 const SAY_EVERY: Duration = Duration::from_secs(2);
 /// From which share of the time between two samples tasks count as stalled, percent.
@@ -62,6 +64,10 @@ struct Probe {
     node: Node,
     vms: Vms,
     triggers: Triggers,
+    /// The kernel has told of a stall since the last sample.
+    has_alarm: bool,
+    /// What was said of the node's states last.
+    said: Vec<Status>,
     close: Close,
     suspects: Option<tokio::sync::watch::Receiver<Arc<Suspects>>>,
 }
@@ -108,6 +114,8 @@ impl Probe {
             node: Node::new(&context.host, &context.config.pressure),
             vms: Vms::new(context.blocking()),
             triggers: Triggers::default(),
+            has_alarm: false,
+            said: Vec::new(),
             close: Close::default(),
             suspects: Some(context.suspects.clone()),
             context,
@@ -118,7 +126,6 @@ impl Probe {
         let config = Arc::clone(&self.context.config);
         let config = &config.pressure;
         self.triggers = Triggers::open(&self.context, &self.node);
-        let mut said: Vec<Status> = Vec::new();
         let mut say_at = Instant::now();
         let mut vms_at = Instant::now();
         let mut read_at = Instant::now();
@@ -128,7 +135,10 @@ impl Probe {
             let at = self.context.clock.now();
             count(&self.context.counters.errors, self.node.sample(at));
             self.node.record(&self.context.recorder, at);
-            self.close.see_stall(self.node.newest_pct().is_some_and(|share| share > STALLED_PCT), now, config);
+            // Over the seconds since the last sample the share may be small yet.
+            let has_alarm = std::mem::take(&mut self.has_alarm);
+            let is_stalled = has_alarm || self.node.newest_pct().is_some_and(|share| share > STALLED_PCT);
+            self.close.see_stall(is_stalled, now, config);
             self.close.see_jobs(self.context.vms.n_jobs(), now, config);
             if now >= read_at {
                 read_at = now + CALM_EVERY / 2;
@@ -139,24 +149,24 @@ impl Probe {
                     vms_at = self.context.beat.next(config.vms_every.get());
                     verdicts.extend(self.vms.look(&self.context, false).await);
                 }
-                if is_vms_turn || statuses != said || now >= say_at {
-                    let is_well = statuses.iter().all(|status| *status == Status::Absent);
-                    say_at = now + if is_well { SPEC.look_every } else { SAY_EVERY };
-                    said = statuses;
+                if is_vms_turn || statuses != self.said || now >= say_at {
+                    self.said = statuses;
+                    say_at = now + if is_well(&self.said) { SPEC.look_every } else { SAY_EVERY };
                     if !self.context.send(draft.verdicts(verdicts).end(&self.context.clock)).await {
                         return;
                     }
                 }
             }
-            if !self.wait(config).await {
+            if !self.wait(config, vms_at.min(say_at).max(read_at)).await {
                 return;
             }
         }
     }
 
-    /// Waits for the next sample; `false` when the agent ends.
-    async fn wait(&mut self, config: &PressureConfig) -> bool {
+    /// Waits for the next sample, at most until `due`; `false` when the agent ends.
+    async fn wait(&mut self, config: &PressureConfig, due: Instant) -> bool {
         let is_close = self.close.is_close(Instant::now());
+        let calm_every = calm_every(self.triggers.are_armed(), &self.said, self.close.was_stalled);
         let stop = self.context.stop.clone();
         let beat = self.context.beat;
         tokio::select! {
@@ -165,16 +175,25 @@ impl Probe {
             new = next_suspect(&mut self.suspects) => if new {
                 self.close.begin(Instant::now(), config);
             },
-            () = self.triggers.fired(), if !is_close && !self.close.was_stalled => {}
+            () = self.triggers.fired(), if !is_close && !self.close.was_stalled => self.has_alarm = true,
             () = async {
                 match is_close {
                     true => tokio::time::sleep(config.close_every.get()).await,
-                    false => beat.wait(CALM_EVERY).await,
+                    false => tokio::time::sleep_until(beat.next(calm_every).min(due)).await,
                 }
             } => {}
         }
         true
     }
+}
+
+fn is_well(said: &[Status]) -> bool {
+    said.iter().all(|status| *status == Status::Absent)
+}
+
+/// How often the node is read while not closely.
+fn calm_every(has_triggers: bool, said: &[Status], was_stalled: bool) -> Duration {
+    if has_triggers && is_well(said) && !was_stalled { ALARMED_EVERY } else { CALM_EVERY }
 }
 
 /// Returns when the set of suspects changes: whether there are any. Never, when nobody names them any more.
@@ -214,9 +233,13 @@ impl Triggers {
         }
     }
 
+    fn are_armed(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Returns when one fires. One that fails takes all of them along: polling goes on.
     async fn fired(&mut self) {
-        if self.0.is_empty() {
+        if !self.are_armed() {
             return std::future::pending().await;
         }
         let mut waits: Vec<_> = self.0.iter().map(|trigger| Box::pin(trigger.fired())).collect();

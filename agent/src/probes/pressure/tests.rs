@@ -256,6 +256,16 @@ async fn a_kill_at_the_limit_is_told_of_a_vm_that_it_ended_unless_the_kernels_lo
 }
 
 #[test]
+fn a_node_is_read_every_second_unless_all_is_well_and_the_kernel_tells_of_a_stall() {
+    assert_eq!(calm_every(true, &[Absent; 3], false), ALARMED_EVERY);
+    assert_eq!(calm_every(false, &[Absent; 3], false), CALM_EVERY, "nobody would tell");
+    assert_eq!(calm_every(true, &[Absent; 3], true), CALM_EVERY, "something stalls");
+    for status in [Present, Unknown] {
+        assert_eq!(calm_every(true, &[Absent, status, Absent], false), CALM_EVERY, "it may end");
+    }
+}
+
+#[test]
 fn a_stall_that_begins_is_read_closely_for_a_while_and_one_that_stays_is_not_without_end() {
     let config = PressureConfig::default();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
