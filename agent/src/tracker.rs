@@ -26,7 +26,7 @@ use kulprit_model::{Attributes, Body, Domain, FindingCode, Moment, Occurrence, Q
 
 use crate::look::Look;
 use burst::Burst;
-use hold::{Change, Track};
+use hold::{Change, Early, Track};
 use vms::{Seen, Vms};
 
 /// Looks that a probe may leave out before it counts as silent.
@@ -130,11 +130,32 @@ struct Probe {
     is_position_waiting: bool,
 }
 
+/// When the first of all states is to be said, boot time in microseconds, or earlier: so that a look at one VM asks only its own.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    news_usec: i64,
+    /// Of what is only said again.
+    refresh_usec: i64,
+}
+
+impl Due {
+    /// Not known: all are to be asked.
+    const NOW: Self = Self { news_usec: i64::MIN, refresh_usec: i64::MIN };
+    const NEVER: Self = Self { news_usec: i64::MAX, refresh_usec: i64::MAX };
+
+    fn see(&mut self, track: &Track, early: Early) {
+        self.news_usec = self.news_usec.min(track.due_usec());
+        self.refresh_usec = self.refresh_usec.min(track.refresh_due_usec(early));
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Tracker {
     probes: Vec<Probe>,
     states: BTreeMap<Key, Track>,
+    due: Due,
+    early: Early,
     bursts: BTreeMap<BurstKey, Burst>,
     vms: Vms,
     counts: Counts,
@@ -158,6 +179,8 @@ impl Tracker {
         let mut tracker = Self {
             probes: rows.iter().map(probe).collect(),
             states: BTreeMap::new(),
+            due: Due::NOW,
+            early: Early::of(boot_id),
             bursts: BTreeMap::new(),
             vms: Vms::default(),
             counts: Counts::default(),
@@ -266,10 +289,10 @@ impl Tracker {
     pub fn due_usec(&self) -> i64 {
         let silent = self.probes.iter().filter(|probe| probe.view.blind_because.is_none());
         let silent = silent.map(|probe| probe.heard.boottime_usec.saturating_add(probe.limit_usec));
-        let states = self.states.values().map(Track::due_usec);
+        let states = self.due.news_usec;
         let bursts = self.bursts.values().filter_map(Burst::due_usec);
         let latest = self.last_tick.boottime_usec.saturating_add(LONGEST_SLEEP_USEC);
-        silent.chain(states).chain(bursts).fold(latest, i64::min)
+        silent.chain([states]).chain(bursts).fold(latest, i64::min)
     }
 
     /// Everything that holds now, for a central that knows nothing: states, VMs, and the occurrences of the last hour.
@@ -382,8 +405,14 @@ impl Tracker {
             self.counts.verdicts_refused += 1;
             return;
         }
+        self.see_state(verdict, at);
+    }
+
+    fn see_state(&mut self, verdict: StateVerdict, at: Moment) {
         let key = (verdict.code, verdict.subject.clone());
-        let change = self.states.entry(key).or_insert_with(Track::new).see(verdict, at);
+        let track = self.states.entry(key).or_insert_with(Track::new);
+        let change = track.see(verdict, at);
+        self.due.see(track, self.early);
         self.count(change);
     }
 
@@ -435,13 +464,25 @@ impl Tracker {
 
     /// Takes what is due into the batch; positions when nothing of their probe waits any more.
     fn flush(&mut self, now: Moment, batch: &mut Batch) {
-        batch.bodies.extend(self.states.values_mut().filter_map(|track| track.take_due(now)).map(Body::State));
+        self.flush_states(now, batch);
         for burst in self.bursts.values_mut() {
             if burst.due_usec().is_some_and(|due_usec| due_usec <= now.boottime_usec) {
                 batch.bodies.push(Body::Occurrence(burst.take(now)));
             }
         }
         self.take_positions(batch);
+    }
+
+    fn flush_states(&mut self, now: Moment, batch: &mut Batch) {
+        let refreshes = (self.due.refresh_usec <= now.boottime_usec).then_some(self.early);
+        if self.due.news_usec > now.boottime_usec && refreshes.is_none() {
+            return;
+        }
+        self.due = Due::NEVER;
+        for track in self.states.values_mut() {
+            batch.bodies.extend(track.take_due(now, refreshes).map(Body::State));
+            self.due.see(track, self.early);
+        }
     }
 
     fn take_positions(&mut self, batch: &mut Batch) {

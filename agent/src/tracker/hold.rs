@@ -18,6 +18,8 @@ const DETAIL_EVERY_USEC: i64 = 5_000_000;
 const REFRESH_PRESENT_USEC: i64 = 60_000_000;
 /// Every other state is said again after this, microseconds.
 const REFRESH_USEC: i64 = 600_000_000;
+/// When one is said again, so are those that would be within this part of their interval: each write wakes the disk and central.
+const REFRESH_TOGETHER: i64 = 10;
 
 /// One state that a probe owns.
 #[derive(Clone, Debug)]
@@ -35,8 +37,17 @@ pub(super) struct Track {
     edge_due_usec: i64,
     is_edge_waiting: bool,
     is_detail_waiting: bool,
-    /// Thousandths of a tenth by which it is said again early: a hash of the key, so that not all keys of a fleet speak at one moment.
-    early: i64,
+}
+
+/// Thousandths of a tenth by which all states of a node are said again early: a hash, so that not all nodes of a fleet speak at one
+/// moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Early(i64);
+
+impl Early {
+    pub(super) fn of(boot_id: &str) -> Self {
+        Self(i64::try_from(stable_seed(&["refresh", boot_id]) % 1_000).unwrap_or(0))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -76,14 +87,13 @@ impl Track {
             edge_due_usec: i64::MIN,
             is_edge_waiting: false,
             is_detail_waiting: false,
-            early: 0,
         }
     }
 
     /// What an earlier run of the agent said in this boot. It stands until somebody looks or the time limit passes.
     pub(super) fn restored(state: State) -> Self {
         let sent = Sent { at: state.looked, status: state.status, since: state.since };
-        Self { early: early_of(&state), state: Some(state), sent: Some(sent), ..Self::new() }
+        Self { state: Some(state), sent: Some(sent), ..Self::new() }
     }
 
     pub(super) fn status(&self) -> Option<Status> {
@@ -197,23 +207,21 @@ impl Track {
         }
         let attributes = if status == Status::Unknown { Attributes::new() } else { attributes };
         let state = State { code, subject, status, since, looked: at, unknown_because, attributes, evidence };
-        if self.state.is_none() {
-            self.early = early_of(&state);
-        }
         self.state = Some(state);
         let was_waiting = std::mem::replace(&mut self.is_edge_waiting, true);
         if was_waiting { Change::Coalesced } else { Change::Edge }
     }
 
-    /// What is to be said now, if anything. Marks it as said.
-    pub(super) fn take_due(&mut self, now: Moment) -> Option<State> {
+    /// What is to be said now, if anything; with `refreshes` also what is only said again, and soon due. Marks it as said.
+    pub(super) fn take_due(&mut self, now: Moment, refreshes: Option<Early>) -> Option<State> {
         let state = self.state.as_ref()?;
-        if self.due_usec().min(self.refresh_due_usec(state)) > now.boottime_usec {
+        let soon_usec = now.boottime_usec.saturating_add(refresh_every_usec(state) / REFRESH_TOGETHER);
+        let is_refresh_due = refreshes.is_some_and(|early| self.refresh_due_usec(early) <= soon_usec);
+        if self.due_usec() > now.boottime_usec && !is_refresh_due {
             return None;
         }
         let is_edge = self.is_edge_waiting;
         let is_same = self.sent.is_some_and(|sent| sent.status == state.status && sent.since == state.since);
-        let is_refresh_due = self.refresh_due_usec(state) <= now.boottime_usec;
         self.is_edge_waiting = false;
         if is_edge && is_same && !self.is_detail_waiting && !is_refresh_due {
             // There and back between two words: nothing to say.
@@ -252,17 +260,19 @@ impl Track {
         edge.unwrap_or(i64::MAX).min(detail.unwrap_or(i64::MAX))
     }
 
-    /// Up to a tenth earlier than the interval.
-    fn refresh_due_usec(&self, state: &State) -> i64 {
+    /// When it is said again at the latest, boot time in microseconds; `i64::MAX`: it was never said. Up to a tenth earlier than the
+    /// interval.
+    pub(super) fn refresh_due_usec(&self, early: Early) -> i64 {
+        let Some(state) = &self.state else { return i64::MAX };
         let Some(sent) = self.sent else { return i64::MIN };
-        let every = match state.status {
-            Status::Present => REFRESH_PRESENT_USEC,
-            Status::Absent | Status::Unknown => REFRESH_USEC,
-        };
-        sent.at.boottime_usec.saturating_add(every - every / 10_000 * self.early)
+        let every = refresh_every_usec(state);
+        sent.at.boottime_usec.saturating_add(every - every / 10_000 * early.0)
     }
 }
 
-fn early_of(state: &State) -> i64 {
-    i64::try_from(stable_seed(&[state.code.as_str(), &state.subject.to_string()]) % 1_000).unwrap_or(0)
+const fn refresh_every_usec(state: &State) -> i64 {
+    match state.status {
+        Status::Present => REFRESH_PRESENT_USEC,
+        Status::Absent | Status::Unknown => REFRESH_USEC,
+    }
 }

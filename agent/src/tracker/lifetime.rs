@@ -7,7 +7,7 @@
 use kulprit_judge::StateVerdict;
 use kulprit_model::{Body, Evidence, Moment, Qemu, Status, Subject};
 
-use super::{Batch, Tracker, vms::Seen};
+use super::{Batch, Due, Tracker, vms::Seen};
 use crate::look::Sighting;
 
 /// What an earlier run knew of a VM is gone after this at the earliest if nobody has seen it since, microseconds.
@@ -76,6 +76,7 @@ impl Tracker {
                 );
             }
         }
+        self.due = Due::NOW;
         changes.into_iter().for_each(|change| self.count(change));
     }
 

@@ -10,7 +10,7 @@ use kulprit_model::{
     subject::SubjectType,
 };
 
-use super::{Tracker, hold::Track, lifetime::OF_PROCESS, vms::Vms};
+use super::{Due, Tracker, hold::Track, lifetime::OF_PROCESS, vms::Vms};
 
 /// A state that its probe looks past counts as not looked at after this at the earliest, microseconds: looks by event speak of
 /// one subject only, full looks come more rarely.
@@ -31,21 +31,16 @@ impl Tracker {
                 changes.push(track.lose(*code, subject, because.to_owned(), at));
             }
         }
+        self.due = Due::NOW;
         changes.into_iter().for_each(|change| self.count(change));
         let evidence = vec![Evidence::new("agent", at, format!("probe `{name}` could not look: {because}"))];
-        self.say_blind(name, StateVerdict { evidence, ..blindness(name, true) }, at);
+        self.see_state(StateVerdict { evidence, ..blindness(name, true) }, at);
     }
 
     pub(super) fn can_see(&mut self, index: usize, at: Moment) {
         let name = self.probes[index].view.name;
         self.probes[index].view.blind_because = None;
-        self.say_blind(name, blindness(name, false), at);
-    }
-
-    fn say_blind(&mut self, name: &'static str, verdict: StateVerdict, at: Moment) {
-        let key = (FindingCode::ProbeBlind, Subject::Probe { name: name.to_owned() });
-        let change = self.states.entry(key).or_insert_with(Track::new).see(verdict, at);
-        self.count(change);
+        self.see_state(blindness(name, false), at);
     }
 
     /// We did not run for a while: nobody was silent in that time.
@@ -77,6 +72,7 @@ impl Tracker {
             if is_forgotten && track.status() != Some(Status::Unknown) && !is_at_rest(&self.vms, *code, subject) {
                 let because = format!("the probe has not looked at it for {} s", passed_over_usec / 1_000_000);
                 changes.push(track.lose(*code, subject, because, now));
+                self.due = Due::NOW;
             }
         }
         changes.into_iter().for_each(|change| self.count(change));

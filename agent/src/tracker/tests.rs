@@ -246,6 +246,28 @@ fn states_are_said_again_within_their_interval_and_not_all_the_time() {
 }
 
 #[test]
+fn what_is_only_said_again_goes_out_together_and_not_at_one_moment_of_all_nodes() {
+    let vms: Vec<Subject> = (0..200).map(|n| Subject::vm(format!("vm-{n}"))).collect();
+    let said = |boot_id: &str| {
+        let mut tracker = Tracker::new(ROWS, boot_id, Memory::default(), at(0));
+        let mut said: Vec<(i64, usize)> = Vec::new();
+        for msec in (0..1_200_000).step_by(4_000) {
+            // They do not all start at once.
+            let is_there = |n: &usize| i64::try_from(*n).is_ok_and(|n| n * 100 <= msec);
+            let verdicts = (0..vms.len()).filter(is_there).map(|n| state(FindingCode::QemuStopped, &vms[n], false));
+            let batch = tracker.look(look("qemu", msec, verdicts.collect()));
+            said.push((msec, states(&batch).len()));
+        }
+        said.retain(|(msec, n_said)| *msec > 20_000 && *n_said > 0);
+        said
+    };
+    let one = said(BOOT);
+    assert_eq!(one.iter().map(|(_, n_said)| *n_said).collect::<Vec<_>>(), [200, 200]);
+    assert!(one[0].0 >= 480_000 && one[1].0 - one[0].0 >= 480_000, "{one:?}");
+    assert_ne!(one[0].0, said("another boot")[0].0);
+}
+
+#[test]
 fn an_edge_storm_is_bounded_counted_and_its_last_word_is_said() {
     let mut tracker = tracker();
     let mut n_said = 0;
