@@ -65,7 +65,8 @@ struct Frozen {
 #[derive(Debug, Default)]
 struct Ring {
     end: Moment,
-    values: VecDeque<Option<f32>>,
+    /// Not a number: a second without a sample. An option would take twice the room.
+    values: VecDeque<f32>,
 }
 
 impl Recorder {
@@ -131,28 +132,31 @@ impl Ring {
             // A clock that went back, which this one does not: the value is of the newest second.
             Err(_) | Ok(0) => {
                 if let Some(last) = self.values.back_mut() {
-                    *last = Some(last.map_or(value, |known| known.max(value)));
+                    // The larger one, and of a number and none the number.
+                    *last = last.max(value);
                 }
             }
             Ok(n_new) => {
                 if n_new > N_SECONDS || self.values.is_empty() {
                     self.values.clear();
+                    self.values.reserve_exact(N_SECONDS);
                     self.end = at;
                 } else {
-                    self.values.extend(std::iter::repeat_n(None, n_new - 1));
+                    let n_over = (self.values.len() + n_new).saturating_sub(N_SECONDS);
+                    self.values.drain(..n_over.min(self.values.len()));
+                    self.values.extend(std::iter::repeat_n(f32::NAN, n_new - 1));
                     // Whole seconds after the first value, however late this one is.
                     let over_usec = (since_usec + EARLY_USEC).rem_euclid(1_000_000) - EARLY_USEC;
                     self.end = at.offset_usec(-over_usec);
                 }
-                self.values.push_back(Some(value));
-                let n_over = self.values.len().saturating_sub(N_SECONDS);
-                self.values.drain(..n_over);
+                self.values.push_back(value);
             }
         }
     }
 
     fn series(&self, figure: Figure, is_of_vm: bool) -> Series {
-        Series { figure, is_of_vm, end: self.end, values: self.values.iter().copied().collect() }
+        let value = |value: &f32| (!value.is_nan()).then_some(*value);
+        Series { figure, is_of_vm, end: self.end, values: self.values.iter().map(value).collect() }
     }
 }
 
