@@ -116,7 +116,7 @@ impl Probe {
             .into_iter()
             .map(|(pid, process)| {
                 let sources = self.context.vms.disks(&process.uid).into_iter().filter_map(|disk| disk.source);
-                (pid, process.uid, sources.collect())
+                (pid, process.uid.clone(), sources.collect())
             })
             .collect();
         let (host, config) = (self.context.host.clone(), Arc::clone(&self.context.config));

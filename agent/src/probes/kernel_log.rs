@@ -300,7 +300,11 @@ fn moment_of(usec: u64, now: Moment, skew_usec: Option<i64>) -> Moment {
 /// Whose task that is or was: QEMUs are remembered after their end, others are looked up while they live.
 fn find_owner(procfs: &Procfs, vms: &VmIndex, task: u32, at: Moment) -> Option<TaskOwner> {
     let of_vm = |pid: u32| {
-        vms.by_task(pid, at).map(|(pid, vm)| TaskOwner { pid, start_ticks: vm.start_ticks, vm_uid: Some(vm.uid) })
+        vms.by_task(pid, at).map(|(pid, vm)| TaskOwner {
+            pid,
+            start_ticks: vm.start_ticks,
+            vm_uid: Some(vm.uid.clone()),
+        })
     };
     of_vm(task).or_else(|| {
         let pid = procfs.status(task).ok()?.tgid?;

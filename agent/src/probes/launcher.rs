@@ -8,6 +8,7 @@
 mod census;
 mod family;
 mod links;
+mod members;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,8 +28,9 @@ use kulprit_judge::recorded::Health;
 use kulprit_model::{Moment, Status, Subject};
 use tokio::task::JoinSet;
 
-use self::family::{AllFacts, Facts, Family, complete, families, has_unnamed, read_member};
+use self::family::{AllFacts, Facts, Family, complete, families, has_unnamed};
 use self::links::TapReader;
+use self::members::MemberReader;
 use super::blocking::{Blocking, Late};
 use super::counters::count;
 use super::{Launcher, Launchers, ProbeContext, ProbeSpec, VmIndex, VmProcess, chain};
@@ -89,6 +91,7 @@ struct Probe {
     watched: BTreeSet<ProcessId>,
     ends: JoinSet<ProcessId>,
     looking: Blocking,
+    members: Option<MemberReader>,
     reading_args: Blocking,
     taps: Option<TapReader>,
     n_looks: u64,
@@ -109,6 +112,7 @@ async fn run(context: ProbeContext) {
         watched: BTreeSet::new(),
         ends: JoinSet::new(),
         looking: context.blocking(),
+        members: None,
         reading_args: context.blocking(),
         taps: None,
         n_looks: 0,
@@ -155,9 +159,9 @@ impl Probe {
         };
         count(&self.context.counters.errors, u64::try_from(seen.n_errors).unwrap_or(u64::MAX));
         if tries_sockets {
-            self.sockets = seen.sockets.clone();
+            self.sockets.clone_from(&seen.sockets);
         }
-        self.facts = seen.facts.clone();
+        self.facts.clone_from(&seen.facts);
         let gone = self.publish(&seen.families);
         self.watch();
         let mut verdicts = self.judge(at, &seen);
@@ -176,10 +180,11 @@ impl Probe {
             let (vms, config) = (Arc::clone(&self.context.vms), Arc::clone(&self.context.config));
             let known = Arc::clone(&question.known);
             let (tries_sockets, max_age) = (question.tries_sockets, question.max_age);
-            let seen = self
-                .looking
-                .run(LOOK_DEADLINE, move || look_at(&procfs, &host, &vms, config.cgroup_prefix.as_deref(), question));
-            let mut seen = match seen.await {
+            let new = || MemberReader::new(&self.procfs);
+            let look = move |members: &mut MemberReader| {
+                look_at(&procfs, &host, &vms, config.cgroup_prefix.as_deref(), members, question)
+            };
+            let mut seen = match self.looking.run_with(LOOK_DEADLINE, &mut self.members, new, look).await {
                 Ok(Ok(seen)) => seen,
                 Ok(Err(error)) => {
                     count(&self.context.counters.errors, 1);
@@ -195,7 +200,7 @@ impl Probe {
             has_read_args = true;
             for (pid, args) in self.read_args(unread).await {
                 if let Some(of) = seen.facts.values_mut().find(|of| of.resident.id.pid == pid) {
-                    of.args = Some(args);
+                    Arc::make_mut(of).args = Some(args);
                 }
             }
             question = Question { facts: seen.facts, known, tries_sockets, max_age: max_age.max(SAME_BEAT) };
@@ -329,10 +334,10 @@ impl Probe {
         let running = self.context.vms.running();
         let new = || TapReader::new(&self.procfs);
         let judge = move |taps: &mut TapReader| {
-            let id = |(pid, vm): &(u32, VmProcess)| ProcessId { pid: *pid, start_time_ticks: vm.start_ticks };
+            let id = |(pid, vm): &(u32, Arc<VmProcess>)| ProcessId { pid: *pid, start_time_ticks: vm.start_ticks };
             let qemus: Vec<(ProcessId, bool)> =
                 running.iter().map(|row| (id(row), launchers.by_qemu(row.0).is_some())).collect();
-            let of = |((_, vm), taps): (&(u32, VmProcess), Result<Taps, ReadError>)| {
+            let of = |((_, vm), taps): (&(u32, Arc<VmProcess>), Result<Taps, ReadError>)| {
                 let is_gone = matches!(&taps, Err(error) if error.is_not_found());
                 let taps = taps.map_err(|error| chain(&error));
                 (!is_gone).then(|| judge_links(&Subject::vm(vm.uid.as_str()), at, &taps))
@@ -357,6 +362,7 @@ fn look_at(
     host: &HostRoot,
     vms: &VmIndex,
     prefix: Option<&str>,
+    member_reader: &mut MemberReader,
     question: Question,
 ) -> Result<Seen, ReadError> {
     let Question { mut facts, known, tries_sockets, max_age } = question;
@@ -364,10 +370,13 @@ fn look_at(
     let pass = vms.census.take(procfs, &filter, max_age)?;
     let mut n_errors = pass.n_errors;
     // A process's name may have become another one since.
-    facts.retain(|_, of| pass.residents.contains(&of.resident));
+    facts.retain(|id, of| {
+        let at = pass.residents.binary_search_by_key(&id.pid, |resident| resident.id.pid);
+        at.is_ok_and(|at| pass.residents[at] == of.resident)
+    });
     for resident in pass.residents.iter() {
         if !facts.contains_key(&resident.id) {
-            facts.extend(Facts::read(procfs, resident).map(|of| (resident.id, of)));
+            facts.extend(Facts::read(procfs, resident).map(|of| (resident.id, Arc::new(of))));
         }
     }
     // What was known of a pod stays known when its launcher is gone.
@@ -391,8 +400,9 @@ fn look_at(
         }
     }
     let mut members = BTreeMap::new();
+    member_reader.retain(&facts);
     for of in facts.values().filter(|of| of.resident.kind != ResidentKind::Qemu) {
-        match read_member(procfs, of) {
+        match member_reader.read(of) {
             Some(member) => drop(members.insert(of.resident.id, member)),
             None => vms.census.forget(of.resident.id),
         }

@@ -61,6 +61,8 @@ struct Tracked {
     /// libvirt's disks when the identity was made.
     targets: Vec<DiskTarget>,
     since: Moment,
+    /// Whether all this was said: it is said again when it has changed.
+    is_told: bool,
     history: ThreadHistory,
     has_blocked_thread: bool,
     /// Its end has been told; it is a zombie that stays.
@@ -232,7 +234,7 @@ impl Probe {
                 }
             }
         }
-        let sightings: Vec<Sighting> = self.tracked.values().filter_map(Tracked::sighting).collect();
+        let sightings: Vec<Sighting> = self.tracked.values_mut().filter_map(Tracked::sighting).collect();
         draft.verdicts(verdicts).sightings(sightings).gone(gone).end(&self.context.clock)
     }
 
@@ -257,6 +259,7 @@ impl Probe {
             identity,
             targets,
             since: at,
+            is_told: false,
             history: ThreadHistory::default(),
             has_blocked_thread: false,
             has_ended: false,
@@ -310,7 +313,7 @@ impl Probe {
                 if row.subject != subject {
                     gone.push(std::mem::replace(&mut row.subject, subject));
                 }
-                (row.identity, row.targets) = (identity, targets);
+                (row.identity, row.targets, row.is_told) = (identity, targets, false);
             }
         }
         gone
@@ -361,9 +364,10 @@ impl Probe {
 }
 
 impl Tracked {
-    fn sighting(&self) -> Option<Sighting> {
+    /// What it is, unless that was told.
+    fn sighting(&mut self) -> Option<Sighting> {
         let uid = self.identity.uid.clone()?;
-        if self.has_ended {
+        if self.has_ended || std::mem::replace(&mut self.is_told, true) {
             return None;
         }
         Some(Sighting::Qemu(Qemu {

@@ -57,9 +57,9 @@ async fn run(context: ProbeContext) {
             let cgroup = row.cgroups.iter().find(|row| row.controller.split(',').any(|name| name == "devices"))?;
             Some(cgroup.directory.clone())
         };
-        let vm = |(pid, process): (u32, VmProcess)| Vm {
+        let vm = |(pid, process): (u32, Arc<VmProcess>)| Vm {
             id: ProcessId { pid, start_time_ticks: process.start_ticks },
-            uid: process.uid,
+            uid: process.uid.clone(),
             devices: known(pid),
         };
         let vms: Vec<Vm> = context.vms.running().into_iter().map(vm).collect();

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use kulprit_model::Moment;
@@ -62,7 +62,7 @@ pub struct VmIndex {
 
 #[derive(Debug, Default)]
 struct Inner {
-    by_pid: BTreeMap<u32, VmProcess>,
+    by_pid: BTreeMap<u32, Arc<VmProcess>>,
     disks: BTreeMap<String, Vec<DiskTarget>>,
     uid_by_name: BTreeMap<String, String>,
     /// VMs on whose domain a job runs.
@@ -85,7 +85,7 @@ impl VmIndex {
     /// This process runs this VM.
     pub fn insert(&self, pid: u32, start_ticks: u64, uid: &str) {
         let process = VmProcess { uid: uid.to_owned(), start_ticks, ended: None, tids: Vec::new() };
-        let before = self.lock().by_pid.insert(pid, process);
+        let before = self.lock().by_pid.insert(pid, Arc::new(process));
         if before.is_none_or(|before| before.start_ticks != start_ticks) {
             self.n_arrived.send_modify(|n_arrived| *n_arrived += 1);
         }
@@ -100,21 +100,23 @@ impl VmIndex {
     pub fn set_ended(&self, pid: u32, start_ticks: u64, at: Moment) {
         let mut inner = self.lock();
         if let Some(process) = inner.by_pid.get_mut(&pid).filter(|process| process.start_ticks == start_ticks) {
-            process.ended = Some(at);
+            Arc::make_mut(process).ended = Some(at);
         }
         inner.by_pid.retain(|_, process| process.ended.is_none_or(|ended| at.usec_since(ended) < KEEP_USEC));
     }
 
     /// The threads of a running QEMU are these, sorted.
     pub fn set_threads(&self, pid: u32, tids: Vec<u32>) {
-        if let Some(process) = self.lock().by_pid.get_mut(&pid).filter(|process| process.ended.is_none()) {
-            process.tids = tids;
+        let mut inner = self.lock();
+        let process = inner.by_pid.get_mut(&pid).filter(|process| process.ended.is_none());
+        if let Some(process) = process.filter(|process| process.tids != tids) {
+            Arc::make_mut(process).tids = tids;
         }
     }
 
     /// The QEMU that this pid or thread id belongs to, or belonged to at its last look; as [`Self::by_pid`].
     #[must_use]
-    pub fn by_task(&self, task: u32, at: Moment) -> Option<(u32, VmProcess)> {
+    pub fn by_task(&self, task: u32, at: Moment) -> Option<(u32, Arc<VmProcess>)> {
         if let Some(process) = self.by_pid(task, at) {
             return Some((task, process));
         }
@@ -129,20 +131,20 @@ impl VmIndex {
 
     /// The VM whose QEMU had this pid at `at`, or has ended less than ten minutes before.
     #[must_use]
-    pub fn by_pid(&self, pid: u32, at: Moment) -> Option<VmProcess> {
+    pub fn by_pid(&self, pid: u32, at: Moment) -> Option<Arc<VmProcess>> {
         let inner = self.lock();
         let process = inner.by_pid.get(&pid)?;
-        process.ended.is_none_or(|ended| at.usec_since(ended) < KEEP_USEC).then(|| process.clone())
+        process.ended.is_none_or(|ended| at.usec_since(ended) < KEEP_USEC).then(|| Arc::clone(process))
     }
 
     /// The VMs whose QEMU runs now, sorted, with pid.
     #[must_use]
-    pub fn running(&self) -> Vec<(u32, VmProcess)> {
+    pub fn running(&self) -> Vec<(u32, Arc<VmProcess>)> {
         self.lock()
             .by_pid
             .iter()
             .filter(|(_, process)| process.ended.is_none())
-            .map(|(pid, process)| (*pid, process.clone()))
+            .map(|(pid, process)| (*pid, Arc::clone(process)))
             .collect()
     }
 
@@ -268,7 +270,7 @@ mod tests {
         index.insert(7, 100, "a");
         index.set_threads(7, vec![7, 9, 12]);
         index.set_ended(7, 100, minute(0));
-        assert_eq!(index.by_task(9, minute(9)).map(|(pid, vm)| (pid, vm.uid)), Some((7, "a".to_owned())));
+        assert_eq!(index.by_task(9, minute(9)).map(|(pid, vm)| (pid, vm.uid.clone())), Some((7, "a".to_owned())));
         assert_eq!(index.by_task(9, minute(10)), None);
         assert_eq!(index.by_task(8, minute(0)), None);
     }

@@ -138,11 +138,11 @@ impl Probe {
     fn find_targets(&self) -> Vec<Target> {
         let launchers = Arc::clone(&self.context.launchers.borrow());
         let suspects = Arc::clone(&self.context.suspects.borrow());
-        let target = |(pid, process): (u32, super::VmProcess)| Target {
+        let target = |(pid, process): (u32, Arc<super::VmProcess>)| Target {
             id: ProcessId { pid, start_time_ticks: process.start_ticks },
             pod_uid: launchers.by_qemu(pid).and_then(|launcher| launcher.pod_uid.clone()),
             is_suspect: suspects.contains(&process.uid),
-            uid: process.uid,
+            uid: process.uid.clone(),
         };
         self.context.vms.running().into_iter().map(target).collect()
     }

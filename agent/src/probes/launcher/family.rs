@@ -7,14 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use kulprit_host::HostRoot;
 use kulprit_host::cgroup::{CgroupMembership, PodCgroup, controller_directories, pod_of};
 use kulprit_host::launcher::{GhostRecord, LauncherArgs, find_libvirt_socket};
-use kulprit_host::process::{ProcessId, Procfs, TaskState};
-use kulprit_judge::launcher::Member;
-use kulprit_judge::qemu::BlockedThread;
-use kulprit_judge::recorded::Health;
+use kulprit_host::process::{ProcessId, Procfs};
 
 use super::census::{Resident, ResidentKind};
 use crate::probes::{Launcher, LauncherCgroup};
@@ -52,8 +50,8 @@ impl Facts {
     }
 }
 
-/// Facts by process.
-pub(super) type AllFacts = BTreeMap<ProcessId, Facts>;
+/// Facts by process; shared, as each look hands them to its thread and back.
+pub(super) type AllFacts = BTreeMap<ProcessId, Arc<Facts>>;
 
 /// Whether there is a pod whose VMI neither the arguments of its launcher nor these records tell.
 pub(super) fn has_unnamed(facts: &AllFacts, ghosts: &[GhostRecord]) -> bool {
@@ -64,26 +62,6 @@ pub(super) fn has_unnamed(facts: &AllFacts, ghosts: &[GhostRecord]) -> bool {
             || ghosts.iter().any(|ghost| ghost.pod_uid.as_ref() == Some(&pod.pod_uid))
     };
     facts.values().filter_map(|of| of.pod.as_ref()).any(|pod| !is_named(pod))
-}
-
-/// How one process does at a look; `None` when it has ended.
-pub(super) fn read_member(procfs: &Procfs, facts: &Facts) -> Option<Member> {
-    let stat = procfs.stat(facts.resident.id.pid).ok().filter(|stat| stat.id() == facts.resident.id)?;
-    let health = match stat.state {
-        // Live, what it waits in is told whatever it is: the finding is held for 30 s.
-        TaskState::Uninterruptible => Health::Blocked {
-            wchan: wchan(procfs, stat.pid).unwrap_or_else(|| "a function that the kernel does not name".to_owned()),
-            comm: stat.comm.clone(),
-        },
-        state => Health::of(state, &Vec::<BlockedThread>::new()),
-    };
-    Some(Member { pid: stat.pid, name: stat.comm, health: Some(health) })
-}
-
-fn wchan(procfs: &Procfs, pid: u32) -> Option<String> {
-    let text = std::fs::read_to_string(procfs.path().join(format!("{pid}/wchan"))).ok()?;
-    let name = text.trim();
-    (!name.is_empty() && name != "0").then(|| name.chars().take(100).collect())
 }
 
 /// One launcher and its processes.
@@ -188,6 +166,9 @@ fn identity(of: &Facts, ghosts: &[GhostRecord]) -> Option<LauncherArgs> {
 
 /// The family of a process outside of pods that descends from a launcher.
 fn by_parents(procfs: &Procfs, pid: u32, families: &[Family]) -> Option<usize> {
+    if families.is_empty() {
+        return None;
+    }
     let mut pid = pid;
     for _ in 0..MAX_PARENTS {
         pid = procfs.stat(pid).ok()?.ppid;

@@ -184,7 +184,7 @@ fn places(context: &ProbeContext) -> Vec<Place> {
         let (directories, memory) = (of("cpu"), of("memory"));
         let pod_uid = of_launcher.and_then(|row| row.pod_uid.clone());
         let place = Place { uid: process.uid.clone(), pod_uid, directories, memory, pid };
-        places.entry(process.uid).or_insert(place);
+        places.entry(place.uid.clone()).or_insert(place);
     }
     places.into_values().collect()
 }

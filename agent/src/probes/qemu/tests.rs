@@ -71,7 +71,7 @@ async fn a_qemu_is_seen_stopped_continued_and_killed() {
     let seen = seen.expect("a look at a QEMU shows it");
     assert_eq!((seen.name.as_deref(), seen.pid), (Some("prod_db-0"), qemu.child.id()));
     assert!(seen.disks[0].path.ends_with("disk.img") && seen.disks[0].fstype.is_some(), "{seen:?}");
-    assert_eq!(probe.vms.by_pid(qemu.child.id(), look.at).map(|vm| vm.uid), Some(qemu.uid.clone()));
+    assert_eq!(probe.vms.by_pid(qemu.child.id(), look.at).map(|vm| vm.uid.clone()), Some(qemu.uid.clone()));
 
     qemu.signal(Signal::SIGSTOP);
     probe.look_until(|look| qemu.state_in(look, FindingCode::QemuStopped) == Some(Status::Present)).await;
