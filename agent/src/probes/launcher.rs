@@ -43,7 +43,7 @@ const NAME: &str = "launcher";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether each virt-launcher of the node runs and answers, and has what its VM needs.",
-    sources: "/proc/PID/{stat,cgroup,cmdline,wchan} of launchers, libvirt daemons and QEMUs; pidfd; virt-handler's ghost records; each launcher's command socket and its marker; /proc/PID/{fdinfo,net/dev} of QEMUs, their /sys/class/net/*/carrier",
+    sources: "/proc/loadavg; /proc/PID/{stat,cgroup,cmdline,wchan} of launchers, libvirt daemons and QEMUs; pidfd; virt-handler's ghost records; each launcher's command socket and its marker; /proc/PID/{fdinfo,net/dev} of QEMUs, their /sys/class/net/*/carrier",
     needs: "the host's pid and cgroup namespaces; root for sockets below /proc/PID/root",
     lost_without: "command sockets and interfaces of launchers without root; pods by cgroup where another cgroup namespace hides the paths",
     look_every: Duration::from_secs(4),

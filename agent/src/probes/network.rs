@@ -1,10 +1,9 @@
 //! The `network` probe: links, routes, names, full listen queues, the sockets of migrations; registries on suspicion.
 //!
 //! Links and counters are small files, read on the beat. Tables of connections cost the kernel a walk: they are read while a VM
-//! leaves the node, one is suspect or a peer was silent, else at most once a minute, and only where the kernel has counted a timeout
-//! since. Name servers are asked once a minute, and at
-//! each look while they fail or a VM is suspect; a registry only when somebody says that a pull from it fails ([`PullFailures`]).
-//! Tries run beside the looks, each answer is a look of its own.
+//! leaves the node, one is suspect or a peer was silent, else at most once a minute, and only where the kernel has counted a
+//! timeout since. Name servers are asked once a minute, and at each look while they fail or a VM is suspect; a registry only when
+//! somebody says that a pull from it fails ([`PullFailures`]). Tries run beside the looks, each answer is a look of its own.
 
 mod packets;
 mod pulls;

@@ -36,7 +36,7 @@ const NAME: &str = "qemu";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether each VM's QEMU runs, hangs in the kernel, is stopped, or has ended.",
-    sources: "pidfd; /proc/PID/{stat,status,cgroup,cmdline,mountinfo,fdinfo}, /proc/PID/task/*/{stat,wchan,stack,status}; /run/libvirt/qemu/*.pid; /sys/dev/block",
+    sources: "pidfd; /proc/loadavg, /proc/PID/{stat,status,cgroup,cmdline,mountinfo,fdinfo}, /proc/PID/task/*/{stat,wchan,stack,status}; /run/libvirt/qemu/*.pid; /sys/dev/block",
     needs: "the host's pid namespace; CAP_SYS_PTRACE for kernel stacks, open files and wait channels of other users; Linux 6.15 for exit codes",
     lost_without: "which call a thread hangs in, and which disks a QEMU has, without CAP_SYS_PTRACE; exit code and signal on older kernels",
     look_every: Duration::from_secs(4),

@@ -44,7 +44,7 @@ const NAME: &str = "runtime";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether the container runtime runs, answers and is ready, and what it says of the launchers' containers.",
-    sources: "CRI v1 over its socket: Status every 5 s, Version and ImageFsInfo once, ListPodSandbox, ListContainers and ContainerStatus every 30 s; its systemd unit; shims in /proc",
+    sources: "CRI v1 over its socket: Status every 5 s, Version and ImageFsInfo once, ListPodSandbox, ListContainers and ContainerStatus every 30 s; its systemd unit; /proc/loadavg, shims in /proc",
     needs: "the runtime's socket (root); the system bus; procfs of the host's pid namespace",
     lost_without: "readiness and containers without the socket; the unit without the bus; stuck shims without procfs",
     look_every: Duration::from_secs(10),
