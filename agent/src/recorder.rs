@@ -2,7 +2,7 @@
 //!
 //! What led up to a fault is gone when somebody asks, and no history holds values of every second. So each figure has a small ring
 //! here (1.2 KiB); when a VM becomes a suspect, its rings and the node's are frozen as they are, and go out with its capture.
-//! Of several samples within a second the highest stays.
+//! Of several samples within a second the highest stays; a second without one is empty, as three of four are on a calm node.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
