@@ -49,21 +49,39 @@ impl Severity {
 }
 
 /// The node condition a finding feeds (`kulprit.io/<name>`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NodeCondition {
-    /// `kulprit.io/KvmUnavailable`
+    /// KVM is missing, forbidden or broken: no VM can start here.
     KvmUnavailable,
-    /// `kulprit.io/VirtStackUnresponsive`
+    /// libvirt, QEMU or what controls them does not answer.
     VirtStackUnresponsive,
-    /// `kulprit.io/VmStorageStalled`
+    /// I/O of VMs fails or waits.
     VmStorageStalled,
-    /// `kulprit.io/HostPressure`
+    /// What migrations go over loses or refuses packets.
+    MigrationPathDegraded,
+    /// CPU, memory, I/O or a limit of the node is used up.
     HostPressure,
-    /// `kulprit.io/KubeletDegraded`
+    /// The kubelet does not run, or not as it should.
     KubeletDegraded,
+    /// The container runtime does not run, answer, or do its work.
+    ContainerRuntimeDegraded,
+    /// The hardware reported an error that it could not correct.
+    HardwareFault,
 }
 
 impl NodeCondition {
+    /// All of them. No more: each is a part of every Node object that is watched anywhere.
+    pub const ALL: [Self; 8] = [
+        Self::KvmUnavailable,
+        Self::VirtStackUnresponsive,
+        Self::VmStorageStalled,
+        Self::MigrationPathDegraded,
+        Self::HostPressure,
+        Self::KubeletDegraded,
+        Self::ContainerRuntimeDegraded,
+        Self::HardwareFault,
+    ];
+
     /// The condition type without its prefix.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -71,9 +89,23 @@ impl NodeCondition {
             Self::KvmUnavailable => "KvmUnavailable",
             Self::VirtStackUnresponsive => "VirtStackUnresponsive",
             Self::VmStorageStalled => "VmStorageStalled",
+            Self::MigrationPathDegraded => "MigrationPathDegraded",
             Self::HostPressure => "HostPressure",
             Self::KubeletDegraded => "KubeletDegraded",
+            Self::ContainerRuntimeDegraded => "ContainerRuntimeDegraded",
+            Self::HardwareFault => "HardwareFault",
         }
+    }
+
+    /// The findings that feed it, in the order of the catalogue.
+    pub fn findings(self) -> impl Iterator<Item = &'static FindingSpec> {
+        CATALOGUE.iter().filter(move |spec| spec.condition == Some(self))
+    }
+}
+
+impl fmt::Display for NodeCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -130,7 +162,10 @@ macro_rules! catalogue {
     };
 }
 
-use NodeCondition::{HostPressure, KubeletDegraded, KvmUnavailable, VirtStackUnresponsive, VmStorageStalled};
+use NodeCondition::{
+    ContainerRuntimeDegraded, HardwareFault, HostPressure, KubeletDegraded, KvmUnavailable, MigrationPathDegraded,
+    VirtStackUnresponsive, VmStorageStalled,
+};
 
 catalogue! {
     KubeletInactive, State, "kubelet", Unit, Fault, raise 0, clear 0, "ActiveState is not active, activating or reloading",
@@ -202,7 +237,7 @@ catalogue! {
     KvmDisabledByFirmware, Occurrence, "kernel-log", Node, Fault, raise 0, clear 0, "",
         Some(KvmUnavailable), "The kernel says that the firmware forbids virtualization.";
     HardwareMemoryError, Occurrence, "kernel-log", NodeOrVm, Fault, raise 0, clear 0, "",
-        Some(HostPressure), "The hardware reported an uncorrected memory error (machine check, EDAC, memory failure).";
+        Some(HardwareFault), "The hardware reported an uncorrected memory error (machine check, EDAC, memory failure).";
     KernelOops, Occurrence, "kernel-log", Node, Fault, raise 0, clear 0, "",
         Some(VirtStackUnresponsive), "The kernel logged a fault of its own: oops, BUG, panic.";
     KernelStalled, Occurrence, "kernel-log", Node, Fault, raise 0, clear 0, "",
@@ -228,7 +263,7 @@ catalogue! {
     KernelLimitHit, Occurrence, "kernel-log", Node, Fault, raise 0, clear 0, "",
         Some(HostPressure), "A kernel-wide limit was hit: `what` is conntrack, files, neighbours, inotify or aio.";
     NetworkLinkDown, Occurrence, "kernel-log", Device, Fault, raise 0, clear 0, "",
-        None, "A network link went down, or its card hung.";
+        Some(MigrationPathDegraded), "A network link went down, or its card hung.";
     SecurityDenied, Occurrence, "kernel-log", Process, Fault, raise 0, clear 0, "",
         None, "SELinux, AppArmor or seccomp refused something, and enforced it: `what` is which, `comm` whom, `object` what.";
     KvmGuestFault, Occurrence, "kernel-log", NodeOrVm, Fault, raise 0, clear 0, "",
@@ -260,13 +295,13 @@ catalogue! {
     OrphanedPodVolumes, State, "kubelet-setup", Node, Notice, raise 600_000, clear 0, "10 min",
         None, "Pods that ran here and have no container any more left volumes in kubelet's folder; `pod_uid` is the first, `measured` their number.";
     RuntimeInactive, State, "runtime", Unit, Fault, raise 0, clear 0, "ActiveState is not active, activating or reloading",
-        Some(KubeletDegraded), "The container runtime's unit is installed and does not run.";
+        Some(ContainerRuntimeDegraded), "The container runtime's unit is installed and does not run.";
     RuntimeUnresponsive, State, "runtime", Unit, Fault, raise 5_000, clear 0, "no answer to a CRI call in 5 s",
-        Some(KubeletDegraded), "The container runtime does not answer.";
+        Some(ContainerRuntimeDegraded), "The container runtime does not answer.";
     RuntimeNetworkNotReady, State, "runtime", Unit, Fault, raise 10_000, clear 0, "",
-        Some(KubeletDegraded), "The container runtime says that the pod network is not ready.";
+        Some(ContainerRuntimeDegraded), "The container runtime says that the pod network is not ready.";
     RuntimeShimStuck, State, "runtime", Process, Fault, raise 30_000, clear 0, "state D or Z for 30 s",
-        Some(KubeletDegraded), "A shim of the container runtime is blocked in the kernel or a zombie.";
+        Some(ContainerRuntimeDegraded), "A shim of the container runtime is blocked in the kernel or a zombie.";
     LauncherContainerFailed, State, "runtime", Vm, Fault, raise 10_000, clear 0, "exit code not 0 and no later attempt, or made 2 min ago and not started",
         None, "A container of the VM's launcher failed, as the runtime says; `container`, `reason` and `exit_code` are the runtime's.";
     NodeCpuStalled, State, "pressure", Node, Fault, raise 10_000, clear 30_000, "PSI cpu some avg60 of 60 %, or 20 % steal",
@@ -308,7 +343,7 @@ catalogue! {
     DeviceStalled, State, "volumes", Device, Fault, raise 5_000, clear 0, "requests wait and none was finished for 5 s, or device mapper has suspended it",
         Some(VmStorageStalled), "A block device under a VM has requests waiting and finishes none.";
     LinkDown, State, "network", Device, Fault, raise 5_000, clear 5_000, "",
-        None, "A network link of the node is down.";
+        Some(MigrationPathDegraded), "A network link of the node is down.";
     BridgeMtuDiffers, State, "network", Device, Notice, raise 60_000, clear 0, "",
         None, "The ports of a bridge of the node have different MTUs: it drops what is too large for the port it leaves by, and tells nobody; `device_name` is the port with the smallest, `mtu` that, `limit` the largest.";
     LinkErrors, State, "network", Device, Fault, raise 10_000, clear 60_000, "1 % of the packets of a look, at least 100 packets",
@@ -322,7 +357,7 @@ catalogue! {
     MigrationPeerSilent, State, "network", NodeOrVm, Notice, raise 5_000, clear 0, "",
         None, "Connections to the other node of a migration get no answer (SYN-SENT, retransmissions); `host_answers` where its host answers to other packets: only the port is silent.";
     PacketFilterDrops, State, "network", Node, Fault, raise 0, clear 0, "",
-        None, "A packet filter rule of the node drops or rejects what a migration needs.";
+        Some(MigrationPathDegraded), "A packet filter rule of the node drops or rejects what a migration needs.";
     ClockSkewed, State, "clock", Node, Fault, raise 10_000, clear 30_000, "more than 5 s off, or not synchronised",
         None, "The node's clock is off.";
     IommuMissing, State, "cpu-hardware", Node, Notice, raise 0, clear 0, "",
@@ -527,6 +562,13 @@ mod tests {
     fn occurrences_have_no_holds() {
         for spec in CATALOGUE.iter().filter(|spec| spec.kind == Kind::Occurrence) {
             assert_eq!((spec.raise_after_ms, spec.clear_after_ms), (0, 0), "{}", spec.code);
+        }
+    }
+
+    #[test]
+    fn every_condition_is_fed_by_what_an_agent_looks_for() {
+        for condition in NodeCondition::ALL {
+            assert!(condition.findings().any(|spec| !ONLY_RECORDED.contains(&spec.probe)), "{condition}");
         }
     }
 
