@@ -332,6 +332,13 @@ impl Cause {
         }
     }
 
+    /// Whether a finding of this code, of the place itself, speaks for it: present, or happened.
+    #[must_use]
+    pub fn is_spoken_for_by(&self, code: FindingCode) -> bool {
+        let speaks_for = |clue: &Clue| clue.strength.decibans() > 0.0 && clue.look.is_met_by(code);
+        self.clues.iter().any(speaks_for)
+    }
+
     /// The symptoms it usually or possibly explains, in that order.
     pub fn symptoms(&self) -> impl Iterator<Item = SymptomId> + '_ {
         self.usual.iter().chain(self.possible).copied()
@@ -386,6 +393,14 @@ impl Look {
         }
     }
 
+    fn is_met_by(&self, code: FindingCode) -> bool {
+        match self {
+            Self::Present(own, _) | Self::Happened(own, _) => *own == code,
+            Self::All(looks) => looks.iter().any(|look| look.is_met_by(code)),
+            Self::Absent(_) | Self::NotHappened(_) | Self::Vm(_) | Self::Elsewhere(_) | Self::WellElsewhere(_) => false,
+        }
+    }
+
     /// Whether it, or one of what it joins, asks for a state that is present, of a code for which `is_it`.
     pub(crate) fn asks_for_present(&self, is_it: fn(FindingCode) -> bool) -> bool {
         match self {
@@ -420,7 +435,7 @@ fn describe_facts(facts: &[Fact]) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use kulprit_model::catalogue::Kind;
+    use kulprit_model::catalogue::{CATALOGUE, Kind};
 
     use super::*;
 
@@ -476,6 +491,16 @@ mod tests {
                 assert!(!cause.usual.is_empty(), "{}", cause.id);
             }
         }
+    }
+
+    #[test]
+    fn a_finding_speaks_for_a_cause_that_asks_for_it_here_and_for_no_other() {
+        let of = |id: &str| find(id).expect("it is in the catalogue");
+        assert!(of("KvmDeviceMissing").is_spoken_for_by(FindingCode::KvmDeviceMissing));
+        assert!(!of("KvmDeviceMissing").is_spoken_for_by(FindingCode::KubeletInactive));
+        assert!(of("KubeletDown").is_spoken_for_by(FindingCode::KubeletInactive));
+        assert!(!of("LibvirtDaemonDown").is_spoken_for_by(FindingCode::LibvirtUnresponsive), "it does not fit");
+        assert!(CATALOGUE.iter().all(|spec| !causes::UNEXPLAINED.is_spoken_for_by(spec.code)));
     }
 
     #[test]
