@@ -5,6 +5,7 @@
 //! in its life, and findings, events peeled by `kulprit-signature` among them. [`Cluster::describe_nodes`] does it for nodes.
 //!
 //! Of migrations more is kept than their objects ([`MigrationHistory`]): those that KubeVirt has removed since, and how they ended.
+//! [`Cluster::standing`] tells which marks of ours stand on nodes.
 //!
 //! Live, objects come, change and go ([`Cluster::set_live`], [`Cluster::remove`]): a change costs what its object says of others, and
 //! [`Cluster::take_touched`] tells which VMs and nodes are to be described anew.
@@ -26,6 +27,7 @@ mod past;
 mod preflight;
 mod question;
 mod shift;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod touched;
@@ -38,4 +40,5 @@ pub use initiator::Initiator;
 pub use kind::Kind;
 pub use parts::Asked;
 pub use preflight::{Check, MigrationTerms, NodeFit, Preflight};
+pub use standing::{StandingCondition, StandingNode, StandingTaint};
 pub use touched::Touched;

@@ -25,7 +25,7 @@ pub(crate) use self::{
     event::Event,
     image::whole_image,
     namespace::Namespace,
-    node::{Lease, Node},
+    node::{Lease, Node, Taint},
     pod::{Container, ContainerState, Pod},
     rules::{PodRules, PodTerm, Spread},
     storage::{Attachment, Claim, CsiNode, DataVolume, Volume},

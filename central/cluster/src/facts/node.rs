@@ -81,9 +81,6 @@ fn marks(node: &Node, out: &mut Out<'_>) {
         "node.kubernetes.io/out-of-service",
         "medik8s.io/drain",
     ];
-    let maintenance = node.meta.annotations.iter().find(|(key, value)| {
-        key.to_ascii_lowercase().contains("maintain") || key.contains("maintenance") && value.as_str() != "false"
-    });
     if let Some(taint) = taint(&drains) {
         let text = format!("taint {}:{}", taint.key, taint.effect.as_deref().unwrap_or_default());
         out.push(
@@ -91,7 +88,7 @@ fn marks(node: &Node, out: &mut Out<'_>) {
         );
     } else if node.is_unschedulable {
         out.push(Fact::present(FindingCode::NodeCordoned, "node", "spec.unschedulable: true"));
-    } else if let Some((key, value)) = maintenance {
+    } else if let Some((key, value)) = node.maintenance() {
         out.push(Fact::present(FindingCode::NodeCordoned, "node", format!("{key}: {value}")).with(OBJECT, key));
     } else if node.has_spec {
         out.push(Fact::absent(FindingCode::NodeCordoned, "node", "the node takes pods"));

@@ -74,6 +74,13 @@ impl Node {
         value::parse_time(self.meta.annotation("kubevirt.io/heartbeat")?.trim_matches('"'))
     }
 
+    /// The annotation that says it is under maintenance, as tools of many makers do.
+    pub(crate) fn maintenance(&self) -> Option<(&String, &String)> {
+        self.meta.annotations.iter().find(|(key, value)| {
+            key.to_ascii_lowercase().contains("maintain") || key.contains("maintenance") && value.as_str() != "false"
+        })
+    }
+
     pub(crate) fn is_not_ready(&self) -> bool {
         self.conditions.get("Ready").is_some_and(|ready| !ready.is_true())
     }
