@@ -8,6 +8,7 @@
 //! A record acts in memory at once and is acked when it is on disk, so a disk that hangs stops acks and no verdicts.
 
 pub mod app;
+pub mod conditions;
 pub mod config;
 pub mod engine;
 pub mod incident;

@@ -1,0 +1,413 @@
+//! Node conditions: what a node's findings come to, VM in trouble or not, in eight words that Kubernetes' tools can read.
+//!
+//! Pure. A condition is `True` when one of the findings that feed it (column of the catalogue) is present or has just happened; `False`
+//! only when every probe behind it looked and saw nothing; else `Unknown`, with the reason. Incidents only annotate.
+//! What is written of it, and when, is decided in `due`. Nothing here names a VM: nodes may be read by people who may not read VMs.
+
+pub mod due;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+};
+
+use kulprit_cluster::ClusterNode;
+use kulprit_diagnosis::{Attribution, Candidate, NodeView, Place, Snapshot, SymptomSubject, catalogue};
+use kulprit_model::{
+    Finding, FindingCode, Moment, Status, Subject,
+    catalogue::{CATALOGUE, Kind, NodeCondition, ONLY_RECORDED},
+};
+
+use crate::incident::{Incident, Incidents};
+
+/// Every condition type and every taint of ours begins so.
+pub const PREFIX: &str = "kulprit.io/";
+/// More of a message is cut.
+pub const MAX_MESSAGE_BYTES: usize = 1_024;
+/// How long an error that the hardware could not correct counts, microseconds: what failed once is not well five minutes later. As long as
+/// central keeps an occurrence.
+const HARDWARE_FRESH_USEC: i64 = 24 * 3_600_000_000;
+/// A cause this probable is confirmed. A verdict needs 0.6; to take a node away, being wrong twice in five times is too often.
+const CONFIRMED: f64 = 0.9;
+/// A cause that nodes share is suspected from here on.
+const SUSPECTED: f64 = 0.3;
+/// Devices, mounts or units that a message names.
+const MAX_NAMES: usize = 3;
+/// Characters of an agent's own words in a message.
+const MAX_BECAUSE_CHARS: usize = 200;
+
+/// The status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Truth {
+    /// The problem is there.
+    True,
+    /// Whoever would see it looked, and saw nothing.
+    False,
+    /// Nobody could look.
+    Unknown,
+}
+
+impl Truth {
+    /// The word of Kubernetes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl fmt::Display for Truth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Whose fault a condition is, as far as diagnosis is sure of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// A confirmed cause sits in this node, and none that nodes share is suspected.
+    Own,
+    /// Something that nodes share is suspected.
+    Shared,
+    /// Neither.
+    Unsure,
+}
+
+/// One condition of one node, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Which.
+    pub condition: NodeCondition,
+    /// Its status.
+    pub truth: Truth,
+    /// CamelCase.
+    pub reason: String,
+    /// For a person; [`MAX_MESSAGE_BYTES`] at most. The same facts make the same text: it holds no age and no probability.
+    pub message: String,
+    /// Whose fault it is.
+    pub blame: Blame,
+}
+
+/// A node whose agent has reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeVerdict {
+    /// Its name.
+    pub node: String,
+    /// In the order of [`NodeCondition::ALL`].
+    pub judged: Vec<Judged>,
+}
+
+/// The type of a condition as Kubernetes has it.
+#[must_use]
+pub fn type_of(condition: NodeCondition) -> String {
+    format!("{PREFIX}{condition}")
+}
+
+/// The reason of a condition that is `False`.
+#[must_use]
+pub const fn well(condition: NodeCondition) -> &'static str {
+    match condition {
+        NodeCondition::KvmUnavailable => "KvmIsAvailable",
+        NodeCondition::VirtStackUnresponsive => "VirtStackResponds",
+        NodeCondition::VmStorageStalled => "VmStorageResponds",
+        NodeCondition::MigrationPathDegraded => "MigrationPathIsWell",
+        NodeCondition::HostPressure => "HostHasNoPressure",
+        NodeCondition::KubeletDegraded => "KubeletIsWell",
+        NodeCondition::ContainerRuntimeDegraded => "ContainerRuntimeIsWell",
+        NodeCondition::HardwareFault => "HardwareHasNoFault",
+    }
+}
+
+/// Every node's conditions, by name.
+#[must_use]
+pub fn judge(snapshot: &Snapshot, attributions: &[Attribution], incidents: &Incidents) -> Vec<NodeVerdict> {
+    let of_cluster: HashMap<&str, &ClusterNode> =
+        snapshot.cluster_nodes.iter().map(|node| (node.name.as_str(), &**node)).collect();
+    let causes = causes_by_node(attributions);
+    let incidents = incidents_by_node(incidents);
+    // Of two that call themselves the same, a machine that was replaced and its successor, the one that reports.
+    let mut nodes: BTreeMap<&str, &NodeView> = BTreeMap::new();
+    for node in &snapshot.nodes {
+        let first = nodes.entry(&node.name).or_insert(node);
+        if node.is_reporting && !first.is_reporting {
+            *first = node;
+        }
+    }
+    let judged = nodes.into_values().map(|node| {
+        let name = node.name.as_str();
+        let seen = Seen {
+            now_usec: snapshot.reference_wall_usec,
+            fresh_usec: snapshot.settings.occurrence_fresh_usec,
+            node,
+            of_cluster: of_cluster.get(name).copied(),
+            causes: causes.get(name).map(Vec::as_slice).unwrap_or_default(),
+            incidents: incidents.get(name).map(Vec::as_slice).unwrap_or_default(),
+        };
+        NodeVerdict { node: name.to_owned(), judged: seen.judge() }
+    });
+    judged.collect()
+}
+
+/// What is seen of one node.
+struct Seen<'a> {
+    now_usec: i64,
+    fresh_usec: i64,
+    node: &'a NodeView,
+    of_cluster: Option<&'a ClusterNode>,
+    causes: &'a [&'a Candidate],
+    incidents: &'a [&'a Incident],
+}
+
+/// Subjects of what is present, by finding.
+type Present<'a> = BTreeMap<FindingCode, BTreeSet<&'a Subject>>;
+
+impl Seen<'_> {
+    fn judge(&self) -> Vec<Judged> {
+        NodeCondition::ALL.into_iter().map(|condition| self.judge_one(condition)).collect()
+    }
+
+    fn judge_one(&self, condition: NodeCondition) -> Judged {
+        let present = self.present(condition);
+        if let Some((code, _)) = present.first_key_value() {
+            return Judged {
+                condition,
+                truth: Truth::True,
+                reason: code.to_string(),
+                message: self.told(&present),
+                blame: self.blame(&present),
+            };
+        }
+        let (truth, reason, message) = match self.why_unknown(condition) {
+            Some((reason, message)) => (Truth::Unknown, reason, message),
+            None => {
+                let message = format!("looked for by {} and not found", words(&probes(condition)));
+                (Truth::False, well(condition), message)
+            }
+        };
+        let message = shortened(&message, MAX_MESSAGE_BYTES);
+        Judged { condition, truth, reason: reason.to_owned(), message, blame: Blame::Unsure }
+    }
+
+    /// What makes it `True`. A silent agent's word is none; Kubernetes' is.
+    fn present(&self, condition: NodeCondition) -> Present<'_> {
+        let feeds = |code: FindingCode| code.spec().condition == Some(condition);
+        let fresh_usec = match condition {
+            NodeCondition::HardwareFault => HARDWARE_FRESH_USEC,
+            NodeCondition::KvmUnavailable
+            | NodeCondition::VirtStackUnresponsive
+            | NodeCondition::VmStorageStalled
+            | NodeCondition::MigrationPathDegraded
+            | NodeCondition::HostPressure
+            | NodeCondition::KubeletDegraded
+            | NodeCondition::ContainerRuntimeDegraded => self.fresh_usec,
+        };
+        let is_fresh = |last: Moment| self.now_usec.saturating_sub(last.wall_usec) < fresh_usec;
+        let mut present = Present::new();
+        if self.node.is_reporting {
+            let states = self.node.states.iter().filter(|state| state.status == Status::Present && feeds(state.code));
+            for state in states {
+                present.entry(state.code).or_default().insert(&state.subject);
+            }
+            let happened = self.node.occurrences.iter().filter(|one| feeds(one.code) && is_fresh(one.last));
+            for occurrence in happened {
+                present.entry(occurrence.code).or_default().insert(&occurrence.subject);
+            }
+        }
+        for finding in self.of_cluster.into_iter().flat_map(|node| &node.findings) {
+            let is_there = match finding {
+                Finding::State(state) => state.status == Status::Present,
+                Finding::Occurrence(occurrence) => is_fresh(occurrence.last),
+            };
+            if is_there && feeds(finding.code()) {
+                present.entry(finding.code()).or_default().insert(finding.subject());
+            }
+        }
+        present
+    }
+
+    /// Why nobody can say that nothing is there; `None` if everybody looked.
+    fn why_unknown(&self, condition: NodeCondition) -> Option<(&'static str, String)> {
+        if !self.node.is_reporting {
+            return Some(("AgentSilent", "the node's agent is not heard: what it saw last is unknown now".to_owned()));
+        }
+        for probe in probes(condition) {
+            let subject = Subject::Probe { name: probe.to_owned() };
+            let blindness =
+                self.node.states.iter().find(|state| state.code == FindingCode::ProbeBlind && state.subject == subject);
+            match blindness.map(|state| state.status) {
+                Some(Status::Absent) => {}
+                Some(Status::Present) => {
+                    let mut unseen = self.node.states.iter().filter(|state| state.code.spec().probe == probe);
+                    let because = unseen.find_map(|state| state.unknown_because.as_deref());
+                    return Some(("ProbeBlind", format!("probe {probe} cannot look{}", because_of(because))));
+                }
+                Some(Status::Unknown) | None => {
+                    return Some(("ProbeMissing", format!("probe {probe} has not said yet that it looked")));
+                }
+            }
+        }
+        let feeds = |code: FindingCode| code.spec().condition == Some(condition);
+        let unseen =
+            self.node.states.iter().find(|state| state.status == Status::Unknown && feeds(state.code)).map(|state| {
+                let because = because_of(state.unknown_because.as_deref());
+                format!("{}{} is not known{because}", state.code, whereabouts(&[&state.subject].into()))
+            });
+        unseen.map(|message| ("NotSeen", message))
+    }
+
+    /// What is present, and whose work it is. What does not fit is cut from the findings: cause and incident stay.
+    fn told(&self, present: &Present<'_>) -> String {
+        let findings: Vec<String> = present
+            .iter()
+            .map(|(code, subjects)| format!("{code}{}: {}", whereabouts(subjects), code.spec().meaning))
+            .collect();
+        let incident = self.incidents.iter().find(|incident| is_work_of(&incident.key.cause, present));
+        let cause = incident.map_or(String::new(), |incident| {
+            let at =
+                if incident.node == self.node.name { String::new() } else { format!(" at {}", incident.key.place) };
+            format!(" Cause: {}{at}, incident {}.", incident.key.cause, incident.id)
+        });
+        let cause = shortened(&cause, MAX_MESSAGE_BYTES / 2);
+        format!("{}{cause}", shortened(&findings.join(" "), MAX_MESSAGE_BYTES - cause.len()))
+    }
+
+    fn blame(&self, present: &Present<'_>) -> Blame {
+        let name = &self.node.name;
+        let sits_here = |place: &Place| match place {
+            Place::Node { node } | Place::Device { node, .. } => node == name,
+            Place::Vm { .. } | Place::Path { .. } | Place::Shared { .. } | Place::Cluster { .. } => false,
+        };
+        let mut blame = Blame::Unsure;
+        for cause in self.causes.iter().filter(|cause| is_work_of(cause.id, present)) {
+            if matches!(cause.place, Place::Shared { .. } | Place::Path { .. }) && cause.probability >= SUSPECTED {
+                return Blame::Shared;
+            }
+            if sits_here(&cause.place) && cause.probability >= CONFIRMED {
+                blame = Blame::Own;
+            }
+        }
+        blame
+    }
+}
+
+/// Whether one of what is present speaks for the cause.
+fn is_work_of(cause: &str, present: &Present<'_>) -> bool {
+    catalogue::find(cause).is_some_and(|cause| present.keys().any(|code| cause.is_spoken_for_by(*code)))
+}
+
+/// The causes that are named for what a node or its VMs show, and for what sits in it.
+fn causes_by_node(attributions: &[Attribution]) -> HashMap<&str, Vec<&Candidate>> {
+    let mut by_node: HashMap<&str, Vec<&Candidate>> = HashMap::new();
+    for attribution in attributions {
+        let (SymptomSubject::Vm { node: shows, .. } | SymptomSubject::Node { node: shows }) =
+            &attribution.symptom.subject;
+        for cause in attribution.causes.first().into_iter().chain(&attribution.contributing) {
+            let mut nodes = BTreeSet::from([shows.as_str(), cause.place.node()]);
+            if let Place::Path { to, .. } = &cause.place {
+                nodes.insert(to);
+            }
+            for node in nodes {
+                by_node.entry(node).or_default().push(cause);
+            }
+        }
+    }
+    by_node
+}
+
+/// Open incidents that sit in a node or touch it: first those that sit there, then the oldest.
+fn incidents_by_node(incidents: &Incidents) -> HashMap<&str, Vec<&Incident>> {
+    let mut by_node: HashMap<&str, Vec<&Incident>> = HashMap::new();
+    for incident in incidents.open() {
+        let members = incident.members.iter().filter(|member| member.until_wall_usec.is_none());
+        let mut nodes: BTreeSet<&str> = members.map(|member| member.whom.node.as_str()).collect();
+        nodes.insert(&incident.node);
+        for node in nodes {
+            by_node.entry(node).or_default().push(incident);
+        }
+    }
+    for (node, incidents) in &mut by_node {
+        incidents.sort_by_key(|incident| (incident.node != *node, incident.id));
+    }
+    by_node
+}
+
+/// The agent's probes that look for what feeds it, each once.
+fn probes(condition: NodeCondition) -> Vec<&'static str> {
+    let probes = condition.findings().map(|spec| spec.probe).filter(|probe| !ONLY_RECORDED.contains(probe));
+    probes.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// ` (sda, sdb)`, ` (2 VMs)`; nothing of what is the node's own.
+fn whereabouts(subjects: &BTreeSet<&Subject>) -> String {
+    let (mut names, mut n_vms, mut n_processes) = (Vec::new(), 0, 0);
+    for subject in subjects {
+        match subject {
+            Subject::Vm { .. } => n_vms += 1,
+            Subject::Process { .. } => n_processes += 1,
+            Subject::Device { name } | Subject::Unit { name } | Subject::Mount { point: name } => {
+                names.push(name.clone())
+            }
+            // A launcher's libvirt is named after its pod.
+            Subject::Node | Subject::Libvirt { .. } | Subject::Problem { .. } | Subject::Probe { .. } => {}
+        }
+    }
+    let n_more = names.len().saturating_sub(MAX_NAMES);
+    names.truncate(MAX_NAMES);
+    if n_more > 0 {
+        names.push(format!("{n_more} more"));
+    }
+    let counted = |n: usize, one: &str, many: &str| (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }));
+    names.extend(counted(n_vms, "VM", "VMs"));
+    names.extend(counted(n_processes, "process", "processes"));
+    if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
+}
+
+fn because_of(because: Option<&str>) -> String {
+    because
+        .map_or(String::new(), |because| format!(": {}", because.chars().take(MAX_BECAUSE_CHARS).collect::<String>()))
+}
+
+fn words(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => format!("probe {one}"),
+        [first @ .., last] => format!("probes {} and {last}", first.join(", ")),
+    }
+}
+
+/// At most `max` bytes of it, whole characters.
+fn shortened(text: &str, max: usize) -> String {
+    const MORE: &str = "…";
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(max.saturating_sub(MORE.len()));
+    format!("{}{MORE}", &text[..end])
+}
+
+/// docs/conditions.md.
+#[must_use]
+pub fn conditions_markdown() -> String {
+    let mut text = String::from(include_str!("conditions/head.md"));
+    for condition in NodeCondition::ALL {
+        let codes = |kind: Kind| {
+            let codes = CATALOGUE.iter().filter(|spec| spec.condition == Some(condition) && spec.kind == kind);
+            codes.map(|spec| format!("`{}`", spec.code)).collect::<Vec<_>>().join(", ")
+        };
+        text.push_str(&format!(
+            "| `{}` | `{}` | {} | {} |\n",
+            type_of(condition),
+            well(condition),
+            codes(Kind::State),
+            codes(Kind::Occurrence)
+        ));
+    }
+    text
+}

@@ -1,0 +1,258 @@
+//! What is to be written on a node, and when: from what is so now and what stands there.
+//!
+//! Pure. A change of status is written at once, one of words alone after a moment in which more may come, and all of it once an hour.
+//! What stands is taken over, whoever wrote it, so that a restart moves no `lastTransitionTime`. `Unknown` has to last before it is
+//! written: an agent that is being updated is no news. What another wrote over ours is put right, not fought over.
+
+use std::collections::BTreeMap;
+
+use kulprit_cluster::{StandingCondition, StandingNode};
+use kulprit_daemon::backoff::stable_seed;
+use kulprit_model::catalogue::NodeCondition;
+
+use super::{Judged, NodeVerdict, Truth, type_of};
+
+/// How long `Unknown` has to last, microseconds: longer than the restart of an agent or of central with its agents' return.
+pub const UNKNOWN_AFTER_USEC: i64 = 60_000_000;
+/// How long a change of words alone waits for others, microseconds: the incident of a fault comes a moment after it.
+const WORDS_AFTER_USEC: i64 = 30_000_000;
+/// What another changed is put right so often at most, and the watch may be so late, microseconds.
+const REPAIR_EVERY_USEC: i64 = 60_000_000;
+/// An hour, and what nodes are apart from it, microseconds.
+const REFRESH_EVERY_USEC: i64 = 3_600_000_000;
+const REFRESH_SPREAD_USEC: i64 = 360_000_000;
+
+/// A condition as it is to stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Its type, with the prefix.
+    pub kind: String,
+    /// Its status.
+    pub truth: Truth,
+    /// Its reason.
+    pub reason: String,
+    /// Its message.
+    pub message: String,
+    /// `lastTransitionTime`, Unix microseconds.
+    pub since_usec: i64,
+}
+
+/// What is wanted of a node.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// These conditions.
+    Verdict(&'a NodeVerdict),
+    /// Central knows no agent of it: what stands there is of another time.
+    NoWord,
+    /// No condition of ours.
+    Nothing,
+}
+
+/// Why something is to be written; the first first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// A problem is over.
+    Recovery,
+    /// A status is another.
+    Change,
+    /// Only words are others.
+    Words,
+    /// It is time to say that it is still so.
+    Refresh,
+}
+
+/// All our conditions of a node, to be written as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Why.
+    pub urgency: Urgency,
+    /// All of them; those that are not in it go.
+    pub conditions: Vec<Condition>,
+}
+
+/// What is remembered of one node.
+#[derive(Clone, Debug)]
+pub struct NodeMemory {
+    /// Since when a condition is `Unknown`, Unix microseconds.
+    unknown_since: BTreeMap<NodeCondition, i64>,
+    /// Since when words are others than those that stand.
+    words_since: Option<i64>,
+    refresh_at_usec: i64,
+    refresh_every_usec: i64,
+    written: Option<Written>,
+}
+
+#[derive(Clone, Debug)]
+struct Written {
+    at_usec: i64,
+    conditions: Vec<Condition>,
+    /// What stood there before. While it still does, the watch has not told of the write yet.
+    over: Vec<StandingCondition>,
+}
+
+/// A condition that stands, without its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stands {
+    truth: Option<Truth>,
+    reason: String,
+    message: String,
+    since_usec: Option<i64>,
+}
+
+impl NodeMemory {
+    /// Of a node that is met now. Its first refresh is somewhere within the hour, so that a start is not a burst.
+    #[must_use]
+    pub fn new(node: &str, now_usec: i64) -> Self {
+        let seed = stable_seed(&["refresh", node]);
+        let within = |usec: i64| i64::try_from(seed % usec.unsigned_abs()).unwrap_or(0);
+        Self {
+            unknown_since: BTreeMap::new(),
+            words_since: None,
+            refresh_at_usec: now_usec.saturating_add(within(REFRESH_EVERY_USEC)),
+            refresh_every_usec: REFRESH_EVERY_USEC - REFRESH_SPREAD_USEC + within(2 * REFRESH_SPREAD_USEC),
+            written: None,
+        }
+    }
+
+    /// What is to be written now, if anything.
+    pub fn due(&mut self, now_usec: i64, wanted: Wanted<'_>, standing: &StandingNode) -> Option<Due> {
+        let stands = self.stands(now_usec, standing);
+        let judged: Vec<Judged> = match wanted {
+            Wanted::Verdict(verdict) => verdict.judged.clone(),
+            Wanted::NoWord => no_word(&stands),
+            Wanted::Nothing => Vec::new(),
+        };
+        let conditions: Vec<Condition> =
+            judged.into_iter().filter_map(|judged| self.next(now_usec, judged, &stands)).collect();
+        let urgency = self.urgency(now_usec, &conditions, &stands)?;
+        Some(Due { urgency, conditions })
+    }
+
+    /// It was written.
+    pub fn wrote(&mut self, now_usec: i64, due: Due, standing: &StandingNode) {
+        self.words_since = None;
+        self.refresh_at_usec = now_usec.saturating_add(self.refresh_every_usec);
+        self.written =
+            Some(Written { at_usec: now_usec, conditions: due.conditions, over: standing.conditions.clone() });
+    }
+
+    fn stands(&self, now_usec: i64, standing: &StandingNode) -> BTreeMap<String, Stands> {
+        let is_unseen = |written: &&Written| {
+            written.over == standing.conditions && now_usec.saturating_sub(written.at_usec) < REPAIR_EVERY_USEC
+        };
+        match self.written.as_ref().filter(is_unseen) {
+            Some(written) => written
+                .conditions
+                .iter()
+                .map(|own| {
+                    let Condition { kind, truth, reason, message, since_usec } = own.clone();
+                    (kind, Stands { truth: Some(truth), reason, message, since_usec: Some(since_usec) })
+                })
+                .collect(),
+            None => standing
+                .conditions
+                .iter()
+                .map(|own| {
+                    let StandingCondition { kind, status, reason, message, since_usec } = own.clone();
+                    (kind, Stands { truth: truth_of(&status), reason, message, since_usec })
+                })
+                .collect(),
+        }
+    }
+
+    /// The condition as it is to stand now; `None` for one that is not there yet and not known yet.
+    fn next(&mut self, now_usec: i64, judged: Judged, stands: &BTreeMap<String, Stands>) -> Option<Condition> {
+        let Judged { condition, truth, reason, message, blame: _ } = judged;
+        let kind = type_of(condition);
+        let stands = stands.get(&kind);
+        if truth == Truth::Unknown {
+            let since = *self.unknown_since.entry(condition).or_insert(now_usec);
+            let is_young = now_usec.saturating_sub(since) < UNKNOWN_AFTER_USEC;
+            match stands {
+                Some(Stands { truth: Some(truth @ (Truth::True | Truth::False)), reason, message, since_usec })
+                    if is_young =>
+                {
+                    let (truth, reason, message) = (*truth, reason.clone(), message.clone());
+                    return Some(Condition {
+                        kind,
+                        truth,
+                        reason,
+                        message,
+                        since_usec: since_usec.unwrap_or(now_usec),
+                    });
+                }
+                None if is_young => return None,
+                Some(_) | None => {}
+            }
+        } else {
+            self.unknown_since.remove(&condition);
+        }
+        let stood = stands.filter(|stands| stands.truth == Some(truth)).and_then(|stands| stands.since_usec);
+        Some(Condition { kind, truth, reason, message, since_usec: stood.unwrap_or(now_usec) })
+    }
+
+    fn urgency(
+        &mut self,
+        now_usec: i64,
+        conditions: &[Condition],
+        stands: &BTreeMap<String, Stands>,
+    ) -> Option<Urgency> {
+        let is_other = |own: &Condition| stands.get(&own.kind).is_none_or(|stands| stands.truth != Some(own.truth));
+        let is_same = |own: &Condition| {
+            let is_it = |stands: &Stands| stands.reason == own.reason && stands.message == own.message;
+            stands.get(&own.kind).is_some_and(is_it)
+        };
+        let was_true = |own: &Condition| stands.get(&own.kind).is_some_and(|stands| stands.truth == Some(Truth::True));
+        let is_recovery = conditions.iter().any(|own| own.truth == Truth::False && was_true(own));
+        // What another keeps there is not ours to remove: it is tried once.
+        let is_retired = |kind: &String| !conditions.iter().any(|own| own.kind == *kind);
+        let has_retired = self.written.is_none() && stands.keys().any(is_retired);
+        let is_change = has_retired || conditions.iter().any(is_other);
+        let is_words = !conditions.iter().all(is_same);
+        if let Some(written) = &self.written
+            && (is_change || is_words)
+            && is_as_written(conditions, &written.conditions)
+        {
+            let is_late = now_usec.saturating_sub(written.at_usec) >= REPAIR_EVERY_USEC;
+            return is_late.then_some(Urgency::Change);
+        }
+        if is_change {
+            return Some(if is_recovery { Urgency::Recovery } else { Urgency::Change });
+        }
+        if is_words {
+            let since = *self.words_since.get_or_insert(now_usec);
+            if now_usec.saturating_sub(since) >= WORDS_AFTER_USEC {
+                return Some(Urgency::Words);
+            }
+        } else {
+            self.words_since = None;
+        }
+        (now_usec >= self.refresh_at_usec && !conditions.is_empty()).then_some(Urgency::Refresh)
+    }
+}
+
+/// Whether the same was written last, `lastTransitionTime` aside.
+fn is_as_written(conditions: &[Condition], written: &[Condition]) -> bool {
+    let words = |own: &Condition| (own.kind.clone(), own.truth, own.reason.clone(), own.message.clone());
+    conditions.len() == written.len() && conditions.iter().zip(written).all(|(new, old)| words(new) == words(old))
+}
+
+/// Of a node that nobody speaks of, what stands there of ours is not known any more; where nothing stands nothing is said.
+fn no_word(stands: &BTreeMap<String, Stands>) -> Vec<Judged> {
+    let ours = NodeCondition::ALL.into_iter().filter(|condition| stands.contains_key(&type_of(*condition)));
+    let unknown = ours.map(|condition| Judged {
+        condition,
+        truth: Truth::Unknown,
+        reason: "AgentMissing".to_owned(),
+        message: "no agent of this node has reported to this central".to_owned(),
+        blame: super::Blame::Unsure,
+    });
+    unknown.collect()
+}
+
+fn truth_of(status: &str) -> Option<Truth> {
+    [Truth::True, Truth::False, Truth::Unknown].into_iter().find(|truth| truth.as_str() == status)
+}
+
+#[cfg(test)]
+mod tests;
