@@ -20,4 +20,5 @@ pub mod query;
 pub mod record;
 pub mod state;
 pub mod store;
+pub mod taints;
 pub mod wishes;
