@@ -352,7 +352,7 @@ fn whereabouts(subjects: &BTreeSet<&Subject>) -> String {
             Subject::Vm { .. } => n_vms += 1,
             Subject::Process { .. } => n_processes += 1,
             Subject::Device { name } | Subject::Unit { name } | Subject::Mount { point: name } => {
-                names.push(name.clone())
+                names.push(name.clone());
             }
             // A launcher's libvirt is named after its pod.
             Subject::Node | Subject::Libvirt { .. } | Subject::Problem { .. } | Subject::Probe { .. } => {}

@@ -171,10 +171,15 @@ impl Planner {
     pub fn plan(&mut self, now_usec: i64, nodes: &[StandingNode], verdicts: &BTreeMap<&str, &NodeVerdict>) -> Plan {
         self.written.retain(|_, written| now_usec.saturating_sub(written.at_usec) < UNSEEN_USEC);
         let mut after: BTreeMap<&str, Taints> = BTreeMap::new();
+        // A removal may fail: a node is out until it is done.
+        let mut out: BTreeSet<&str> = BTreeSet::new();
         let mut wishes = Vec::new();
         for node in nodes {
             let verdict = verdicts.get(node.name.as_str()).copied();
             let before = self.ours(node);
+            if !before.is_empty() || node.is_for_vms && node.is_out {
+                out.insert(&node.name);
+            }
             after.insert(&node.name, self.kept(&before, verdict));
             wishes.extend(self.wishes(node, verdict));
         }
@@ -186,9 +191,10 @@ impl Planner {
             if ours.contains_key(&key_of(condition)) {
                 continue;
             }
-            match self.may_add(now_usec, node, condition, &ours, nodes, &after) {
+            match self.may_add(now_usec, node, condition, &ours, nodes, &out) {
                 Ok(effect) => {
                     self.breaker.added(now_usec);
+                    out.insert(&node.name);
                     after.entry(&node.name).or_default().insert(key_of(condition), effect);
                 }
                 Err(why) => {
@@ -288,7 +294,7 @@ impl Planner {
         condition: NodeCondition,
         ours: &Taints,
         nodes: &[StandingNode],
-        after: &BTreeMap<&str, Taints>,
+        out: &BTreeSet<&str>,
     ) -> Result<Effect, Withheld> {
         let effect = self.policy.effects.get(&condition).copied().ok_or(Withheld::Waits)?;
         if now_usec.saturating_sub(self.since(&node.name, condition)) < self.policy.after_usec {
@@ -300,10 +306,7 @@ impl Planner {
         // A node that has one of ours is out already.
         if ours.is_empty() {
             let in_zone = || nodes.iter().filter(|other| other.zone == node.zone);
-            let is_out = |other: &&StandingNode| {
-                let has_ours = after.get(other.name.as_str()).is_some_and(|ours| !ours.is_empty());
-                has_ours || other.is_for_vms && other.is_out || other.name == node.name
-            };
+            let is_out = |other: &&StandingNode| other.name == node.name || out.contains(other.name.as_str());
             let limit = self.limit(in_zone().filter(|other| other.is_for_vms).count());
             if in_zone().filter(is_out).count() > limit {
                 return Err(Withheld::Budget(limit));

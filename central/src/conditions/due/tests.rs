@@ -197,15 +197,15 @@ fn what_was_never_known_is_not_written_before_it_lasts() {
 
 #[test]
 fn all_is_said_again_every_hour_and_nodes_are_apart() {
-    let mut firsts = Vec::new();
+    let (mut firsts, well) = (Vec::new(), kvm(Status::Absent));
     for name in ["n1", "n2", "n3", "n4", "n5"] {
         let mut world = World::new();
         world.memory = NodeMemory::new(name, START);
-        world.step(Wanted::Verdict(&kvm(Status::Absent))).unwrap();
+        world.step(Wanted::Verdict(&well)).unwrap();
         let mut writes = Vec::new();
         for _ in 0..(24 * 360) {
             world.pass(10);
-            if let Some(urgency) = world.step(Wanted::Verdict(&kvm(Status::Absent))) {
+            if let Some(urgency) = world.step(Wanted::Verdict(&well)) {
                 assert_eq!(urgency, Urgency::Refresh);
                 writes.push((world.now_usec - START) / SEC);
             }
