@@ -15,7 +15,10 @@ use kulprit_proto::{
     DESCRIPTORS,
     v1::{ingest_server::IngestServer, query_server::QueryServer},
 };
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch as channel},
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tracing::{info, warn};
@@ -24,9 +27,10 @@ use crate::{
     config::Config,
     engine::{Decided, Engine},
     ingest::{IngestService, MAX_MESSAGE_BYTES},
-    kubernetes::{client, watch},
+    kubernetes::{client, lease::Election, watch, write::Writes},
     live::Live,
     metrics::CentralMetrics,
+    publish::{self, Publisher},
     query::{QueryService, Sources},
     state::CurrentState,
     store::{HistoryReader, StoreError, StoreWriter, sqlite::SqliteStore},
@@ -113,14 +117,25 @@ pub async fn run_on(
     let sources = Sources { live: live.clone(), decided: decided.clone(), history, metrics: central.clone() };
     let query = QueryService::new(sources, stop.clone());
     let watching = client.zip(live.cluster().cloned());
-    let engine = Engine::new(live, writer.clone(), decided, central, config.timers(), config.history_retention.get());
+    let (clock, timers, kept) = (live.clock().clone(), config.timers(), config.history_retention.get());
+    let engine = Engine::new(live, writer.clone(), decided, central.clone(), timers, kept);
+    let (verdicts, of_nodes) = channel::channel(None);
+    let engine = if watching.is_some() { engine.with_verdicts(verdicts) } else { engine };
     let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;
 
     supervisor.core("grpc", serve(grpc, ingest.clone(), query, stop.clone()));
     supervisor.core("store", keep_store(writer, store_end, ingest, stop.clone()));
     supervisor.core("engine", engine.run(stop.clone()));
     if let Some((client, cluster)) = watching {
+        let writes = Writes::new(client.clone());
+        let namespace = config.publish.lease_namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+        let (election, leading) = Election::new(writes.clone(), namespace, identity(), clock.clone());
+        let sources =
+            publish::Sources { cluster: cluster.clone(), verdicts: of_nodes, leading, writes, clock, metrics: central };
         supervisor.core("kubernetes", watch::watch(client, Arc::new(cluster), stop.clone()));
+        supervisor.core("lease", election.run(stop.clone()));
+        supervisor.core("publisher", Publisher::new(sources, config.published()).run(stop.clone()));
     }
     supervisor.core("admin", admin_page.serve(admin, stop));
     listen_guard.ready();
@@ -179,6 +194,12 @@ async fn keep_store(
 fn own_cluster(config: &Config) -> String {
     let machine_id = || fs::read_to_string(Path::new(MACHINE_ID)).map(|id| id.trim().to_owned()).ok();
     config.cluster.clone().or_else(machine_id).filter(|id| !id.is_empty()).unwrap_or_else(|| "standalone".to_owned())
+}
+
+/// What no other central calls itself: its pod's or host's name, and a number of this start.
+fn identity() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}_{:016x}", host.trim(), random_seed())
 }
 
 fn usage(error: StoreError) -> UsageError {

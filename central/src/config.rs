@@ -3,6 +3,7 @@
 //! Every default has its unit and reason here; the effective configuration is shown at `/debug/config`.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -14,9 +15,15 @@ use kulprit_daemon::{
     telemetry::{LogFilter, LogFormat},
 };
 use kulprit_diagnosis::Settings;
+use kulprit_model::catalogue::NodeCondition;
 use serde::{Deserialize, Serialize};
 
-use crate::{incident::Timers, state::Limits};
+use crate::{
+    incident::Timers,
+    publish,
+    state::Limits,
+    taints::{Effect, Policy},
+};
 
 /// Where the gRPC API listens and where the `kulprit` command looks for it without flags.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7443";
@@ -70,6 +77,8 @@ pub struct Config {
     pub silence_after: HumanDuration,
     /// Which Kubernetes is watched.
     pub kubernetes: KubernetesConfig,
+    /// What is written to Kubernetes.
+    pub publish: PublishConfig,
     /// When VMs count as stuck.
     pub symptoms: SymptomConfig,
     /// When incidents close and reopen.
@@ -92,6 +101,38 @@ pub struct KubernetesConfig {
     pub kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig. Default: its current one.
     pub context: Option<String>,
+}
+
+/// What is written to Kubernetes; nothing without one. `docs/conditions.md` says what it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PublishConfig {
+    /// Whether nodes get conditions; else those that they have are removed.
+    pub conditions: bool,
+    /// Where central's Lease is. Default: the namespace of this pod, else of the kubeconfig's context.
+    pub lease_namespace: Option<String>,
+    /// Which nodes are tainted.
+    pub taints: TaintConfig,
+}
+
+/// Which nodes are tainted. Default: none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TaintConfig {
+    /// Effect by condition. None: a taint takes room from VMs, which only their administrator can weigh.
+    pub effects: BTreeMap<String, Effect>,
+    /// Only says what would be tainted.
+    pub dry_run: bool,
+    /// Nodes of a zone that may be out at the same time. 2: one fault and one repair.
+    pub max_nodes: usize,
+    /// The same, percent of the zone's nodes for VMs, rounded down. 34: a third of three is one.
+    pub max_percent: usize,
+    /// How long a condition has to be true without a break. 1 min: in that time what is shared shows at other nodes as well.
+    pub after: HumanDuration,
+    /// So many nodes that come to want a taint within five minutes share something: nothing is added then. 3: more than a coincidence.
+    pub storm_nodes: usize,
+    /// For how long. 15 min: what was shared is found or over.
+    pub cool_down: HumanDuration,
 }
 
 /// The clocks of symptoms.
@@ -140,11 +181,32 @@ impl Default for Config {
             history_retention: "7d".parse().expect("the constant is a duration"),
             silence_after: HumanDuration::from_secs(20),
             kubernetes: KubernetesConfig::default(),
+            publish: PublishConfig::default(),
             symptoms: SymptomConfig::default(),
             incidents: IncidentConfig::default(),
             drain: HumanDuration::from_secs(10),
             log_format: LogFormat::Human,
             log: LogFilter::default(),
+        }
+    }
+}
+
+impl Default for PublishConfig {
+    fn default() -> Self {
+        Self { conditions: true, lease_namespace: None, taints: TaintConfig::default() }
+    }
+}
+
+impl Default for TaintConfig {
+    fn default() -> Self {
+        Self {
+            effects: BTreeMap::new(),
+            dry_run: false,
+            max_nodes: 2,
+            max_percent: 34,
+            after: HumanDuration::from_mins(1),
+            storm_nodes: 3,
+            cool_down: HumanDuration::from_mins(15),
         }
     }
 }
@@ -219,6 +281,23 @@ impl Config {
         }
     }
 
+    /// What is written to Kubernetes.
+    #[must_use]
+    pub fn published(&self) -> publish::Settings {
+        let PublishConfig { conditions, lease_namespace: _, taints } = &self.publish;
+        let TaintConfig { effects, dry_run, max_nodes, max_percent, after, storm_nodes, cool_down } = taints;
+        let known = effects.iter().filter_map(|(name, effect)| Some((condition(name)?, *effect)));
+        let policy = Policy {
+            effects: known.collect(),
+            max_nodes: *max_nodes,
+            max_percent: *max_percent,
+            after_usec: usec(*after),
+            storm_nodes: *storm_nodes,
+            cool_down_usec: usec(*cool_down),
+        };
+        publish::Settings { conditions: *conditions, taints: policy, dry_run: *dry_run }
+    }
+
     /// The bounds of the current state.
     #[must_use]
     pub fn limits(&self) -> Limits {
@@ -240,6 +319,22 @@ impl Config {
         if self.kubernetes.standalone && self.kubernetes.kubeconfig.is_some() {
             return wrong("kubernetes.standalone", "true, and a kubeconfig is given", "leave one of the two out");
         }
+        let taints = &self.publish.taints;
+        if let Some(name) = taints.effects.keys().find(|name| condition(name).is_none()) {
+            let names: Vec<&str> = NodeCondition::ALL.into_iter().map(NodeCondition::as_str).collect();
+            let problem = format!("there is no condition `{name}`");
+            return wrong("publish.taints.effects", &problem, &format!("choose of {}", names.join(", ")));
+        }
+        if taints.max_percent > 100 {
+            return wrong("publish.taints.max_percent", "more than all", "write 0 to 100");
+        }
+        if taints.storm_nodes < 2 {
+            return wrong(
+                "publish.taints.storm_nodes",
+                "every node is a storm: none is ever tainted",
+                "write at least 2",
+            );
+        }
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             return wrong("admin_listen", "the same address as `listen`", "choose another port with --admin-listen");
         }
@@ -256,6 +351,10 @@ pub enum LoadError {
     /// A value makes no sense.
     #[error(transparent)]
     Value(#[from] UsageError),
+}
+
+fn condition(name: &str) -> Option<NodeCondition> {
+    NodeCondition::ALL.into_iter().find(|condition| condition.as_str() == name)
 }
 
 fn usec(duration: HumanDuration) -> i64 {
@@ -322,6 +421,34 @@ mod tests {
             "admin_listen: 127.0.0.1:7443\n",
             "bad value of `admin_listen` in `FILE`: the same address as `listen`; choose another port with --admin-listen",
         );
+    }
+
+    #[test]
+    fn taints_are_off_until_a_condition_is_named() {
+        let settings = Config::default().published();
+        assert!(settings.conditions && settings.taints.effects.is_empty() && !settings.dry_run);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("central.yaml");
+        std::fs::write(&path, "publish: {taints: {effects: {KvmUnavailable: NoSchedule}, after: 2m}}\n").unwrap();
+        let config = Config::effective(Flags { config: Some(path.clone()), ..Flags::default() }).unwrap();
+        let taints = config.published().taints;
+        assert_eq!(taints.effects, [(NodeCondition::KvmUnavailable, Effect::NoSchedule)].into());
+        assert_eq!((taints.after_usec, taints.max_nodes), (120_000_000, 2));
+        check_error(
+            "publish: {taints: {effects: {Kvm: NoSchedule}}}\n",
+            "bad value of `publish.taints.effects` in `FILE`: there is no condition `Kvm`; choose of KvmUnavailable, VirtStackUnresponsive, VmStorageStalled, MigrationPathDegraded, HostPressure, KubeletDegraded, ContainerRuntimeDegraded, HardwareFault",
+        );
+        check_error(
+            "publish: {taints: {max_percent: 101}}\n",
+            "bad value of `publish.taints.max_percent` in `FILE`: more than all; write 0 to 100",
+        );
+        check_error(
+            "publish: {taints: {storm_nodes: 1}}\n",
+            "bad value of `publish.taints.storm_nodes` in `FILE`: every node is a storm: none is ever tainted; write at least 2",
+        );
+        std::fs::write(&path, "publish: {taints: {effects: {KvmUnavailable: NoExecute}}}\n").unwrap();
+        let error = Config::effective(Flags { config: Some(path), ..Flags::default() }).unwrap_err().to_string();
+        assert!(error.contains("NoExecute") && error.contains("PreferNoSchedule"), "{error}");
     }
 
     #[test]

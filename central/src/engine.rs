@@ -22,10 +22,12 @@ use tracing::{debug, info, warn};
 use ulid::Ulid;
 
 use crate::{
+    conditions::judge,
     incident::{Event, IncidentChange, Incidents, Looks, Timers, advance, observe::observe},
     kubernetes::store::ClusterStore,
     live::Live,
     metrics::{CentralMetrics, EventLabel},
+    publish::Verdicts,
     store::{StoreWriter, Write},
     wishes::{CaptureBook, suspects},
 };
@@ -85,6 +87,8 @@ pub struct Engine {
     /// Incidents whose row in the store is out of date.
     unsaved: BTreeSet<Ulid>,
     captures: CaptureBook,
+    /// Who writes what nodes come to, if anybody does.
+    verdicts: Option<watch::Sender<Verdicts>>,
 }
 
 /// One pass: what was seen and what follows from it.
@@ -129,7 +133,14 @@ impl Engine {
             retention,
             unsaved: BTreeSet::new(),
             captures: CaptureBook::default(),
+            verdicts: None,
         }
+    }
+
+    /// Tells `verdicts` what nodes come to, whenever that is something else.
+    #[must_use]
+    pub fn with_verdicts(self, verdicts: watch::Sender<Verdicts>) -> Self {
+        Self { verdicts: Some(verdicts), ..self }
     }
 
     /// Runs until `stop`.
@@ -189,10 +200,22 @@ impl Engine {
     async fn pass(&mut self) -> Result<(), BoxError> {
         let began = Instant::now();
         let (live, timers, incidents) = (self.live.clone(), self.timers, self.decided.incidents());
+        let verdicts = self.verdicts.clone();
         let (done, incidents) = spawn_blocking(move || {
-            let done = pass(&live.snapshot(), &incidents, &timers);
+            let snapshot = live.snapshot();
+            let done = pass(&snapshot, &incidents, &timers);
             let mut next = (*incidents).clone();
             next.apply(&done.changes);
+            // Without Kubernetes' nodes there is nothing to write on, and what they say would be missed.
+            if let Some(verdicts) = verdicts.filter(|_| !snapshot.cluster_nodes.is_empty()) {
+                let judged = Some(Arc::new(judge(&snapshot, &done.attributions, &next)));
+                verdicts.send_if_modified(|known| {
+                    *known != judged && {
+                        *known = judged;
+                        true
+                    }
+                });
+            }
             (done, next)
         })
         .await?;

@@ -3,7 +3,7 @@
 //! Read in this order: [`state`] (what is known now; pure) and [`live`] (the same, shared), [`ingest`] (agents report),
 //! [`store`] (what survives a restart), [`incident`] (pure) and [`engine`] (when to decide), [`wishes`] (what
 //! agents are asked for), [`query`] (people ask), [`record`] (a case to take away), [`kubernetes`] (what is watched of the cluster),
-//! [`config`], [`metrics`], [`app`] (the only file that knows all parts).
+//! [`conditions`] and [`taints`] (what nodes are marked with; pure) and [`publish`] (who writes it), [`config`], [`metrics`], [`app`] (the only file that knows all parts).
 //!
 //! A record acts in memory at once and is acked when it is on disk, so a disk that hangs stops acks and no verdicts.
 
@@ -16,6 +16,7 @@ pub mod ingest;
 pub mod kubernetes;
 pub mod live;
 pub mod metrics;
+pub mod publish;
 pub mod query;
 pub mod record;
 pub mod state;

@@ -58,6 +58,23 @@ pub struct QueryLabels {
     pub code: ClosedName,
 }
 
+/// What was written to Kubernetes and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WriteLabels {
+    /// What was written.
+    pub what: ClosedName,
+    /// What became of it.
+    pub outcome: ClosedName,
+}
+
+impl WriteLabels {
+    /// With these values.
+    #[must_use]
+    pub const fn new(what: &'static str, outcome: &'static str) -> Self {
+        Self { what: ClosedName(what), outcome: ClosedName(outcome) }
+    }
+}
+
 /// Seconds; from a quick fsync to a disk in trouble.
 const SECONDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
 
@@ -100,7 +117,9 @@ registered!(
     Family<ReasonLabel, Counter>,
     Family<StatusLabel, Gauge>,
     Family<EventLabel, Counter>,
-    Family<QueryLabels, Counter>
+    Family<QueryLabels, Counter>,
+    Family<ReasonLabel, Gauge>,
+    Family<WriteLabels, Counter>
 );
 impl Registered for Seconds {
     type Metric = Histogram;
@@ -151,6 +170,13 @@ table! {
         "States of all nodes.";
     watches: Family<StatusLabel, Gauge>, "gauge", "watches", "kulprit_central_watches", "status: coming, seen, lost, refused, not_served",
         "Parts of Kubernetes that are watched, by what is known of them; none without Kubernetes.";
+    leading: Gauge, "gauge", "leading", "kulprit_central_leading", "",
+        "1 while this central holds the Lease and writes to Kubernetes.";
+    writes: Family<WriteLabels, Counter>, "counter", "writes", "kulprit_central_writes_total",
+        "what: conditions, taints; outcome: ok, conflict, forbidden, gone, no_answer, refused, server, throttled",
+        "Writes to nodes of Kubernetes.";
+    taints_withheld: Family<ReasonLabel, Gauge>, "gauge", "taints_withheld", "kulprit_central_taints_withheld",
+        "reason: waits, taken, budget, breaker", "Taints that are wanted and not set.";
     store_commits: Counter, "counter", "store_commits", "kulprit_central_store_commits_total", "", "Groups made durable.";
     store_commit_seconds: Seconds, "histogram", "store_commit_seconds", "kulprit_central_store_commit_seconds", "",
         "How long a group took to become durable, retries included.";
@@ -201,6 +227,8 @@ mod tests {
         central.nodes.get_or_create(&StatusLabel::new("x")).inc();
         central.states.get_or_create(&StatusLabel::new("x")).inc();
         central.watches.get_or_create(&StatusLabel::new("x")).inc();
+        central.writes.get_or_create(&WriteLabels::new("x", "ok")).inc();
+        central.taints_withheld.get_or_create(&ReasonLabel::new("x")).inc();
         central.incident_events.get_or_create(&EventLabel::new("x")).inc();
         central.queries.get_or_create(&QueryLabels { method: ClosedName("x"), code: ClosedName("ok") }).inc();
         let text = metrics.encode();

@@ -9,6 +9,7 @@ use kulprit_agent::{
     docs::{findings_markdown, probes_markdown},
     probes::PROBES,
 };
+use kulprit_central::conditions::conditions_markdown;
 use kulprit_daemon::{CancellationToken, Clock, Supervisor, metrics::Metrics};
 use kulprit_diagnosis::causes_markdown;
 use kulprit_model::catalogue::{CATALOGUE, ONLY_RECORDED, TEXT, TEXT_PROBES};
@@ -133,6 +134,11 @@ fn causes_are_up_to_date() {
 }
 
 #[test]
+fn conditions_are_up_to_date() {
+    check("conditions.md", &conditions_markdown());
+}
+
+#[test]
 fn metrics_are_up_to_date() {
     check("metrics.md", &metrics());
 }
@@ -140,7 +146,7 @@ fn metrics_are_up_to_date() {
 /// A table whose rows have another number of cells than its header is not shown as one.
 #[test]
 fn every_row_of_a_table_has_as_many_cells_as_its_header() {
-    for page in [findings_markdown(), causes_markdown(), metrics()] {
+    for page in [findings_markdown(), causes_markdown(), conditions_markdown(), metrics()] {
         let mut n_cells = None;
         for line in page.lines() {
             let here = line.starts_with('|').then(|| line.matches('|').count());

@@ -122,7 +122,7 @@ mod tests {
         }
     }
 
-    /// The rights that the rows need.
+    /// The rights that the rows need, and what is written.
     fn role() -> String {
         let head = |kind: &str, meta: &str| {
             format!(
@@ -137,14 +137,19 @@ mod tests {
         for row in ROWS.iter().filter(|row| row.namespace.is_none()) {
             groups.entry(row.kind.group()).or_default().insert(row.plural);
         }
-        let mut text = "# What central lists and watches; it writes nothing. Bind both to the user of its kubeconfig, or its service account.\n".to_owned();
+        let mut text = "# What central lists, watches and writes. Bind all to the user of its kubeconfig, or its service account; the last is of its Lease.\n".to_owned();
         text.push_str(&head("ClusterRole", ""));
         groups.iter().for_each(|(group, resources)| text.push_str(&rule(group, resources)));
+        // The requests of `write`.
+        text.push_str("- {apiGroups: [\"\"], resources: [nodes], verbs: [get, patch]}\n");
+        text.push_str("- {apiGroups: [\"\"], resources: [nodes/status], verbs: [patch]}\n");
         for row in &ROWS {
             let Some(namespace) = row.namespace else { continue };
             text.push_str(&format!("---\n{}", head("Role", &format!(", namespace: {namespace}"))));
             text.push_str(&rule(row.kind.group(), &[row.plural].into()));
         }
+        text.push_str(&format!("---\n{}", head("Role", ", namespace: kulprit")));
+        text.push_str("- {apiGroups: [\"coordination.k8s.io\"], resources: [leases], verbs: [create, get, update]}\n");
         text
     }
 

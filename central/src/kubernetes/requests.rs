@@ -41,7 +41,7 @@ const MAX_MESSAGE_CHARS: usize = 300;
 
 /// Why there is no answer, or not the one that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The API server says no.
     Status {
         /// HTTP's code.
@@ -92,7 +92,7 @@ impl Requests {
         };
         let request = self.request.list(&params).map_err(Failure::garbled)?;
         in_time(async {
-            let Answer { what, date_usec, asked } = self.ask(request).await?;
+            let Answer { what, date_usec, asked } = ask(&self.client, request).await?;
             Ok(Answer { what: text(what).await?, date_usec, asked })
         })
         .await
@@ -109,25 +109,25 @@ impl Requests {
             ..WatchParams::default()
         };
         let request = self.request.watch(&params, version).map_err(Failure::garbled)?;
-        let Answer { what, date_usec, asked } = in_time(self.ask(request)).await?;
+        let Answer { what, date_usec, asked } = in_time(ask(&self.client, request)).await?;
         let chunks = what.into_data_stream().map(|chunk| chunk.map_err(io::Error::other));
         let lines = FramedRead::new(StreamReader::new(chunks), LinesCodec::new_with_max_length(MAX_LINE_BYTES));
         Ok(Answer { what: lines, date_usec, asked })
     }
-
-    /// Not kube's own `request_*`: they keep the headers of an answer to themselves.
-    async fn ask(&self, request: HttpRequest<Vec<u8>>) -> Result<Answer<Body>, Failure> {
-        let asked = Instant::now();
-        let response: Response<Body> = self.client.send(request.map(Body::from)).await.map_err(Failure::of)?;
-        let (head, body) = response.into_parts();
-        if head.status.is_client_error() || head.status.is_server_error() {
-            return Err(Failure::of_refusal(head.status, retry_after(&head.headers), &text(body).await?));
-        }
-        Ok(Answer { what: body, date_usec: date_usec(&head.headers), asked })
-    }
 }
 
-async fn text(body: Body) -> Result<String, Failure> {
+/// Not kube's own `request_*`: they keep the headers of an answer to themselves.
+pub(super) async fn ask(client: &Client, request: HttpRequest<Vec<u8>>) -> Result<Answer<Body>, Failure> {
+    let asked = Instant::now();
+    let response: Response<Body> = client.send(request.map(Body::from)).await.map_err(Failure::of)?;
+    let (head, body) = response.into_parts();
+    if head.status.is_client_error() || head.status.is_server_error() {
+        return Err(Failure::of_refusal(head.status, retry_after(&head.headers), &text(body).await?));
+    }
+    Ok(Answer { what: body, date_usec: date_usec(&head.headers), asked })
+}
+
+pub(super) async fn text(body: Body) -> Result<String, Failure> {
     let bytes = body.collect_bytes().await.map_err(Failure::of)?;
     String::from_utf8(bytes.into()).map_err(Failure::garbled)
 }
@@ -148,8 +148,26 @@ async fn in_time<T>(answer: impl Future<Output = Result<T, Failure>>) -> Result<
     timeout(ANSWER_WITHIN, answer).await.unwrap_or_else(|_| Err(too_late()))
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status { code, message, .. } => write!(f, "{code}: {message}"),
+            Self::NoAnswer(why) | Self::Garbled(why) => f.write_str(why),
+            Self::Cut => f.write_str("each stream of changes ends as soon as it begins"),
+        }
+    }
+}
+
 impl Failure {
-    pub(super) fn garbled(what: impl fmt::Display) -> Self {
+    /// HTTP's code, 0 for none: what tells outages apart.
+    pub(crate) const fn code(&self) -> u16 {
+        match self {
+            Self::Status { code, .. } => *code,
+            Self::NoAnswer(_) | Self::Garbled(_) | Self::Cut => 0,
+        }
+    }
+
+    pub(crate) fn garbled(what: impl fmt::Display) -> Self {
         Self::Garbled(format!("an answer that is none of Kubernetes: {}", shortened(&what.to_string())))
     }
 

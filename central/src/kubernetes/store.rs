@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use kulprit_cluster::{Asked, Cluster, ClusterNode, ClusterVm, Kind, MigrationRecord, Preflight};
+use kulprit_cluster::{Asked, Cluster, ClusterNode, ClusterVm, Kind, MigrationRecord, Preflight, StandingNode};
 use kulprit_daemon::Clock;
 use kulprit_diagnosis::{ClusterSight, is_at_rest};
 use kulprit_signature::Signatures;
@@ -262,6 +262,16 @@ impl ClusterStore {
             inner.cluster.history_mut().set_saved(&changes);
             inner.is_keeping_saved |= kept_since_usec.is_some();
         }
+    }
+
+    /// What stands on each node of marks that begin with `prefix`, by name. `None` while nodes are not seen, and until everything was
+    /// listed once: what is decided of half a cluster may be wrong.
+    #[must_use]
+    pub fn standing(&self, prefix: &str) -> Option<Vec<StandingNode>> {
+        let inner = self.lock();
+        let mut of_nodes = ROWS.iter().filter(|row| row.kind == Kind::Node);
+        let are_nodes_seen = of_nodes.all(|row| inner.rows.get(row.name) == Some(&RowSight::Seen));
+        (are_nodes_seen && inner.is_listed()).then(|| inner.cluster.standing(prefix).collect())
     }
 
     /// Whether everything was listed once, as far as it can be.

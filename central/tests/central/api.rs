@@ -13,7 +13,7 @@ use kulprit_central::config::KubernetesConfig;
 use kulprit_model::Moment;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
@@ -109,12 +109,22 @@ impl Api {
     async fn serve(self, stream: TcpStream) {
         let mut stream = BufReader::new(stream);
         loop {
-            let (mut request, mut line) = (String::new(), String::new());
+            let (mut request, mut line, mut n_body) = (String::new(), String::new(), 0);
             if stream.read_line(&mut request).await.unwrap_or(0) == 0 {
                 return;
             }
             while stream.read_line(&mut line).await.unwrap_or(0) > 2 {
+                let length = line.to_ascii_lowercase();
+                n_body = length.strip_prefix("content-length:").map_or(n_body, |n| n.trim().parse().unwrap());
                 line.clear();
+            }
+            // It has no Lease, and nothing may be written to it.
+            stream.read_exact(&mut vec![0; n_body]).await.unwrap();
+            if !request.starts_with("GET ") || request.contains("/leases/") {
+                let code = if request.starts_with("GET ") { 404 } else { 403 };
+                let head = format!("HTTP/1.1 {code} No\r\ncontent-length: 0\r\n\r\n");
+                let _ = stream.get_mut().write_all(head.as_bytes()).await;
+                continue;
             }
             let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
             let (head, body, changes) = self.answer(&path);

@@ -47,8 +47,13 @@ fn check_moved(text: &str, without: &[&str]) {
     }
 }
 
-/// What only moves where Kubernetes is watched; this central stands alone (`kubernetes::store` has its test).
-const OF_KUBERNETES: &str = "kulprit_central_watches";
+/// What only moves where Kubernetes is watched; this central stands alone (`kubernetes::store` and `publish` have their tests).
+const OF_KUBERNETES: [&str; 4] = [
+    "kulprit_central_watches",
+    "kulprit_central_leading",
+    "kulprit_central_writes_total",
+    "kulprit_central_taints_withheld",
+];
 /// What only a store in trouble or of old age moves.
 const OF_THE_STORE: [&str; 2] = ["kulprit_central_store_failures_total", "kulprit_central_store_dropped_days_total"];
 
@@ -74,8 +79,7 @@ async fn every_series_moves_but_those_of_a_store_in_trouble_and_of_kubernetes() 
         }
     });
     waited.await.expect("the gauges follow");
-    let [failures, dropped] = OF_THE_STORE;
-    check_moved(&app.admin("/metrics").await, &[failures, dropped, OF_KUBERNETES]);
+    check_moved(&app.admin("/metrics").await, &[&OF_THE_STORE[..], &OF_KUBERNETES].concat());
     app.stop().await;
 }
 

@@ -106,8 +106,8 @@ impl<S: Sink> Watch<S> {
                 self.lost(0, why);
                 delay
             }
-            Failure::Cut => {
-                self.lost(0, "each stream of changes ends as soon as it begins".to_owned());
+            cut @ Failure::Cut => {
+                self.lost(0, cut.to_string());
                 delay
             }
         }

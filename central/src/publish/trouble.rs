@@ -1,0 +1,110 @@
+//! Writes that fail: when each node is tried again, and what a person is told of it, once.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kulprit_daemon::backoff::{Backoff, BackoffPolicy, random_seed};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::kubernetes::Failure;
+
+/// From a second to five minutes: a webhook that refuses one node's write is mended by a person.
+const POLICY: BackoffPolicy = BackoffPolicy { base: Duration::from_secs(1), cap: Duration::from_secs(300) };
+
+/// The word of a failure in metrics.
+pub(super) const fn outcome(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Status { code: 403, .. } => "forbidden",
+        Failure::Status { code: 404, .. } => "gone",
+        Failure::Status { code: 409, .. } => "conflict",
+        Failure::Status { code: 429, .. } => "throttled",
+        Failure::Status { code: 500..=599, .. } => "server",
+        Failure::Status { .. } => "refused",
+        Failure::NoAnswer(_) | Failure::Garbled(_) | Failure::Cut => "no_answer",
+    }
+}
+
+/// No longer even if the API server asks for more.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// What fails now.
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    /// By what was to be written and the node.
+    failing: BTreeMap<(&'static str, String), Failing>,
+    /// By what was to be written: nothing of it could be.
+    resting: BTreeMap<&'static str, Resting>,
+    /// When the API server wants to be asked again, as it said last.
+    retry_after: Duration,
+}
+
+#[derive(Debug)]
+struct Failing {
+    code: u16,
+    again_at: Instant,
+    backoff: Backoff,
+}
+
+#[derive(Debug)]
+struct Resting {
+    until: Instant,
+    backoff: Backoff,
+}
+
+impl Troubles {
+    /// Forgets nodes of which that does not hold.
+    pub(super) fn keep(&mut self, is_known: impl Fn(&str) -> bool) {
+        self.failing.retain(|(_, node), _| is_known(node));
+    }
+
+    /// Whether it is time to try the node (again).
+    pub(super) fn may_try(&self, what: &'static str, node: &str) -> bool {
+        let now = Instant::now();
+        self.resting.get(what).is_none_or(|resting| resting.until <= now)
+            && self.failing.get(&(what, node.to_owned())).is_none_or(|failing| failing.again_at <= now)
+    }
+
+    /// Some writes are over, and one of them worked, or none: then all others wait, longer and longer.
+    pub(super) fn rest(&mut self, what: &'static str, has_worked: bool) {
+        let asked = std::mem::take(&mut self.retry_after).min(MAX_RETRY_AFTER);
+        if has_worked {
+            self.resting.remove(what);
+            return;
+        }
+        let new = || Resting { until: Instant::now(), backoff: Backoff::new(BackoffPolicy::default(), random_seed()) };
+        let resting = self.resting.entry(what).or_insert_with(new);
+        resting.until = Instant::now() + resting.backoff.next_delay().max(asked);
+    }
+
+    /// A write has failed; said if no other write fails in the same way.
+    pub(super) fn failed(&mut self, what: &'static str, node: &str, failure: &Failure) {
+        if let Failure::Status { retry_after, .. } = failure {
+            self.retry_after = self.retry_after.max(*retry_after);
+        }
+        let code = failure.code();
+        let is_first = !self.failing.iter().any(|((other, _), failing)| *other == what && failing.code == code);
+        let key = (what, node.to_owned());
+        let failing = self.failing.entry(key).or_insert_with(|| Failing {
+            code,
+            again_at: Instant::now(),
+            backoff: Backoff::new(POLICY, random_seed()),
+        });
+        failing.code = code;
+        failing.again_at = Instant::now() + failing.backoff.next_delay();
+        // A node that is gone is no trouble, and what another changed meanwhile is seen soon.
+        if is_first && !matches!(code, 404 | 409) {
+            warn!(what, node, why = %failure, "a node cannot be written to");
+        } else {
+            debug!(what, node, ?failure, "a node cannot be written to");
+        }
+    }
+
+    /// A write has worked; said if it was the last that failed in its way.
+    pub(super) fn worked(&mut self, what: &'static str, node: &str) {
+        let Some(Failing { code, .. }) = self.failing.remove(&(what, node.to_owned())) else { return };
+        let is_last = !self.failing.iter().any(|((other, _), failing)| *other == what && failing.code == code);
+        if is_last && !matches!(code, 404 | 409) {
+            info!(what, node, "nodes can be written to again");
+        }
+    }
+}
