@@ -15,10 +15,7 @@ use kulprit_proto::{
     DESCRIPTORS,
     v1::{ingest_server::IngestServer, query_server::QueryServer},
 };
-use tokio::{
-    net::TcpListener,
-    sync::{oneshot, watch as channel},
-};
+use tokio::{net::TcpListener, sync::oneshot};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tracing::{info, warn};
@@ -119,7 +116,7 @@ pub async fn run_on(
     let watching = client.zip(live.cluster().cloned());
     let (clock, timers, kept) = (live.clock().clone(), config.timers(), config.history_retention.get());
     let engine = Engine::new(live, writer.clone(), decided, central.clone(), timers, kept);
-    let (verdicts, of_nodes) = channel::channel(None);
+    let (verdicts, of_nodes) = tokio::sync::watch::channel(None);
     let engine = if watching.is_some() { engine.with_verdicts(verdicts) } else { engine };
     let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;
 

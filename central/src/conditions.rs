@@ -13,12 +13,13 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    sync::LazyLock,
 };
 
 use kulprit_cluster::ClusterNode;
 use kulprit_diagnosis::{Attribution, Candidate, NodeView, Place, Snapshot, SymptomSubject, catalogue};
 use kulprit_model::{
-    Finding, FindingCode, Moment, Status, Subject,
+    Finding, FindingCode, Moment, State, Status, Subject,
     catalogue::{CATALOGUE, Kind, NodeCondition, ONLY_RECORDED},
 };
 
@@ -168,26 +169,47 @@ struct Seen<'a> {
 /// Subjects of what is present, by finding.
 type Present<'a> = BTreeMap<FindingCode, BTreeSet<&'a Subject>>;
 
-impl Seen<'_> {
+/// What a node's findings say, by whom it concerns.
+#[derive(Default)]
+struct Said<'a> {
+    /// What makes each condition `True`. A silent agent's word is none; Kubernetes' is.
+    present: BTreeMap<NodeCondition, Present<'a>>,
+    /// For each condition the first state that nobody could tell.
+    unseen: BTreeMap<NodeCondition, &'a State>,
+    /// Whether each probe is blind.
+    blind: BTreeMap<&'a str, Status>,
+}
+
+impl<'a> Said<'a> {
+    fn there(&mut self, code: FindingCode, subject: &'a Subject) {
+        if let Some(condition) = code.spec().condition {
+            self.present.entry(condition).or_default().entry(code).or_default().insert(subject);
+        }
+    }
+}
+
+impl<'a> Seen<'a> {
     fn judge(&self) -> Vec<Judged> {
-        NodeCondition::ALL.into_iter().map(|condition| self.judge_one(condition)).collect()
+        let said = self.said();
+        NodeCondition::ALL.into_iter().map(|condition| self.judge_one(condition, &said)).collect()
     }
 
-    fn judge_one(&self, condition: NodeCondition) -> Judged {
-        let present = self.present(condition);
-        if let Some((code, _)) = present.first_key_value() {
+    fn judge_one(&self, condition: NodeCondition, said: &Said<'_>) -> Judged {
+        if let Some(present) = said.present.get(&condition)
+            && let Some((code, _)) = present.first_key_value()
+        {
             return Judged {
                 condition,
                 truth: Truth::True,
                 reason: code.to_string(),
-                message: self.told(&present),
-                blame: self.blame(&present),
+                message: self.told(present),
+                blame: self.blame(present),
             };
         }
-        let (truth, reason, message) = match self.why_unknown(condition) {
+        let (truth, reason, message) = match self.why_unknown(condition, said) {
             Some((reason, message)) => (Truth::Unknown, reason, message),
             None => {
-                let message = format!("looked for by {} and not found", words(&probes(condition)));
+                let message = format!("looked for by {} and not found", words(probes(condition)));
                 (Truth::False, well(condition), message)
             }
         };
@@ -195,57 +217,55 @@ impl Seen<'_> {
         Judged { condition, truth, reason: reason.to_owned(), message, blame: Blame::Unsure }
     }
 
-    /// What makes it `True`. A silent agent's word is none; Kubernetes' is.
-    fn present(&self, condition: NodeCondition) -> Present<'_> {
-        let feeds = |code: FindingCode| code.spec().condition == Some(condition);
-        let fresh_usec = match condition {
-            NodeCondition::HardwareFault => HARDWARE_FRESH_USEC,
-            NodeCondition::KvmUnavailable
-            | NodeCondition::VirtStackUnresponsive
-            | NodeCondition::VmStorageStalled
-            | NodeCondition::MigrationPathDegraded
-            | NodeCondition::HostPressure
-            | NodeCondition::KubeletDegraded
-            | NodeCondition::ContainerRuntimeDegraded => self.fresh_usec,
-        };
-        let is_fresh = |last: Moment| self.now_usec.saturating_sub(last.wall_usec) < fresh_usec;
-        let mut present = Present::new();
+    /// Sorts all findings, in one walk: there are thousands of nodes.
+    fn said(&self) -> Said<'a> {
+        let mut said = Said::default();
         if self.node.is_reporting {
-            let states = self.node.states.iter().filter(|state| state.status == Status::Present && feeds(state.code));
-            for state in states {
-                present.entry(state.code).or_default().insert(&state.subject);
+            for state in &self.node.states {
+                match (&state.subject, state.code.spec().condition, state.status) {
+                    (Subject::Probe { name }, _, status) if state.code == FindingCode::ProbeBlind => {
+                        said.blind.insert(name, status);
+                    }
+                    (subject, Some(_), Status::Present) => said.there(state.code, subject),
+                    (_, Some(condition), Status::Unknown) => {
+                        said.unseen.entry(condition).or_insert(state);
+                    }
+                    (_, Some(_), Status::Absent) | (_, None, _) => {}
+                }
             }
-            let happened = self.node.occurrences.iter().filter(|one| feeds(one.code) && is_fresh(one.last));
-            for occurrence in happened {
-                present.entry(occurrence.code).or_default().insert(&occurrence.subject);
+            for occurrence in self.node.occurrences.iter().filter(|one| self.is_fresh(one.code, one.last)) {
+                said.there(occurrence.code, &occurrence.subject);
             }
         }
         for finding in self.of_cluster.into_iter().flat_map(|node| &node.findings) {
             let is_there = match finding {
                 Finding::State(state) => state.status == Status::Present,
-                Finding::Occurrence(occurrence) => is_fresh(occurrence.last),
+                Finding::Occurrence(occurrence) => self.is_fresh(occurrence.code, occurrence.last),
             };
-            if is_there && feeds(finding.code()) {
-                present.entry(finding.code()).or_default().insert(finding.subject());
+            if is_there {
+                said.there(finding.code(), finding.subject());
             }
         }
-        present
+        said
+    }
+
+    fn is_fresh(&self, code: FindingCode, last: Moment) -> bool {
+        let is_of_hardware = code.spec().condition == Some(NodeCondition::HardwareFault);
+        let fresh_usec = if is_of_hardware { HARDWARE_FRESH_USEC } else { self.fresh_usec };
+        self.now_usec.saturating_sub(last.wall_usec) < fresh_usec
     }
 
     /// Why nobody can say that nothing is there; `None` if everybody looked.
-    fn why_unknown(&self, condition: NodeCondition) -> Option<(&'static str, String)> {
+    fn why_unknown(&self, condition: NodeCondition, said: &Said<'_>) -> Option<(&'static str, String)> {
         if !self.node.is_reporting {
             return Some(("AgentSilent", "the node's agent is not heard: what it saw last is unknown now".to_owned()));
         }
         for probe in probes(condition) {
-            let subject = Subject::Probe { name: probe.to_owned() };
-            let blindness =
-                self.node.states.iter().find(|state| state.code == FindingCode::ProbeBlind && state.subject == subject);
-            match blindness.map(|state| state.status) {
+            match said.blind.get(probe) {
                 Some(Status::Absent) => {}
                 Some(Status::Present) => {
-                    let mut unseen = self.node.states.iter().filter(|state| state.code.spec().probe == probe);
-                    let because = unseen.find_map(|state| state.unknown_because.as_deref());
+                    let mut of_probe = self.node.states.iter().filter(|state| state.code.spec().probe == *probe);
+                    let because = of_probe.find_map(|state| state.unknown_because.as_deref());
                     return Some(("ProbeBlind", format!("probe {probe} cannot look{}", because_of(because))));
                 }
                 Some(Status::Unknown) | None => {
@@ -253,13 +273,10 @@ impl Seen<'_> {
                 }
             }
         }
-        let feeds = |code: FindingCode| code.spec().condition == Some(condition);
-        let unseen =
-            self.node.states.iter().find(|state| state.status == Status::Unknown && feeds(state.code)).map(|state| {
-                let because = because_of(state.unknown_because.as_deref());
-                format!("{}{} is not known{because}", state.code, whereabouts(&[&state.subject].into()))
-            });
-        unseen.map(|message| ("NotSeen", message))
+        let state = said.unseen.get(&condition)?;
+        let because = because_of(state.unknown_because.as_deref());
+        let message = format!("{}{} is not known{because}", state.code, whereabouts(&[&state.subject].into()));
+        Some(("NotSeen", message))
     }
 
     /// What is present, and whose work it is. What does not fit is cut from the findings: cause and incident stay.
@@ -339,9 +356,15 @@ fn incidents_by_node(incidents: &Incidents) -> HashMap<&str, Vec<&Incident>> {
 }
 
 /// The agent's probes that look for what feeds it, each once.
-fn probes(condition: NodeCondition) -> Vec<&'static str> {
-    let probes = condition.findings().map(|spec| spec.probe).filter(|probe| !ONLY_RECORDED.contains(probe));
-    probes.collect::<BTreeSet<_>>().into_iter().collect()
+fn probes(condition: NodeCondition) -> &'static [&'static str] {
+    static PROBES: LazyLock<BTreeMap<NodeCondition, Vec<&str>>> = LazyLock::new(|| {
+        let of = |condition: NodeCondition| {
+            let probes = condition.findings().map(|spec| spec.probe).filter(|probe| !ONLY_RECORDED.contains(probe));
+            probes.collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        NodeCondition::ALL.into_iter().map(|condition| (condition, of(condition))).collect()
+    });
+    PROBES.get(&condition).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// ` (sda, sdb)`, ` (2 VMs)`; nothing of what is the node's own.

@@ -92,7 +92,7 @@ fn a_state_that_is_not_known_makes_its_condition_unknown_unless_another_finding_
 fn a_probe_that_cannot_look_or_never_did_makes_what_it_feeds_unknown() {
     for condition in NodeCondition::ALL {
         for probe in probes(condition) {
-            let name = Subject::Probe { name: probe.to_owned() };
+            let name = Subject::Probe { name: (*probe).to_owned() };
             let is_it = |state: &State| state.code == FindingCode::ProbeBlind && state.subject == name;
             for (status, reason) in
                 [(Some(Status::Present), "ProbeBlind"), (Some(Status::Unknown), "ProbeMissing"), (None, "ProbeMissing")]

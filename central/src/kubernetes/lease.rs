@@ -14,7 +14,7 @@ use kulprit_daemon::{
 use serde_json::{Value, json};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -52,7 +52,7 @@ impl Leading {
         loop {
             let Some(valid) = *until.borrow_and_update() else { return };
             tokio::select! {
-                () = tokio::time::sleep_until(valid) => {
+                () = sleep_until(valid) => {
                     if self.0.borrow().is_none_or(|until| until <= valid) {
                         return;
                     }
