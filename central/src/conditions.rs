@@ -303,7 +303,9 @@ impl<'a> Seen<'a> {
         };
         let mut blame = Blame::Unsure;
         for cause in self.causes.iter().filter(|cause| is_work_of(cause.id, present)) {
-            if matches!(cause.place, Place::Shared { .. } | Place::Path { .. }) && cause.probability >= SUSPECTED {
+            let is_shared =
+                matches!(cause.place, Place::Shared { .. } | Place::Path { .. }) || cause.may_be_at.is_some();
+            if is_shared && cause.probability >= SUSPECTED {
                 return Blame::Shared;
             }
             if sits_here(&cause.place) && cause.probability >= CONFIRMED {

@@ -192,6 +192,7 @@ fn candidate(id: &'static str, probability: f64, place: Place) -> Candidate {
         role: "hosting",
         node: Some("n1".to_owned()),
         place,
+        may_be_at: None,
         chain: vec![id],
         evidence: Vec::new(),
         remedy: Remedy::default(),
@@ -238,6 +239,8 @@ fn a_node_is_to_blame_for_what_is_confirmed_to_sit_in_it_and_not_shared() {
     assert_eq!(one(candidate("KubeletDown", 0.99, here())), Blame::Unsure, "of another fault");
     assert_eq!(one(of(0.3, shared())), Blame::Shared);
     assert_eq!(one(of(0.29, shared())), Blame::Unsure);
+    let open = Candidate { may_be_at: Some(shared()), ..of(0.99, here()) };
+    assert_eq!(one(open), Blame::Shared, "nobody can tell whether it is the node or what nodes share");
     let both = [attribution("n1", vec![of(0.95, here())], vec![]), attribution("n1", vec![of(0.4, shared())], vec![])];
     assert_eq!(blame(&both), Blame::Shared);
     let elsewhere =

@@ -357,7 +357,7 @@ async fn nothing_is_written_while_nodes_are_not_seen() {
     let mut world = World::new(1);
     let row = ROWS.iter().find(|row| row.name == "Node").unwrap();
     world.shows = false;
-    world.cluster.lost(row, "no answer");
+    world.cluster.lost(row, Duration::ZERO, "no answer");
     world.start("a", settings());
     world.pass(600).await;
     assert_eq!(world.server.count("nodes"), 0);
