@@ -120,8 +120,8 @@ async fn clocks_that_are_minutes_apart_change_no_verdict() {
         let apart = told(api * MIN, node * MIN).await;
         assert_eq!(apart.symptom, together.symptom, "{api} {node}");
         assert!(apart.since_wall_usec.abs_diff(since) <= 1_000_000, "{api} {node}: {}", apart.since_wall_usec - since);
-        let causes = |verdict: &v1::Verdict| -> Vec<(String, i64)> {
-            verdict.causes.iter().map(|cause| (cause.id.clone(), (cause.probability * 100.0).round() as i64)).collect()
+        let causes = |verdict: &v1::Verdict| -> Vec<String> {
+            verdict.causes.iter().map(|cause| format!("{} {:.2}", cause.id, cause.probability)).collect()
         };
         assert_eq!(causes(&apart), causes(&together), "{api} {node}");
         let evidence = |verdict: &v1::Verdict| verdict.causes[0].evidence.clone();
