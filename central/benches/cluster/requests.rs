@@ -98,7 +98,7 @@ impl Sink for Nobody {
 
     fn synced(&self, _: &'static Row) {}
 
-    fn lost(&self, row: &'static Row, why: &str) {
+    fn lost(&self, row: &'static Row, _: Duration, why: &str) {
         panic!("the watch on {} broke: {why}", row.name);
     }
 
@@ -109,4 +109,6 @@ impl Sink for Nobody {
     fn not_served(&self, row: &'static Row) {
         panic!("{} are served", row.name);
     }
+
+    fn told_time(&self, _: i64, _: Duration) {}
 }
