@@ -6,6 +6,7 @@ use std::time::Duration;
 use kulprit_model::{Attributes, Body, FindingCode, Moment, Occurrence, Status, Subject};
 use kulprit_proto::v1;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -65,6 +66,21 @@ async fn wait_for(app: &App, vm: &str, is: impl Fn(&v1::Verdict) -> bool) -> v1:
         }
     });
     waited.await.unwrap_or_else(|_| panic!("what is said of {vm} stays {last:#?}"))
+}
+
+/// To be waited for: the watches on VMIs and on pods are not in step.
+fn is_well_on(node: &str, verdict: &v1::Verdict) -> bool {
+    verdict.symptom == "Unspecified" && verdict.subject.as_ref().is_some_and(|subject| subject.node == node)
+}
+
+/// Central, with `prod/db-0` that runs on `n1` since then.
+async fn start_with_one_that_runs(since: Moment) -> (TempDir, Api, App) {
+    let folder = tempfile::tempdir().unwrap();
+    let objects =
+        vec![node("n1"), node("n2"), vmi("db-0", A, "Running", since), launcher("db-0", A, "n1", "Running", since)];
+    let api = Api::start(objects).await;
+    let app = api.central(folder.path(), START).await;
+    (folder, api, app)
 }
 
 async fn connect(app: &App, node: &str, behind_usec: i64, bodies: impl FnOnce(Moment) -> Vec<Body>) -> Agent {
@@ -151,13 +167,8 @@ async fn a_vm_that_is_made_anew_with_the_same_name_has_a_life_of_its_own() {
     new["status"]["nodeName"] = json!("n2");
     api.put(new);
     api.put(launcher("db-0", B, "n2", "Running", since));
-    // The watches on VMIs and on pods are not in step.
-    let is_well = |verdict: &v1::Verdict| {
-        verdict.symptom == "Unspecified" && verdict.subject.as_ref().is_some_and(|subject| subject.uid == B)
-    };
-    let well = wait_for(&app, "prod/db-0", is_well).await;
-    assert_eq!(well.incident_id, "", "{well:#?}");
-    assert_eq!(well.subject.as_ref().unwrap().node, "n2");
+    let well = wait_for(&app, "prod/db-0", |verdict| is_well_on("n2", verdict)).await;
+    assert_eq!((well.subject.as_ref().unwrap().uid.as_str(), well.incident_id.as_str()), (B, ""), "{well:#?}");
     assert!(well.unknown.contains(&"n2: no agent of this node has ever reported".to_owned()), "{:?}", well.unknown);
     assert_eq!(ask(&app, A).await.unwrap_err().code(), tonic::Code::NotFound);
     let members = || async {
@@ -190,16 +201,8 @@ async fn a_vm_that_is_made_anew_with_the_same_name_has_a_life_of_its_own() {
 
 #[tokio::test]
 async fn a_vm_that_moves_while_it_is_explained_is_explained_where_it_is() {
-    let folder = tempfile::tempdir().unwrap();
     let since = secs_before(START, 3_600);
-    let api = Api::start(vec![
-        node("n1"),
-        node("n2"),
-        vmi("db-0", A, "Running", since),
-        launcher("db-0", A, "n1", "Running", since),
-    ])
-    .await;
-    let app = api.central(folder.path(), START).await;
+    let (_folder, api, app) = start_with_one_that_runs(since).await;
     let frozen = |at| {
         let hung = state(FindingCode::QemuStopped, Subject::vm(A), Status::Present, secs_before(at, 120));
         vec![hung, domain(A, "prod_db-0", secs_before(at, 3_600))]
@@ -222,25 +225,14 @@ async fn a_vm_that_moves_while_it_is_explained_is_explained_where_it_is() {
     let mut over = launcher("db-0", A, "n1", "Succeeded", since);
     over["metadata"]["labels"]["kubevirt.io/created-by"] = json!(A);
     api.put(over);
-    let there =
-        wait_for(&app, "prod/db-0", |verdict| verdict.subject.as_ref().is_some_and(|subject| subject.node == "n2"))
-            .await;
-    assert_eq!(there.symptom, "Unspecified", "what n1 says of it is of a QEMU that it left: {there:#?}");
+    // What n1 says of it is of a QEMU that it left.
+    wait_for(&app, "prod/db-0", |verdict| is_well_on("n2", verdict)).await;
     app.stop().await;
 }
 
 #[tokio::test]
 async fn an_agent_of_no_node_and_a_node_of_no_agent_are_said() {
-    let folder = tempfile::tempdir().unwrap();
-    let since = secs_before(START, 3_600);
-    let api = Api::start(vec![
-        node("n1"),
-        node("n2"),
-        vmi("db-0", A, "Running", since),
-        launcher("db-0", A, "n1", "Running", since),
-    ])
-    .await;
-    let app = api.central(folder.path(), START).await;
+    let (_folder, _api, app) = start_with_one_that_runs(secs_before(START, 3_600)).await;
     let well = |at| vec![state(FindingCode::KvmDeviceMissing, Subject::Node, Status::Absent, at)];
     let _ghost = connect(&app, "ghost", 0, well).await;
     let of_vm = wait_for(&app, "prod/db-0", |verdict| !verdict.unknown.is_empty()).await;
