@@ -117,6 +117,8 @@ pub struct Cause {
     pub roles: &'static [Role],
     /// What the cause sits in: it decides which symptoms share an incident.
     pub scope: Scope,
+    /// Whose business it is.
+    pub class: Class,
     /// Symptoms it usually explains: prior 0.
     pub usual: &'static [SymptomId],
     /// Symptoms it possibly explains: prior −5. Rare ones have −10, all others −15.
@@ -148,6 +150,45 @@ pub enum Scope {
     Shared,
     /// No host at all: configuration, control plane, guest, a user's wish. One incident per VM.
     Cluster,
+}
+
+/// Whose business a cause is: alerts and dashboards are cut by it. A cause whose verdict clears the host is `Outside`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// The machine, its kernel, kubelet and container runtime.
+    Node,
+    /// The network of pods, nodes and migrations.
+    Network,
+    /// KVM, QEMU and hardware.
+    Hypervisor,
+    /// Disks, volumes, storage backends and images.
+    Storage,
+    /// virt-launcher, libvirt and KubeVirt's components.
+    VirtStack,
+    /// The migration as such.
+    Migration,
+    /// Not the host: configuration, control plane, guest, a user's wish, or nothing that is known.
+    Outside,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Node, Self::Network, Self::Hypervisor, Self::Storage, Self::VirtStack, Self::Migration, Self::Outside];
+
+    /// The word used in metrics, alerts and the generated catalogue.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Network => "network",
+            Self::Hypervisor => "hypervisor",
+            Self::Storage => "storage",
+            Self::VirtStack => "virt-stack",
+            Self::Migration => "migration",
+            Self::Outside => "outside",
+        }
+    }
 }
 
 /// How much a clue says.
@@ -330,6 +371,12 @@ impl Cause {
         } else {
             -15.0
         }
+    }
+
+    /// The anchor of its section in `docs/causes.md`.
+    #[must_use]
+    pub fn anchor(&self) -> String {
+        self.id.to_lowercase()
     }
 
     /// Whether a finding of this code, of the place itself, speaks for it: present, or happened.

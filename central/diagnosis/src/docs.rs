@@ -12,7 +12,7 @@ pub fn causes_markdown() -> String {
          A cause's score for a symptom is its prior (usual 0, possible −5, rare −10, else −15 decibans) plus, for each group of \
          clues, the strongest clue × how near it is (the VM's own 1, its node's 0.6, another VM's 0) × how fresh. `Unexplained` \
          has 10. Ids are a contract: they are added to, never renamed.\n\n\
-         | cause | role | means | usual symptoms | possible | explains | runbook item |\n|---|---|---|---|---|---|---|\n",
+         | cause | class | role | means | usual symptoms | possible | explains | runbook item |\n|---|---|---|---|---|---|---|---|\n",
     );
     for cause in CAUSES {
         let roles = cause.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ");
@@ -21,9 +21,10 @@ pub fn causes_markdown() -> String {
         write_line(
             &mut page,
             format_args!(
-                "| [`{id}`](#{anchor}) | {roles} | {meaning} | {usual} | {possible} | {explains} | {item} |",
+                "| [`{id}`](#{anchor}) | {class} | {roles} | {meaning} | {usual} | {possible} | {explains} | {item} |",
                 id = cause.id,
-                anchor = cause.id.to_lowercase(),
+                anchor = cause.anchor(),
+                class = cause.class.as_str(),
                 meaning = cause.meaning,
                 usual = names(cause.usual),
                 possible = names(cause.possible),

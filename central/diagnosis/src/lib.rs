@@ -43,7 +43,7 @@ mod testing;
 mod tests;
 
 pub use attribution::{Attribution, Candidate, Confidence, Remedy, RuledOut, WeighedEvidence, attribute};
-pub use catalogue::{CAUSES, Cause};
+pub use catalogue::{CAUSES, Cause, Class};
 pub use docs::causes_markdown;
 pub use explain::{ExplainedClue, Explanation, MissingClue, explain};
 pub use indexed::Indexed;

@@ -82,6 +82,25 @@ impl SymptomId {
             Self::Unspecified => "Unspecified",
         }
     }
+
+    /// Whether the guest does not serve while its VM shows it.
+    #[must_use]
+    pub const fn is_outage(self) -> bool {
+        match self {
+            Self::StuckStarting
+            | Self::InError
+            | Self::PausedUnexpectedly
+            | Self::Unresponsive
+            | Self::StoppedUnexpectedly => true,
+            Self::StuckStopping
+            | Self::StuckTerminating
+            | Self::StuckMigrating
+            | Self::MigrationFailed
+            | Self::ExcessiveMigrations
+            | Self::EvacuationBlocked
+            | Self::Unspecified => false,
+        }
+    }
 }
 
 impl Symptom {

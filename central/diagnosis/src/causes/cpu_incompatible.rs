@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -24,6 +24,7 @@ pub const CPU_INCOMPATIBLE: Cause = Cause {
                  runs.",
     roles: &[Role::Source, Role::Target],
     scope: Scope::Node,
+    class: Class::Hypervisor,
     usual: &[SymptomId::MigrationFailed, SymptomId::StuckMigrating],
     possible: &[
         SymptomId::ExcessiveMigrations,

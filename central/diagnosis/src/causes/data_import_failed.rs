@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const DATA_IMPORT_FAILED: Cause = Cause {
     meaning: "CDI does not get the VM's disk filled: import, clone or upload fails.",
     roles: &[Role::Cluster],
     scope: Scope::Cluster,
+    class: Class::Outside,
     usual: &[SymptomId::InError, SymptomId::StuckStarting],
     possible: &[],
     rare: &[SymptomId::StuckMigrating, SymptomId::Unspecified],

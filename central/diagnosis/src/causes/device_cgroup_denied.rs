@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const DEVICE_CGROUP_DENIED: Cause = Cause {
     meaning: "The device cgroup of the launcher refuses a device that QEMU needs.",
     roles: &[Role::Hosting],
     scope: Scope::Vm,
+    class: Class::Hypervisor,
     usual: &[SymptomId::PausedUnexpectedly, SymptomId::InError, SymptomId::StuckStarting],
     possible: &[
         SymptomId::StoppedUnexpectedly,

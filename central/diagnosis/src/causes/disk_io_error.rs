@@ -13,7 +13,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -23,6 +23,7 @@ pub const DISK_IO_ERROR: Cause = Cause {
     meaning: "The storage under the VM's disk answers I/O with errors.",
     roles: &[Role::Hosting, Role::Source],
     scope: Scope::Device,
+    class: Class::Storage,
     usual: &[SymptomId::PausedUnexpectedly, SymptomId::InError],
     possible: &[
         SymptomId::StoppedUnexpectedly,

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const DOMAIN_CONFLICT: Cause = Cause {
 of it.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Vm,
+    class: Class::VirtStack,
     usual: &[SymptomId::StuckStarting, SymptomId::MigrationFailed],
     possible: &[SymptomId::InError, SymptomId::StuckMigrating, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::StuckStopping, SymptomId::StuckTerminating, SymptomId::Unspecified],

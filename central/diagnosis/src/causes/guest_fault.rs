@@ -14,7 +14,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -24,6 +24,7 @@ pub const GUEST_FAULT: Cause = Cause {
     meaning: "The guest itself is at fault: panic, hang inside, agent gone; its host is well.",
     roles: &[Role::Cluster],
     scope: Scope::Cluster,
+    class: Class::Outside,
     usual: &[SymptomId::Unresponsive, SymptomId::InError, SymptomId::StuckStarting, SymptomId::StoppedUnexpectedly],
     possible: &[SymptomId::PausedUnexpectedly, SymptomId::StuckStopping, SymptomId::StuckTerminating],
     rare: &[SymptomId::MigrationFailed, SymptomId::StuckMigrating, SymptomId::Unspecified],

@@ -13,7 +13,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -23,6 +23,7 @@ pub const GUEST_IGNORES_SHUTDOWN: Cause = Cause {
     meaning: "The guest was asked to shut down and does not react; its host is well.",
     roles: &[Role::Cluster],
     scope: Scope::Vm,
+    class: Class::Outside,
     usual: &[SymptomId::StuckStopping],
     possible: &[SymptomId::StuckTerminating],
     rare: &[SymptomId::Unresponsive],

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const HARDWARE_MEMORY_ERROR: Cause = Cause {
     meaning: "The hardware of the node reported an uncorrected memory error.",
     roles: &[Role::Hosting],
     scope: Scope::Node,
+    class: Class::Hypervisor,
     usual: &[SymptomId::InError, SymptomId::PausedUnexpectedly, SymptomId::StoppedUnexpectedly],
     possible: &[
         SymptomId::Unresponsive,

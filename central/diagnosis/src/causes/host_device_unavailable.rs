@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const HOST_DEVICE_UNAVAILABLE: Cause = Cause {
     meaning: "A host device that the VM asks for is not to be had on the node.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StuckStarting, SymptomId::InError],
     possible: &[
         SymptomId::StoppedUnexpectedly,

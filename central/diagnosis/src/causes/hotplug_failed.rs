@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const HOTPLUG_FAILED: Cause = Cause {
     meaning: "Hot-plugging or unplugging a device left the domain inconsistent.",
     roles: &[Role::Hosting, Role::Source],
     scope: Scope::Vm,
+    class: Class::VirtStack,
     usual: &[SymptomId::StuckMigrating, SymptomId::StuckStopping],
     possible: &[
         SymptomId::InError,

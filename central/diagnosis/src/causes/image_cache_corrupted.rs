@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const IMAGE_CACHE_CORRUPTED: Cause = Cause {
     meaning: "The node's copy of an image is damaged: missing layers, wrong digests, empty files.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Storage,
     usual: &[SymptomId::InError, SymptomId::StuckStarting],
     possible: &[SymptomId::StuckMigrating, SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::Unspecified],

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const IMAGE_LOCK_HELD: Cause = Cause {
     meaning: "Another QEMU holds the lock of the VM's disk image.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
+    class: Class::Storage,
     usual: &[SymptomId::StuckStarting, SymptomId::MigrationFailed],
     possible: &[SymptomId::InError, SymptomId::StuckMigrating, SymptomId::StoppedUnexpectedly, SymptomId::Unresponsive],
     rare: &[SymptomId::PausedUnexpectedly, SymptomId::EvacuationBlocked, SymptomId::Unspecified],

@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     causes::image_pull_failed_on_node::{OWN_REGISTRY_NOT_REACHED, before_the_image, without_answer},
     symptom::SymptomId,
 };
@@ -23,6 +23,7 @@ pub const IMAGE_NOT_FOUND: Cause = Cause {
 credentials.",
     roles: &[Role::Cluster],
     scope: Scope::Cluster,
+    class: Class::Outside,
     usual: &[SymptomId::InError, SymptomId::StuckStarting],
     possible: &[SymptomId::StuckMigrating, SymptomId::MigrationFailed],
     rare: &[SymptomId::EvacuationBlocked, SymptomId::ExcessiveMigrations, SymptomId::Unspecified],

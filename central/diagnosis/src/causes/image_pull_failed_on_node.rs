@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -58,6 +58,7 @@ pub const IMAGE_PULL_FAILED_ON_NODE: Cause = Cause {
 far as seen.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Storage,
     usual: &[SymptomId::InError, SymptomId::StuckStarting, SymptomId::StuckMigrating],
     possible: &[SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::ExcessiveMigrations, SymptomId::Unspecified],

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     causes::image_pull_failed_on_node::{
         OWN_REGISTRY_NOT_REACHED, PULL_WITHOUT_ANSWER, REGISTRY_NOT_REACHED, before_the_image, without_answer,
     },
@@ -27,6 +27,7 @@ pub const IMAGE_REGISTRY_UNAVAILABLE: Cause = Cause {
     meaning: "The image registry is out of reach or turns requests away, on more than one node.",
     roles: &[Role::Shared],
     scope: Scope::Shared,
+    class: Class::Storage,
     usual: &[SymptomId::InError, SymptomId::StuckStarting, SymptomId::StuckMigrating],
     possible: &[SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::ExcessiveMigrations, SymptomId::Unspecified],

@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const KERNEL_FAULT: Cause = Cause {
     meaning: "The node's kernel has a fault of its own: oops, BUG, lockup or stall.",
     roles: &[Role::Hosting],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[SymptomId::Unresponsive, SymptomId::StuckTerminating, SymptomId::StoppedUnexpectedly],
     possible: &[
         SymptomId::StuckStopping,

@@ -15,7 +15,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -25,6 +25,7 @@ pub const KUBELET_DEGRADED: Cause = Cause {
     meaning: "The kubelet restarts in a loop, fails its healthz, or its process is stopped or blocked.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[
         SymptomId::StuckStarting,
         SymptomId::StuckStopping,

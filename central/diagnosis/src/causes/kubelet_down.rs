@@ -12,7 +12,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -22,6 +22,7 @@ pub const KUBELET_DOWN: Cause = Cause {
     meaning: "The kubelet's unit is not active on the node.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[SymptomId::StuckStopping, SymptomId::StuckStarting, SymptomId::StuckTerminating, SymptomId::Unspecified],
     possible: &[
         SymptomId::Unresponsive,

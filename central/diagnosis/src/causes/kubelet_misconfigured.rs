@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const KUBELET_MISCONFIGURED: Cause = Cause {
     meaning: "The kubelet is set up in a way that KubeVirt cannot use.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[SymptomId::StuckStarting, SymptomId::InError],
     possible: &[
         SymptomId::StuckMigrating,

@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -22,6 +22,7 @@ pub const KUBELET_RESTARTED: Cause = Cause {
                  pods were refused.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[SymptomId::InError, SymptomId::MigrationFailed, SymptomId::ExcessiveMigrations],
     possible: &[
         SymptomId::StuckStarting,

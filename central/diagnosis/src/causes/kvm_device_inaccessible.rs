@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const KVM_DEVICE_INACCESSIBLE: Cause = Cause {
     meaning: "/dev/kvm exists on the node and cannot be opened.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StuckStarting, SymptomId::InError, SymptomId::Unspecified],
     possible: &[
         SymptomId::MigrationFailed,

@@ -14,7 +14,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -24,6 +24,7 @@ pub const KVM_DEVICE_MISSING: Cause = Cause {
     meaning: "There is no /dev/kvm on the node.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StuckStarting, SymptomId::InError, SymptomId::MigrationFailed, SymptomId::Unspecified],
     possible: &[SymptomId::StuckMigrating, SymptomId::StoppedUnexpectedly, SymptomId::ExcessiveMigrations],
     rare: &[SymptomId::Unresponsive, SymptomId::EvacuationBlocked],

@@ -5,7 +5,7 @@
 use kulprit_model::FindingCode::{KvmDeviceMissing, KvmDisabledByFirmware, KvmNotAllocatable, KvmUnusable};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength, VmFact},
+    catalogue::{Advice, Cause, Class, Clue, Look, Role, Scope, Step, Strength, VmFact},
     symptom::SymptomId,
 };
 
@@ -15,6 +15,7 @@ pub const KVM_DISABLED_IN_FIRMWARE: Cause = Cause {
     meaning: "The processor can virtualize, and the firmware of the node forbids it.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StuckStarting, SymptomId::InError],
     possible: &[
         SymptomId::MigrationFailed,

@@ -12,7 +12,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -22,6 +22,7 @@ pub const KVM_NOT_ADVERTISED: Cause = Cause {
     meaning: "KVM works on the node, yet KubeVirt's device plugin does not offer it to pods.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StuckStarting, SymptomId::InError],
     possible: &[
         SymptomId::StuckMigrating,

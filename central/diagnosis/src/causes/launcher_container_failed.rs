@@ -12,7 +12,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -23,6 +23,7 @@ pub const LAUNCHER_CONTAINER_FAILED: Cause = Cause {
 or the launcher process itself.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Vm,
+    class: Class::VirtStack,
     usual: &[SymptomId::StuckStarting, SymptomId::InError, SymptomId::StuckMigrating],
     possible: &[SymptomId::MigrationFailed, SymptomId::StoppedUnexpectedly, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::ExcessiveMigrations, SymptomId::Unspecified],

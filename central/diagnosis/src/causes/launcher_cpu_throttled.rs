@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const LAUNCHER_CPU_THROTTLED: Cause = Cause {
 QEMU.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
+    class: Class::VirtStack,
     usual: &[SymptomId::StuckStarting, SymptomId::StuckMigrating],
     possible: &[
         SymptomId::Unresponsive,

@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -22,6 +22,7 @@ pub const LAUNCHER_LIMIT_REACHED: Cause = Cause {
                  files.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Vm,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StuckStarting, SymptomId::InError, SymptomId::MigrationFailed],
     possible: &[
         SymptomId::StoppedUnexpectedly,

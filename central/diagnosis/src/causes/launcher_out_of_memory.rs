@@ -8,7 +8,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -32,6 +32,7 @@ pub const LAUNCHER_OUT_OF_MEMORY: Cause = Cause {
     meaning: "A process of the launcher pod beside QEMU was killed because of the pod's memory limit.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
+    class: Class::Hypervisor,
     usual: &[SymptomId::InError, SymptomId::StuckStarting],
     possible: &[
         SymptomId::StoppedUnexpectedly,

@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const LIBVIRT_DAEMON_DOWN: Cause = Cause {
     meaning: "The libvirt daemon does not run: guests run on, nobody can manage them.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
+    class: Class::VirtStack,
     usual: &[
         SymptomId::Unresponsive,
         SymptomId::StuckStarting,

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const LIBVIRT_DAEMON_HUNG: Cause = Cause {
     meaning: "The libvirt daemon accepts connections and does not answer.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
+    class: Class::VirtStack,
     usual: &[
         SymptomId::StuckStopping,
         SymptomId::StuckTerminating,

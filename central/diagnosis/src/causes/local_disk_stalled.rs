@@ -16,7 +16,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     causes::storage_backend_unreachable::{ANY_BLOCK_DEVICE, LOST_BACKEND, OVER_THE_NETWORK},
     symptom::SymptomId,
 };
@@ -27,6 +27,7 @@ pub const LOCAL_DISK_STALLED: Cause = Cause {
     meaning: "A local block device or file system under the VM answers no I/O, without an error.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Device,
+    class: Class::Storage,
     usual: &[SymptomId::Unresponsive, SymptomId::StuckTerminating, SymptomId::StuckStarting],
     possible: &[
         SymptomId::StuckStopping,

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const MIGRATION_ABORTED: Cause = Cause {
     meaning: "The migration was cancelled on purpose.",
     roles: &[Role::Cluster],
     scope: Scope::Cluster,
+    class: Class::Outside,
     usual: &[SymptomId::MigrationFailed],
     possible: &[SymptomId::StuckMigrating, SymptomId::EvacuationBlocked, SymptomId::ExcessiveMigrations],
     rare: &[SymptomId::Unspecified],

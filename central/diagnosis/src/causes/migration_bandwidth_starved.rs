@@ -14,7 +14,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength},
     symptom::SymptomId,
 };
 
@@ -25,6 +25,7 @@ pub const MIGRATION_BANDWIDTH_STARVED: Cause = Cause {
 with others.",
     roles: &[Role::Source, Role::Target, Role::Path],
     scope: Scope::Path,
+    class: Class::Migration,
     usual: &[SymptomId::StuckMigrating, SymptomId::MigrationFailed],
     possible: &[SymptomId::EvacuationBlocked, SymptomId::ExcessiveMigrations],
     rare: &[SymptomId::Unspecified],

@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -22,6 +22,7 @@ pub const MIGRATION_LEFTOVER: Cause = Cause {
 state behind.",
     roles: &[Role::Source, Role::Target],
     scope: Scope::Vm,
+    class: Class::Migration,
     usual: &[
         SymptomId::StuckMigrating,
         SymptomId::StuckTerminating,

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const MIGRATION_LIMIT_REACHED: Cause = Cause {
 reached.",
     roles: &[Role::Cluster],
     scope: Scope::Cluster,
+    class: Class::Outside,
     usual: &[SymptomId::StuckMigrating, SymptomId::EvacuationBlocked],
     possible: &[SymptomId::ExcessiveMigrations, SymptomId::MigrationFailed],
     rare: &[SymptomId::Unspecified],

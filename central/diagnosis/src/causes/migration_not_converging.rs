@@ -13,7 +13,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -23,6 +23,7 @@ pub const MIGRATION_NOT_CONVERGING: Cause = Cause {
     meaning: "The guest dirties its memory faster than the migration copies it.",
     roles: &[Role::Source, Role::Path],
     scope: Scope::Vm,
+    class: Class::Migration,
     usual: &[SymptomId::StuckMigrating, SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
     possible: &[SymptomId::ExcessiveMigrations, SymptomId::Unresponsive],
     rare: &[SymptomId::Unspecified],

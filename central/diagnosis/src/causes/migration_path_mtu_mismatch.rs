@@ -5,7 +5,7 @@
 use kulprit_model::FindingCode::{MigrationDirtying, MigrationNoBytes, MigrationProgressing, MtuMismatch};
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Look, Role, Scope, Step, Strength},
+    catalogue::{Advice, Cause, Class, Clue, Look, Role, Scope, Step, Strength},
     symptom::SymptomId,
 };
 
@@ -15,6 +15,7 @@ pub const MIGRATION_PATH_MTU_MISMATCH: Cause = Cause {
     meaning: "Small packets pass between source and target, large ones do not: the MTU does not fit.",
     roles: &[Role::Path],
     scope: Scope::Path,
+    class: Class::Network,
     usual: &[SymptomId::StuckMigrating],
     possible: &[
         SymptomId::MigrationFailed,

@@ -13,7 +13,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -23,6 +23,7 @@ pub const MIGRATION_PATH_UNREACHABLE: Cause = Cause {
     meaning: "The source of the migration cannot reach the target on the migration's ports.",
     roles: &[Role::Path],
     scope: Scope::Path,
+    class: Class::Network,
     usual: &[SymptomId::StuckMigrating, SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
     possible: &[SymptomId::ExcessiveMigrations, SymptomId::Unspecified],
     rare: &[SymptomId::Unresponsive],

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const MIGRATION_SETTING_MISSING: Cause = Cause {
 post-copy.",
     roles: &[Role::Target, Role::Source],
     scope: Scope::Node,
+    class: Class::Migration,
     usual: &[SymptomId::MigrationFailed],
     possible: &[SymptomId::StuckMigrating, SymptomId::EvacuationBlocked, SymptomId::ExcessiveMigrations],
     rare: &[SymptomId::Unspecified],

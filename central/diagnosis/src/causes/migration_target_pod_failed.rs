@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const MIGRATION_TARGET_POD_FAILED: Cause = Cause {
     meaning: "The migration's target pod did not get ready, failed or was deleted.",
     roles: &[Role::Target],
     scope: Scope::Vm,
+    class: Class::Migration,
     usual: &[SymptomId::StuckMigrating, SymptomId::MigrationFailed],
     possible: &[SymptomId::EvacuationBlocked, SymptomId::ExcessiveMigrations],
     rare: &[SymptomId::Unspecified],

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const MIGRATION_TIMEOUT_TOO_SHORT: Cause = Cause {
 progressTimeout.",
     roles: &[Role::Source],
     scope: Scope::Cluster,
+    class: Class::Migration,
     usual: &[SymptomId::MigrationFailed, SymptomId::ExcessiveMigrations],
     possible: &[SymptomId::EvacuationBlocked, SymptomId::StuckMigrating],
     rare: &[SymptomId::Unspecified],

@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const MIGRATION_TLS_FAILED: Cause = Cause {
     meaning: "The TLS handshake of the migration fails: a certificate is expired or not trusted.",
     roles: &[Role::Path],
     scope: Scope::Path,
+    class: Class::Network,
     usual: &[SymptomId::MigrationFailed, SymptomId::StuckMigrating],
     possible: &[SymptomId::EvacuationBlocked, SymptomId::ExcessiveMigrations, SymptomId::Unspecified],
     rare: &[SymptomId::InError],

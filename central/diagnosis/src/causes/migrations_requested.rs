@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength},
     symptom::SymptomId,
 };
 
@@ -23,6 +23,7 @@ pub const MIGRATIONS_REQUESTED: Cause = Cause {
 pipeline.",
     roles: &[Role::Cluster],
     scope: Scope::Cluster,
+    class: Class::Outside,
     usual: &[SymptomId::ExcessiveMigrations],
     possible: &[SymptomId::EvacuationBlocked],
     rare: &[SymptomId::StuckMigrating, SymptomId::Unspecified],

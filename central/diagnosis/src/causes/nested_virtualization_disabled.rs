@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const NESTED_VIRTUALIZATION_DISABLED: Cause = Cause {
                  to guests that need it.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Hypervisor,
     usual: &[SymptomId::InError, SymptomId::MigrationFailed],
     possible: &[
         SymptomId::StuckStarting,

@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const NODE_CERTIFICATE_EXPIRED: Cause = Cause {
     meaning: "A certificate with which the node speaks to Kubernetes is expired or rejected.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[SymptomId::StuckTerminating, SymptomId::InError],
     possible: &[
         SymptomId::StuckStarting,

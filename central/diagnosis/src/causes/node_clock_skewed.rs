@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const NODE_CLOCK_SKEWED: Cause = Cause {
     meaning: "The node's clock is off.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[SymptomId::InError, SymptomId::MigrationFailed],
     possible: &[
         SymptomId::StuckStarting,

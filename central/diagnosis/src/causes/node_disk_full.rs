@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const NODE_DISK_FULL: Cause = Cause {
     meaning: "A file system that kubelet, runtime or KubeVirt needs on the node is full.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[SymptomId::StuckStarting, SymptomId::InError, SymptomId::ExcessiveMigrations, SymptomId::StuckMigrating],
     possible: &[
         SymptomId::MigrationFailed,

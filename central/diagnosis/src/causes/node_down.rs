@@ -12,7 +12,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -22,6 +22,7 @@ pub const NODE_DOWN: Cause = Cause {
     meaning: "The node does not answer any more, was powered off, or rebooted under its VMs.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[
         SymptomId::StuckTerminating,
         SymptomId::StuckStopping,

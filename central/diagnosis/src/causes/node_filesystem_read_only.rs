@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const NODE_FILESYSTEM_READ_ONLY: Cause = Cause {
     meaning: "A file system that the node writes to became read-only after an error.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[SymptomId::StuckStarting, SymptomId::StuckTerminating],
     possible: &[
         SymptomId::InError,

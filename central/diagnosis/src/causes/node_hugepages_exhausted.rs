@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const NODE_HUGEPAGES_EXHAUSTED: Cause = Cause {
     meaning: "Not enough free hugepages of the VM's size on the node.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[SymptomId::StuckStarting, SymptomId::InError, SymptomId::MigrationFailed, SymptomId::StuckMigrating],
     possible: &[
         SymptomId::StoppedUnexpectedly,

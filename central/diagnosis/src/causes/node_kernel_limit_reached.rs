@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const NODE_KERNEL_LIMIT_REACHED: Cause = Cause {
     meaning: "A kernel-wide limit of the node is used up: inotify, open files, aio or the like.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[SymptomId::StuckStarting, SymptomId::InError, SymptomId::StuckMigrating],
     possible: &[
         SymptomId::MigrationFailed,

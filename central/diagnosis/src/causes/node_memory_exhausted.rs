@@ -12,7 +12,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -22,6 +22,7 @@ pub const NODE_MEMORY_EXHAUSTED: Cause = Cause {
     meaning: "The node ran out of memory: its kernel killed or its kubelet evicted what ran there.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[
         SymptomId::InError,
         SymptomId::MigrationFailed,

@@ -12,7 +12,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -22,6 +22,7 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
     meaning: "The node's own network does not work: link, name lookup, connection table or routes.",
     roles: &[Role::Hosting, Role::Source, Role::Target, Role::Shared],
     scope: Scope::Node,
+    class: Class::Network,
     usual: &[
         SymptomId::StuckStarting,
         SymptomId::StuckMigrating,

@@ -12,7 +12,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -22,6 +22,7 @@ pub const NODE_UNDER_MAINTENANCE: Cause = Cause {
     meaning: "The node is cordoned, drained or evacuated on purpose.",
     roles: &[Role::Hosting, Role::Source],
     scope: Scope::Node,
+    class: Class::Node,
     usual: &[SymptomId::ExcessiveMigrations, SymptomId::EvacuationBlocked],
     possible: &[SymptomId::StuckStarting, SymptomId::Unspecified],
     // Why a VM is to move is not why its migration fails or stands still.

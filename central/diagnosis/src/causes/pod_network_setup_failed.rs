@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const POD_NETWORK_SETUP_FAILED: Cause = Cause {
     meaning: "The network of the pod could not be set up on the node.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Network,
     usual: &[SymptomId::StuckStarting, SymptomId::StuckMigrating, SymptomId::InError],
     possible: &[
         SymptomId::MigrationFailed,

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const QEMU_BLOCKED_IN_KERNEL: Cause = Cause {
     meaning: "A thread of QEMU is blocked in the kernel: it does not run and cannot be killed.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StuckStopping, SymptomId::StuckTerminating, SymptomId::Unresponsive],
     possible: &[
         SymptomId::PausedUnexpectedly,

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -23,6 +23,7 @@ pub const QEMU_CRASHED: Cause = Cause {
     meaning: "QEMU crashed: a segmentation fault, an abort, or an exit with an error.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StoppedUnexpectedly, SymptomId::InError, SymptomId::MigrationFailed],
     possible: &[
         SymptomId::Unresponsive,

@@ -12,7 +12,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -25,6 +25,7 @@ pub const QEMU_KILLED: Cause = Cause {
     meaning: "QEMU was ended by a signal that neither the OOM killer, libvirt nor a shutdown sent.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StoppedUnexpectedly, SymptomId::InError, SymptomId::MigrationFailed],
     possible: &[
         SymptomId::Unresponsive,

@@ -9,7 +9,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -19,6 +19,7 @@ pub const QEMU_LOAD_STATE_FAILED: Cause = Cause {
     meaning: "The target's QEMU refused the guest's state that came in.",
     roles: &[Role::Target],
     scope: Scope::Vm,
+    class: Class::Hypervisor,
     usual: &[SymptomId::MigrationFailed],
     possible: &[
         SymptomId::StuckMigrating,

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const QEMU_MONITOR_HUNG: Cause = Cause {
     meaning: "QEMU is alive and does not answer libvirt's monitor commands.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StuckStopping, SymptomId::Unresponsive, SymptomId::StuckMigrating],
     possible: &[
         SymptomId::StuckTerminating,

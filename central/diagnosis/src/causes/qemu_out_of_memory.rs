@@ -13,7 +13,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     causes::launcher_out_of_memory::BESIDE_QEMU,
     symptom::SymptomId,
 };
@@ -24,6 +24,7 @@ pub const QEMU_OUT_OF_MEMORY: Cause = Cause {
     meaning: "QEMU was killed because the memory cgroup it runs in reached its limit.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Vm,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StoppedUnexpectedly, SymptomId::InError, SymptomId::MigrationFailed],
     possible: &[
         SymptomId::Unresponsive,

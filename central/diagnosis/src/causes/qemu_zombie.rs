@@ -8,7 +8,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -18,6 +18,7 @@ pub const QEMU_ZOMBIE: Cause = Cause {
     meaning: "The VM's QEMU has ended and its parent does not reap it.",
     roles: &[Role::Hosting],
     scope: Scope::Vm,
+    class: Class::Hypervisor,
     usual: &[SymptomId::StuckTerminating, SymptomId::StuckStopping],
     possible: &[SymptomId::Unresponsive, SymptomId::StoppedUnexpectedly, SymptomId::Unspecified],
     rare: &[SymptomId::InError, SymptomId::StuckMigrating],

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const QUOTA_EXCEEDED: Cause = Cause {
 needs.",
     roles: &[Role::Cluster],
     scope: Scope::Cluster,
+    class: Class::Outside,
     usual: &[SymptomId::InError, SymptomId::StuckMigrating, SymptomId::StuckStarting],
     possible: &[SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::ExcessiveMigrations, SymptomId::StuckStopping, SymptomId::Unspecified],

@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const SECURITY_POLICY_DENIED: Cause = Cause {
     meaning: "SELinux, AppArmor or seccomp denies something to the launcher, libvirt or QEMU.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::VirtStack,
     usual: &[SymptomId::StuckStarting, SymptomId::InError, SymptomId::MigrationFailed],
     possible: &[
         SymptomId::StuckMigrating,

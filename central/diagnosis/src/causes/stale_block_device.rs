@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -22,6 +22,7 @@ pub const STALE_BLOCK_DEVICE: Cause = Cause {
 underneath it.",
     roles: &[Role::Hosting, Role::Source, Role::Target],
     scope: Scope::Device,
+    class: Class::Storage,
     usual: &[SymptomId::PausedUnexpectedly, SymptomId::StuckTerminating],
     possible: &[
         SymptomId::StuckStarting,

@@ -18,7 +18,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -53,6 +53,7 @@ pub const STORAGE_BACKEND_UNREACHABLE: Cause = Cause {
 are lost.",
     roles: &[Role::Hosting, Role::Source, Role::Target, Role::Shared],
     scope: Scope::Shared,
+    class: Class::Storage,
     usual: &[
         SymptomId::StuckStopping,
         SymptomId::StuckTerminating,

@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const STORAGE_DRIVER_DOWN: Cause = Cause {
     meaning: "The CSI driver that the volume needs does not run or is not registered on the node.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Node,
+    class: Class::Storage,
     usual: &[SymptomId::StuckStarting, SymptomId::StuckMigrating],
     possible: &[
         SymptomId::InError,

@@ -3,7 +3,7 @@
 //! It has a fixed score that every other cause must beat; its evidence is whatever was seen of the subject that no cause claims.
 
 use crate::{
-    catalogue::{Advice, Cause, Role, Scope, Step},
+    catalogue::{Advice, Cause, Class, Role, Scope, Step},
     symptom::SymptomId,
 };
 
@@ -13,6 +13,7 @@ pub const UNEXPLAINED: Cause = Cause {
     meaning: "The evidence supports no cause enough; what was looked at and what could not be seen is said.",
     roles: &[Role::Hosting],
     scope: Scope::Vm,
+    class: Class::Outside,
     usual: &[
         SymptomId::StuckStarting,
         SymptomId::StuckStopping,

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const UNSCHEDULABLE: Cause = Cause {
     meaning: "No node fits the VM's pod: requests, selectors, affinity, taints or volume topology.",
     roles: &[Role::Cluster],
     scope: Scope::Cluster,
+    class: Class::Outside,
     usual: &[SymptomId::InError, SymptomId::StuckStarting, SymptomId::StuckMigrating, SymptomId::EvacuationBlocked],
     possible: &[SymptomId::MigrationFailed],
     rare: &[SymptomId::ExcessiveMigrations, SymptomId::Unspecified],

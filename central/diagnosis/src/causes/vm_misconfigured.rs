@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const VM_MISCONFIGURED: Cause = Cause {
     meaning: "The VM's specification, or what its disks hold, cannot work on any node.",
     roles: &[Role::Cluster],
     scope: Scope::Cluster,
+    class: Class::Outside,
     usual: &[SymptomId::InError, SymptomId::StuckStarting],
     possible: &[
         SymptomId::MigrationFailed,

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const VOLUME_ATTACH_TIMEOUT: Cause = Cause {
     meaning: "A volume of the VM does not get attached to its node.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Vm,
+    class: Class::Storage,
     usual: &[SymptomId::StuckStarting, SymptomId::StuckMigrating],
     possible: &[SymptomId::InError, SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::ExcessiveMigrations, SymptomId::Unspecified],

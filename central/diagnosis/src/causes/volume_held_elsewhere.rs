@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const VOLUME_HELD_ELSEWHERE: Cause = Cause {
     meaning: "Another node or a dead pod still holds a volume of the VM.",
     roles: &[Role::Hosting, Role::Target, Role::Shared],
     scope: Scope::Vm,
+    class: Class::Storage,
     usual: &[SymptomId::StuckStarting],
     possible: &[
         SymptomId::StuckMigrating,

@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const VOLUME_MOUNT_FAILED: Cause = Cause {
     meaning: "Mounting, formatting, checking or staging a volume of the VM fails on the node.",
     roles: &[Role::Hosting, Role::Target],
     scope: Scope::Vm,
+    class: Class::Storage,
     usual: &[SymptomId::StuckStarting, SymptomId::StuckMigrating],
     possible: &[SymptomId::InError, SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::StuckTerminating, SymptomId::ExcessiveMigrations, SymptomId::Unspecified],

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const VOLUME_NOT_FOUND: Cause = Cause {
     meaning: "A claim or DataVolume of the VM does not exist or does not get bound.",
     roles: &[Role::Cluster],
     scope: Scope::Cluster,
+    class: Class::Outside,
     usual: &[SymptomId::InError, SymptomId::StuckStarting],
     possible: &[SymptomId::StuckMigrating, SymptomId::MigrationFailed, SymptomId::EvacuationBlocked],
     rare: &[SymptomId::Unspecified],

@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const VOLUME_OUT_OF_SPACE: Cause = Cause {
     meaning: "There is no space left under the VM's disk: file system, thin pool or backend is full.",
     roles: &[Role::Hosting, Role::Source, Role::Target, Role::Shared],
     scope: Scope::Device,
+    class: Class::Storage,
     usual: &[SymptomId::PausedUnexpectedly],
     possible: &[
         SymptomId::InError,

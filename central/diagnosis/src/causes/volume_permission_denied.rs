@@ -11,7 +11,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, said},
     symptom::SymptomId,
 };
 
@@ -21,6 +21,7 @@ pub const VOLUME_PERMISSION_DENIED: Cause = Cause {
     meaning: "Owner, mode or export options of the VM's volume keep QEMU out.",
     roles: &[Role::Hosting, Role::Target, Role::Shared],
     scope: Scope::Vm,
+    class: Class::Storage,
     usual: &[SymptomId::InError, SymptomId::StuckStarting],
     possible: &[SymptomId::PausedUnexpectedly, SymptomId::MigrationFailed, SymptomId::StuckMigrating],
     rare: &[SymptomId::EvacuationBlocked, SymptomId::StoppedUnexpectedly, SymptomId::Unspecified],

@@ -10,7 +10,7 @@ use kulprit_model::{
 };
 
 use crate::{
-    catalogue::{Advice, Cause, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
+    catalogue::{Advice, Cause, Class, Clue, Fact, Look, Role, Scope, Step, Strength, VmFact, said},
     symptom::SymptomId,
 };
 
@@ -20,6 +20,7 @@ pub const VOLUME_TEARDOWN_STUCK: Cause = Cause {
     meaning: "Unmounting, unmapping or detaching a volume of the VM does not finish.",
     roles: &[Role::Hosting, Role::Source],
     scope: Scope::Vm,
+    class: Class::Storage,
     usual: &[SymptomId::StuckTerminating, SymptomId::StuckStopping],
     possible: &[SymptomId::StuckMigrating, SymptomId::EvacuationBlocked, SymptomId::StuckStarting],
     rare: &[SymptomId::MigrationFailed, SymptomId::InError, SymptomId::Unspecified],
