@@ -66,6 +66,14 @@ build_kubernetes() {
     say "left out until then: the tests with a real kubelet (tests/tests/kubernetes.rs)."
 }
 
+# --- promtool -----------------------------------------------------------------------------------------------------------------------
+# What checks the rules of alerts; unpacked into the cache, because its package would start a service.
+fetch_promtool() {
+    scripts/promtool.sh --where >/dev/null 2>&1 && return
+    say "fetching promtool into the cache (scripts/promtool.sh)"
+    [ -n "$dry_run" ] || scripts/promtool.sh >/dev/null || say "left out until then: the tests of alerts (tests/tests/alerts.rs)."
+}
+
 # --- other distributions ------------------------------------------------------------------------------------------------------------
 . /etc/os-release
 case " ${ID:-} ${ID_LIKE:-} " in
@@ -76,7 +84,7 @@ case " ${ID:-} ${ID_LIKE:-} " in
             command -v "$c" >/dev/null || { have_all=; say "missing: $c"; }
         done
         pkg-config --exists libvirt 2>/dev/null || { have_all=; say "missing: the headers of libvirt"; }
-        [ -z "$have_all" ] || [ -n "${rust_missing:-}" ] || { say "nothing to install."; build_kubernetes; exit 0; }
+        [ -z "$have_all" ] || [ -n "${rust_missing:-}" ] || { say "nothing to install."; fetch_promtool; build_kubernetes; exit 0; }
         say "this script installs on Debian only; on ${PRETTY_NAME:-this system}:"
         case " ${ID:-} ${ID_LIKE:-} " in
             *' fedora '* | *' rhel '*)
@@ -127,6 +135,7 @@ if [ ${#missing[@]} = 0 ]; then
     [ -z "$old" ] || say "note: ${old//$'\n'/, } older than the tests expect (libvirt $libvirt_min, QEMU ${qemu_min#*:}); left as installed."
     [ -z "${rust_missing:-}" ] || fail "all packages are here; Rust is not."
     say "nothing to install: ${#build_packages[@]} packages for building and ${#lab_packages[@]} for the lab are here."
+    fetch_promtool
     build_kubernetes
     exit 0
 fi
@@ -138,6 +147,7 @@ if [ "$(id -u)" != 0 ] && [ -z "$dry_run" ]; then
     [ ${#build_missing[@]} = 0 ] || fail "without ${build_missing[*]} the workspace does not build (a plain \`cargo build\`, without the libvirt worker, needs only gcc)."
     [ "${CI:-}" != true ] || fail "in CI nothing may be left out."
     say "left out until then: the tests that boot a node with systemd and libvirt, and \`make demo\`."
+    fetch_promtool
     build_kubernetes
     exit 0
 fi
@@ -197,10 +207,11 @@ if [ ! -d /run/systemd/system ] && [ ! -e /usr/sbin/policy-rc.d ]; then
     }
 fi
 run apt-get install -qy --no-install-recommends "${missing[@]}"
-[ -z "$dry_run" ] || { build_kubernetes; say "dry run: nothing was changed."; exit 0; }
+[ -z "$dry_run" ] || { fetch_promtool; build_kubernetes; say "dry run: nothing was changed."; exit 0; }
 packages=$(list_packages)
 mapfile -t missing < <(missing_of "${build_packages[@]}" "${lab_packages[@]}")
 [ ${#missing[@]} = 0 ] || fail "still missing: ${missing[*]}"
 say "done: libvirt $(candidate libvirt-daemon-system), QEMU $(candidate qemu-system-x86)."
+fetch_promtool
 build_kubernetes
 [ -z "${rust_missing:-}" ] || fail "all packages are here; Rust is not (see above)."

@@ -117,7 +117,7 @@ pub async fn run_on(
     let (clock, timers, kept) = (live.clock().clone(), config.timers(), config.history_retention.get());
     let engine = Engine::new(live, writer.clone(), decided, central.clone(), timers, kept);
     let (verdicts, of_nodes) = tokio::sync::watch::channel(None);
-    let engine = if watching.is_some() { engine.with_verdicts(verdicts) } else { engine };
+    let engine = if watching.is_some() { engine.with_verdicts(verdicts, config.publish.npd_mode) } else { engine };
     let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;
 
     supervisor.core("grpc", serve(grpc, ingest.clone(), query, stop.clone()));

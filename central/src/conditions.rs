@@ -5,6 +5,7 @@
 //! What is written of it, and when, is decided in `due`. Nothing here names a VM: nodes may be read by people who may not read VMs.
 
 pub mod due;
+pub mod npd;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use kulprit_model::{
     catalogue::{CATALOGUE, Kind, NodeCondition, ONLY_RECORDED},
 };
 
+pub use self::npd::{NpdCondition, NpdMode};
 use crate::incident::{Incident, Incidents};
 
 /// Every condition type and every taint of ours begins so.
@@ -96,6 +98,19 @@ pub struct Judged {
     pub blame: Blame,
 }
 
+/// One condition of node-problem-detector's, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NpdJudged {
+    /// Which.
+    pub condition: NpdCondition,
+    /// Its status.
+    pub truth: Truth,
+    /// CamelCase, node-problem-detector's word where it is `True` or `False`.
+    pub reason: String,
+    /// As of our own.
+    pub message: String,
+}
+
 /// A node whose agent has reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeVerdict {
@@ -103,6 +118,8 @@ pub struct NodeVerdict {
     pub node: String,
     /// In the order of [`NodeCondition::ALL`].
     pub judged: Vec<Judged>,
+    /// In the order of [`NpdCondition::ALL`]; none where node-problem-detector's types are its own.
+    pub npd: Vec<NpdJudged>,
 }
 
 /// The type of a condition as Kubernetes has it.
@@ -128,7 +145,12 @@ pub const fn well(condition: NodeCondition) -> &'static str {
 
 /// Every node's conditions, by name.
 #[must_use]
-pub fn judge(snapshot: &Snapshot, attributions: &[Attribution], incidents: &Incidents) -> Vec<NodeVerdict> {
+pub fn judge(
+    snapshot: &Snapshot,
+    attributions: &[Attribution],
+    incidents: &Incidents,
+    npd_mode: NpdMode,
+) -> Vec<NodeVerdict> {
     let of_cluster: HashMap<&str, &ClusterNode> =
         snapshot.cluster_nodes.iter().map(|node| (node.name.as_str(), &**node)).collect();
     let causes = causes_by_node(attributions);
@@ -144,6 +166,7 @@ pub fn judge(snapshot: &Snapshot, attributions: &[Attribution], incidents: &Inci
     let judged = nodes.into_values().map(|node| {
         let name = node.name.as_str();
         let seen = Seen {
+            npd_mode,
             now_usec: snapshot.reference_wall_usec,
             fresh_usec: snapshot.settings.occurrence_fresh_usec,
             node,
@@ -151,19 +174,28 @@ pub fn judge(snapshot: &Snapshot, attributions: &[Attribution], incidents: &Inci
             causes: causes.get(name).map(Vec::as_slice).unwrap_or_default(),
             incidents: incidents.get(name).map(Vec::as_slice).unwrap_or_default(),
         };
-        NodeVerdict { node: name.to_owned(), judged: seen.judge() }
+        let said = seen.said();
+        NodeVerdict { node: name.to_owned(), judged: seen.judge(&said), npd: seen.judge_npd(&said) }
     });
     judged.collect()
 }
 
 /// What is seen of one node.
 struct Seen<'a> {
+    npd_mode: NpdMode,
     now_usec: i64,
     fresh_usec: i64,
     node: &'a NodeView,
     of_cluster: Option<&'a ClusterNode>,
     causes: &'a [&'a Candidate],
     incidents: &'a [&'a Incident],
+}
+
+/// What a finding can feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fed {
+    Own(NodeCondition),
+    Npd(NpdCondition),
 }
 
 /// Subjects of what is present, by finding.
@@ -173,29 +205,20 @@ type Present<'a> = BTreeMap<FindingCode, BTreeSet<&'a Subject>>;
 #[derive(Default)]
 struct Said<'a> {
     /// What makes each condition `True`. A silent agent's word is none; Kubernetes' is.
-    present: BTreeMap<NodeCondition, Present<'a>>,
+    present: BTreeMap<Fed, Present<'a>>,
     /// For each condition the first state that nobody could tell.
-    unseen: BTreeMap<NodeCondition, &'a State>,
+    unseen: BTreeMap<Fed, &'a State>,
     /// Whether each probe is blind.
     blind: BTreeMap<&'a str, Status>,
 }
 
-impl<'a> Said<'a> {
-    fn there(&mut self, code: FindingCode, subject: &'a Subject) {
-        if let Some(condition) = code.spec().condition {
-            self.present.entry(condition).or_default().entry(code).or_default().insert(subject);
-        }
-    }
-}
-
 impl<'a> Seen<'a> {
-    fn judge(&self) -> Vec<Judged> {
-        let said = self.said();
-        NodeCondition::ALL.into_iter().map(|condition| self.judge_one(condition, &said)).collect()
+    fn judge(&self, said: &Said<'_>) -> Vec<Judged> {
+        NodeCondition::ALL.into_iter().map(|condition| self.judge_one(condition, said)).collect()
     }
 
     fn judge_one(&self, condition: NodeCondition, said: &Said<'_>) -> Judged {
-        if let Some(present) = said.present.get(&condition)
+        if let Some(present) = said.present.get(&Fed::Own(condition))
             && let Some((code, _)) = present.first_key_value()
         {
             return Judged {
@@ -206,15 +229,60 @@ impl<'a> Seen<'a> {
                 blame: self.blame(present),
             };
         }
-        let (truth, reason, message) = match self.why_unknown(condition, said) {
-            Some((reason, message)) => (Truth::Unknown, reason, message),
+        let (truth, reason, message) =
+            self.not_there(probes(condition), said.unseen.get(&Fed::Own(condition)).copied(), said, well(condition));
+        Judged { condition, truth, reason: reason.to_owned(), message, blame: Blame::Unsure }
+    }
+
+    fn judge_npd(&self, said: &Said<'_>) -> Vec<NpdJudged> {
+        match self.npd_mode {
+            NpdMode::Coexist => Vec::new(),
+            NpdMode::Replace => {
+                NpdCondition::ALL.into_iter().map(|condition| self.judge_npd_one(condition, said)).collect()
+            }
+        }
+    }
+
+    fn judge_npd_one(&self, condition: NpdCondition, said: &Said<'_>) -> NpdJudged {
+        let fed = Fed::Npd(condition);
+        let (truth, reason, message) = match said.present.get(&fed) {
+            Some(present) => (Truth::True, condition.fault(), self.told(present)),
             None => {
-                let message = format!("looked for by {} and not found", words(probes(condition)));
-                (Truth::False, well(condition), message)
+                let unseen = said.unseen.get(&fed).copied();
+                self.not_there(&condition.probes(), unseen, said, condition.well())
             }
         };
-        let message = shortened(&message, MAX_MESSAGE_BYTES);
-        Judged { condition, truth, reason: reason.to_owned(), message, blame: Blame::Unsure }
+        NpdJudged { condition, truth, reason: reason.to_owned(), message }
+    }
+
+    /// Of a condition that nothing makes `True`: `False` with this reason, or `Unknown`.
+    fn not_there(
+        &self,
+        probes: &[&'static str],
+        unseen: Option<&State>,
+        said: &Said<'_>,
+        well: &'static str,
+    ) -> (Truth, &'static str, String) {
+        let (truth, reason, message) = match self.why_unknown(probes, unseen, said) {
+            Some((reason, message)) => (Truth::Unknown, reason, message),
+            None => (Truth::False, well, format!("looked for by {} and not found", words(probes))),
+        };
+        (truth, reason, shortened(&message, MAX_MESSAGE_BYTES))
+    }
+
+    /// What a finding feeds here.
+    fn fed_by(&self, code: FindingCode) -> impl Iterator<Item = Fed> + use<> {
+        let npd = match self.npd_mode {
+            NpdMode::Coexist => None,
+            NpdMode::Replace => NpdCondition::fed_by(code),
+        };
+        code.spec().condition.map(Fed::Own).into_iter().chain(npd.map(Fed::Npd))
+    }
+
+    fn there(&self, said: &mut Said<'a>, code: FindingCode, subject: &'a Subject) {
+        for fed in self.fed_by(code) {
+            said.present.entry(fed).or_default().entry(code).or_default().insert(subject);
+        }
     }
 
     /// Sorts all findings, in one walk: there are thousands of nodes.
@@ -222,19 +290,21 @@ impl<'a> Seen<'a> {
         let mut said = Said::default();
         if self.node.is_reporting {
             for state in &self.node.states {
-                match (&state.subject, state.code.spec().condition, state.status) {
-                    (Subject::Probe { name }, _, status) if state.code == FindingCode::ProbeBlind => {
+                match (&state.subject, state.status) {
+                    (Subject::Probe { name }, status) if state.code == FindingCode::ProbeBlind => {
                         said.blind.insert(name, status);
                     }
-                    (subject, Some(_), Status::Present) => said.there(state.code, subject),
-                    (_, Some(condition), Status::Unknown) => {
-                        said.unseen.entry(condition).or_insert(state);
+                    (subject, Status::Present) => self.there(&mut said, state.code, subject),
+                    (_, Status::Unknown) => {
+                        for fed in self.fed_by(state.code) {
+                            said.unseen.entry(fed).or_insert(state);
+                        }
                     }
-                    (_, Some(_), Status::Absent) | (_, None, _) => {}
+                    (_, Status::Absent) => {}
                 }
             }
             for occurrence in self.node.occurrences.iter().filter(|one| self.is_fresh(one.code, one.last)) {
-                said.there(occurrence.code, &occurrence.subject);
+                self.there(&mut said, occurrence.code, &occurrence.subject);
             }
         }
         for finding in self.of_cluster.into_iter().flat_map(|node| &node.findings) {
@@ -243,7 +313,7 @@ impl<'a> Seen<'a> {
                 Finding::Occurrence(occurrence) => self.is_fresh(occurrence.code, occurrence.last),
             };
             if is_there {
-                said.there(finding.code(), finding.subject());
+                self.there(&mut said, finding.code(), finding.subject());
             }
         }
         said
@@ -256,11 +326,16 @@ impl<'a> Seen<'a> {
     }
 
     /// Why nobody can say that nothing is there; `None` if everybody looked.
-    fn why_unknown(&self, condition: NodeCondition, said: &Said<'_>) -> Option<(&'static str, String)> {
+    fn why_unknown(
+        &self,
+        probes: &[&'static str],
+        unseen: Option<&State>,
+        said: &Said<'_>,
+    ) -> Option<(&'static str, String)> {
         if !self.node.is_reporting {
             return Some(("AgentSilent", "the node's agent is not heard: what it saw last is unknown now".to_owned()));
         }
-        for probe in probes(condition) {
+        for probe in probes {
             match said.blind.get(probe) {
                 Some(Status::Absent) => {}
                 Some(Status::Present) => {
@@ -273,7 +348,7 @@ impl<'a> Seen<'a> {
                 }
             }
         }
-        let state = said.unseen.get(&condition)?;
+        let state = unseen?;
         let because = because_of(state.unknown_because.as_deref());
         let message = format!("{}{} is not known{because}", state.code, whereabouts(&[&state.subject].into()));
         Some(("NotSeen", message))
@@ -433,6 +508,12 @@ pub fn conditions_markdown() -> String {
             codes(Kind::State),
             codes(Kind::Occurrence)
         ));
+    }
+    text.push_str(include_str!("conditions/npd.md"));
+    for condition in NpdCondition::ALL {
+        let codes = condition.findings().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", ");
+        let (name, well, fault) = (condition.as_str(), condition.well(), condition.fault());
+        text.push_str(&format!("| `{name}` | `{well}` | `{fault}` | {codes} |\n"));
     }
     text
 }

@@ -19,6 +19,7 @@ use kulprit_model::catalogue::NodeCondition;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    conditions::NpdMode,
     incident::Timers,
     publish,
     state::Limits,
@@ -109,6 +110,9 @@ pub struct KubernetesConfig {
 pub struct PublishConfig {
     /// Whether nodes get conditions; else those that they have are removed.
     pub conditions: bool,
+    /// What is done with the condition types of node-problem-detector: `coexist` never writes one, `replace` writes those that our findings
+    /// come to. `coexist`: two writers of one type would correct each other for ever.
+    pub npd_mode: NpdMode,
     /// Where central's Lease is. Default: the namespace of this pod, else of the kubeconfig's context.
     pub lease_namespace: Option<String>,
     /// Which nodes are tainted.
@@ -193,7 +197,7 @@ impl Default for Config {
 
 impl Default for PublishConfig {
     fn default() -> Self {
-        Self { conditions: true, lease_namespace: None, taints: TaintConfig::default() }
+        Self { conditions: true, npd_mode: NpdMode::Coexist, lease_namespace: None, taints: TaintConfig::default() }
     }
 }
 
@@ -284,7 +288,7 @@ impl Config {
     /// What is written to Kubernetes.
     #[must_use]
     pub fn published(&self) -> publish::Settings {
-        let PublishConfig { conditions, lease_namespace: _, taints } = &self.publish;
+        let PublishConfig { conditions, npd_mode, lease_namespace: _, taints } = &self.publish;
         let TaintConfig { effects, dry_run, max_nodes, max_percent, after, storm_nodes, cool_down } = taints;
         let known = effects.iter().filter_map(|(name, effect)| Some((condition(name)?, *effect)));
         let policy = Policy {
@@ -295,7 +299,7 @@ impl Config {
             storm_nodes: *storm_nodes,
             cool_down_usec: usec(*cool_down),
         };
-        publish::Settings { conditions: *conditions, taints: policy, dry_run: *dry_run }
+        publish::Settings { conditions: *conditions, npd_mode: *npd_mode, taints: policy, dry_run: *dry_run }
     }
 
     /// The bounds of the current state.

@@ -22,7 +22,8 @@ use tracing::{debug, info, warn};
 use ulid::Ulid;
 
 use crate::{
-    conditions::judge,
+    conditions::{NpdMode, judge},
+    figures::Figures,
     incident::{Event, IncidentChange, Incidents, Looks, Timers, advance, observe::observe},
     kubernetes::store::ClusterStore,
     live::Live,
@@ -88,7 +89,7 @@ pub struct Engine {
     unsaved: BTreeSet<Ulid>,
     captures: CaptureBook,
     /// Who writes what nodes come to, if anybody does.
-    verdicts: Option<watch::Sender<Verdicts>>,
+    verdicts: Option<(watch::Sender<Verdicts>, NpdMode)>,
 }
 
 /// One pass: what was seen and what follows from it.
@@ -139,8 +140,8 @@ impl Engine {
 
     /// Tells `verdicts` what nodes come to, whenever that is something else.
     #[must_use]
-    pub fn with_verdicts(self, verdicts: watch::Sender<Verdicts>) -> Self {
-        Self { verdicts: Some(verdicts), ..self }
+    pub fn with_verdicts(self, verdicts: watch::Sender<Verdicts>, npd_mode: NpdMode) -> Self {
+        Self { verdicts: Some((verdicts, npd_mode)), ..self }
     }
 
     /// Runs until `stop`.
@@ -173,6 +174,7 @@ impl Engine {
                         self.apply_retention();
                     }
                     self.save();
+                    self.metrics.store_waiting.set(i64::try_from(self.store.n_waiting()).unwrap_or(i64::MAX));
                     Instant::now() >= next_pass && self.is_anything_open()
                 }
                 () = settled(&mut changed, rested) => true,
@@ -201,14 +203,17 @@ impl Engine {
         let began = Instant::now();
         let (live, timers, incidents) = (self.live.clone(), self.timers, self.decided.incidents());
         let verdicts = self.verdicts.clone();
-        let (done, incidents) = spawn_blocking(move || {
+        let (done, incidents, figures) = spawn_blocking(move || {
             let snapshot = live.snapshot();
             let done = pass(&snapshot, &incidents, &timers);
             let mut next = (*incidents).clone();
             next.apply(&done.changes);
             // Without Kubernetes' nodes there is nothing to write on, and what they say would be missed.
-            if let Some(verdicts) = verdicts.filter(|_| !snapshot.cluster_nodes.is_empty()) {
-                let judged = Some(Arc::new(judge(&snapshot, &done.attributions, &next)));
+            let verdicts = verdicts.filter(|_| !snapshot.cluster_nodes.is_empty());
+            let judged =
+                verdicts.as_ref().map(|(_, npd_mode)| Arc::new(judge(&snapshot, &done.attributions, &next, *npd_mode)));
+            let figures = Figures::of(&snapshot, &done.attributions, &next, judged.as_deref().map(Vec::as_slice));
+            if let Some((verdicts, _)) = verdicts {
                 verdicts.send_if_modified(|known| {
                     *known != judged && {
                         *known = judged;
@@ -216,13 +221,12 @@ impl Engine {
                     }
                 });
             }
-            (done, next)
+            (done, next, figures)
         })
         .await?;
+        figures.show(&self.metrics);
         self.metrics.diagnosis_passes.inc();
         self.metrics.diagnosis_seconds.observe(began.elapsed().as_secs_f64());
-        self.metrics.symptoms.set(i64::try_from(done.attributions.len()).unwrap_or(i64::MAX));
-        self.metrics.incidents_open.set(i64::try_from(incidents.open().count()).unwrap_or(i64::MAX));
         self.live.wish(done.suspects, self.captures.want(&incidents));
         if !done.changes.is_empty() {
             self.decided.replace(incidents);

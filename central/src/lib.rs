@@ -1,16 +1,18 @@
 //! The central service: takes what agents see, explains every VM in trouble, keeps incidents, answers queries.
 //!
 //! Read in this order: [`state`] (what is known now; pure) and [`live`] (the same, shared), [`ingest`] (agents report),
-//! [`store`] (what survives a restart), [`incident`] (pure) and [`engine`] (when to decide), [`wishes`] (what
+//! [`store`] (what survives a restart), [`incident`] (pure) and [`engine`] (when to decide), [`figures`] (what it comes to in numbers; pure), [`wishes`] (what
 //! agents are asked for), [`query`] (people ask), [`record`] (a case to take away), [`kubernetes`] (what is watched of the cluster),
 //! [`conditions`] and [`taints`] (what nodes are marked with; pure) and [`publish`] (who writes it), [`config`], [`metrics`], [`app`] (the only file that knows all parts).
 //!
 //! A record acts in memory at once and is acked when it is on disk, so a disk that hangs stops acks and no verdicts.
 
+pub mod alerts;
 pub mod app;
 pub mod conditions;
 pub mod config;
 pub mod engine;
+pub mod figures;
 pub mod incident;
 pub mod ingest;
 pub mod kubernetes;

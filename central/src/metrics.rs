@@ -1,7 +1,9 @@
 //! What central counts: every series, in one table.
 //!
 //! The table makes the fields, the registration and the documentation; a test moves each row and fails for one that cannot
-//! be moved. Label values come from closed sets.
+//! be moved. Label values come from closed sets; a node's name is the one exception, and only of nodes that are in trouble.
+
+mod now;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -10,6 +12,8 @@ use prometheus_client::{
 };
 
 use kulprit_daemon::metrics::ClosedName;
+
+pub use now::Now;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub struct MetricRow {
 macro_rules! label {
     ($name:ident, $key:ident) => {
         /// The one label of a family.
-        #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
         pub struct $name {
             /// Its value, of a closed set.
             pub $key: ClosedName,
@@ -48,6 +52,38 @@ label!(OutcomeLabel, outcome);
 label!(ReasonLabel, reason);
 label!(StatusLabel, status);
 label!(EventLabel, event);
+label!(SymptomLabel, symptom);
+label!(ConfidenceLabel, confidence);
+label!(ProbeLabel, probe);
+
+/// A node that is in trouble, by its name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+pub struct NodeLabel {
+    /// Its name.
+    pub node: String,
+}
+
+/// What open incidents are cut by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+pub struct IncidentLabels {
+    /// Class of the root cause.
+    pub class: ClosedName,
+    /// Id of the root cause.
+    pub cause: ClosedName,
+    /// `critical` while a VM is touched that does not serve, else `warning`.
+    pub severity: ClosedName,
+    /// Node where the cause sits; empty where it is not one node's.
+    pub node: String,
+}
+
+/// Which condition, and how it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+pub struct ConditionLabels {
+    /// Its type, without the prefix.
+    pub condition: ClosedName,
+    /// `True`, `False` or `Unknown`.
+    pub status: ClosedName,
+}
 
 /// Method and gRPC code of an answered question.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -119,7 +155,13 @@ registered!(
     Family<EventLabel, Counter>,
     Family<QueryLabels, Counter>,
     Family<ReasonLabel, Gauge>,
-    Family<WriteLabels, Counter>
+    Family<WriteLabels, Counter>,
+    Now<SymptomLabel>,
+    Now<ConfidenceLabel>,
+    Now<ProbeLabel>,
+    Now<NodeLabel>,
+    Now<IncidentLabels>,
+    Now<ConditionLabels>
 );
 impl Registered for Seconds {
     type Metric = Histogram;
@@ -164,8 +206,16 @@ table! {
     streams: Gauge, "gauge", "streams", "kulprit_central_streams", "", "Agents connected now.";
     stream_ends: Family<ReasonLabel, Counter>, "counter", "stream_ends", "kulprit_central_stream_ends_total",
         "reason: agent, refused, replaced, behind, broken, stopping", "Streams that ended.";
-    nodes: Family<StatusLabel, Gauge>, "gauge", "nodes", "kulprit_central_nodes", "status: reporting, silent",
-        "Nodes that ever reported.";
+    nodes: Family<StatusLabel, Gauge>, "gauge", "nodes", "kulprit_central_nodes", "status: reporting, silent, missing",
+        "Nodes by what is heard of their agents; missing are those of Kubernetes of which no agent has ever reported.";
+    silent_nodes: Now<NodeLabel>, "gauge", "silent_node_last_heard_timestamp_seconds",
+        "kulprit_central_silent_node_last_heard_timestamp_seconds", "node: only silent ones",
+        "When the agent of a node that is silent now was heard last, Unix time; 0: not since this central started.";
+    blind_probes: Now<ProbeLabel>, "gauge", "blind_probes", "kulprit_central_blind_probes", "probe: of the catalogue",
+        "Nodes that report and where this probe cannot look.";
+    unknown_since: Now<ProbeLabel>, "gauge", "unknown_since_timestamp_seconds", "kulprit_central_unknown_since_timestamp_seconds",
+        "probe: of the catalogue, only those with something unknown",
+        "Since when the oldest state of a probe is unknown on a node that reports, Unix time.";
     states: Family<StatusLabel, Gauge>, "gauge", "states", "kulprit_central_states", "status: present, absent, unknown",
         "States of all nodes.";
     watches: Family<StatusLabel, Gauge>, "gauge", "watches", "kulprit_central_watches", "status: coming, seen, lost, refused, not_served",
@@ -177,6 +227,11 @@ table! {
         "Writes to nodes of Kubernetes.";
     taints_withheld: Family<ReasonLabel, Gauge>, "gauge", "taints_withheld", "kulprit_central_taints_withheld",
         "reason: waits, taken, budget, breaker", "Taints that are wanted and not set.";
+    tainted_nodes: Gauge, "gauge", "tainted_nodes", "kulprit_central_tainted_nodes", "", "Nodes that have a taint of ours.";
+    node_conditions: Now<ConditionLabels>, "gauge", "node_conditions", "kulprit_central_node_conditions",
+        "condition, status: True, False, Unknown", "Nodes of Kubernetes by what each condition comes to, written or not.";
+    store_waiting: Gauge, "gauge", "store_waiting_records", "kulprit_central_store_waiting_records", "",
+        "Rows that were taken in and are not durable yet; their agents wait for the ack.";
     store_commits: Counter, "counter", "store_commits", "kulprit_central_store_commits_total", "", "Groups made durable.";
     store_commit_seconds: Seconds, "histogram", "store_commit_seconds", "kulprit_central_store_commit_seconds", "",
         "How long a group took to become durable, retries included.";
@@ -190,8 +245,15 @@ table! {
         "Times that everything was diagnosed.";
     diagnosis_seconds: Seconds, "histogram", "diagnosis_seconds", "kulprit_central_diagnosis_seconds", "",
         "How long one pass took.";
-    symptoms: Gauge, "gauge", "symptoms", "kulprit_central_symptoms", "", "Symptoms that VMs and nodes show now.";
-    incidents_open: Gauge, "gauge", "incidents_open", "kulprit_central_incidents_open", "", "Incidents open now.";
+    symptoms: Now<SymptomLabel>, "gauge", "symptoms", "kulprit_central_symptoms", "symptom: id of the catalogue",
+        "Symptoms that VMs and nodes show now.";
+    verdicts: Now<ConfidenceLabel>, "gauge", "verdicts", "kulprit_central_verdicts", "confidence: verdict, suspected, unexplained",
+        "The same by how sure the first cause is: 0.6 or more, 0.3 to 0.6, less.";
+    incidents_open: Now<IncidentLabels>, "gauge", "incidents_open", "kulprit_central_incidents_open",
+        "class, cause, severity: critical, warning; node",
+        "Incidents open now; critical while a VM is touched that does not serve. Beyond 1,000 series nodes are left out.";
+    incident_probability: Now<IncidentLabels>, "gauge", "incident_probability", "kulprit_central_incident_probability",
+        "class, cause, severity: critical, warning; node", "The highest probability that such an incident's cause reached, 0 to 1.";
     incident_events: Family<EventLabel, Counter>, "counter", "incident_events", "kulprit_central_incident_events_total",
         "event: opened, reopened, closed, cause_changed, merged, member_joined, member_ended",
         "What happened to incidents.";
@@ -231,11 +293,17 @@ mod tests {
         central.taints_withheld.get_or_create(&ReasonLabel::new("x")).inc();
         central.incident_events.get_or_create(&EventLabel::new("x")).inc();
         central.queries.get_or_create(&QueryLabels { method: ClosedName("x"), code: ClosedName("ok") }).inc();
+        central.symptoms.replace([(SymptomLabel::new("x"), 2.0)].into());
+        central.symptoms.replace([(SymptomLabel::new("y"), 1.0)].into());
         let text = metrics.encode();
         for row in TABLE {
             let family = row.name.trim_end_matches("_total");
             assert!(text.contains(&format!("# TYPE {family} {}\n", row.kind)), "{} is not registered", row.name);
         }
+        assert!(
+            text.contains("\nkulprit_central_symptoms{symptom=\"y\"} 1.0\n") && !text.contains("symptom=\"x\""),
+            "{text}"
+        );
         let n_registered = text.lines().filter(|line| line.starts_with("# TYPE kulprit_central_")).count();
         assert_eq!(n_registered, TABLE.len(), "{text}");
     }

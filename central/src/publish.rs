@@ -25,7 +25,7 @@ use self::{
     trouble::Troubles,
 };
 use crate::{
-    conditions::NodeVerdict,
+    conditions::{NodeVerdict, NpdMode},
     kubernetes::{Failure, lease::Leading, store::ClusterStore, write::Writes},
     metrics::{CentralMetrics, ReasonLabel, WriteLabels},
     taints::{Policy, TaintChange, Withheld},
@@ -44,6 +44,8 @@ pub type Verdicts = Option<Arc<Vec<NodeVerdict>>>;
 pub struct Settings {
     /// Whether conditions are; else those that stand are removed.
     pub conditions: bool,
+    /// What is done with node-problem-detector's types.
+    pub npd_mode: NpdMode,
     /// Which taints are; those that it does not name are removed.
     pub taints: Policy,
     /// Whether taints are only said.
@@ -127,7 +129,8 @@ impl Publisher {
         .await?;
         self.troubles.keep(|node| desk.knows(node));
         self.desk = Some(desk);
-        let Some(Decision { due, taints, withheld, said }) = decision else { return Ok(()) };
+        let Some(Decision { due, taints, withheld, n_tainted, said }) = decision else { return Ok(()) };
+        self.sources.metrics.tainted_nodes.set(i64::try_from(n_tainted).unwrap_or(i64::MAX));
         said.iter().for_each(Line::log);
         self.count(&withheld);
         for change in taints {

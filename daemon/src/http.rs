@@ -87,7 +87,7 @@ pub struct Admin {
     program: &'static str,
     version: &'static str,
     readiness: Readiness,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     config: ConfigPage,
 }
 
@@ -99,6 +99,34 @@ pub struct ConfigPage(Arc<RwLock<Rendered>>);
 struct Rendered {
     yaml: String,
     json: String,
+}
+
+/// What the pages of a running process show; clones share it.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    config: ConfigPage,
+}
+
+impl Pages {
+    /// What the process waits for, one thing each; none when it is ready.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        self.readiness.missing().iter().map(ToString::to_string).collect()
+    }
+
+    /// `/metrics`.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.metrics.encode()
+    }
+
+    /// `/debug/config.json`.
+    #[must_use]
+    pub fn config_json(&self) -> String {
+        self.config.json()
+    }
 }
 
 impl Rendered {
@@ -135,11 +163,18 @@ impl Admin {
         program: &'static str,
         version: &'static str,
         readiness: Readiness,
-        metrics: Metrics,
+        mut metrics: Metrics,
         config: &C,
     ) -> Result<Self, BoxError> {
+        metrics.show_ready(program, readiness.clone());
         let config = ConfigPage(Arc::new(RwLock::new(Rendered::of(config)?)));
-        Ok(Self { program, version, readiness, metrics, config })
+        Ok(Self { program, version, readiness, metrics: Arc::new(metrics), config })
+    }
+
+    /// What the pages show, for whoever is asked for it otherwise.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        Pages { readiness: self.readiness.clone(), metrics: Arc::clone(&self.metrics), config: self.config.clone() }
     }
 
     /// The page of the configuration, for a program that reads its own again while it runs.

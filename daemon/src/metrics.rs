@@ -10,12 +10,13 @@ mod process;
 use std::fmt;
 
 use prometheus_client::{
-    encoding::{EncodeLabelValue, LabelValueEncoder, text},
-    metrics::info::Info,
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelValue, EncodeMetric as _, LabelValueEncoder, text},
+    metrics::{MetricType, gauge::ConstGauge, info::Info},
     registry::Registry,
 };
 
-use crate::Clock;
+use crate::{Clock, Readiness};
 
 pub use process::{Process, ProcessError};
 
@@ -44,6 +45,12 @@ impl Metrics {
         self.registry.sub_registry_with_prefix("kulprit").sub_registry_with_prefix(noun)
     }
 
+    /// Shows `kulprit_ready{program}`: 1 while nothing is missing, as `/ready` says it.
+    pub fn show_ready(&mut self, program: &'static str, readiness: Readiness) {
+        let shown = Ready { program: ClosedName(program), readiness };
+        self.registry.sub_registry_with_prefix("kulprit").register_collector(Box::new(shown));
+    }
+
     /// All series as OpenMetrics text; see [`CONTENT_TYPE`].
     #[must_use]
     pub fn encode(&self) -> String {
@@ -53,8 +60,24 @@ impl Metrics {
     }
 }
 
+/// Whether `/ready` answers 200, asked when somebody asks.
+#[derive(Debug)]
+struct Ready {
+    program: ClosedName,
+    readiness: Readiness,
+}
+
+impl Collector for Ready {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "1 while nothing is missing that the program needs to serve, as /ready says it";
+        let mut ready = encoder.encode_descriptor("ready", help, None, MetricType::Gauge)?;
+        let is_ready = i64::from(self.readiness.missing().is_empty());
+        ConstGauge::new(is_ready).encode(ready.encode_family(&[("program", self.program)])?)
+    }
+}
+
 /// A label value known when the program was compiled: a probe, a task, a finding code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClosedName(pub &'static str);
 
 impl EncodeLabelValue for ClosedName {

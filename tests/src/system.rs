@@ -90,6 +90,18 @@ impl System {
         Ok(())
     }
 
+    /// SIGTERM to central, which gives its Lease back, and starts it with another configuration.
+    ///
+    /// # Errors
+    /// If it does not end, or as [`System::start`].
+    pub fn restart_central(&mut self, config: &str) -> Result<()> {
+        let mut central = self.central.take().context("central runs")?;
+        process::signal(central.pid(), Signal::SIGTERM)?;
+        wait::wait_for("central to end", END_LIMIT, || Ok(central.child().try_wait()?)).with_context(|| self.logs())?;
+        fs::write(self.folder.path().join("central.yaml"), config)?;
+        self.start_central()
+    }
+
     /// Starts an agent for a node and returns when each of its probes has looked, and central has heard of it.
     ///
     /// # Errors

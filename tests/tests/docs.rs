@@ -1,7 +1,10 @@
-//! The catalogues under docs/ are what the tables in the code say, byte for byte.
+//! The catalogues under docs/, and the rules of alerts, are what the tables in the code say, byte for byte.
 //!
 //! `KULPRIT_BLESS=1 cargo test -p kulprit-tests --no-default-features --test docs` writes them anew; without it a page that
 //! differs fails and shows its first line that does. What a page says is decided beside its table, in the crate that has it.
+
+#[path = "docs/config.rs"]
+mod config;
 
 use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path};
 
@@ -10,25 +13,34 @@ use kulprit_agent::{
     probes::PROBES,
 };
 use kulprit_central::conditions::conditions_markdown;
-use kulprit_daemon::{CancellationToken, Clock, Supervisor, metrics::Metrics};
+use kulprit_daemon::{CancellationToken, Clock, Readiness, Supervisor, metrics::Metrics};
 use kulprit_diagnosis::causes_markdown;
 use kulprit_model::catalogue::{CATALOGUE, ONLY_RECORDED, TEXT, TEXT_PROBES};
 
 const BLESS: &str = "KULPRIT_BLESS";
 const COMMAND: &str = "KULPRIT_BLESS=1 cargo test -p kulprit-tests --no-default-features --test docs";
 
-/// Compares a page with the file, or writes the file.
+/// Compares a page with the file of docs/, or writes the file.
 #[track_caller]
 fn check(file: &str, page: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the root").join("docs").join(file);
+    check_at(&format!("docs/{file}"), page);
+}
+
+/// The same of a file anywhere.
+#[track_caller]
+fn check_at(file: &str, page: &str) {
+    let path = root().join(file);
     if env::var_os(BLESS).is_some_and(|value| value == "1") {
         fs::write(&path, page).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
-    let committed =
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("docs/{file}: {error}; {COMMAND} makes it"));
+    let committed = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}; {COMMAND} makes it"));
     if let Some(difference) = difference(&committed, page) {
-        panic!("docs/{file} is not what the tables say, {difference}\n{COMMAND} writes it anew");
+        panic!("{file} is not what the tables say, {difference}\n{COMMAND} writes it anew");
     }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the root")
 }
 
 /// The first line in which two texts differ; `None` if they are equal.
@@ -73,6 +85,7 @@ fn every_process() -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("no more than memory is needed");
     runtime.block_on(async {
         let mut metrics = Metrics::new("program", "version", &Clock::kernel());
+        metrics.show_ready("program", Readiness::new());
         let mut tasks = Supervisor::new(CancellationToken::new(), metrics.section("task"), 0);
         tasks.core("name", std::future::pending());
         metrics.encode()
@@ -141,6 +154,16 @@ fn conditions_are_up_to_date() {
 #[test]
 fn metrics_are_up_to_date() {
     check("metrics.md", &metrics());
+}
+
+#[test]
+fn alerts_are_up_to_date() {
+    check_at("deploy/alerts/kulprit.yaml", &kulprit_central::alerts::alerts_yaml());
+}
+
+#[test]
+fn configuration_is_up_to_date() {
+    check("config.md", &config::config_markdown(root()));
 }
 
 /// A table whose rows have another number of cells than its header is not shown as one.

@@ -40,5 +40,5 @@ pub use initiator::Initiator;
 pub use kind::Kind;
 pub use parts::Asked;
 pub use preflight::{Check, MigrationTerms, NodeFit, Preflight};
-pub use standing::{StandingCondition, StandingNode, StandingTaint};
+pub use standing::{FIELD_MANAGER, StandingCondition, StandingNode, StandingTaint};
 pub use touched::Touched;

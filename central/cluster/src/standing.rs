@@ -9,6 +9,8 @@ use crate::{
     objects::{Condition, Node, Taint},
 };
 
+/// Who central is in `managedFields`.
+pub const FIELD_MANAGER: &str = "kulprit-central";
 /// Where a zone is told.
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// virt-handler writes it on every node that it manages.
@@ -47,7 +49,7 @@ pub struct StandingNode {
     pub is_out: bool,
     /// Why somebody else has it in hand, a clause of a sentence: nothing is added to it then.
     pub taken: Option<String>,
-    /// Its conditions of our prefix, in its order.
+    /// Its conditions of our prefix, those that central wrote without one, and those that it takes over, in its order.
     pub conditions: Vec<StandingCondition>,
     /// Its taints of our prefix, in its order.
     pub taints: Vec<StandingTaint>,
@@ -78,14 +80,22 @@ pub struct StandingTaint {
 }
 
 impl Cluster {
-    /// What stands on each node, by name; of conditions and taints those whose name begins with `prefix`.
-    pub fn standing<'c>(&'c self, prefix: &'c str) -> impl Iterator<Item = StandingNode> + 'c {
-        self.nodes.values().map(move |node| standing(node, prefix))
+    /// What stands on each node, by name; of conditions and taints those whose name begins with `prefix`. Of conditions also those of
+    /// which [`FIELD_MANAGER`] owns the status, and those that `is_taken_over`, asked with the node's name and the type.
+    pub fn standing<'c>(
+        &'c self,
+        prefix: &'c str,
+        is_taken_over: impl Fn(&str, &str) -> bool + 'c,
+    ) -> impl Iterator<Item = StandingNode> + 'c {
+        self.nodes.values().map(move |node| standing(node, prefix, &is_taken_over))
     }
 }
 
-fn standing(node: &Node, prefix: &str) -> StandingNode {
+fn standing(node: &Node, prefix: &str, is_taken_over: &dyn Fn(&str, &str) -> bool) -> StandingNode {
     let is_ours = |name: &str| name.starts_with(prefix);
+    let is_written = |own: &&Condition| {
+        is_ours(&own.name) || node.owned_conditions.contains(&own.name) || is_taken_over(&node.meta.name, &own.name)
+    };
     let condition = |condition: &Condition| StandingCondition {
         kind: condition.name.clone(),
         status: condition.status.clone(),
@@ -102,7 +112,7 @@ fn standing(node: &Node, prefix: &str) -> StandingNode {
         is_for_vms: node.meta.label(FOR_VMS).is_some(),
         is_out: node.is_unschedulable || !node.conditions.is_true("Ready"),
         taken: taken(node),
-        conditions: node.conditions.iter().filter(|own| is_ours(&own.name)).map(condition).collect(),
+        conditions: node.conditions.iter().filter(is_written).map(condition).collect(),
         taints: node.taints.iter().filter(|own| is_ours(&own.key)).map(taint).collect(),
     }
 }
@@ -140,7 +150,7 @@ mod tests {
     fn read(node: Value) -> StandingNode {
         let mut cluster = Cluster::new();
         cluster.add(&node).unwrap();
-        let mut standing = cluster.standing("kulprit.io/");
+        let mut standing = cluster.standing("kulprit.io/", |_, _| false);
         standing.next().unwrap()
     }
 
@@ -179,6 +189,27 @@ mod tests {
             taints: vec![taint],
         };
         assert_eq!(node, want);
+    }
+
+    #[test]
+    fn conditions_without_our_prefix_are_ours_if_we_own_them_or_take_them_over() {
+        let owned = json!({"f:status": {"f:conditions": {"k:{\"type\":\"KubeletUnhealthy\"}": {"f:status": {}}}}});
+        let of = |manager: &str, subresource: &str| {
+            read(json!({"kind": "Node", "apiVersion": "v1",
+                "metadata": {"name": "n1", "managedFields": [{"manager": manager, "subresource": subresource, "fieldsV1": owned}]},
+                "status": {"conditions": [{"type": "KubeletUnhealthy", "status": "True"}, {"type": "Ready", "status": "True"}]}}))
+        };
+        let kinds = |node: StandingNode| node.conditions.into_iter().map(|own| own.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(of(FIELD_MANAGER, "status")), ["KubeletUnhealthy"]);
+        assert_eq!(kinds(of("node-problem-detector", "status")), [""; 0]);
+        assert_eq!(kinds(of(FIELD_MANAGER, "")), [""; 0]);
+        let mut cluster = Cluster::new();
+        cluster
+            .add(&json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"},
+            "status": {"conditions": [{"type": "KubeletUnhealthy", "status": "True"}]}}))
+            .unwrap();
+        let taken = |node: &str, kind: &str| (node, kind) == ("n1", "KubeletUnhealthy");
+        assert_eq!(kinds(cluster.standing("kulprit.io/", taken).next().unwrap()), ["KubeletUnhealthy"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use kulprit_cluster::{StandingCondition, StandingNode};
 use kulprit_daemon::backoff::stable_seed;
 use kulprit_model::catalogue::NodeCondition;
 
-use super::{Judged, NodeVerdict, Truth, type_of};
+use super::{Judged, NodeVerdict, NpdCondition, NpdJudged, Truth, type_of};
 
 /// How long `Unknown` has to last, microseconds: longer than the restart of an agent or of central with its agents' return.
 pub const UNKNOWN_AFTER_USEC: i64 = 60_000_000;
@@ -74,7 +74,7 @@ pub struct Due {
 #[derive(Clone, Debug)]
 pub struct NodeMemory {
     /// Since when a condition is `Unknown`, Unix microseconds.
-    unknown_since: BTreeMap<NodeCondition, i64>,
+    unknown_since: BTreeMap<String, i64>,
     /// Since when words are others than those that stand.
     words_since: Option<i64>,
     refresh_at_usec: i64,
@@ -88,6 +88,31 @@ struct Written {
     conditions: Vec<Condition>,
     /// What stood there before. While it still does, the watch has not told of the write yet.
     over: Vec<StandingCondition>,
+}
+
+/// What is wanted of one condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Word {
+    /// Its type, as Kubernetes has it.
+    kind: String,
+    truth: Truth,
+    reason: String,
+    message: String,
+}
+
+impl From<&Judged> for Word {
+    fn from(judged: &Judged) -> Self {
+        let Judged { condition, truth, reason, message, blame: _ } = judged;
+        Self { kind: type_of(*condition), truth: *truth, reason: reason.clone(), message: message.clone() }
+    }
+}
+
+impl From<&NpdJudged> for Word {
+    fn from(judged: &NpdJudged) -> Self {
+        let NpdJudged { condition, truth, reason, message } = judged;
+        let kind = condition.as_str().to_owned();
+        Self { kind, truth: *truth, reason: reason.clone(), message: message.clone() }
+    }
 }
 
 /// A condition that stands, without its type.
@@ -117,13 +142,15 @@ impl NodeMemory {
     /// What is to be written now, if anything.
     pub fn due(&mut self, now_usec: i64, wanted: Wanted<'_>, standing: &StandingNode) -> Option<Due> {
         let stands = self.stands(now_usec, standing);
-        let judged: Vec<Judged> = match wanted {
-            Wanted::Verdict(verdict) => verdict.judged.clone(),
+        let words: Vec<Word> = match wanted {
+            Wanted::Verdict(NodeVerdict { node: _, judged, npd }) => {
+                judged.iter().map(Word::from).chain(npd.iter().map(Word::from)).collect()
+            }
             Wanted::NoWord => no_word(&stands),
             Wanted::Nothing => Vec::new(),
         };
         let conditions: Vec<Condition> =
-            judged.into_iter().filter_map(|judged| self.next(now_usec, judged, &stands)).collect();
+            words.into_iter().filter_map(|word| self.next(now_usec, word, &stands)).collect();
         let urgency = self.urgency(now_usec, &conditions, &stands)?;
         Some(Due { urgency, conditions })
     }
@@ -161,12 +188,11 @@ impl NodeMemory {
     }
 
     /// The condition as it is to stand now; `None` for one that is not there yet and not known yet.
-    fn next(&mut self, now_usec: i64, judged: Judged, stands: &BTreeMap<String, Stands>) -> Option<Condition> {
-        let Judged { condition, truth, reason, message, blame: _ } = judged;
-        let kind = type_of(condition);
+    fn next(&mut self, now_usec: i64, word: Word, stands: &BTreeMap<String, Stands>) -> Option<Condition> {
+        let Word { kind, truth, reason, message } = word;
         let stands = stands.get(&kind);
         if truth == Truth::Unknown {
-            let since = *self.unknown_since.entry(condition).or_insert(now_usec);
+            let since = *self.unknown_since.entry(kind.clone()).or_insert(now_usec);
             let is_young = now_usec.saturating_sub(since) < UNKNOWN_AFTER_USEC;
             match stands {
                 Some(Stands { truth: Some(truth @ (Truth::True | Truth::False)), reason, message, since_usec })
@@ -185,7 +211,7 @@ impl NodeMemory {
                 Some(_) | None => {}
             }
         } else {
-            self.unknown_since.remove(&condition);
+            self.unknown_since.remove(&kind);
         }
         let stood = stands.filter(|stands| stands.truth == Some(truth)).and_then(|stands| stands.since_usec);
         Some(Condition { kind, truth, reason, message, since_usec: stood.unwrap_or(now_usec) })
@@ -238,14 +264,14 @@ fn is_as_written(conditions: &[Condition], written: &[Condition]) -> bool {
 }
 
 /// Of a node that nobody speaks of, what stands there of ours is not known any more; where nothing stands nothing is said.
-fn no_word(stands: &BTreeMap<String, Stands>) -> Vec<Judged> {
-    let ours = NodeCondition::ALL.into_iter().filter(|condition| stands.contains_key(&type_of(*condition)));
-    let unknown = ours.map(|condition| Judged {
-        condition,
+fn no_word(stands: &BTreeMap<String, Stands>) -> Vec<Word> {
+    let own = NodeCondition::ALL.into_iter().map(type_of);
+    let kinds = own.chain(NpdCondition::ALL.into_iter().map(|condition| condition.as_str().to_owned()));
+    let unknown = kinds.filter(|kind| stands.contains_key(kind)).map(|kind| Word {
+        kind,
         truth: Truth::Unknown,
         reason: "AgentMissing".to_owned(),
         message: "no agent of this node has reported to this central".to_owned(),
-        blame: super::Blame::Unsure,
     });
     unknown.collect()
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::incident::testing::{incident, member};
 
 fn judged(node: NodeView) -> Vec<Judged> {
-    judge(&snapshot(vec![node]), &[], &Incidents::default()).remove(0).judged
+    judge(&snapshot(vec![node]), &[], &Incidents::default(), NpdMode::Coexist).remove(0).judged
 }
 
 fn of(condition: NodeCondition, judged: &[Judged]) -> (Truth, &str) {
@@ -123,7 +123,7 @@ fn what_kubernetes_says_of_the_node_counts_even_without_its_agent() {
         let of_cluster = ClusterNode { name: "n1".to_owned(), findings: vec![finding] };
         let mut snapshot = snapshot(vec![NodeView { is_reporting, ..well("n1") }]);
         snapshot.cluster_nodes = vec![Arc::new(of_cluster)];
-        let verdicts = judge(&snapshot, &[], &Incidents::default());
+        let verdicts = judge(&snapshot, &[], &Incidents::default(), NpdMode::Coexist);
         assert_eq!(of(NodeCondition::KvmUnavailable, &verdicts[0].judged), (Truth::True, "KvmNotAllocatable"));
     }
 }
@@ -135,14 +135,14 @@ fn of_two_nodes_of_one_name_the_one_that_reports_counts() {
         if turned {
             nodes.reverse();
         }
-        let verdicts = judge(&snapshot(nodes), &[], &Incidents::default());
+        let verdicts = judge(&snapshot(nodes), &[], &Incidents::default(), NpdMode::Coexist);
         assert_eq!(verdicts.len(), 1);
         assert!(verdicts[0].judged.iter().all(|own| own.truth == Truth::False));
     }
 }
 
 fn message(node: NodeView, incidents: Vec<Incident>) -> String {
-    let verdicts = judge(&snapshot(vec![node]), &[], &incidents.into_iter().collect());
+    let verdicts = judge(&snapshot(vec![node]), &[], &incidents.into_iter().collect(), NpdMode::Coexist);
     verdicts[0].judged.iter().find(|own| own.truth == Truth::True).unwrap().message.clone()
 }
 
@@ -220,7 +220,7 @@ fn attribution(node: &str, causes: Vec<Candidate>, contributing: Vec<Candidate>)
 fn blame(attributions: &[Attribution]) -> Blame {
     let mut node = well("n1");
     set(&mut node, FindingCode::BackendUnreachable, Status::Present);
-    let verdicts = judge(&snapshot(vec![node]), attributions, &Incidents::default());
+    let verdicts = judge(&snapshot(vec![node]), attributions, &Incidents::default(), NpdMode::Coexist);
     verdicts[0].judged.iter().find(|own| own.condition == NodeCondition::VmStorageStalled).unwrap().blame
 }
 
@@ -259,7 +259,7 @@ fn diagnosis_confirms_what_a_node_shows_of_itself() {
     let snapshot = snapshot(vec![node]);
     let indexed = Indexed::new(&snapshot);
     let attributions: Vec<_> = indexed.symptoms().iter().map(|symptom| indexed.attribute(symptom)).collect();
-    let verdicts = judge(&snapshot, &attributions, &Incidents::default());
+    let verdicts = judge(&snapshot, &attributions, &Incidents::default(), NpdMode::Coexist);
     let kvm = &verdicts[0].judged[0];
     assert_eq!((kvm.truth, kvm.blame), (Truth::True, Blame::Own), "{attributions:#?}");
 }
@@ -271,4 +271,54 @@ fn the_page_has_every_condition_and_all_that_feeds_it() {
         let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", type_of(condition)))).unwrap();
         assert!(condition.findings().all(|spec| row.contains(&format!("`{}`", spec.code))), "{row}");
     }
+}
+
+fn npd(node: NodeView) -> Vec<NpdJudged> {
+    judge(&snapshot(vec![node]), &[], &Incidents::default(), NpdMode::Replace).remove(0).npd
+}
+
+#[test]
+fn types_of_node_problem_detector_are_judged_only_in_its_place() {
+    let verdicts = judge(&snapshot(vec![well("n1")]), &[], &Incidents::default(), NpdMode::Coexist);
+    assert_eq!(verdicts[0].npd, []);
+    let npd = npd(well("n1"));
+    assert_eq!(npd.iter().map(|own| own.condition).collect::<Vec<_>>(), NpdCondition::ALL);
+    assert!(npd.iter().all(|own| own.truth == Truth::False && own.reason == own.condition.well()), "{npd:#?}");
+}
+
+#[test]
+fn each_finding_makes_its_type_of_node_problem_detector_true_with_its_reason_and_no_other() {
+    for condition in NpdCondition::ALL {
+        for code in condition.findings() {
+            let (spec, mut node) = (code.spec(), well("n1"));
+            match spec.kind {
+                Kind::State => set(&mut node, code, Status::Present),
+                Kind::Occurrence => happened(&mut node, code, subject(spec), 1),
+            }
+            for own in npd(node) {
+                let want = if own.condition == condition {
+                    (Truth::True, condition.fault())
+                } else {
+                    (Truth::False, own.condition.well())
+                };
+                assert_eq!((own.truth, &*own.reason), want, "{code}: {own:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn types_of_node_problem_detector_are_unknown_where_nobody_looked() {
+    let mut node = well("n1");
+    set(&mut node, FindingCode::KubeletInactive, Status::Unknown);
+    let of = |node: NodeView, condition: NpdCondition| {
+        let own = npd(node).into_iter().find(|own| own.condition == condition).unwrap();
+        (own.truth, own.reason)
+    };
+    assert_eq!(of(node.clone(), NpdCondition::KubeletUnhealthy), (Truth::Unknown, "NotSeen".to_owned()));
+    assert_eq!(of(node.clone(), NpdCondition::ReadonlyFilesystem).0, Truth::False);
+    node.states.retain(|state| state.code != FindingCode::ProbeBlind);
+    assert_eq!(of(node.clone(), NpdCondition::ReadonlyFilesystem), (Truth::Unknown, "ProbeMissing".to_owned()));
+    node.is_reporting = false;
+    assert!(npd(node).iter().all(|own| (own.truth, &*own.reason) == (Truth::Unknown, "AgentSilent")));
 }

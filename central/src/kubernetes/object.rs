@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
+use kulprit_cluster::{FIELD_MANAGER, Kind};
+
 use super::kinds::Row;
 
 /// What `kubectl apply` keeps of itself: the whole object once more.
@@ -73,7 +75,13 @@ impl Object {
         let name = text_of(meta, "name")?;
         let namespace = text_of(meta, "namespace").unwrap_or_default();
         let version = text_of(meta, "resourceVersion");
-        meta.remove("managedFields");
+        match meta.get_mut("managedFields") {
+            // Of a node our own entry tells which conditions are ours.
+            Some(Value::Array(entries)) if row.kind == Kind::Node => {
+                entries.retain(|entry| entry["manager"] == FIELD_MANAGER);
+            }
+            Some(_) | None => drop(meta.remove("managedFields")),
+        }
         if let Some(Value::Object(annotations)) = meta.get_mut("annotations") {
             annotations.remove(LAST_APPLIED);
         }
@@ -133,6 +141,17 @@ mod tests {
     fn read(text: &str) -> Option<Object> {
         let raw: &RawValue = serde_json::from_str(text).unwrap();
         Object::read(raw, &ROWS[1])
+    }
+
+    #[test]
+    fn of_a_node_only_our_own_entry_of_managed_fields_is_kept() {
+        let text = json!({"metadata": {"name": "n1", "managedFields": [
+            {"manager": "kubelet", "subresource": "status"}, {"manager": FIELD_MANAGER, "subresource": "status"}]}});
+        let raw: Box<RawValue> = serde_json::from_str(&text.to_string()).unwrap();
+        let row = ROWS.iter().find(|row| row.kind == Kind::Node).unwrap();
+        let kept = Object::read(&raw, row).unwrap().value["metadata"]["managedFields"].clone();
+        assert_eq!(kept, json!([{"manager": FIELD_MANAGER, "subresource": "status"}]));
+        assert_eq!(read(&text.to_string()).unwrap().value["metadata"].get("managedFields"), None);
     }
 
     #[test]

@@ -264,14 +264,14 @@ impl ClusterStore {
         }
     }
 
-    /// What stands on each node of marks that begin with `prefix`, by name. `None` while nodes are not seen, and until everything was
+    /// What stands on each node of marks that begin with `prefix` or are ours otherwise ([`kulprit_cluster::Cluster::standing`]), by name. `None` while nodes are not seen, and until everything was
     /// listed once: what is decided of half a cluster may be wrong.
     #[must_use]
-    pub fn standing(&self, prefix: &str) -> Option<Vec<StandingNode>> {
+    pub fn standing(&self, prefix: &str, is_taken_over: impl Fn(&str, &str) -> bool) -> Option<Vec<StandingNode>> {
         let inner = self.lock();
         let mut of_nodes = ROWS.iter().filter(|row| row.kind == Kind::Node);
         let are_nodes_seen = of_nodes.all(|row| inner.rows.get(row.name) == Some(&RowSight::Seen));
-        (are_nodes_seen && inner.is_listed()).then(|| inner.cluster.standing(prefix).collect())
+        (are_nodes_seen && inner.is_listed()).then(|| inner.cluster.standing(prefix, is_taken_over).collect())
     }
 
     /// Whether everything was listed once, as far as it can be.

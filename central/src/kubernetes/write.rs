@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Who we are in `managedFields`.
-pub const FIELD_MANAGER: &str = "kulprit-central";
+pub use kulprit_cluster::FIELD_MANAGER;
 /// For one answer. Beyond what a Lease is renewed before it ends, so that nothing is under way when another holds it.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// So often a node's taints are read again because somebody changed the node meanwhile.

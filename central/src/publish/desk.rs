@@ -8,8 +8,9 @@ use kulprit_model::catalogue::NodeCondition;
 use super::{Line, Settings};
 use crate::{
     conditions::{
-        NodeVerdict, PREFIX,
+        NodeVerdict, NpdMode, PREFIX,
         due::{Due, NodeMemory, Wanted},
+        npd,
     },
     kubernetes::store::ClusterStore,
     taints::{Plan, Planner, Policy, TaintChange, Taints, Withheld},
@@ -31,12 +32,15 @@ pub(super) struct Decision {
     /// Removals first.
     pub(super) taints: Vec<TaintChange>,
     pub(super) withheld: BTreeMap<(String, NodeCondition), Withheld>,
+    /// Nodes that have a taint of ours.
+    pub(super) n_tainted: usize,
     /// What is news to a person.
     pub(super) said: Vec<Line>,
 }
 
 pub(super) struct Desk {
     conditions: bool,
+    npd_mode: NpdMode,
     memories: BTreeMap<String, NodeMemory>,
     planner: Planner,
     dry: Option<DryRun>,
@@ -59,6 +63,7 @@ impl Desk {
             settings.dry_run.then(|| DryRun { planner: planner(settings.taints.clone()), taints: BTreeMap::new() });
         Self {
             conditions: settings.conditions,
+            npd_mode: settings.npd_mode,
             memories: BTreeMap::new(),
             planner: planner(real),
             dry,
@@ -73,15 +78,20 @@ impl Desk {
         cluster: &ClusterStore,
         verdicts: &[NodeVerdict],
     ) -> Option<Decision> {
-        let nodes = cluster.standing(PREFIX)?;
         let verdicts: BTreeMap<&str, &NodeVerdict> =
             verdicts.iter().map(|verdict| (verdict.node.as_str(), verdict)).collect();
+        // Where no agent is, node-problem-detector may be.
+        let is_taken_over = |node: &str, kind: &str| {
+            self.npd_mode == NpdMode::Replace && npd::is_type(kind) && verdicts.contains_key(node)
+        };
+        let nodes = cluster.standing(PREFIX, is_taken_over)?;
         let Plan { changes, mut withheld } = self.planner.plan(now_usec, &nodes, &verdicts);
         let mut said = Vec::new();
         if let Some(dry) = &mut self.dry {
             withheld = dry.run(now_usec, &nodes, &verdicts, &mut said);
         }
         self.say(&withheld, &mut said);
+        let n_tainted = nodes.iter().filter(|node| !node.taints.is_empty()).count();
         let mut memories = std::mem::take(&mut self.memories);
         let mut due = Vec::new();
         for standing in nodes {
@@ -97,7 +107,7 @@ impl Desk {
             due.extend(is_due.map(|due| DueNode { standing, due }));
         }
         due.sort_by_key(|due| due.due.urgency);
-        Some(Decision { due, taints: changes, withheld, said })
+        Some(Decision { due, taints: changes, withheld, n_tainted, said })
     }
 
     pub(super) fn knows(&self, node: &str) -> bool {

@@ -43,7 +43,7 @@ fn settings() -> Settings {
         storm_nodes: 3,
         cool_down_usec: 900_000_000,
     };
-    Settings { conditions: true, taints: policy, dry_run: false }
+    Settings { conditions: true, npd_mode: NpdMode::Coexist, taints: policy, dry_run: false }
 }
 
 fn conditions_alone() -> Settings {
@@ -106,7 +106,7 @@ impl World {
             }
             node
         });
-        let mut verdicts = judge(&testing::snapshot(views.collect()), &[], &Incidents::default());
+        let mut verdicts = judge(&testing::snapshot(views.collect()), &[], &Incidents::default(), NpdMode::Coexist);
         let judged = verdicts.iter_mut().flat_map(|verdict| &mut verdict.judged);
         judged.filter(|own| own.truth == Truth::True).for_each(|own| own.blame = Blame::Own);
         self.verdicts.send_replace(Some(Arc::new(verdicts)));

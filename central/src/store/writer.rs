@@ -83,6 +83,12 @@ impl StoreWriter {
         Arc::clone(&self.permits)
     }
 
+    /// Rows that were queued, or are about to be, and are not durable yet.
+    #[must_use]
+    pub fn n_waiting(&self) -> usize {
+        MAX_WAITING - self.permits.available_permits()
+    }
+
     /// How many permits a write of so many rows takes: never more than there are.
     #[must_use]
     pub fn n_permits(n_rows: usize) -> u32 {

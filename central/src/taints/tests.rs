@@ -50,7 +50,11 @@ impl World {
 
     fn judge(&mut self, n: usize, condition: NodeCondition, truth: Truth, blame: Blame) {
         let node = format!("n{n}");
-        let verdict = self.verdicts.entry(node.clone()).or_insert_with(|| NodeVerdict { node, judged: Vec::new() });
+        let verdict = self.verdicts.entry(node.clone()).or_insert_with(|| NodeVerdict {
+            node,
+            judged: Vec::new(),
+            npd: Vec::new(),
+        });
         verdict.judged.retain(|own| own.condition != condition);
         let (reason, message) = (String::new(), String::new());
         verdict.judged.push(Judged { condition, truth, reason, message, blame });

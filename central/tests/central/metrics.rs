@@ -10,12 +10,12 @@ use kulprit_central::{
     store::{RecordsWrite, Store, StoreError, StoreWriter, Write},
 };
 use kulprit_daemon::{Clock, metrics::Metrics};
-use kulprit_model::{Status, StreamId};
+use kulprit_model::{FindingCode, Status, StreamId, Subject};
 use kulprit_proto::v1::{self, agent_message::Message};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    agent::{PATIENCE, kubelet},
+    agent::{PATIENCE, kubelet, state},
     app::App,
 };
 
@@ -48,12 +48,17 @@ fn check_moved(text: &str, without: &[&str]) {
 }
 
 /// What only moves where Kubernetes is watched; this central stands alone (`kubernetes::store` and `publish` have their tests).
-const OF_KUBERNETES: [&str; 4] = [
+const OF_KUBERNETES: [&str; 6] = [
     "kulprit_central_watches",
     "kulprit_central_leading",
     "kulprit_central_writes_total",
     "kulprit_central_taints_withheld",
+    "kulprit_central_tainted_nodes",
+    "kulprit_central_node_conditions",
 ];
+/// What only a node that is silent and a store that is slow move (`figures` and the test below have theirs).
+const OF_PATIENCE: [&str; 2] =
+    ["kulprit_central_silent_node_last_heard_timestamp_seconds", "kulprit_central_store_waiting_records"];
 /// What only a store in trouble or of old age moves.
 const OF_THE_STORE: [&str; 2] = ["kulprit_central_store_failures_total", "kulprit_central_store_dropped_days_total"];
 
@@ -63,23 +68,29 @@ async fn every_series_moves_but_those_of_a_store_in_trouble_and_of_kubernetes() 
     let app = App::start(folder.path()).await;
     let first = app.agent(1).await;
     let mut agent = app.agent(1).await;
-    agent.snapshot(vec![kubelet(Status::Present, app.now())], app.now()).await;
-    let loss = v1::Loss { boot_id: "boot-1".to_owned(), epoch: 1, first_seq: 2, last_seq: 3, count: 2 };
+    let blind = Subject::Probe { name: "kvm".to_owned() };
+    let said = vec![
+        kubelet(Status::Present, app.now()),
+        state(FindingCode::ProbeBlind, blind, Status::Present, app.now()),
+        state(FindingCode::KvmUnusable, Subject::Node, Status::Unknown, app.now()),
+    ];
+    agent.snapshot(said, app.now()).await;
+    let loss = v1::Loss { boot_id: "boot-1".to_owned(), epoch: 1, first_seq: 4, last_seq: 5, count: 2 };
     agent.send(Message::Loss(loss)).await;
-    agent.seq = 5;
+    agent.seq = 7;
     agent.say(kubelet(Status::Present, app.now()), app.now()).await;
-    agent.acked(6).await;
+    agent.acked(8).await;
     drop(first);
     app.wait_for_open_incidents(1).await;
     let _watch = app.watch(v1::WatchIncidentsRequest::default()).await;
     let waited = timeout(PATIENCE, async {
         // Gauges follow once a second.
-        while !app.admin("/metrics").await.contains("kulprit_central_states{status=\"present\"} 1") {
+        while !app.admin("/metrics").await.contains("kulprit_central_states{status=\"present\"} 2") {
             sleep(Duration::from_millis(20)).await;
         }
     });
     waited.await.expect("the gauges follow");
-    check_moved(&app.admin("/metrics").await, &[&OF_THE_STORE[..], &OF_KUBERNETES].concat());
+    check_moved(&app.admin("/metrics").await, &[&OF_THE_STORE[..], &OF_KUBERNETES, &OF_PATIENCE].concat());
     app.stop().await;
 }
 
@@ -95,7 +106,9 @@ async fn a_store_in_trouble_moves_the_others_and_acks_wait() {
     assert!(writer.try_queue(Write::Records(RecordsWrite::new(stream, 0))));
     sleep(Duration::from_millis(100)).await;
     assert!(is_durable.try_recv().is_err(), "a failed commit makes nothing durable");
+    assert_eq!(writer.n_waiting(), 1);
     timeout(PATIENCE, is_durable.recv()).await.expect("it is tried again").unwrap();
+    assert_eq!(writer.n_waiting(), 0);
     writer.drop_history_before(0);
     writer.close();
     end.await.unwrap();

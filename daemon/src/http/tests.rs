@@ -51,7 +51,9 @@ async fn get(addr: SocketAddr, path: &str) -> (u16, String, String) {
 #[tokio::test]
 async fn ready_names_what_is_missing_until_it_is_there() {
     let running = start().await;
+    assert!(get(running.addr, "/metrics").await.2.contains("\nkulprit_ready{program=\"kulprit-test\"} 1\n"));
     let spool = running.readiness.block_on("spool opened");
+    assert!(get(running.addr, "/metrics").await.2.contains("\nkulprit_ready{program=\"kulprit-test\"} 0\n"));
     let dbus = running.readiness.block_on("D-Bus connected");
     let (status, _, body) = get(running.addr, "/ready").await;
     assert_eq!((status, body.as_str()), (503, "waiting for: D-Bus connected\nwaiting for: spool opened\n"));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Conditions, Meta, whole_image};
-use crate::value;
+use crate::{standing::FIELD_MANAGER, value};
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +19,8 @@ pub(crate) struct Node {
     pub(crate) allocatable: BTreeMap<String, String>,
     pub(crate) capacity: BTreeMap<String, String>,
     pub(crate) kernel: Option<String>,
+    /// Types of conditions without a prefix that central owns, as `managedFields` tell.
+    pub(crate) owned_conditions: BTreeSet<String>,
     /// Images that it has, by each of their names in full; Kubernetes lists 50 images at most.
     pub(crate) images: BTreeSet<String>,
 }
@@ -53,6 +55,7 @@ impl Node {
             allocatable: value::map(status, &["allocatable"]),
             capacity: value::map(status, &["capacity"]),
             kernel: value::text(status, &["nodeInfo", "kernelVersion"]),
+            owned_conditions: owned_conditions(object),
             images: images.map(|image| whole_image(&image)).collect(),
         })
     }
@@ -84,6 +87,21 @@ impl Node {
     pub(crate) fn is_not_ready(&self) -> bool {
         self.conditions.get("Ready").is_some_and(|ready| !ready.is_true())
     }
+}
+
+/// Keys of the list are written `k:{"type":"X"}` there. Those with a prefix are told by it.
+fn owned_conditions(object: &Value) -> BTreeSet<String> {
+    let entries = value::list(object, &["metadata", "managedFields"]).iter();
+    let ours = entries.filter(|entry| {
+        value::text(entry, &["manager"]).as_deref() == Some(FIELD_MANAGER)
+            && value::text(entry, &["subresource"]).as_deref() == Some("status")
+    });
+    let keys = ours.filter_map(|entry| value::at(entry, &["fieldsV1", "f:status", "f:conditions"]).as_object());
+    let kinds = keys.flat_map(|keys| keys.keys()).filter_map(|key| {
+        let key: Value = serde_json::from_str(key.strip_prefix("k:")?).ok()?;
+        value::text(&key, &["type"]).filter(|kind| !kind.contains('/'))
+    });
+    kinds.collect()
 }
 
 /// A lease of `kube-node-lease`: a kubelet's heartbeat.

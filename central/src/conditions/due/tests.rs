@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     conditions::{
-        judge,
+        NpdMode, judge,
         testing::{set, snapshot, well},
     },
     incident::Incidents,
@@ -72,13 +72,13 @@ fn standing_of(own: &Condition) -> StandingCondition {
 fn verdict(states: &[(FindingCode, Status)]) -> NodeVerdict {
     let mut node = well("n1");
     states.iter().for_each(|(code, status)| set(&mut node, *code, *status));
-    judge(&snapshot(vec![node]), &[], &Incidents::default()).remove(0)
+    judge(&snapshot(vec![node]), &[], &Incidents::default(), NpdMode::Coexist).remove(0)
 }
 
 fn silent() -> NodeVerdict {
     let mut node = well("n1");
     node.is_reporting = false;
-    judge(&snapshot(vec![node]), &[], &Incidents::default()).remove(0)
+    judge(&snapshot(vec![node]), &[], &Incidents::default(), NpdMode::Coexist).remove(0)
 }
 
 fn kvm(status: Status) -> NodeVerdict {
@@ -300,4 +300,26 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn types_of_node_problem_detector_are_taken_over_with_their_times_and_go_when_they_are_not_wanted_any_more() {
+    let mut world = World::new();
+    let of_npd = |kind: &str, status: &str| StandingCondition {
+        kind: kind.to_owned(),
+        status: status.to_owned(),
+        since_usec: Some(START - 100 * SEC),
+        ..StandingCondition::default()
+    };
+    world.standing.conditions = vec![of_npd("KubeletUnhealthy", "False"), of_npd("KernelDeadlock", "True")];
+    let replaced = judge(&snapshot(vec![well("n1")]), &[], &Incidents::default(), NpdMode::Replace).remove(0);
+    assert_eq!(world.step(Wanted::Verdict(&replaced)), Some(Urgency::Recovery));
+    let since = |world: &World, kind: &str| {
+        world.standing.conditions.iter().find(|own| own.kind == kind).map(|own| (own.since_usec.unwrap() - START) / SEC)
+    };
+    assert_eq!((since(&world, "KubeletUnhealthy"), since(&world, "KernelDeadlock")), (Some(-100), Some(0)));
+    assert_eq!(world.standing.conditions.len(), 8 + 6);
+    world.memory = NodeMemory::new("n1", world.now_usec);
+    assert_eq!(world.step(Wanted::Verdict(&kvm(Status::Absent))), Some(Urgency::Change), "a central that coexists");
+    assert_eq!((since(&world, "KubeletUnhealthy"), world.standing.conditions.len()), (None, 8));
 }
