@@ -112,13 +112,13 @@ pub async fn run_on(
     let own_cluster = own_cluster(&config);
     let ingest = IngestService::new(live.clone(), writer.clone(), central.clone(), own_cluster, stop.clone());
     let sources = Sources { live: live.clone(), decided: decided.clone(), history, metrics: central.clone() };
-    let query = QueryService::new(sources, stop.clone());
+    let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;
+    let query = QueryService::new(sources, stop.clone()).with_pages(admin_page.pages());
     let watching = client.zip(live.cluster().cloned());
     let (clock, timers, kept) = (live.clock().clone(), config.timers(), config.history_retention.get());
     let engine = Engine::new(live, writer.clone(), decided, central.clone(), timers, kept);
     let (verdicts, of_nodes) = tokio::sync::watch::channel(None);
     let engine = if watching.is_some() { engine.with_verdicts(verdicts, config.publish.npd_mode) } else { engine };
-    let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;
 
     supervisor.core("grpc", serve(grpc, ingest.clone(), query, stop.clone()));
     supervisor.core("store", keep_store(writer, store_end, ingest, stop.clone()));

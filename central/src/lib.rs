@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`state`] (what is known now; pure) and [`live`] (the same, shared), [`ingest`] (agents report),
 //! [`store`] (what survives a restart), [`incident`] (pure) and [`engine`] (when to decide), [`figures`] (what it comes to in numbers; pure), [`wishes`] (what
-//! agents are asked for), [`query`] (people ask), [`record`] (a case to take away), [`kubernetes`] (what is watched of the cluster),
+//! agents are asked for), [`query`] (people ask), [`record`] (a case to take away), [`support`] (what one has to see of central), [`kubernetes`] (what is watched of the cluster),
 //! [`conditions`] and [`taints`] (what nodes are marked with; pure) and [`publish`] (who writes it), [`config`], [`metrics`], [`app`] (the only file that knows all parts).
 //!
 //! A record acts in memory at once and is acked when it is on disk, so a disk that hangs stops acks and no verdicts.
@@ -23,5 +23,6 @@ pub mod query;
 pub mod record;
 pub mod state;
 pub mod store;
+pub mod support;
 pub mod taints;
 pub mod wishes;

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Err(LoadError::File(error)) => return fail(&error),
         Err(LoadError::Value(error)) => return fail(&error),
     };
-    telemetry::init(config.log_format, &config.log);
+    telemetry::init_keeping(config.log_format, &config.log);
     let options = RunOptions {
         threads: Threads::Workers(N_WORKERS),
         drain_deadline: config.drain.get(),

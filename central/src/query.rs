@@ -2,7 +2,7 @@
 //!
 //! Every answer comes from memory, decided at the moment of asking, so that `kulprit why` knows what arrived a millisecond
 //! ago; only the history is read from disk. What is wrong with a question is said with the field's name. [`answer`] and
-//! [`incidents`] are pure, [`watch`] tells of incidents as they change, [`page`] makes page tokens, [`record`] gives a case away,
+//! [`incidents`] are pure, [`watch`] tells of incidents as they change, [`page`] makes page tokens, [`record`] gives a case away, [`support`] what one has to see of central,
 //! [`wire`] turns attributions and views into messages.
 
 pub mod answer;
@@ -12,12 +12,13 @@ pub mod incidents;
 mod named;
 pub mod page;
 mod record;
+mod support;
 mod watch;
 mod wire;
 
 use std::sync::Arc;
 
-use kulprit_daemon::{CancellationToken, Chain, metrics::ClosedName};
+use kulprit_daemon::{CancellationToken, Chain, http::Pages, metrics::ClosedName};
 use kulprit_diagnosis::Snapshot;
 use kulprit_proto::v1::{self, query_server::Query};
 use tokio::{
@@ -58,6 +59,8 @@ pub struct QueryService {
     seats: Arc<Semaphore>,
     /// Captures that may be asked for now.
     captures: Arc<Semaphore>,
+    /// What this process says of itself.
+    pages: Option<Pages>,
     stop: CancellationToken,
 }
 
@@ -70,7 +73,13 @@ impl QueryService {
     pub fn new(sources: Sources, stop: CancellationToken) -> Self {
         let seats = Arc::new(Semaphore::new(watch::WATCHERS_MAX));
         let captures = Arc::new(Semaphore::new(capture::CAPTURES_MAX));
-        Self { sources: Arc::new(sources), seats, captures, stop }
+        Self { sources: Arc::new(sources), seats, captures, pages: None, stop }
+    }
+
+    /// Shows in a support bundle what the process says of itself.
+    #[must_use]
+    pub fn with_pages(self, pages: Pages) -> Self {
+        Self { pages: Some(pages), ..self }
     }
 
     fn answer<T>(&self, method: &'static str, answer: Result<T, Status>) -> Result<Response<T>, Status> {
@@ -319,6 +328,16 @@ impl Query for QueryService {
     ) -> Result<Response<Self::RecordCaseStream>, Status> {
         let answer = record::record(Arc::clone(&self.sources), request.into_inner()).await;
         self.answer("RecordCase", answer.map(tokio_stream::iter))
+    }
+
+    type SupportBundleStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::SupportBundleResponse, Status>>>;
+
+    async fn support_bundle(
+        &self,
+        _: Request<v1::SupportBundleRequest>,
+    ) -> Result<Response<Self::SupportBundleStream>, Status> {
+        let answer = support::bundle(Arc::clone(&self.sources), self.pages.clone()).await;
+        self.answer("SupportBundle", answer.map(tokio_stream::iter))
     }
 
     async fn list_causes(&self, _: Request<v1::ListCausesRequest>) -> Result<Response<v1::ListCausesResponse>, Status> {

@@ -93,22 +93,15 @@ impl Recording {
         let mut content = Vec::new();
         let mut n_foreign = 0_usize;
         for entry in entries {
-            let at = rfc3339(entry.position.at_wall_usec);
-            let Ok(Record { stamp, body }) = Record::try_from(entry.record) else {
-                n_foreign += 1;
-                continue;
-            };
-            let finding = match body {
-                Body::State(state) => Finding::State(state),
-                Body::Occurrence(occurrence) => Finding::Occurrence(occurrence),
-                Body::Domain(_) | Body::Qemu(_) | Body::SubjectGone { .. } => continue,
-            };
-            let mut line = json!({
-                "at": at, "boot_id": stamp.boot_id, "epoch": stamp.epoch, "seq": stamp.seq, "finding": write_finding(&finding),
-            });
-            self.n_secrets += secrets::leave_out(&mut line);
-            content.extend_from_slice(line.to_string().as_bytes());
-            content.push(b'\n');
+            match history_line(entry) {
+                HistoryLine::Finding(mut line) => {
+                    self.n_secrets += secrets::leave_out(&mut line);
+                    content.extend_from_slice(line.to_string().as_bytes());
+                    content.push(b'\n');
+                }
+                HistoryLine::Other => {}
+                HistoryLine::Foreign => n_foreign += 1,
+            }
         }
         if n_foreign > 0 {
             self.notes.push(format!("{n_foreign} records of {node} are left out: this version cannot read them"));
@@ -152,6 +145,30 @@ impl Recording {
     }
 }
 
+/// One row of the history, with what looks like a secret.
+pub(crate) enum HistoryLine {
+    /// A finding.
+    Finding(Value),
+    /// What a case has elsewhere.
+    Other,
+    /// Of a version that says more.
+    Foreign,
+}
+
+/// A row of the history as it is written.
+pub(crate) fn history_line(entry: HistoryEntry) -> HistoryLine {
+    let at = rfc3339(entry.position.at_wall_usec);
+    let Ok(Record { stamp, body }) = Record::try_from(entry.record) else { return HistoryLine::Foreign };
+    let finding = match body {
+        Body::State(state) => Finding::State(state),
+        Body::Occurrence(occurrence) => Finding::Occurrence(occurrence),
+        Body::Domain(_) | Body::Qemu(_) | Body::SubjectGone { .. } => return HistoryLine::Other,
+    };
+    HistoryLine::Finding(json!({
+        "at": at, "boot_id": stamp.boot_id, "epoch": stamp.epoch, "seq": stamp.seq, "finding": write_finding(&finding),
+    }))
+}
+
 /// The snapshot as it is written, and out of how many texts something was left.
 fn cleaned(snapshot: &Snapshot) -> (Value, usize) {
     let mut value = write_snapshot(snapshot);
@@ -189,7 +206,8 @@ fn manifest(about: &About, at_usec: i64) -> String {
     )
 }
 
-fn node_value(node: &v1::Node) -> Value {
+/// What central knows of a node as such.
+pub(crate) fn node_value(node: &v1::Node) -> Value {
     json!({
         "name": node.name, "cluster": node.cluster, "is_reporting": node.is_reporting,
         "last_heard": rfc3339(node.last_heard_wall_usec), "clock_offset_usec": node.clock_offset_usec,
@@ -206,7 +224,7 @@ fn file_name(name: &str) -> String {
 }
 
 /// Unix microseconds as RFC 3339; empty for 0, which means not known.
-fn rfc3339(wall_usec: i64) -> String {
+pub(crate) fn rfc3339(wall_usec: i64) -> String {
     let time = jiff::Timestamp::from_microsecond(wall_usec).ok().filter(|_| wall_usec != 0);
     time.map(|time| time.to_string()).unwrap_or_default()
 }

@@ -37,5 +37,7 @@ mod query;
 mod record;
 #[path = "central/sharing.rs"]
 mod sharing;
+#[path = "central/support.rs"]
+mod support;
 #[path = "central/watch.rs"]
 mod watch;

@@ -105,6 +105,15 @@ pub(crate) enum Question {
         #[arg(long, value_name = "TIME")]
         to: Option<String>,
     },
+    /// Writes what whoever supports this installation has to see into one file (.tar.gz), without secrets: versions, central's configuration,
+    /// readiness, metrics and last log lines, nodes, incidents, findings of the last hour.
+    ///
+    /// Exit status: 0 central's part is in it, 3 only what is known without central, 2 nothing could be written.
+    SupportBundle {
+        /// The file; it must not be there yet.
+        #[arg(long, value_name = "FILE", default_value = "kulprit-support.tar.gz")]
+        out: PathBuf,
+    },
     /// How good the verdicts are on a folder of cases that have a truth.yaml each.
     Eval {
         /// The folder; each folder or .tar.gz in it, at any depth, with a truth.yaml is a case.

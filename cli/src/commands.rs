@@ -11,6 +11,7 @@ mod findings;
 mod incidents;
 mod nodes;
 mod record;
+mod support_bundle;
 pub(crate) mod why;
 
 use std::{process::ExitCode, time::Duration};
@@ -56,6 +57,7 @@ pub(crate) async fn answer(
             let whom = why::Whom::new(&subject, ask.namespace().await?.as_deref());
             record::answer(&ask, terminal, whom, &out, &record::Times { from, to }).await?;
         }
+        Question::SupportBundle { out } => return support_bundle::answer(&ask, terminal, &out).await,
         Question::Eval { folder, all } => return eval::answer(ask.format, terminal, &folder, all),
         Question::Incidents { id: Some(id), captures, .. } => {
             incidents::answer_one(&ask, terminal, captures, id).await?;

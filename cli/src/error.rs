@@ -39,6 +39,8 @@ pub(crate) enum AskError {
     BadTime(String),
     #[error("`{0}` is there and not empty: name a folder that is to be made")]
     NotEmpty(PathBuf),
+    #[error("`{0}` is there already: name another file with --out")]
+    Exists(PathBuf),
     #[error("cannot write `{}`: {reason}", path.display())]
     Write { path: PathBuf, reason: String },
     #[error("{0}")]

@@ -63,3 +63,18 @@ fn causes_are_listed_without_central() {
         causes["causes"].as_array().expect("a list").iter().filter_map(|cause| cause["id"].as_str()).collect();
     assert!(ids.contains(&"LocalDiskStalled") && ids.last() == Some(&"Unexplained"), "{ids:?}");
 }
+
+#[test]
+fn a_support_bundle_without_central_says_so_in_it_and_a_file_that_is_there_stays() {
+    let home = tempfile::tempdir().expect("a folder is made");
+    let out = home.path().join("b.tar.gz");
+    let name = out.display().to_string();
+    let output = kulprit(&["--central", "http://127.0.0.1:1", "support-bundle", "--out", &name]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("central: not to be had: central does not answer at http://127.0.0.1:1"), "{text}");
+    let listed = Command::new("tar").args(["-xzOf", &name]).output().expect("tar is everywhere");
+    let page = String::from_utf8_lossy(&listed.stdout);
+    assert!(page.contains("central: not to be had: ") && page.contains(env!("CARGO_PKG_VERSION")), "{page}");
+    check_refused(&["--central", "http://127.0.0.1:1", "support-bundle", "--out", &name], &[&name, "--out"]);
+}

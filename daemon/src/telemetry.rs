@@ -3,8 +3,11 @@
 //! The human form has colour only when stderr is a terminal (and `NO_COLOR` is unset); the JSON form is flat, one object a
 //! line, for a log collector. The filter is `tracing`'s `Targets` (`info,kulprit_agent=debug`), which needs no regex engine
 //! and so no memory. Panics go the same way as everything else: a log collector does not read Rust's own panic message.
+//! A program that is asked for its last lines keeps them ([`init_keeping`], [`recent_lines`]).
 //!
 //! Log an error with [`Chain`]: `%error` alone prints only the outermost message, and the cause is what one looks for.
+
+mod recent;
 
 use std::{
     any::Any,
@@ -13,6 +16,7 @@ use std::{
     io::{self, IsTerminal},
     panic,
     str::FromStr,
+    sync::OnceLock,
 };
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +26,10 @@ use tracing_subscriber::{
     fmt::{MakeWriter, layer},
     layer::{Layer, SubscriberExt},
     registry,
+    registry::LookupSpan,
 };
+
+use recent::Recent;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,10 +106,30 @@ impl From<LogFilter> for String {
     }
 }
 
+/// The last lines of this process, if it keeps them.
+static RECENT: OnceLock<Recent> = OnceLock::new();
+
 /// Starts logging to stderr for the whole process, panics included. Later calls change nothing.
 pub fn init(format: LogFormat, filter: &LogFilter) {
+    start(format, filter, None);
+}
+
+/// [`init`], and keeps the last lines in memory.
+pub fn init_keeping(format: LogFormat, filter: &LogFilter) {
+    start(format, filter, Some(RECENT.get_or_init(Recent::default).clone()));
+}
+
+/// The last lines that this process wrote, oldest first; `None` if it does not keep them.
+#[must_use]
+pub fn recent_lines() -> Option<String> {
+    RECENT.get().map(Recent::text)
+}
+
+fn start(format: LogFormat, filter: &LogFilter, recent: Option<Recent>) {
     let is_colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    if tracing::subscriber::set_global_default(subscriber(format, filter, is_colour, io::stderr)).is_ok() {
+    let kept = recent.map(|recent| layer().with_ansi(false).with_writer(recent).with_filter(filter.targets.clone()));
+    let subscriber = subscriber(format, filter, is_colour, io::stderr).with(kept);
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
         panic::set_hook(Box::new(|panic| {
             let location = panic.location().map(ToString::to_string);
             error!(location, panic = panic_text(panic.payload()), "panicked");
@@ -110,7 +137,12 @@ pub fn init(format: LogFormat, filter: &LogFilter) {
     }
 }
 
-fn subscriber<W>(format: LogFormat, filter: &LogFilter, is_colour: bool, writer: W) -> impl Subscriber + Send + Sync
+fn subscriber<W>(
+    format: LogFormat,
+    filter: &LogFilter,
+    is_colour: bool,
+    writer: W,
+) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {

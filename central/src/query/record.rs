@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Bytes of one message.
-const CHUNK_BYTES: usize = 256 << 10;
+pub(super) const CHUNK_BYTES: usize = 256 << 10;
 /// Findings of one question to the store.
 const PAGE: usize = 1_000;
 const DAY_USEC: i64 = 86_400_000_000;
@@ -108,8 +108,8 @@ fn decide(sources: &Sources, subject: &Subject) -> Result<Recording, Status> {
     }
 }
 
-/// What a node found in that time, oldest first, and whether there was more.
-async fn history(
+/// What a node, or with an empty name each, found in that time, oldest first, and whether there was more.
+pub(super) async fn history(
     sources: &Sources,
     node: &str,
     from_wall_usec: i64,
