@@ -354,7 +354,9 @@ fn series(text: &str) -> BTreeSet<&str> {
 /// Series that the sources name and docs/metrics.md does not.
 fn undocumented_series(files: &[File], page: &str) -> Vec<String> {
     let mut broken = Vec::new();
-    for file in files.iter().filter(|file| file.is_rust() && !file.path.starts_with("tests/")) {
+    // Expressions of Prometheus add to names; tests/tests/alerts.rs knows how.
+    let is_expression = |file: &File| file.path == "central/src/alerts.rs";
+    for file in files.iter().filter(|file| file.is_rust() && !file.path.starts_with("tests/") && !is_expression(file)) {
         let names = series(file.code()).into_iter().filter(|name| !has_word(page, name));
         broken.extend(names.map(|name| format!("{}: {name} is not in docs/metrics.md", file.path)));
     }
