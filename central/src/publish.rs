@@ -158,7 +158,10 @@ impl Publisher {
             let writes = self.sources.writes.clone();
             tasks.spawn(async move {
                 let (node, uid) = (&due.standing.name, &due.standing.uid);
-                let written = writes.apply_conditions(node, uid, &due.due.conditions, now_usec).await;
+                let written = match writes.remove_conditions(node, uid, &due.retired()).await {
+                    Ok(()) => writes.apply_conditions(node, uid, &due.due.conditions, now_usec).await,
+                    failed => failed,
+                };
                 (due, written)
             });
         }

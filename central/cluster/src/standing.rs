@@ -203,6 +203,11 @@ mod tests {
         assert_eq!(kinds(of(FIELD_MANAGER, "status")), ["KubeletUnhealthy"]);
         assert_eq!(kinds(of("node-problem-detector", "status")), [""; 0]);
         assert_eq!(kinds(of(FIELD_MANAGER, "")), [""; 0]);
+        let name_only = json!({"f:status": {"f:conditions": {"k:{\"type\":\"KubeletUnhealthy\"}": {"f:type": {}}}}});
+        let node = read(json!({"kind": "Node", "apiVersion": "v1",
+            "metadata": {"name": "n1", "managedFields": [{"manager": FIELD_MANAGER, "subresource": "status", "fieldsV1": name_only}]},
+            "status": {"conditions": [{"type": "KubeletUnhealthy", "status": "True"}]}}));
+        assert_eq!(kinds(node), [""; 0], "another writes it now");
         let mut cluster = Cluster::new();
         cluster
             .add(&json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"},

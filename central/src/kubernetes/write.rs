@@ -59,6 +59,18 @@ impl Writes {
         self.answer(request).await.map(drop)
     }
 
+    /// Removes conditions from a node, whoever else owns a field of them; nothing to remove is nothing to ask.
+    pub(crate) async fn remove_conditions(&self, node: &str, uid: &str, kinds: &[&str]) -> Result<(), Failure> {
+        if kinds.is_empty() {
+            return Ok(());
+        }
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Strategic(removed(uid, kinds));
+        let mut request = nodes().patch_subresource("status", node, &params, &patch).map_err(Failure::garbled)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ONLY));
+        self.answer(request).await.map(drop)
+    }
+
     /// Makes these all our taints of a node, and leaves all others.
     pub(crate) async fn set_taints(&self, change: &TaintChange) -> Result<(), Failure> {
         let mut n_conflicts = 0;
@@ -144,6 +156,13 @@ fn applied(node: &str, uid: &str, conditions: &[Condition], now_usec: i64) -> Va
     json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": status})
 }
 
+/// What removes elements of the list of conditions, and no others.
+fn removed(uid: &str, kinds: &[&str]) -> Value {
+    let conditions: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind, "$patch": "delete"})).collect();
+    let metadata = if uid.is_empty() { json!({}) } else { json!({"uid": uid}) };
+    json!({"metadata": metadata, "status": {"conditions": conditions}})
+}
+
 /// What makes our taints of the node as wanted, if it is still that version; `None` if they are so.
 fn taint_patch(node: &Value, change: &TaintChange) -> Result<Option<Value>, Failure> {
     let (meta, taints) = (&node["metadata"], &node["spec"]["taints"]);
@@ -192,6 +211,9 @@ mod tests {
             "lastTransitionTime": "2026-03-01T10:00:00Z", "lastHeartbeatTime": "2026-03-01T10:00:01Z"}]}});
         assert_eq!(applied("n1", "u", &[condition], 1_772_359_201_000_000), want);
         assert_eq!(applied("n1", "", &[], 0)["status"], json!({}));
+        let want =
+            json!({"metadata": {"uid": "u"}, "status": {"conditions": [{"type": "NTPProblem", "$patch": "delete"}]}});
+        assert_eq!(removed("u", &["NTPProblem"]), want);
         assert_eq!(micro_time(1_772_359_200_900_001), "2026-03-01T10:00:00.900001Z");
     }
 

@@ -24,6 +24,16 @@ pub(super) struct DueNode {
     pub(super) due: Due,
 }
 
+impl DueNode {
+    /// Conditions without our prefix that we wrote and do not want any more. That they go from what we apply does not remove them where
+    /// another wrote them before us: of his he still owns the name.
+    pub(super) fn retired(&self) -> Vec<&str> {
+        let is_wanted = |kind: &str| self.due.conditions.iter().any(|own| own.kind == kind);
+        let kinds = self.standing.conditions.iter().map(|own| own.kind.as_str());
+        kinds.filter(|kind| !kind.starts_with(PREFIX) && !is_wanted(kind)).collect()
+    }
+}
+
 /// What is due.
 #[derive(Debug, Default)]
 pub(super) struct Decision {
@@ -82,7 +92,7 @@ impl Desk {
             verdicts.iter().map(|verdict| (verdict.node.as_str(), verdict)).collect();
         // Where no agent is, node-problem-detector may be.
         let is_taken_over = |node: &str, kind: &str| {
-            self.npd_mode == NpdMode::Replace && npd::is_type(kind) && verdicts.contains_key(node)
+            self.conditions && self.npd_mode == NpdMode::Replace && npd::is_type(kind) && verdicts.contains_key(node)
         };
         let nodes = cluster.standing(PREFIX, is_taken_over)?;
         let Plan { changes, mut withheld } = self.planner.plan(now_usec, &nodes, &verdicts);

@@ -89,7 +89,8 @@ impl Node {
     }
 }
 
-/// Keys of the list are written `k:{"type":"X"}` there. Those with a prefix are told by it.
+/// Keys of the list are written `k:{"type":"X"}` there. Whoever owns the status owns the condition: of what another writes now we may still
+/// own the name. Those with a prefix are told by it.
 fn owned_conditions(object: &Value) -> BTreeSet<String> {
     let entries = value::list(object, &["metadata", "managedFields"]).iter();
     let ours = entries.filter(|entry| {
@@ -97,7 +98,7 @@ fn owned_conditions(object: &Value) -> BTreeSet<String> {
             && value::text(entry, &["subresource"]).as_deref() == Some("status")
     });
     let keys = ours.filter_map(|entry| value::at(entry, &["fieldsV1", "f:status", "f:conditions"]).as_object());
-    let kinds = keys.flat_map(|keys| keys.keys()).filter_map(|key| {
+    let kinds = keys.flatten().filter(|(_, fields)| fields.get("f:status").is_some()).filter_map(|(key, _)| {
         let key: Value = serde_json::from_str(key.strip_prefix("k:")?).ok()?;
         value::text(&key, &["type"]).filter(|kind| !kind.contains('/'))
     });
