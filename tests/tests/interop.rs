@@ -114,7 +114,6 @@ fn the_types_of_node_problem_detector_are_its_own_until_we_replace_it_and_again_
     let (cluster, nodes) = Cluster::start(&lab, &["n1"])?;
     let node = nodes.first().context("a node was started")?;
     samples_are_taken(&cluster)?;
-    report("the samples are taken", Duration::ZERO);
 
     // As node-problem-detector writes them: one that we know, one that we do not.
     let patch = r#"{"status": {"conditions": [
