@@ -3,13 +3,15 @@
 //! All of central but for the wire and the disk's fsync: written objects go through the watches' own door, findings through the
 //! state, the engine decides as it does live, and questions are asked of the service itself. Rows of docs/figures.md come out.
 //! Criterion times one thing again and again; here are waits (p50, p99), a whole process's memory and its idle seconds.
-//! `cargo bench --bench cluster -- 100` is a tenth of the nodes and of all the rest.
+//! `cargo bench --bench cluster -- 100` is a tenth of the nodes and of all the rest, `-- storm` only what is written to nodes that are sick at once.
 #![expect(clippy::print_stdout, reason = "the rows are what the benchmark is for")]
 
 #[path = "cluster/objects.rs"]
 mod objects;
 #[path = "cluster/requests.rs"]
 mod requests;
+#[path = "cluster/storm.rs"]
+mod storm;
 #[path = "cluster/world.rs"]
 mod world;
 
@@ -22,6 +24,7 @@ use kulprit_central::{
 use kulprit_diagnosis::Indexed;
 use kulprit_model::{FindingCode, Status};
 use requests::Requests;
+use storm::Storm;
 use tokio::{runtime::Runtime, time::Instant, time::sleep};
 use world::World;
 
@@ -40,7 +43,25 @@ fn main() {
         &format!("{n_lists} pages of lists, {n_streams} streams continued"),
     );
     let runtime = Runtime::new().expect("a runtime starts");
+    runtime.block_on(measure_storm(n_nodes));
+    if std::env::args().any(|arg| arg == "storm") {
+        return;
+    }
     runtime.block_on(measure(n_nodes));
+}
+
+async fn measure_storm(n_nodes: usize) {
+    let Storm { first, conditions, taints } = Storm::over(n_nodes).await;
+    let said = |(n, took): (usize, Duration)| format!("{n} writes in {:.1} s", secs(took));
+    row(&format!("central, {n_nodes} nodes: conditions of all written after a start"), &said(first));
+    row(
+        &format!("central, {n_nodes} nodes: the condition of {} flips at once", n_nodes / 2),
+        &format!(
+            "{}, taints set in the next {} s: {taints} (2 may be)",
+            said(conditions),
+            storm::TAINTS_AFTER.as_secs()
+        ),
+    );
 }
 
 async fn measure(n_nodes: usize) {

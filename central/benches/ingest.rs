@@ -8,7 +8,7 @@ use std::{hint::black_box, time::Duration};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kulprit_central::{
     app::{Addresses, run_on},
-    config::Config,
+    config::{Config, LimitConfig},
 };
 use kulprit_daemon::{CancellationToken, Clock};
 use kulprit_model::{
@@ -86,7 +86,10 @@ fn record(seq: u64, at: Moment) -> v1::Record {
 fn ingest(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime starts");
     let folder = tempfile::tempdir().expect("a temporary folder");
+    // What is measured is what all agents may say together.
+    let limits = LimitConfig { messages_per_second: u32::MAX, history_at_once: u32::MAX, ..LimitConfig::default() };
     let config = Config {
+        limits,
         listen: "127.0.0.1:0".parse().expect("an address"),
         admin_listen: "127.0.0.1:0".parse().expect("an address"),
         data_dir: folder.path().to_owned(),

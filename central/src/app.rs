@@ -15,16 +15,27 @@ use kulprit_proto::{
     DESCRIPTORS,
     v1::{ingest_server::IngestServer, query_server::QueryServer},
 };
-use tokio::{net::TcpListener, sync::oneshot};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_stream::StreamExt as _;
+use tonic::service::interceptor::InterceptedService;
 use tracing::{info, warn};
 
 use crate::{
     config::Config,
+    connections::{self, Connections, Prompt},
     engine::{Decided, Engine},
     ingest::{IngestService, MAX_MESSAGE_BYTES},
-    kubernetes::{client, lease::Election, watch, write::Writes},
+    kubernetes::{
+        client,
+        lease::{Election, Leading},
+        watch,
+        write::Writes,
+    },
+    leadership::{Gate, identity},
     live::Live,
     metrics::CentralMetrics,
     publish::{self, Publisher},
@@ -35,11 +46,6 @@ use crate::{
 
 const PROGRAM: &str = "kulprit-central";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// An agent or client that vanished without a word is noticed after 15 s.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
-const KEEPALIVE_WITHIN: Duration = Duration::from_secs(5);
-/// Questions of one connection answered at the same time, and streams: an agent needs one.
-const STREAMS_PER_CONNECTION: u32 = 64;
 /// machine-id(5)
 const MACHINE_ID: &str = "/etc/machine-id";
 
@@ -110,7 +116,8 @@ pub async fn run_on(
     let addresses = Addresses { grpc: grpc.local_addr()?, admin: admin.local_addr()? };
 
     let own_cluster = own_cluster(&config);
-    let ingest = IngestService::new(live.clone(), writer.clone(), central.clone(), own_cluster, stop.clone());
+    let (allowances, taken) = (config.allowances(), central.clone());
+    let ingest = IngestService::new(live.clone(), writer.clone(), taken, own_cluster, allowances, stop.clone());
     let sources = Sources { live: live.clone(), decided: decided.clone(), history, metrics: central.clone() };
     let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;
     let query = QueryService::new(sources, stop.clone()).with_pages(admin_page.pages());
@@ -120,20 +127,30 @@ pub async fn run_on(
     let (verdicts, of_nodes) = tokio::sync::watch::channel(None);
     let engine = if watching.is_some() { engine.with_verdicts(verdicts, config.publish.npd_mode) } else { engine };
 
-    supervisor.core("grpc", serve(grpc, ingest.clone(), query, stop.clone()));
-    supervisor.core("store", keep_store(writer, store_end, ingest, stop.clone()));
-    supervisor.core("engine", engine.run(stop.clone()));
+    let mut leading = Leading::for_ever();
     if let Some((client, cluster)) = watching {
         let writes = Writes::new(client.clone());
-        let namespace = config.publish.lease_namespace.clone();
-        let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
-        let (election, leading) = Election::new(writes.clone(), namespace, identity(), clock.clone());
+        if config.leader_election {
+            let namespace = config.publish.lease_namespace.clone();
+            let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+            let name = identity(&config.data_dir)?;
+            let (election, elected) = Election::new(writes.clone(), namespace, name, clock.clone());
+            leading = elected;
+            supervisor.core("lease", election.run(stop.clone()));
+        }
+        let (leading, metrics) = (leading.clone(), central.clone());
         let sources =
-            publish::Sources { cluster: cluster.clone(), verdicts: of_nodes, leading, writes, clock, metrics: central };
+            publish::Sources { cluster: cluster.clone(), verdicts: of_nodes, leading, writes, clock, metrics };
         supervisor.core("kubernetes", watch::watch(client, Arc::new(cluster), stop.clone()));
-        supervisor.core("lease", election.run(stop.clone()));
         supervisor.core("publisher", Publisher::new(sources, config.published()).run(stop.clone()));
     }
+    let gate = Gate::new(leading, central.clone());
+    let connections = Connections::new(config.connections(), central.clone());
+    supervisor.core("grpc", serve(grpc, connections, gate.clone(), ingest.clone(), query, stop.clone()));
+    supervisor.core("store", keep_store(writer.clone(), store_end, ingest, stop.clone()));
+    supervisor.core("store_watch", watch_store(writer, readiness.clone(), central, stop.clone()));
+    supervisor.core("engine", decide(engine, gate.clone(), stop.clone()));
+    supervisor.core("leadership", gate.keep(readiness, stop.clone()));
     supervisor.core("admin", admin_page.serve(admin, stop));
     listen_guard.ready();
     info!(grpc = %addresses.grpc, admin = %addresses.admin, version = VERSION, "central is up");
@@ -147,27 +164,69 @@ pub async fn run_on(
 
 async fn serve(
     listener: TcpListener,
+    connections: Connections,
+    gate: Gate,
     ingest: IngestService,
     query: QueryService,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<IngestServer<IngestService>>().await;
-    health.set_serving::<QueryServer<QueryService>>().await;
+    health.set_not_serving::<IngestServer<IngestService>>().await;
+    health.set_not_serving::<QueryServer<QueryService>>().await;
+    let opened = gate.clone();
+    let serving = async move {
+        opened.opened().await;
+        health.set_serving::<IngestServer<IngestService>>().await;
+        health.set_serving::<QueryServer<QueryService>>().await;
+        std::future::pending::<()>().await;
+    };
     let reflection =
         tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?;
-    Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEPALIVE_WITHIN))
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .tcp_nodelay(true)
+    let ingest = IngestServer::new(ingest).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let query = QueryServer::new(query).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let of_ingest = gate.clone();
+    let incoming = connections::incoming(listener, connections).map(|connection| connection.map(Prompt::plain));
+    let served = connections::server()
         .add_service(health_service)
         .add_service(reflection)
-        .add_service(IngestServer::new(ingest).max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .add_service(QueryServer::new(query).max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
-        .await?;
-    Ok(())
+        .add_service(InterceptedService::new(ingest, move |request| of_ingest.pass(request)))
+        .add_service(InterceptedService::new(query, move |request| gate.pass(request)))
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+    tokio::select! {
+        served = served => Ok(served?),
+        () = serving => Ok(()),
+    }
+}
+
+/// Decides once this central leads: what a standby would decide from, nobody has told it.
+async fn decide(engine: Engine, gate: Gate, stop: CancellationToken) -> Result<(), BoxError> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        () = gate.opened() => {}
+    }
+    engine.run(stop).await
+}
+
+/// Says how the store stands: on `/ready`, which stays 200, since verdicts do not wait for it, and as a metric.
+async fn watch_store(
+    writer: StoreWriter,
+    readiness: Readiness,
+    metrics: CentralMetrics,
+    stop: CancellationToken,
+) -> Result<(), BoxError> {
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let (waits, trouble) = writer.trouble();
+        metrics.store_waits_seconds.set(i64::try_from(waits.as_secs()).unwrap_or(i64::MAX));
+        readiness.remark("store", trouble);
+    }
 }
 
 /// Closes the store once every stream has ended, and waits for the last commit.
@@ -191,12 +250,6 @@ async fn keep_store(
 fn own_cluster(config: &Config) -> String {
     let machine_id = || fs::read_to_string(Path::new(MACHINE_ID)).map(|id| id.trim().to_owned()).ok();
     config.cluster.clone().or_else(machine_id).filter(|id| !id.is_empty()).unwrap_or_else(|| "standalone".to_owned())
-}
-
-/// What no other central calls itself: its pod's or host's name, and a number of this start.
-fn identity() -> String {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}_{:016x}", host.trim(), random_seed())
 }
 
 fn usage(error: StoreError) -> UsageError {

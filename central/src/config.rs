@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Parser;
@@ -20,7 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     conditions::NpdMode,
+    connections::Most,
     incident::Timers,
+    ingest::share::{Allowance, Allowances},
     publish,
     state::Limits,
     taints::{Effect, Policy},
@@ -76,8 +79,13 @@ pub struct Config {
     pub history_retention: HumanDuration,
     /// Nothing heard of a node for longer: it is Unknown. 20 s: four heartbeats.
     pub silence_after: HumanDuration,
+    /// What one agent, and all, may take.
+    pub limits: LimitConfig,
     /// Which Kubernetes is watched.
     pub kubernetes: KubernetesConfig,
+    /// Whether of several centrals of a cluster one leads, by a Lease, and the others stand by. Without it this central leads, whoever
+    /// else does. Without Kubernetes it always does.
+    pub leader_election: bool,
     /// What is written to Kubernetes.
     pub publish: PublishConfig,
     /// When VMs count as stuck.
@@ -90,6 +98,29 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which log lines are written.
     pub log: LogFilter,
+}
+
+/// What one agent, and all, may take. `docs/adr/0019-what-one-agent-may-take.md` says what is not to be chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitConfig {
+    /// Connections at the same time. 12,000: 10,000 agents, and who asks.
+    pub connections: usize,
+    /// The same from one address, of IPv6 from one /64. 256: an agent needs one, people behind a proxy some. More where a proxy or NAT
+    /// stands between agents and central.
+    pub connections_per_address: usize,
+    /// Nodes that are known. 12,000: as many as may be connected.
+    pub nodes: usize,
+    /// Messages a second that are taken from one node; its agent's spool keeps the rest. One of more than 1 KiB counts as several. 5,000:
+    /// a spool of a night is taken in within a minute, and ten times as much is what this central takes of all.
+    pub messages_per_second: u32,
+    /// Messages of one node that are taken at once, as fast as they come. 50,000: a snapshot of a thousand VMs.
+    pub messages_at_once: u32,
+    /// Records of one node that are added to the history in an hour; what comes beyond acts and is counted, and is not kept. 100,000: what
+    /// 200 VMs do that all flap.
+    pub history_per_hour: u32,
+    /// Records of one node that are added to the history at once. 400,000: a spool that is full.
+    pub history_at_once: u32,
 }
 
 /// Which Kubernetes is watched. Default: that of this pod; none outside of a pod.
@@ -184,13 +215,29 @@ impl Default for Config {
             cluster: None,
             history_retention: "7d".parse().expect("the constant is a duration"),
             silence_after: HumanDuration::from_secs(20),
+            limits: LimitConfig::default(),
             kubernetes: KubernetesConfig::default(),
+            leader_election: true,
             publish: PublishConfig::default(),
             symptoms: SymptomConfig::default(),
             incidents: IncidentConfig::default(),
             drain: HumanDuration::from_secs(10),
             log_format: LogFormat::Human,
             log: LogFilter::default(),
+        }
+    }
+}
+
+impl Default for LimitConfig {
+    fn default() -> Self {
+        Self {
+            connections: 12_000,
+            connections_per_address: 256,
+            nodes: 12_000,
+            messages_per_second: 5_000,
+            messages_at_once: 50_000,
+            history_per_hour: 100_000,
+            history_at_once: 400_000,
         }
     }
 }
@@ -305,7 +352,23 @@ impl Config {
     /// The bounds of the current state.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        Limits { silence_usec: usec(self.silence_after), ..Limits::default() }
+        Limits { silence_usec: usec(self.silence_after), n_nodes: self.limits.nodes, ..Limits::default() }
+    }
+
+    /// How many connections there may be.
+    #[must_use]
+    pub const fn connections(&self) -> Most {
+        Most { whole: self.limits.connections, of_address: self.limits.connections_per_address }
+    }
+
+    /// What one agent may take.
+    #[must_use]
+    pub fn allowances(&self) -> Allowances {
+        let LimitConfig { messages_per_second, messages_at_once, history_per_hour, history_at_once, .. } = self.limits;
+        Allowances {
+            messages: Allowance::new(messages_per_second, Duration::from_secs(1), messages_at_once),
+            history: Allowance::new(history_per_hour, Duration::from_secs(3_600), history_at_once),
+        }
     }
 
     fn check(&self, path: Option<&Path>) -> Result<(), UsageError> {
@@ -322,6 +385,23 @@ impl Config {
         }
         if self.kubernetes.standalone && self.kubernetes.kubeconfig.is_some() {
             return wrong("kubernetes.standalone", "true, and a kubeconfig is given", "leave one of the two out");
+        }
+        let limits = &self.limits;
+        let counts = [
+            ("limits.connections", limits.connections),
+            ("limits.connections_per_address", limits.connections_per_address),
+            ("limits.nodes", limits.nodes),
+        ];
+        let rates = [
+            ("limits.messages_per_second", limits.messages_per_second),
+            ("limits.messages_at_once", limits.messages_at_once),
+            ("limits.history_per_hour", limits.history_per_hour),
+            ("limits.history_at_once", limits.history_at_once),
+        ];
+        let zero = counts.iter().find(|(_, n)| *n == 0).map(|(key, _)| *key);
+        let zero = zero.or_else(|| rates.iter().find(|(_, n)| *n == 0).map(|(key, _)| *key));
+        if let Some(key) = zero {
+            return wrong(key, "0: nothing would be let in", "write at least 1");
         }
         let taints = &self.publish.taints;
         if let Some(name) = taints.effects.keys().find(|name| condition(name).is_none()) {
@@ -420,6 +500,10 @@ mod tests {
         check_error(
             "kubernetes: {standalone: true, kubeconfig: /k}\n",
             "bad value of `kubernetes.standalone` in `FILE`: true, and a kubeconfig is given; leave one of the two out",
+        );
+        check_error(
+            "limits: {history_per_hour: 0}\n",
+            "bad value of `limits.history_per_hour` in `FILE`: 0: nothing would be let in; write at least 1",
         );
         check_error(
             "admin_listen: 127.0.0.1:7443\n",

@@ -2,11 +2,12 @@
 //!
 //! One live stream per node: a newer one replaces the older, since an agent that reconnects knows that its old connection
 //! is dead long before we do. [`hello`] checks who calls, [`batch`] decides what each message does, [`session`] moves
-//! messages and acks.
+//! messages and acks, [`share`] is what one node may take.
 
 pub mod batch;
 pub mod hello;
 mod session;
+pub mod share;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -17,6 +18,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::share::{Allowances, Shares};
 use crate::{
     live::Live,
     metrics::{CentralMetrics, KindLabel, OutcomeLabel, ReasonLabel},
@@ -43,22 +45,25 @@ struct Context {
     metrics: CentralMetrics,
     /// What an empty cluster in Hello means.
     own_cluster: String,
+    shares: Shares,
     stop: CancellationToken,
     sessions: TaskTracker,
 }
 
 impl IngestService {
-    /// Takes reports into `live` and `store` until `stop`; an empty cluster in Hello means `own_cluster`.
+    /// Takes reports into `live` and `store` until `stop`; an empty cluster in Hello means `own_cluster`, and each node may take as much as
+    /// `allowances` say.
     #[must_use]
     pub fn new(
         live: Live,
         store: StoreWriter,
         metrics: CentralMetrics,
         own_cluster: String,
+        allowances: Allowances,
         stop: CancellationToken,
     ) -> Self {
-        let sessions = TaskTracker::new();
-        Self { context: Arc::new(Context { live, store, metrics, own_cluster, stop, sessions }) }
+        let (sessions, shares) = (TaskTracker::new(), Shares::new(allowances));
+        Self { context: Arc::new(Context { live, store, metrics, own_cluster, shares, stop, sessions }) }
     }
 
     /// Resolves when every stream has ended after `stop`.

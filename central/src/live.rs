@@ -147,10 +147,26 @@ impl Live {
     }
 
     /// A stream of the node begins; an older one of the same node ends.
-    #[must_use]
-    pub fn connect(&self, stream: StreamId, hello: v1::Hello, store: &StoreWriter) -> (Session, RecordsWrite) {
+    ///
+    /// # Errors
+    /// If a later start of the agent on the same boot reports now, or no more nodes are taken in.
+    pub fn connect(
+        &self,
+        stream: StreamId,
+        hello: v1::Hello,
+        store: &StoreWriter,
+    ) -> Result<(Session, RecordsWrite), NotConnected> {
         let now = self.0.clock.now();
         let mut inner = self.lock();
+        if !inner.state.has_room(&stream) {
+            return Err(NotConnected::TooManyNodes { most: inner.state.limits().n_nodes });
+        }
+        let known = inner.state.node_mut(&stream).epoch();
+        let is_older = known.boot_id == hello.boot_id && hello.epoch < known.epoch;
+        if is_older && inner.sessions.contains_key(&stream) {
+            let reports = inner.state.node_mut(&stream).epoch().epoch;
+            return Err(NotConnected::OldEpoch { node: stream.node, epoch: hello.epoch, reports });
+        }
         inner.n_sessions += 1;
         let number = inner.n_sessions;
         let session = Session {
@@ -177,7 +193,7 @@ impl Live {
         save_nodes(&mut inner, store);
         drop(inner);
         self.bump();
-        (session, write)
+        Ok((session, write))
     }
 
     /// Some of a node's records became durable. Called from the store's thread.
@@ -336,12 +352,18 @@ impl Session {
         true
     }
 
-    /// What is wanted of the node: all suspects, and the captures that were not taken before.
+    /// What is wanted of the node: all suspects, and at most `n_captures` of the captures that were not taken before.
     #[must_use]
-    pub fn take_wishes(&self) -> Wishes {
+    pub fn take_wishes(&self, n_captures: usize) -> Wishes {
         let mut inner = self.live.lock();
-        let Some(wishes) = inner.wishes.get_mut(&self.stream.node) else { return Wishes::default() };
-        Wishes { suspects: wishes.suspects.clone(), captures: std::mem::take(&mut wishes.captures) }
+        inner.wishes.get_mut(&self.stream.node).map_or_else(Wishes::default, |wishes| wishes.take(n_captures))
+    }
+
+    /// Whether the node was asked for that capture, on this stream or an earlier one; once.
+    #[must_use]
+    pub fn was_asked(&self, number: Ulid, vm_uid: &str) -> bool {
+        let mut inner = self.live.lock();
+        inner.wishes.get_mut(&self.stream.node).is_some_and(|wishes| wishes.answer(number, vm_uid))
     }
 
     /// Hands a capture to whoever asked for it.
@@ -393,6 +415,40 @@ pub enum NotAsked {
     /// As many captures as may wait for one node do.
     #[error("its agent has as many captures to make as may wait")]
     Busy,
+}
+
+/// Why a stream is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotConnected {
+    /// A later start of the agent reports.
+    #[error(
+        "hello.epoch: {epoch}, and start {reports} of the agent of node {node} reports already; two agents say they are this node: stop one, or give each its --node-name"
+    )]
+    OldEpoch {
+        /// Of which node.
+        node: String,
+        /// Of the stream.
+        epoch: u64,
+        /// Of the one that reports.
+        reports: u64,
+    },
+    /// There are as many nodes as there may be.
+    #[error("hello.node: {most} nodes are known, and no more are taken in; raise limits.nodes of central")]
+    TooManyNodes {
+        /// How many.
+        most: usize,
+    },
+}
+
+impl NotConnected {
+    /// The word in metrics.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::OldEpoch { .. } => "old_epoch",
+            Self::TooManyNodes { .. } => "too_many_nodes",
+        }
+    }
 }
 
 /// What a change of a node calls for afterwards.

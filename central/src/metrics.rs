@@ -197,15 +197,26 @@ table! {
     messages: Family<KindLabel, Counter>, "counter", "messages", "kulprit_central_messages_total",
         "kind: hello, snapshot, record, heartbeat, loss, capture, unknown", "Messages from agents.";
     records: Family<OutcomeLabel, Counter>, "counter", "records", "kulprit_central_records_total",
-        "outcome: new, duplicate, unknown, malformed",
-        "Records from agents by what became of them; unknown is of a newer agent, malformed of a broken one, both are skipped.";
+        "outcome: new, duplicate, unknown, malformed, excess",
+        "Records from agents by what became of them; unknown is of a newer agent, malformed of a broken one, excess beyond what is kept of one node: these three do not act.";
     lost_records: Counter, "counter", "lost_records", "kulprit_central_lost_records_total", "",
         "Records that agents had to drop and said so.";
     missing_records: Counter, "counter", "missing_records", "kulprit_central_missing_records_total", "",
         "Records that never came and nobody said why.";
+    unkept_records: Counter, "counter", "unkept_records", "kulprit_central_unkept_records_total", "",
+        "Records that acted and were left out of the history, since their node had used up its share of it.";
+    rests: Counter, "counter", "rests", "kulprit_central_rests_total", "",
+        "Times that a stream was not read for a while, since its node had used up its share.";
+    unasked_captures: Counter, "counter", "unasked_captures", "kulprit_central_unasked_captures_total", "",
+        "Captures that nobody had asked for, not kept.";
+    connections: Gauge, "gauge", "connections", "kulprit_central_connections", "", "Connections to the gRPC port now.";
+    refused_connections: Family<ReasonLabel, Counter>, "counter", "refused_connections", "kulprit_central_refused_connections_total",
+        "reason: whole, address, no_file, silent",
+        "Connections to the gRPC port that were closed: too many in all, of one address, or for the files that central may open; or they did not begin to speak HTTP/2 in time.";
     streams: Gauge, "gauge", "streams", "kulprit_central_streams", "", "Agents connected now.";
     stream_ends: Family<ReasonLabel, Counter>, "counter", "stream_ends", "kulprit_central_stream_ends_total",
-        "reason: agent, refused, replaced, behind, broken, stopping", "Streams that ended.";
+        "reason: agent, replaced, behind, broken, stopping, oversize, late_hello, no_hello, bad_hello, other_cluster, old_epoch, too_many_nodes",
+        "Streams that ended; from oversize on those that were refused.";
     nodes: Family<StatusLabel, Gauge>, "gauge", "nodes", "kulprit_central_nodes", "status: reporting, silent, missing",
         "Nodes by what is heard of their agents; missing are those of Kubernetes of which no agent has ever reported.";
     silent_nodes: Now<NodeLabel>, "gauge", "silent_node_last_heard_timestamp_seconds",
@@ -222,6 +233,8 @@ table! {
         "Parts of Kubernetes that are watched, by what is known of them; none without Kubernetes.";
     leading: Gauge, "gauge", "leading", "kulprit_central_leading", "",
         "1 while this central holds the Lease and writes to Kubernetes.";
+    standby_refusals: Counter, "counter", "standby_refusals", "kulprit_central_standby_refusals_total", "",
+        "Streams and questions refused since another central leads.";
     writes: Family<WriteLabels, Counter>, "counter", "writes", "kulprit_central_writes_total",
         "what: conditions, taints; outcome: ok, conflict, forbidden, gone, no_answer, refused, server, throttled",
         "Writes to nodes of Kubernetes.";
@@ -239,6 +252,8 @@ table! {
         "Records added to the history.";
     store_failures: Counter, "counter", "store_failures", "kulprit_central_store_failures_total", "",
         "Commits that failed and were tried again.";
+    store_waits_seconds: Gauge, "gauge", "store_waits_seconds", "kulprit_central_store_waits_seconds", "",
+        "How long the commit that is under way has been so, seconds; 0 for none. Grows while the disk is full or hangs.";
     store_dropped_days: Counter, "counter", "store_dropped_days", "kulprit_central_store_dropped_days_total", "",
         "Days of history dropped by retention.";
     diagnosis_passes: Counter, "counter", "diagnosis_passes", "kulprit_central_diagnosis_passes_total", "",
@@ -285,6 +300,7 @@ mod tests {
         // A family without a value is not shown.
         central.messages.get_or_create(&KindLabel::new("x")).inc();
         central.records.get_or_create(&OutcomeLabel::new("x")).inc();
+        central.refused_connections.get_or_create(&ReasonLabel::new("x")).inc();
         central.stream_ends.get_or_create(&ReasonLabel::new("x")).inc();
         central.nodes.get_or_create(&StatusLabel::new("x")).inc();
         central.states.get_or_create(&StatusLabel::new("x")).inc();

@@ -32,6 +32,14 @@ pub struct Limits {
     pub keep_occurrences_usec: i64,
     /// How many occurrences of one node are kept, the newest first.
     pub n_occurrences: usize,
+    /// How many states of one node are kept. Present or not, all count: a node with 200 VMs has some thousands.
+    pub n_states: usize,
+    /// How much they may be in all as encoded records, bytes.
+    pub states_bytes: usize,
+    /// How many libvirt domains of one node are kept, and how many QEMUs.
+    pub n_domains: usize,
+    /// How many nodes are known.
+    pub n_nodes: usize,
     /// How long a VM is shown after it has gone from its node, microseconds: long enough to explain why.
     pub keep_gone_vms_usec: i64,
 }
@@ -42,6 +50,10 @@ impl Default for Limits {
             silence_usec: 20_000_000,
             keep_occurrences_usec: 24 * 3_600_000_000,
             n_occurrences: 1_024,
+            n_states: 16_384,
+            states_bytes: 16 << 20,
+            n_domains: 2_048,
+            n_nodes: 12_000,
             keep_gone_vms_usec: 15 * 60_000_000,
         }
     }
@@ -74,6 +86,12 @@ impl CurrentState {
             self.nodes.insert(id.clone(), NodeState::new(id.clone()));
         }
         self.nodes.get_mut(id).expect("it was inserted above if it was missing")
+    }
+
+    /// Whether a node can be taken in: it is known, or there is room.
+    #[must_use]
+    pub fn has_room(&self, id: &StreamId) -> bool {
+        self.nodes.contains_key(id) || self.nodes.len() < self.limits.n_nodes
     }
 
     /// Puts a node back as the store has it.

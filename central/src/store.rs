@@ -114,19 +114,40 @@ pub struct RecordsWrite {
     pub changes: Vec<Change>,
     /// How far each epoch has come with this batch.
     pub watermarks: Vec<(Epoch, u64)>,
+    /// Epochs that are too many to be kept: the oldest.
+    pub gone: Vec<Epoch>,
 }
 
 impl RecordsWrite {
     /// Nothing of `stream` yet.
     #[must_use]
     pub const fn new(stream: StreamId, received_wall_usec: i64) -> Self {
-        Self { stream, received_wall_usec, history: Vec::new(), changes: Vec::new(), watermarks: Vec::new() }
+        Self {
+            stream,
+            received_wall_usec,
+            history: Vec::new(),
+            changes: Vec::new(),
+            watermarks: Vec::new(),
+            gone: Vec::new(),
+        }
     }
 
-    /// How many rows it touches.
+    /// Whether there is nothing in it.
     #[must_use]
-    pub const fn n_rows(&self) -> usize {
-        self.history.len() + self.changes.len() + self.watermarks.len()
+    pub const fn is_empty(&self) -> bool {
+        self.n_rows() == 0
+    }
+
+    /// What it takes of the room for what waits: its rows, and one more for each KiB.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let put = |change: &Change| if let Change::Put(_, body) = change { body.len() } else { 0 };
+        let n_bytes = self.history.iter().map(|row| row.body.len()).sum::<usize>();
+        self.n_rows() + (n_bytes + self.changes.iter().map(put).sum::<usize>()) / 1024
+    }
+
+    const fn n_rows(&self) -> usize {
+        self.history.len() + self.changes.len() + self.watermarks.len() + self.gone.len()
     }
 }
 
@@ -277,7 +298,9 @@ impl StoreError {
     pub const fn fix(&self) -> &'static str {
         match self {
             Self::Folder { .. } => "create it writable for this user, or choose another with --data-dir",
-            Self::InUse { .. } => "stop the other one, or choose another folder with --data-dir",
+            Self::InUse { .. } => {
+                "stop the other one, or choose another folder with --data-dir; with several replicas give each a volume of its own (emptyDir, or one claim each)"
+            }
             Self::Damaged { .. } => {
                 "move it away and start again (agents send what holds now; history and incidents are lost), or restore it from a backup"
             }

@@ -20,6 +20,8 @@ use crate::incident::Incidents;
 const CAPTURES_OF_INCIDENT: usize = 4;
 /// Captures that may wait for one node; the rest is asked for when these are done.
 const CAPTURES_WAITING: usize = 8;
+/// Captures whose answers are waited for of one node, the newest: what it sends unasked is not kept.
+const CAPTURES_ASKED: usize = 64;
 
 /// The wishes to one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct Wishes {
     pub suspects: BTreeSet<String>,
     /// Captures not yet asked for.
     pub captures: VecDeque<WantedCapture>,
+    /// Captures asked for and not answered.
+    asked: VecDeque<WantedCapture>,
 }
 
 /// A capture to ask for.
@@ -104,6 +108,21 @@ impl CaptureBook {
 }
 
 impl Wishes {
+    /// All suspects, and at most `n` of the captures: those count as asked for from now on.
+    pub fn take(&mut self, n: usize) -> Self {
+        let captures: VecDeque<_> = self.captures.drain(..n.min(self.captures.len())).collect();
+        self.asked.extend(captures.iter().cloned());
+        self.asked.drain(..self.asked.len().saturating_sub(CAPTURES_ASKED));
+        Self { suspects: self.suspects.clone(), captures, asked: VecDeque::new() }
+    }
+
+    /// Whether that capture was asked for; once.
+    pub fn answer(&mut self, incident: Ulid, vm_uid: &str) -> bool {
+        let is_it = |asked: &WantedCapture| asked.incident == incident && asked.vm_uid == vm_uid;
+        let position = self.asked.iter().position(is_it);
+        position.is_some_and(|position| self.asked.remove(position).is_some())
+    }
+
     /// Adds captures, as many as may wait; false if some did not fit.
     pub fn add(&mut self, captures: Vec<WantedCapture>) -> bool {
         let room = CAPTURES_WAITING.saturating_sub(self.captures.len());

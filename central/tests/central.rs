@@ -25,6 +25,10 @@ mod crash;
 mod delivery;
 #[path = "central/hang.rs"]
 mod hang;
+#[path = "central/leadership.rs"]
+mod leadership;
+#[path = "central/limits.rs"]
+mod limits;
 #[path = "central/metrics.rs"]
 mod metrics;
 #[path = "central/migrations.rs"]

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/live` | 200 while the runtime turns |
-//! | `/ready` | 200 `ready`, or 503 and what is missing, one thing a line; 503 while draining |
+//! | `/ready` | 200 `ready`, or 503 and what is missing, one thing a line; 503 while draining; remarks follow |
 //! | `/metrics` | OpenMetrics text |
 //! | `/debug/config`, `/debug/config.json` | the effective configuration, defaults included, as YAML or JSON |
 //! | `/version` | program and version |
@@ -231,10 +231,12 @@ async fn ready(State(shared): State<Shared>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, text("shutting down\n".to_owned())).into_response();
     }
     let missing = shared.admin.readiness.missing();
+    let remarks: String =
+        shared.admin.readiness.remarks().iter().map(|remark| format!("degraded: {remark}\n")).collect();
     if missing.is_empty() {
-        return text("ready\n".to_owned());
+        return text(format!("ready\n{remarks}"));
     }
-    let lines = missing.iter().map(|missing| format!("waiting for: {missing}\n")).collect();
+    let lines = missing.iter().map(|missing| format!("waiting for: {missing}\n")).collect::<String>() + &remarks;
     (StatusCode::SERVICE_UNAVAILABLE, text(lines)).into_response()
 }
 

@@ -5,15 +5,27 @@
 //! a cancelled task) never makes the process ready: its name stays, marked as given up, until the restarted part takes the
 //! same name again. Take all guards before the first task starts, or the process is ready for a moment in between.
 //!
+//! What is wrong and yet no reason to send nobody here any more is a remark ([`Readiness::remark`]): `/ready` says it and stays 200.
+//!
 //! A guard may be taken at any time: a standby takes `leader` again when it loses the lease.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::sync::watch;
 
 /// What the process still waits for; clones share it.
 #[derive(Clone, Debug)]
-pub struct Readiness(Arc<watch::Sender<Waits>>);
+pub struct Readiness(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    waits: watch::Sender<Waits>,
+    remarks: Mutex<BTreeMap<&'static str, String>>,
+}
 
 type Waits = BTreeMap<&'static str, Wait>;
 
@@ -33,14 +45,14 @@ impl Readiness {
     /// Waits for nothing, so is ready.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(Waits::new())))
+        Self(Arc::new(Shared { waits: watch::Sender::new(Waits::new()), remarks: Mutex::default() }))
     }
 
     /// Not ready until the returned guard says so. `what` is what `/ready` prints, for example `spool opened`.
     ///
     /// Takes back an earlier giving up under the same name: the part is being tried again.
     pub fn block_on(&self, what: &'static str) -> Guard {
-        self.0.send_modify(|waits| {
+        self.0.waits.send_modify(|waits| {
             let wait = waits.entry(what).or_default();
             wait.n_open += 1;
             wait.is_given_up = false;
@@ -51,23 +63,39 @@ impl Readiness {
     /// Whether nothing is missing.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.0.waits.borrow().is_empty()
     }
 
     /// What is missing, by name.
     #[must_use]
     pub fn missing(&self) -> Vec<Missing> {
-        self.0.borrow().iter().map(|(what, wait)| Missing { what, is_given_up: wait.n_open == 0 }).collect()
+        self.0.waits.borrow().iter().map(|(what, wait)| Missing { what, is_given_up: wait.n_open == 0 }).collect()
+    }
+
+    /// Says `text` about `what` beside being ready; `None` takes it back.
+    pub fn remark(&self, what: &'static str, text: Option<String>) {
+        let mut remarks = self.0.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        match text {
+            Some(text) => remarks.insert(what, text),
+            None => remarks.remove(what),
+        };
+    }
+
+    /// What is remarked, `what: text`, by what it is about.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let remarks = self.0.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks.iter().map(|(what, text)| format!("{what}: {text}")).collect()
     }
 
     /// Resolves when nothing is missing. Cancel-safe.
     pub async fn wait(&self) {
         // Cannot fail: the sender lives as long as `self`.
-        let _ = self.0.subscribe().wait_for(Waits::is_empty).await;
+        let _ = self.0.waits.subscribe().wait_for(Waits::is_empty).await;
     }
 
     fn close(&self, what: &'static str, is_ready: bool) {
-        self.0.send_modify(|waits| {
+        self.0.waits.send_modify(|waits| {
             let Some(wait) = waits.get_mut(what) else { return };
             wait.n_open -= 1;
             wait.is_given_up |= !is_ready;

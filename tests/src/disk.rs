@@ -110,6 +110,12 @@ impl FileDisk {
         Path::new("/var/lib/lab").join(&self.name)
     }
 
+    /// Where it is mounted on this machine.
+    #[must_use]
+    pub fn here(&self) -> &Path {
+        &self.here
+    }
+
     /// The block device under it, on the node and here: `/dev/loopN`.
     #[must_use]
     pub fn device(&self) -> &str {

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::cage::Cage;
 use crate::lab::{GATEWAY, Lab, built_binary};
 use crate::node::{Node, Running};
-use crate::{cgroup, check, process, programs, wait};
+use crate::{cgroup, check, process, programs, shell, wait};
 
 pub mod answers;
 
@@ -50,6 +50,8 @@ pub struct System {
     lab: Lab,
     command: PathBuf,
     folder: TempDir,
+    /// Where central keeps its store.
+    data: PathBuf,
 }
 
 impl System {
@@ -59,11 +61,34 @@ impl System {
     /// If a binary is not built, or central does not answer in time: its last log lines.
     pub fn start(lab: &Lab, config: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
+        let data = folder.path().join("central");
+        Self::start_in(lab, config, folder, data)
+    }
+
+    /// The same, with central's store in a folder of its own.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub fn start_keeping(lab: &Lab, config: &str, data: PathBuf) -> Result<Self> {
+        Self::start_in(lab, config, tempfile::tempdir()?, data)
+    }
+
+    fn start_in(lab: &Lab, config: &str, folder: TempDir, data: PathBuf) -> Result<Self> {
         fs::write(folder.path().join("central.yaml"), config)?;
         let command = binary("kulprit")?;
-        let mut system = Self { agents: Vec::new(), central: None, lab: lab.clone(), command, folder };
+        let mut system = Self { agents: Vec::new(), central: None, lab: lab.clone(), command, folder, data };
         system.start_central()?;
         Ok(system)
+    }
+
+    /// What central's admin port answers.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn admin(&self, path: &str) -> Result<String> {
+        let port = PORT + 1;
+        let ask = format!("exec 3<>/dev/tcp/{GATEWAY}/{port}; printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+        shell::output(self.lab.brief_command("timeout").args(["2", "bash", "-c", &ask]))
     }
 
     /// `kill -9` of central.
@@ -83,7 +108,7 @@ impl System {
             .arg(folder.join("central.yaml"))
             .args(["--listen", &format!("{GATEWAY}:{PORT}"), "--admin-listen", &format!("{GATEWAY}:{}", PORT + 1)])
             .arg("--data-dir")
-            .arg(folder.join("central"));
+            .arg(&self.data);
         self.central = Some(start(&mut command, folder, "central")?);
         wait::wait_until("central to answer", START_LIMIT, || Ok(self.page(&["nodes"]).is_ok()))
             .with_context(|| self.logs())?;

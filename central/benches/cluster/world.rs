@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kulprit_central::{
+    conditions::NpdMode,
     engine::{Decided, Engine},
     incident::{Incidents, Timers},
     kubernetes::{
@@ -12,6 +13,7 @@ use kulprit_central::{
     },
     live::{Live, Session, Touched},
     metrics::CentralMetrics,
+    publish::Verdicts,
     query::{QueryService, Sources},
     state::{Arrived, CurrentState, Limits, StateCounts},
     store::{HistoryReader, StoreWriter, sqlite::SqliteStore},
@@ -27,6 +29,7 @@ use kulprit_model::{
 use kulprit_proto::v1::{self, query_server::Query as _};
 use serde_json::Value;
 use tokio::{
+    sync::watch,
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval},
 };
@@ -49,7 +52,7 @@ pub(crate) struct World {
     sessions: Arc<Vec<Session>>,
     writer: StoreWriter,
     decided: Decided,
-    metrics: CentralMetrics,
+    pub(crate) metrics: CentralMetrics,
     query: QueryService,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<Result<(), BoxError>>>,
@@ -100,7 +103,7 @@ impl World {
                 sent: Some(self.began.into()),
                 ..v1::Hello::default()
             };
-            let (session, _) = self.live.connect(stream, hello, &self.writer);
+            let (session, _) = self.live.connect(stream, hello, &self.writer).expect("there is room");
             let bodies = self.bodies(node);
             let (now, first) = (self.clock.now(), self.seq);
             self.seq += u64::try_from(bodies.len()).expect("few");
@@ -177,6 +180,14 @@ impl World {
         Attributes::new().with(attribute::BACKEND, "nfs").with(attribute::SERVER, server)
     }
 
+    /// The watches list the nodes, and nothing else is there.
+    pub(crate) fn list_nodes(&self) {
+        for node in 0..self.n_nodes {
+            self.cluster.apply(row("Node"), objects::node(node, 0));
+        }
+        ROWS.iter().for_each(|row| self.cluster.end_list(row));
+    }
+
     /// The watches list everything.
     pub(crate) fn list_objects(&self) {
         let apply = |value: Value| {
@@ -213,8 +224,17 @@ impl World {
     }
 
     pub(crate) fn start_engine(&mut self) {
+        self.start_engine_with(None);
+    }
+
+    /// The same, and what nodes come to is told.
+    pub(crate) fn start_engine_with(&mut self, verdicts: Option<watch::Sender<Verdicts>>) {
         let (live, writer, decided) = (self.live.clone(), self.writer.clone(), self.decided.clone());
         let engine = Engine::new(live, writer.clone(), decided, self.metrics.clone(), Timers::default(), RETENTION);
+        let engine = match verdicts {
+            Some(verdicts) => engine.with_verdicts(verdicts, NpdMode::Coexist),
+            None => engine,
+        };
         self.tasks.push(tokio::spawn(engine.run(self.stop.clone())));
         let (sessions, clock, stop) = (Arc::clone(&self.sessions), self.clock.clone(), self.stop.clone());
         self.tasks.push(tokio::spawn(async move {
@@ -265,6 +285,13 @@ impl World {
         let evidence = vec![Evidence::new("procfs", now, "state T")];
         let state = State { status, evidence, ..absent(code, Subject::vm(objects::uid(vm)), now) };
         self.say(vm / VMS, vec![state]);
+    }
+
+    /// The same of the node itself.
+    pub(crate) fn raise_of_node(&mut self, node: usize, code: FindingCode, status: Status) {
+        let now = self.clock.now();
+        let evidence = vec![Evidence::new("kvm", now, "/dev/kvm is not there")];
+        self.say(node, vec![State { status, evidence, ..absent(code, Subject::Node, now) }]);
     }
 
     /// The server behind the node's mounts is silent, and every VM of it waits.

@@ -11,7 +11,10 @@ use kulprit_proto::v1::{self, agent_message::Message};
 use prost::Message as _;
 use tracing::{error, info, warn};
 
-use super::{count_message, count_record, hello::MAX_COUNT};
+use super::{
+    count_message, count_record,
+    hello::{MAX_COUNT, MAX_NAME_BYTES},
+};
 use crate::{
     live::Touched,
     metrics::CentralMetrics,
@@ -19,11 +22,24 @@ use crate::{
     store::{HistoryRow, RecordsWrite},
 };
 
-/// What of a stream is remembered between batches.
+/// Largest record that is taken, bytes. With 16 lines of evidence one is below 20 KiB.
+const MAX_RECORD_BYTES: usize = 24 * 1024;
+/// What one message may add to the counters of lost and missing records: more than any spool holds.
+const MAX_LOST: u64 = 1 << 24;
+
+/// What of a stream is remembered between batches: each kind of trouble is said once.
 #[derive(Clone, Debug, Default)]
 pub struct StreamMemory {
-    /// Skipped records are named in the log once a stream.
     is_skipping_said: bool,
+    is_missing_said: bool,
+    is_loss_said: bool,
+    is_excess_said: bool,
+}
+
+/// What a message takes of its node's share: 1, and 1 more for each KiB.
+#[must_use]
+pub fn cost(message: &v1::AgentMessage) -> u64 {
+    1 + u64::try_from(message.encoded_len() / 1024).unwrap_or(u64::MAX)
 }
 
 /// Takes in `messages` of the node in their order; adds to `write` what the store has to keep.
@@ -46,6 +62,8 @@ pub fn take_in(
         info!(node = %batch.write.stream.node, "the node is heard again");
     }
     let (touched, watermarks) = (batch.touched, batch.watermarks);
+    write.gone = node.progress.take_gone();
+    write.gone.retain(|epoch| !watermarks.contains_key(epoch));
     write.watermarks.extend(watermarks);
     touched
 }
@@ -94,8 +112,7 @@ impl Batch<'_> {
     }
 
     fn record(&mut self, wire: v1::Record) {
-        if wire.epoch == 0 || wire.epoch > MAX_COUNT || wire.seq == 0 || wire.seq > MAX_COUNT || wire.boot_id.is_empty()
-        {
+        if !is_epoch(&wire.boot_id, wire.epoch) || wire.seq == 0 || wire.seq > MAX_COUNT {
             // Without a stamp there is nothing to ack.
             self.skip("malformed", "record", "has no stamp: boot_id, epoch and seq are due");
             return;
@@ -112,6 +129,10 @@ impl Batch<'_> {
             return;
         }
         let bytes: Arc<[u8]> = wire.encode_to_vec().into();
+        if bytes.len() > MAX_RECORD_BYTES {
+            self.skip("malformed", "record", "is larger than 24 KiB");
+            return;
+        }
         let record = match Record::try_from(wire) {
             Ok(record) => record,
             Err(error) => {
@@ -121,9 +142,18 @@ impl Batch<'_> {
             }
         };
         self.write.history.push(self.history_row(epoch, &record, Arc::clone(&bytes)));
-        count_record(self.metrics, "new");
         let n_changes = self.write.changes.len();
-        self.node.apply(Arrived { record, bytes }, self.limits, self.now, &mut self.write.changes);
+        let arrived = Arrived { record, bytes };
+        if self.node.apply(arrived, self.limits, self.now, &mut self.write.changes) {
+            count_record(self.metrics, "new");
+        } else {
+            count_record(self.metrics, "excess");
+            if !std::mem::replace(&mut self.memory.is_excess_said, true) {
+                let (node, limits) = (&self.write.stream.node, self.limits);
+                warn!(%node, n_states = limits.n_states, n_domains = limits.n_domains,
+                    "the node has as many states, domains or QEMUs as are kept of one; further ones do not act and are only counted");
+            }
+        }
         self.touched.is_shown_otherwise |= self.write.changes.len() > n_changes;
     }
 
@@ -137,8 +167,11 @@ impl Batch<'_> {
             Receipt::New { n_missing } => {
                 let n_missing = self.node.n_unaccounted(epoch, seq, n_missing);
                 if n_missing > 0 {
-                    self.metrics.missing_records.inc_by(n_missing);
-                    error!(node = %self.write.stream.node, n_missing, seq, "records are missing, and the agent did not say why");
+                    self.metrics.missing_records.inc_by(n_missing.min(MAX_LOST));
+                    if !std::mem::replace(&mut self.memory.is_missing_said, true) {
+                        error!(node = %self.write.stream.node, n_missing, seq,
+                            "records are missing, and the agent did not say why; further ones of this stream are only counted");
+                    }
                 }
                 self.watermarks.insert(epoch.clone(), seq);
                 true
@@ -148,9 +181,12 @@ impl Batch<'_> {
 
     fn loss(&mut self, loss: &v1::Loss) {
         let v1::Loss { boot_id, epoch, first_seq, last_seq, count } = loss;
-        self.metrics.lost_records.inc_by(*count);
-        error!(node = %self.write.stream.node, count, first_seq, last_seq, "the agent had to drop records");
-        if boot_id.is_empty() || *epoch == 0 || *epoch > MAX_COUNT || *last_seq == 0 || *last_seq > MAX_COUNT {
+        self.metrics.lost_records.inc_by((*count).min(MAX_LOST));
+        if !std::mem::replace(&mut self.memory.is_loss_said, true) {
+            error!(node = %self.write.stream.node, count, first_seq, last_seq,
+                "the agent had to drop records; further losses of this stream are only counted");
+        }
+        if !is_epoch(boot_id, *epoch) || *last_seq == 0 || *last_seq > MAX_COUNT {
             return;
         }
         let epoch = Epoch { boot_id: boot_id.clone(), epoch: *epoch };
@@ -192,10 +228,13 @@ impl Batch<'_> {
 
     fn skip(&mut self, outcome: &'static str, path: &str, problem: &str) {
         count_record(self.metrics, outcome);
-        if !self.memory.is_skipping_said {
-            self.memory.is_skipping_said = true;
+        if !std::mem::replace(&mut self.memory.is_skipping_said, true) {
             let node = &self.write.stream.node;
             warn!(%node, outcome, path, problem, "skipped a record; further ones of this stream are only counted");
         }
     }
+}
+
+fn is_epoch(boot_id: &str, epoch: u64) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&boot_id.len()) && (1..=MAX_COUNT).contains(&epoch)
 }

@@ -2,6 +2,7 @@
 
 use kulprit_model::StreamId;
 use kulprit_proto::v1;
+use prost::Message as _;
 
 /// A Hello that cannot be accepted; the text names the field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -9,6 +10,16 @@ pub enum HelloError {
     /// The stream began with something else.
     #[error("hello: missing; it must be the first message of a stream")]
     NotFirst,
+    /// It is of another cluster's node.
+    #[error(
+        "hello.cluster: `{theirs}`, and this central is of cluster `{ours}`; leave `cluster` out of the agent's configuration, or give both the same"
+    )]
+    OtherCluster {
+        /// Of the agent.
+        theirs: String,
+        /// Of this central.
+        ours: String,
+    },
     /// A field is wrong.
     #[error("hello.{field}: {problem}")]
     Field {
@@ -19,8 +30,22 @@ pub enum HelloError {
     },
 }
 
+impl HelloError {
+    /// The word in metrics.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFirst => "no_hello",
+            Self::OtherCluster { .. } => "other_cluster",
+            Self::Field { .. } => "bad_hello",
+        }
+    }
+}
+
 /// Longest node name, cluster and boot id, bytes: Kubernetes' limit for names.
-const MAX_NAME_BYTES: usize = 253;
+pub(super) const MAX_NAME_BYTES: usize = 253;
+/// Largest Hello, bytes: it is kept with its node.
+const MAX_HELLO_BYTES: usize = 32 * 1024;
 /// Most sentences of `cannot_show`.
 const MAX_CANNOT_SHOW: usize = 64;
 /// Sequence numbers and epochs beyond this are nonsense, and more than the store can count.
@@ -29,7 +54,7 @@ pub(super) const MAX_COUNT: u64 = i64::MAX.unsigned_abs();
 /// The stream that a Hello opens; an empty cluster is `own_cluster`.
 ///
 /// # Errors
-/// If a field that names the stream is missing or out of bounds.
+/// If a field that names the stream is missing or out of bounds, or names another cluster.
 pub fn check(hello: &v1::Hello, own_cluster: &str) -> Result<StreamId, HelloError> {
     let error = |field, problem: &str| HelloError::Field { field, problem: problem.to_owned() };
     for (field, text) in [("cluster", &hello.cluster), ("node", &hello.node), ("boot_id", &hello.boot_id)] {
@@ -49,8 +74,15 @@ pub fn check(hello: &v1::Hello, own_cluster: &str) -> Result<StreamId, HelloErro
     if hello.cannot_show.len() > MAX_CANNOT_SHOW {
         return Err(error("cannot_show", &format!("more than {MAX_CANNOT_SHOW} sentences")));
     }
-    let cluster = if hello.cluster.is_empty() { own_cluster.to_owned() } else { hello.cluster.clone() };
-    Ok(StreamId { cluster, node: hello.node.clone() })
+    let n_bytes = hello.encoded_len();
+    if n_bytes > MAX_HELLO_BYTES {
+        return Err(error("inventory", &format!("with all else {n_bytes} bytes, where {MAX_HELLO_BYTES} are taken")));
+    }
+    if !hello.cluster.is_empty() && hello.cluster != own_cluster {
+        let (theirs, ours) = (hello.cluster.clone(), own_cluster.to_owned());
+        return Err(HelloError::OtherCluster { theirs, ours });
+    }
+    Ok(StreamId { cluster: own_cluster.to_owned(), node: hello.node.clone() })
 }
 
 #[cfg(test)]
@@ -69,8 +101,8 @@ mod tests {
     #[test]
     fn an_empty_cluster_is_our_own() {
         assert_eq!(check(&hello(), "own").unwrap(), StreamId { cluster: "own".to_owned(), node: "n1".to_owned() });
-        let named = v1::Hello { cluster: "c".to_owned(), ..hello() };
-        assert_eq!(check(&named, "own").unwrap().cluster, "c");
+        let named = v1::Hello { cluster: "own".to_owned(), ..hello() };
+        assert_eq!(check(&named, "own").unwrap().cluster, "own");
     }
 
     #[test]
@@ -82,6 +114,15 @@ mod tests {
         check_error(
             &v1::Hello { node: "n\n1".to_owned(), ..hello() },
             "hello.node: holds white space or control characters",
+        );
+        let inventory = v1::Inventory { kernel: "k".repeat(40_000), ..v1::Inventory::default() };
+        check_error(
+            &v1::Hello { inventory: Some(inventory), ..hello() },
+            "hello.inventory: with all else 40017 bytes, where 32768 are taken",
+        );
+        check_error(
+            &v1::Hello { cluster: "c".to_owned(), ..hello() },
+            "hello.cluster: `c`, and this central is of cluster `own`; leave `cluster` out of the agent's configuration, or give both the same",
         );
         let cannot_show = vec![String::new(); 65];
         check_error(&v1::Hello { cannot_show, ..hello() }, "hello.cannot_show: more than 64 sentences");

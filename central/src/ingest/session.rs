@@ -15,7 +15,10 @@ use std::{
 
 use kulprit_proto::v1::{self, agent_message::Message, central_message};
 use prost::Message as _;
-use tokio::{sync::mpsc::Sender, time::timeout};
+use tokio::{
+    sync::mpsc::Sender,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
@@ -23,11 +26,12 @@ use ulid::Ulid;
 
 use super::{
     Context,
-    batch::{StreamMemory, take_in},
-    count_end, count_message, hello,
+    batch::{StreamMemory, cost, take_in},
+    count_end, count_message,
+    hello::{self, HelloError},
 };
 use crate::{
-    live::Session,
+    live::{NotConnected, Session},
     state::Epoch,
     store::{CaptureWrite, RecordsWrite, StoreWriter, Write, writer::MAX_WAITING},
     wishes::{AskedBook, WantedCapture, Wishes},
@@ -41,6 +45,12 @@ const TOLD_WITHIN: Duration = Duration::from_secs(2);
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
 /// Most messages taken in at once: bounds how long the lock is held.
 const BATCH_MAX: usize = 512;
+/// And of what cost: about 1 MiB.
+const BATCH_COST_MAX: u64 = 1_024;
+/// What a Hello takes of its node's share: it is written, and makes all the node said wait for a snapshot.
+const HELLO_COST: u64 = 100;
+/// What may wait until the agent reads it. Suspects replace each other; captures beyond stay with the wishes of the node.
+const WISHES_WAITING: usize = 16;
 /// A capture is 256 KiB at most, and what frames it.
 const MAX_CAPTURE_BYTES: usize = 320 * 1024;
 
@@ -83,20 +93,19 @@ pub(super) async fn run(context: Arc<Context>, mut inbound: Streaming<v1::AgentM
 }
 
 async fn greet(context: &Context, inbound: &mut Streaming<v1::AgentMessage>) -> Result<v1::Hello, End> {
-    let refused = |status| End::Told("refused", status);
     let first = tokio::select! {
         biased;
         () = context.stop.cancelled() => return Err(stopping()),
         first = timeout(HELLO_WITHIN, inbound.message()) => first,
     };
-    let first = first.map_err(|_| refused(Status::deadline_exceeded("hello: none within 10 s")))?;
-    let Some(first) = first.map_err(End::Broken)? else { return Err(End::Agent) };
+    let first = first.map_err(|_| End::Told("late_hello", Status::deadline_exceeded("hello: none within 10 s")))?;
+    let Some(first) = first.map_err(broken)? else { return Err(End::Agent) };
     match first.message {
         Some(Message::Hello(hello)) => {
             count_message(&context.metrics, "hello");
             Ok(hello)
         }
-        _ => Err(refused(Status::invalid_argument(hello::HelloError::NotFirst.to_string()))),
+        _ => Err(refused(&HelloError::NotFirst)),
     }
 }
 
@@ -110,11 +119,18 @@ async fn serve(
         Ok(stream) => stream,
         Err(error) => {
             warn!(error = %error, "refused an agent");
-            return End::Told("refused", Status::invalid_argument(error.to_string()));
+            return refused(&error);
         }
     };
-    info!(node = %stream.node, agent_version = %hello.agent_version, epoch = hello.epoch, "an agent has connected");
-    let (session, greeting) = context.live.connect(stream, hello, &context.store);
+    let (node, version, epoch) = (stream.node.clone(), hello.agent_version.clone(), hello.epoch);
+    let (session, greeting) = match context.live.connect(stream, hello, &context.store) {
+        Ok(connected) => connected,
+        Err(error) => {
+            warn!(node, error = %error, "refused an agent");
+            return not_connected(&error);
+        }
+    };
+    info!(node, agent_version = version, epoch, "an agent has connected");
     let mut link = Link {
         context,
         session,
@@ -124,11 +140,15 @@ async fn serve(
         acks: BTreeMap::new(),
         told_suspects: None,
         wishes: VecDeque::new(),
+        resting: None,
+        is_resting_said: false,
+        is_unkept_said: false,
     };
+    link.pay(HELLO_COST);
     if let Some(end) = link.store(greeting).await {
         return end;
     }
-    let mut batch = Vec::new();
+    let mut batch = Batch::default();
     link.note_durable();
     link.note_wishes();
     loop {
@@ -148,8 +168,10 @@ async fn serve(
             () = room(&context.store), if link.is_behind => {
                 return End::Told("behind", Status::unavailable("the store was behind; send again what was not acked"));
             }
-            more = next_batch(&mut inbound, &mut batch) => {
-                let messages = std::mem::take(&mut batch);
+            () = rested(link.resting) => link.resting = None,
+            more = next_batch(&mut inbound, &mut batch), if link.resting.is_none() => {
+                let Batch { messages, cost } = std::mem::take(&mut batch);
+                link.pay(cost);
                 if let Some(end) = link.take_in(messages).await {
                     return end;
                 }
@@ -158,7 +180,7 @@ async fn serve(
                 match more {
                     Ok(true) => {}
                     Ok(false) => return End::Agent,
-                    Err(status) => return End::Broken(status),
+                    Err(status) => return broken(status),
                 }
             }
         }
@@ -180,9 +202,38 @@ struct Link<'a> {
     told_suspects: Option<BTreeSet<String>>,
     /// What it is about to be asked for.
     wishes: VecDeque<central_message::Message>,
+    /// Until when nothing is read, since the node's share is used up.
+    resting: Option<Instant>,
+    is_resting_said: bool,
+    is_unkept_said: bool,
 }
 
 impl Link<'_> {
+    /// Takes from the node's share. Acks and wishes go out while it rests, and what it said holds.
+    fn pay(&mut self, cost: u64) {
+        let node = &self.session.stream;
+        self.resting = self.context.shares.take(node, cost, Instant::now());
+        if self.resting.is_some() {
+            self.context.metrics.rests.inc();
+            if !std::mem::replace(&mut self.is_resting_said, true) {
+                warn!(node = %node.node, "the node says more than its share and is read more slowly; its agent keeps the rest");
+            }
+        }
+    }
+
+    /// Leaves out of the history what is beyond the node's share.
+    fn keep_share(&mut self, write: &mut RecordsWrite) {
+        let n_kept = self.context.shares.keep(&write.stream, write.history.len(), Instant::now());
+        let n_dropped = write.history.len() - n_kept;
+        if n_dropped > 0 {
+            write.history.truncate(n_kept);
+            self.context.metrics.unkept_records.inc_by(u64::try_from(n_dropped).unwrap_or(u64::MAX));
+            if !std::mem::replace(&mut self.is_unkept_said, true) {
+                warn!(node = %write.stream.node, "the node has used up its share of the history; what it says acts and is not kept");
+            }
+        }
+    }
+
     /// Lets messages act, then hands them to the store.
     async fn take_in(&mut self, messages: Vec<v1::AgentMessage>) -> Option<End> {
         if messages.is_empty() {
@@ -200,19 +251,19 @@ impl Link<'_> {
         if changed.is_none() {
             return Some(self.replaced());
         }
+        self.keep_share(&mut write);
         self.store(write).await
     }
 
     async fn store(&mut self, write: RecordsWrite) -> Option<End> {
-        let n_rows = write.n_rows();
-        if n_rows == 0 || self.is_behind {
+        if write.is_empty() || self.is_behind {
             return None;
         }
         let permits = self.context.store.permits();
         let permit = tokio::select! {
             biased;
             () = self.session.replaced.cancelled() => return Some(self.replaced()),
-            permit = timeout(STORE_PATIENCE, permits.acquire_many_owned(StoreWriter::n_permits(n_rows))) => permit,
+            permit = timeout(STORE_PATIENCE, permits.acquire_many_owned(StoreWriter::n_permits(write.weight()))) => permit,
         };
         if let Ok(Ok(permit)) = permit {
             return if self.session.queue(&self.context.store, write, permit) { None } else { Some(self.replaced()) };
@@ -237,6 +288,10 @@ impl Link<'_> {
                 warn!(%node, bytes = result.encoded_len(), "dropped a capture that is too large or of no incident");
                 continue;
             };
+            if !self.session.was_asked(number, &result.vm_uid) {
+                self.context.metrics.unasked_captures.inc();
+                continue;
+            }
             if AskedBook::is_asked(number) {
                 self.session.answer_capture(number, result);
                 continue;
@@ -273,9 +328,11 @@ impl Link<'_> {
 
     /// Lines up what else is wanted of the node.
     fn note_wishes(&mut self) {
-        let Wishes { suspects, captures } = self.session.take_wishes();
+        let n_captures = WISHES_WAITING.saturating_sub(self.wishes.len() + 1);
+        let Wishes { suspects, captures, .. } = self.session.take_wishes(n_captures);
         if self.told_suspects.as_ref().map_or(!suspects.is_empty(), |told| *told != suspects) {
             let vm_uids = suspects.iter().cloned().collect();
+            self.wishes.retain(|wish| !matches!(wish, central_message::Message::Suspects(_)));
             self.wishes.push_back(central_message::Message::Suspects(v1::Suspects { vm_uids }));
             self.told_suspects = Some(suspects);
         }
@@ -295,7 +352,13 @@ impl Link<'_> {
             Some((Epoch { boot_id, epoch }, seq)) => {
                 Some(central_message::Message::Ack(v1::Ack { boot_id, epoch, seq }))
             }
-            None => self.wishes.pop_front(),
+            None => {
+                let wish = self.wishes.pop_front();
+                if self.wishes.is_empty() {
+                    self.note_wishes();
+                }
+                wish
+            }
         }
     }
 
@@ -316,28 +379,62 @@ async fn room(store: &StoreWriter) {
     let _ = store.permits().acquire_many_owned(half).await;
 }
 
+/// Resolves at `until`; never without one.
+async fn rested(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn refused(error: &HelloError) -> End {
+    End::Told(error.reason(), Status::invalid_argument(error.to_string()))
+}
+
+fn not_connected(error: &NotConnected) -> End {
+    let code = match error {
+        NotConnected::OldEpoch { .. } => Code::FailedPrecondition,
+        NotConnected::TooManyNodes { .. } => Code::ResourceExhausted,
+    };
+    End::Told(error.reason(), Status::new(code, error.to_string()))
+}
+
+/// A stream that broke; a message that is too large is told to whoever sent it.
+fn broken(status: Status) -> End {
+    if status.code() != Code::OutOfRange {
+        return End::Broken(status);
+    }
+    let text = "a message is larger than 1 MiB; what an agent says never is: look at what speaks for it";
+    End::Told("oversize", Status::out_of_range(text))
+}
+
 fn stopping() -> End {
     End::Told("stopping", Status::unavailable("central is ending"))
 }
 
+/// What has arrived.
+#[derive(Default)]
+struct Batch {
+    messages: Vec<v1::AgentMessage>,
+    cost: u64,
+}
+
 /// Adds what has arrived to `batch`, at least one message; false at the end of the stream. Cancel-safe: what was taken
 /// from the stream is in `batch`.
-async fn next_batch(
-    inbound: &mut Streaming<v1::AgentMessage>,
-    batch: &mut Vec<v1::AgentMessage>,
-) -> Result<bool, Status> {
+async fn next_batch(inbound: &mut Streaming<v1::AgentMessage>, batch: &mut Batch) -> Result<bool, Status> {
     poll_fn(|cx: &mut TaskContext<'_>| {
         loop {
             match Pin::new(&mut *inbound).poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => {
-                    batch.push(message);
-                    if batch.len() >= BATCH_MAX {
+                    batch.cost += cost(&message);
+                    batch.messages.push(message);
+                    if batch.messages.len() >= BATCH_MAX || batch.cost >= BATCH_COST_MAX {
                         return Poll::Ready(Ok(true));
                     }
                 }
                 Poll::Ready(Some(Err(status))) => return Poll::Ready(Err(status)),
                 Poll::Ready(None) => return Poll::Ready(Ok(false)),
-                Poll::Pending if batch.is_empty() => return Poll::Pending,
+                Poll::Pending if batch.messages.is_empty() => return Poll::Pending,
                 Poll::Pending => return Poll::Ready(Ok(true)),
             }
         }

@@ -3,9 +3,9 @@
 //! As client-go's leader election does it: a holder renews; another takes the Lease once it did not change for as long as its holder said,
 //! by the taker's own clock, so that clocks need not agree. A holder may write for [`VALID`] after it began to renew last, shorter than
 //! the Lease lasts by more than a write may take: what was begun in time has ended before another begins. One that is told to end
-//! gives the Lease back. Source: `k8s.io/client-go/tools/leaderelection`, `coordination/v1/types.go`.
+//! gives the Lease back; one that has led and reads another's name in it ends the process. Source: `k8s.io/client-go/tools/leaderelection`, `coordination/v1/types.go`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kulprit_daemon::{
     BoxError, CancellationToken, Clock,
@@ -35,25 +35,56 @@ const RENEW_EVERY: Duration = Duration::from_secs(4);
 const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 const _: () = assert!(VALID.as_secs() + ANSWER_WITHIN.as_secs() < LASTS_SECS, "a write may outlive the Lease");
 
+/// Longer than any process.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// Until when this central may write; clones share it.
 #[derive(Clone, Debug)]
-pub struct Leading(watch::Receiver<Option<Instant>>);
+pub struct Leading {
+    until: watch::Receiver<Option<Instant>>,
+    /// Whom the Lease names, if not us.
+    holder: watch::Receiver<Option<String>>,
+    /// Without an election nobody ends it.
+    _for_ever: Option<Arc<watch::Sender<Option<Instant>>>>,
+}
 
 impl Leading {
+    /// Where there is no election: whoever runs, leads.
+    #[must_use]
+    pub fn for_ever() -> Self {
+        let sender = watch::Sender::new(Some(Instant::now() + FOR_EVER));
+        let holder = watch::Sender::new(None).subscribe();
+        Self { until: sender.subscribe(), holder, _for_ever: Some(Arc::new(sender)) }
+    }
+
+    /// Whom the Lease named last, if another.
+    #[must_use]
+    pub fn holder(&self) -> Option<String> {
+        self.holder.borrow().clone()
+    }
+
+    /// Resolves when a write may begin. Cancel-safe.
+    pub async fn gained(&self) {
+        let mut until = self.until.clone();
+        if until.wait_for(|until| until.is_some_and(|until| Instant::now() < until)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Whether a write may begin now.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.0.borrow().is_some_and(|until| Instant::now() < until)
+        self.until.borrow().is_some_and(|until| Instant::now() < until)
     }
 
     /// Resolves when the Lease is another's, or was not renewed in time. Cancel-safe.
     pub async fn lost(&self) {
-        let mut until = self.0.clone();
+        let mut until = self.until.clone();
         loop {
             let Some(valid) = *until.borrow_and_update() else { return };
             tokio::select! {
                 () = sleep_until(valid) => {
-                    if self.0.borrow().is_none_or(|until| until <= valid) {
+                    if self.until.borrow().is_none_or(|until| until <= valid) {
                         return;
                     }
                 }
@@ -68,9 +99,9 @@ impl Leading {
 
     /// Resolves when the Lease comes or goes. Cancel-safe.
     pub async fn changed(&mut self) {
-        let held = self.0.borrow_and_update().is_some();
-        while self.0.changed().await.is_ok() {
-            if self.0.borrow_and_update().is_some() != held {
+        let held = self.until.borrow_and_update().is_some();
+        while self.until.changed().await.is_ok() {
+            if self.until.borrow_and_update().is_some() != held {
                 return;
             }
         }
@@ -85,6 +116,9 @@ pub struct Election {
     identity: String,
     clock: Clock,
     until: watch::Sender<Option<Instant>>,
+    holder: watch::Sender<Option<String>>,
+    /// Whether it was ours once.
+    has_led: bool,
     /// The Lease as it was answered when it was ours last.
     own: Option<Value>,
     /// The version of another's, and since when it is that.
@@ -103,15 +137,16 @@ impl Election {
     /// Of the central that calls itself `identity`; no two may do so.
     #[must_use]
     pub fn new(writes: Writes, namespace: String, identity: String, clock: Clock) -> (Self, Leading) {
-        let until = watch::Sender::new(None);
-        let leading = Leading(until.subscribe());
-        (Self { writes, namespace, identity, clock, until, own: None, observed: None, said: None }, leading)
+        let (until, holder) = (watch::Sender::new(None), watch::Sender::new(None));
+        let leading = Leading { until: until.subscribe(), holder: holder.subscribe(), _for_ever: None };
+        let (own, observed, said) = (None, None, None);
+        (Self { writes, namespace, identity, clock, until, holder, has_led: false, own, observed, said }, leading)
     }
 
     /// Runs until `stop`, then gives the Lease back.
     ///
     /// # Errors
-    /// Never.
+    /// If another takes it after it was ours.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
         let policy = BackoffPolicy { cap: Duration::from_secs(30), ..BackoffPolicy::default() };
         let mut backoff = Backoff::new(policy, random_seed());
@@ -123,6 +158,13 @@ impl Election {
             };
             let rest = match round {
                 Ok(()) => {
+                    if let (true, Some(holder)) = (self.has_led, self.holder.borrow().as_ref()) {
+                        return Err(format!(
+                            "the Lease `{}/{LEASE}` is {holder}'s now; this central ends, and stands by when it is started again",
+                            self.namespace
+                        )
+                        .into());
+                    }
                     backoff.reset();
                     RENEW_EVERY
                 }
@@ -173,7 +215,8 @@ impl Election {
             return self.lost(&holder);
         }
         match self.replace(lease).await {
-            Err(Failure::Status { code: 409, .. }) => self.lost("another"),
+            // Ours may have been touched by somebody who is no central: read again.
+            Err(Failure::Status { code: 409, .. }) if !self.has_led => self.lost("another"),
             taken => self.held(taken?, began),
         }
     }
@@ -215,10 +258,12 @@ impl Election {
             return Err(Failure::garbled("a Lease that is not what was written"));
         }
         self.own = Some(lease);
+        self.has_led = true;
+        self.holder.send_if_modified(|holder| holder.take().is_some());
         self.until.send_replace(Some(began + VALID));
         if self.said != Some(Said::Ours) {
             self.said = Some(Said::Ours);
-            info!(namespace = self.namespace, identity = self.identity, "this central holds the Lease and writes");
+            info!(namespace = self.namespace, identity = self.identity, "this central holds the Lease and leads");
         }
         Ok(())
     }
@@ -227,9 +272,10 @@ impl Election {
     fn lost(&mut self, holder: &str) -> Result<(), Failure> {
         self.own = None;
         self.until.send_if_modified(|until| until.take().is_some());
+        self.holder.send_replace(Some(holder.to_owned()));
         if self.said.as_ref().is_none_or(|said| !matches!(said, Said::Others(other) if other == holder)) {
             self.said = Some(Said::Others(holder.to_owned()));
-            info!(namespace = self.namespace, holder, "another central holds the Lease; this one writes nothing");
+            info!(namespace = self.namespace, holder, "another central holds the Lease and leads; this one stands by");
         }
         Ok(())
     }
@@ -245,12 +291,13 @@ impl Election {
             return;
         }
         self.said = Some(Said::Failed(code));
-        warn!(
-            namespace = self.namespace,
-            lease = LEASE,
-            why = %failure,
-            "the Lease cannot be held: nothing is written to Kubernetes"
-        );
+        let (namespace, why) = (&self.namespace, failure);
+        if self.has_led {
+            warn!(namespace, lease = LEASE, %why, "the Lease cannot be renewed: nothing is written to Kubernetes");
+        } else {
+            warn!(namespace, lease = LEASE, %why,
+                "the Lease cannot be held: this central does not lead and takes no reports; it needs get, create and update of leases there, or leader_election: false");
+        }
     }
 
     async fn release(&mut self) {

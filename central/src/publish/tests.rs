@@ -16,6 +16,7 @@ use crate::{
     incident::Incidents,
     kubernetes::{kinds::ROWS, lease::Election, watch::Sink as _},
     taints::Effect,
+    testing::Log,
 };
 
 /// What ends it, and its tasks.
@@ -255,7 +256,7 @@ async fn a_lease_that_is_not_renewed_is_taken_and_no_sooner_than_its_holder_stop
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_lost_in_the_middle_of_a_write_ends_it() {
-    let world = World::written(40, conditions_alone()).await;
+    let mut world = World::written(40, conditions_alone()).await;
     world.server.spoil(STATUS, None);
     let names: Vec<String> = (0..40).map(|n| format!("n{n}")).collect();
     let sick: Vec<(&str, Status)> = names.iter().map(|name| (name.as_str(), Status::Present)).collect();
@@ -273,6 +274,9 @@ async fn a_lease_lost_in_the_middle_of_a_write_ends_it() {
     }
     assert_eq!(world.server.count("PATCH"), n_begun);
     assert!(names.iter().all(|name| world.troubles(name).is_empty()));
+    let (_, mut tasks) = world.centrals.remove("a").unwrap();
+    let ended = tasks.remove(0).await.unwrap().unwrap_err().to_string();
+    assert!(ended.starts_with("the Lease `kulprit/kulprit-central` is another's now"), "{ended}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -340,6 +344,77 @@ async fn a_node_that_cannot_be_written_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_webhook_that_rejects_one_node_is_said_once_counted_and_tried_again_more_and_more_seldom() {
+    let log = Log::begin();
+    let world = World::written(5, conditions_alone()).await;
+    let says = "admission webhook \"nodes.example.com\" denied the request: frozen for the audit";
+    world.server.set(|state| state.message = says.to_owned());
+    world.server.spoil("n0/status", Some(403));
+    let names = ["n0", "n1", "n2", "n3", "n4"];
+    for round in 0..30 {
+        let status = if round % 2 == 0 { Status::Present } else { Status::Absent };
+        world.judge(&names.map(|name| (name, status)));
+        world.pass(20).await;
+        let want: &[&str] = if round % 2 == 0 { &["KvmUnavailable=True"] } else { &[] };
+        assert!(names[1..].iter().all(|name| world.troubles(name) == want), "round {round}");
+    }
+    let n_asked = world.server.count("n0/status");
+    assert!((5..20).contains(&n_asked), "{n_asked} tries in ten minutes");
+    world
+        .check_counted(&format!("kulprit_central_writes_total{{what=\"conditions\",outcome=\"forbidden\"}} {n_asked}"));
+    let said = |log: &Log, text: &str| log.lines().iter().filter(|line| line.contains(text)).count();
+    assert_eq!(said(&log, "WARN a node cannot be written to"), 1, "{:?}", log.lines());
+    world.judge(&names.map(|name| (name, Status::Present)));
+    world.server.heal();
+    world.pass(330).await;
+    assert_eq!(world.troubles("n0"), ["KvmUnavailable=True"]);
+    assert_eq!(said(&log, "INFO nodes can be written to again"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_takes_seconds_gets_every_write_once() {
+    let world = World::written(100, conditions_alone()).await;
+    world.server.set(|state| state.slow = Some((STATUS.to_owned(), Duration::from_secs(3))));
+    let names: Vec<String> = (0..100).map(|n| format!("n{n}")).collect();
+    let sick: Vec<(&str, Status)> = names.iter().map(|name| (name.as_str(), Status::Present)).collect();
+    world.judge(&sick);
+    world.pass(30).await;
+    assert!(names.iter().all(|name| world.troubles(name) == ["KvmUnavailable=True"]));
+    assert_eq!(world.server.count("PATCH"), 100);
+    // Later than anybody waits: none is known to be written, each is asked again, and no sooner than it makes sense.
+    world.server.forget();
+    world.server.set(|state| state.slow = Some((STATUS.to_owned(), Duration::from_secs(6))));
+    world.judge(&[]);
+    world.pass(120).await;
+    let n_asked = world.server.count("PATCH");
+    assert!(n_asked <= 20 * AT_ONCE, "{n_asked}");
+    world.server.set(|state| state.slow = None);
+    world.pass(330).await;
+    assert!(names.iter().all(|name| world.troubles(name).is_empty()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_answer_for_longer_than_the_lease_lasts_nothing_is_written_and_nobody_ends() {
+    let mut world = World::written(4, conditions_alone()).await;
+    // The Lease alone cannot be reached: writes would work.
+    world.server.spoil("leases", None);
+    world.pass(9).await;
+    world.judge(&[("n0", Status::Present)]);
+    world.pass(6).await;
+    world.check_counted("kulprit_central_leading 0");
+    let n_written = world.server.count("PATCH");
+    world.judge(&[("n1", Status::Present)]);
+    world.pass(300).await;
+    assert_eq!(world.server.count("PATCH"), n_written);
+    assert_eq!(world.troubles("n1"), [""; 0]);
+    // Nobody has taken it: it goes on where it was.
+    world.server.heal();
+    world.pass(40).await;
+    assert_eq!(world.troubles("n1"), ["KvmUnavailable=True"]);
+    world.end("a").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_node_of_the_same_name_is_not_written_to() {
     let mut world = World::written(1, conditions_alone()).await;
     world.shows = false;
@@ -348,7 +423,8 @@ async fn another_node_of_the_same_name_is_not_written_to() {
     world.pass(20).await;
     assert_eq!(world.troubles("n0"), [""; 0]);
     world.shows = true;
-    world.pass(20).await;
+    // It was tried some times in vain, and waits for longer than that.
+    world.pass(60).await;
     assert_eq!(world.troubles("n0"), ["KvmUnavailable=True"]);
 }
 

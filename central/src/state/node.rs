@@ -9,7 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use kulprit_model::{Body, Domain, FindingCode, Moment, Occurrence, Qemu, Record, Stamp, Status, StreamId, Subject};
+use kulprit_model::{
+    Body, Domain, FindingCode, Moment, Occurrence, Qemu, Record, Stamp, State, Status, StreamId, Subject,
+};
 use kulprit_proto::v1;
 use prost::Message as _;
 
@@ -126,14 +128,15 @@ impl NodeState {
         }
     }
 
-    /// Puts back one row of the store's `current` table.
-    pub fn restore(&mut self, record: Record, is_last_qemu: bool, forgotten: Option<Forgotten>) {
+    /// Puts back one row of the store's `current` table; `n_bytes` is its size there.
+    pub fn restore(&mut self, record: Record, n_bytes: usize, is_last_qemu: bool, forgotten: Option<Forgotten>) {
         self.shown = Shown::default();
         let Record { stamp, body } = record;
         match body {
             Body::State(state) => {
                 let said = Said::new(stamp, &self.epoch);
-                self.states.insert(HeldState { state: state.into(), said, forgotten: forgotten.map(Box::new) });
+                let (forgotten, n_bytes) = (forgotten.map(Box::new), to_u32(n_bytes));
+                self.states.insert(HeldState { state: state.into(), said, forgotten, n_bytes });
             }
             Body::Occurrence(occurrence) => {
                 let key = (occurrence.code, occurrence.subject.clone(), occurrence.first);
@@ -148,6 +151,12 @@ impl NodeState {
             }
             Body::SubjectGone { .. } => {}
         }
+    }
+
+    /// The start of the agent that reports now; 0 before the first.
+    #[must_use]
+    pub fn epoch(&self) -> &Epoch {
+        &self.epoch
     }
 
     /// Its agent has called, on a new stream. After a reboot nobody vouches for what was seen before it.
@@ -219,6 +228,16 @@ impl NodeState {
             return;
         };
         self.shown = Shown::default();
+        let is_kept = match &record.body {
+            Body::State(state) => self.states.get_mut(state.code, &state.subject).is_some(),
+            Body::Domain(domain) => self.domains.contains_key(&domain.uid),
+            Body::Qemu(qemu) => self.qemus.contains_key(&qemu.uid),
+            // Nothing is asked of a snapshot about these.
+            Body::Occurrence(_) | Body::SubjectGone { .. } => false,
+        };
+        if !is_kept {
+            return;
+        }
         if let Body::State(state) = &record.body
             && let Some(held) = self.states.get_mut(state.code, &state.subject)
             && held.said.is(&record.stamp)
@@ -251,39 +270,69 @@ impl NodeState {
         n_missing.min(seq.saturating_sub(1).saturating_sub(covered))
     }
 
-    /// Lets one record act, if it is not history.
-    pub fn apply(&mut self, arrived: Arrived, limits: &Limits, now: Moment, changes: &mut Vec<Change>) {
+    /// Lets one record act, if it is not history; false if the node has as much as is kept of one, so that it cannot.
+    pub fn apply(&mut self, arrived: Arrived, limits: &Limits, now: Moment, changes: &mut Vec<Change>) -> bool {
         self.shown = Shown::default();
         let Arrived { record, bytes } = arrived;
         let key = CurrentKey::of(&record);
         let Record { stamp, body } = record;
         let is_of_this_epoch = self.is_of_this_epoch(&stamp);
         let is_current = is_of_this_epoch && (self.snapshot.is_some() || stamp.seq > self.snapshot_seq);
-        if let (Some(seen), Some(key), true) = (&mut self.snapshot, &key, is_of_this_epoch) {
-            seen.insert(key.clone());
-        }
         match body {
-            Body::Occurrence(occurrence) => self.apply_occurrence(occurrence, bytes, limits, now, changes),
-            _ if !is_current => {}
+            Body::Occurrence(occurrence) => {
+                self.apply_occurrence(occurrence, bytes, limits, now, changes);
+                return true;
+            }
+            _ if !is_current => return true,
             Body::State(state) => {
-                let said = Said::new(stamp, &self.epoch);
-                self.states.insert(HeldState { state: state.into(), said, forgotten: None });
-                changes.extend(key.map(|key| Change::Put(key, bytes)));
+                if !self.states.has_room(state.code, &state.subject, bytes.len(), limits) {
+                    self.forget_outgrown(&state, &stamp, changes);
+                    return false;
+                }
+                let (said, n_bytes) = (Said::new(stamp, &self.epoch), to_u32(bytes.len()));
+                self.states.insert(HeldState { state: state.into(), said, forgotten: None, n_bytes });
             }
             Body::Domain(domain) => {
+                if !self.domains.contains_key(&domain.uid) && self.domains.len() >= limits.n_domains {
+                    return false;
+                }
                 self.domains.insert(domain.uid.clone(), Held { stamp, value: domain });
-                changes.extend(key.map(|key| Change::Put(key, bytes)));
             }
             Body::Qemu(qemu) => {
                 let uid = qemu.uid.clone();
+                let has_room = self.qemus.len() < limits.n_domains && self.last_qemus.len() < 2 * limits.n_domains;
+                if !self.qemus.contains_key(&uid) && !has_room {
+                    return false;
+                }
                 let is_another = self.qemus.get(&uid).is_some_and(|held| !is_same_process(&held.value, &qemu));
                 if is_another {
                     self.retire_qemu(&uid, &stamp, changes);
                 }
                 self.qemus.insert(uid, Held { stamp, value: qemu });
-                changes.extend(key.map(|key| Change::Put(key, bytes)));
             }
-            Body::SubjectGone { subject, at: _ } => self.apply_gone(&subject, &stamp, changes),
+            Body::SubjectGone { subject, at: _ } => {
+                self.apply_gone(&subject, &stamp, changes);
+                return true;
+            }
+        }
+        if let Some(key) = key {
+            if let Some(seen) = &mut self.snapshot {
+                seen.insert(key.clone());
+            }
+            changes.push(Change::Put(key, bytes));
+        }
+        true
+    }
+
+    /// What it says now of a state is too much to keep, so what it said before no longer stands.
+    fn forget_outgrown(&mut self, state: &State, stamp: &Stamp, changes: &mut Vec<Change>) {
+        if let Some(held) = self.states.get_mut(state.code, &state.subject)
+            && held.forgotten.is_none()
+        {
+            let because = "the node says more than is kept of one".to_owned();
+            let forgotten = Forgotten { since: stamp.at, because };
+            held.forgotten = Some(forgotten.clone().into());
+            changes.push(Change::Forget(CurrentKey::State(state.code, state.subject.clone()), forgotten));
         }
     }
 
@@ -444,4 +493,9 @@ impl NodeState {
 
 const fn is_same_process(a: &Qemu, b: &Qemu) -> bool {
     a.pid == b.pid && a.start_ticks == b.start_ticks
+}
+
+/// A record is far below 4 GiB.
+fn to_u32(n_bytes: usize) -> u32 {
+    u32::try_from(n_bytes).unwrap_or(u32::MAX)
 }

@@ -31,6 +31,8 @@ struct Marks {
 pub struct Progress {
     epochs: BTreeMap<Epoch, Marks>,
     n_seen: u64,
+    /// Those that were let go of, until the store is told.
+    gone: Vec<Epoch>,
 }
 
 /// What became of a sequence number.
@@ -82,6 +84,11 @@ impl Progress {
         }
     }
 
+    /// The epochs that were let go of since this was asked last, for the store to forget.
+    pub fn take_gone(&mut self) -> Vec<Epoch> {
+        std::mem::take(&mut self.gone)
+    }
+
     /// What may be acked, by epoch; epochs with nothing durable are left out.
     pub fn durable_marks(&self) -> impl Iterator<Item = (&Epoch, u64)> {
         self.epochs.iter().filter(|(_, marks)| marks.durable > 0).map(|(epoch, marks)| (epoch, marks.durable))
@@ -93,6 +100,7 @@ impl Progress {
                 let oldest = self.epochs.iter().min_by_key(|(_, marks)| marks.order).map(|(epoch, _)| epoch.clone());
                 if let Some(oldest) = oldest {
                     self.epochs.remove(&oldest);
+                    self.gone.push(oldest);
                 }
             }
             let order = self.next_order();
@@ -154,6 +162,7 @@ mod tests {
             progress.receive(&epoch(n), 7);
         }
         assert_eq!(progress.epochs.len(), N_EPOCHS);
+        assert_eq!(progress.take_gone().len(), 10_000 - N_EPOCHS);
         assert_eq!(progress.receive(&epoch(10_000), 7), Receipt::Duplicate);
     }
 }

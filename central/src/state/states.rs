@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kulprit_model::{FindingCode, Moment, Stamp, State, Subject};
 
-use super::{Epoch, Forgotten};
+use super::{Epoch, Forgotten, Limits};
 
 /// A state, who said it, and why nobody can vouch for it any more, if so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) struct HeldState {
     pub(super) state: Box<State>,
     pub(super) said: Said,
     pub(super) forgotten: Option<Box<Forgotten>>,
+    /// Of the encoded record that said it.
+    pub(super) n_bytes: u32,
 }
 
 /// The stamp of the record that said it; what is said by one start of an agent shares its name.
@@ -42,35 +44,57 @@ impl Said {
 
 /// Sorted by (code, subject), each once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct States(Vec<HeldState>);
+pub(super) struct States {
+    held: Vec<HeldState>,
+    n_bytes: usize,
+}
 
 impl States {
     fn position(&self, code: FindingCode, subject: &Subject) -> Result<usize, usize> {
-        self.0.binary_search_by(|held| (held.state.code, &held.state.subject).cmp(&(code, subject)))
+        self.held.binary_search_by(|held| (held.state.code, &held.state.subject).cmp(&(code, subject)))
     }
 
     pub(super) fn get_mut(&mut self, code: FindingCode, subject: &Subject) -> Option<&mut HeldState> {
         let index = self.position(code, subject).ok()?;
-        self.0.get_mut(index)
+        self.held.get_mut(index)
     }
 
     /// Takes in a state in place of what was held of the same.
     pub(super) fn insert(&mut self, held: HeldState) {
         match self.position(held.state.code, &held.state.subject) {
-            Ok(index) => self.0[index] = held,
-            Err(index) => self.0.insert(index, held),
+            Ok(index) => {
+                self.n_bytes -= size(&self.held[index]);
+                self.n_bytes += size(&held);
+                self.held[index] = held;
+            }
+            Err(index) => {
+                self.n_bytes += size(&held);
+                self.held.insert(index, held);
+            }
         }
     }
 
+    /// Whether a state of that size can be taken in.
+    pub(super) fn has_room(&self, code: FindingCode, subject: &Subject, n_bytes: usize, limits: &Limits) -> bool {
+        let known = self.position(code, subject).ok().map(|index| size(&self.held[index]));
+        (known.is_some() || self.held.len() < limits.n_states)
+            && self.n_bytes - known.unwrap_or(0) + n_bytes <= limits.states_bytes
+    }
+
     pub(super) fn retain(&mut self, is_kept: impl FnMut(&HeldState) -> bool) {
-        self.0.retain(is_kept);
+        self.held.retain(is_kept);
+        self.n_bytes = self.held.iter().map(size).sum();
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &HeldState> {
-        self.0.iter()
+        self.held.iter()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut HeldState> {
-        self.0.iter_mut()
+        self.held.iter_mut()
     }
+}
+
+fn size(held: &HeldState) -> usize {
+    usize::try_from(held.n_bytes).unwrap_or(usize::MAX)
 }

@@ -237,7 +237,7 @@ fn write_node(transaction: &Transaction<'_>, id: i64, node: &NodeWrite) -> rusql
 }
 
 fn write_records(transaction: &Transaction<'_>, id: i64, day: i64, records: &RecordsWrite) -> rusqlite::Result<()> {
-    let RecordsWrite { stream: _, received_wall_usec: _, history, changes, watermarks } = records;
+    let RecordsWrite { stream: _, received_wall_usec: _, history, changes, watermarks, gone } = records;
     if !history.is_empty() {
         let mut insert = transaction.prepare_cached(&schema::insert_history(day))?;
         for row in history {
@@ -263,6 +263,11 @@ fn write_records(transaction: &Transaction<'_>, id: i64, day: i64, records: &Rec
                  ON CONFLICT DO UPDATE SET seq = max(seq, excluded.seq)",
             )?
             .execute(params![id, epoch.boot_id, to_i64(epoch.epoch), to_i64(*seq)])?;
+    }
+    for epoch in gone {
+        transaction
+            .prepare_cached("DELETE FROM watermark WHERE stream = ?1 AND boot_id = ?2 AND epoch = ?3")?
+            .execute(params![id, epoch.boot_id, to_i64(epoch.epoch)])?;
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 //!
 //! The first write of a group waits at most [`GROUP_FOR`] for others, so that a thousand streams share one fsync. Writes of
 //! records take permits, given back after their commit: when the disk hangs, permits run out, streams go on without the
-//! store, and nothing is acked. A commit that fails is tried again until it succeeds or the process ends.
+//! store, and nothing is acked. A commit that fails is tried again until it succeeds or the process ends. [`StoreWriter::trouble`] says how
+//! it stands, also while the disk has the thread.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, Sender},
     },
@@ -16,6 +17,7 @@ use std::{
 
 use kulprit_daemon::Chain;
 use kulprit_model::StreamId;
+use prost::Message as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::Instant,
@@ -31,7 +33,9 @@ const GROUP_FOR: Duration = Duration::from_millis(2);
 const GROUP_MAX: usize = 4_096;
 /// How long after a failed commit it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Records that may wait for their commit, about 20 MiB. When so many wait, streams wait too.
+/// A commit that takes longer is worth a remark: a thousand times what it takes on a healthy disk.
+const LATE_AFTER: Duration = Duration::from_secs(5);
+/// Records that may wait for their commit, about 20 MiB; of large ones fewer, 64 MiB at most. When so many wait, streams wait too.
 pub const MAX_WAITING: usize = 65_536;
 
 /// Called from the store's thread for each batch of records that became durable.
@@ -49,7 +53,16 @@ pub struct StoreWriter {
     commands: Sender<Command>,
     permits: Arc<Semaphore>,
     is_closing: Arc<AtomicBool>,
+    commit: Arc<Mutex<Option<Commit>>>,
     thread: Thread,
+}
+
+/// A group on its way to the disk.
+#[derive(Debug)]
+struct Commit {
+    began: Instant,
+    /// Why it failed last.
+    failure: Option<String>,
 }
 
 /// Resolves when the store's thread has ended; an error if it panicked.
@@ -68,13 +81,15 @@ impl StoreWriter {
         let (commands, received) = mpsc::channel();
         let (is_over, over) = oneshot::channel();
         let is_closing = Arc::new(AtomicBool::new(false));
-        let worker = Worker { store, received, on_durable, metrics, is_closing: Arc::clone(&is_closing) };
+        let commit = Arc::new(Mutex::new(None));
+        let (closing, under_way) = (Arc::clone(&is_closing), Arc::clone(&commit));
+        let worker = Worker { store, received, on_durable, metrics, is_closing: closing, under_way };
         let joiner = thread::Builder::new().name("store".to_owned()).spawn(move || {
             worker.run();
             let _ = is_over.send(());
         })?;
         let permits = Arc::new(Semaphore::new(MAX_WAITING));
-        Ok((Self { commands, permits, is_closing, thread: joiner.thread().clone() }, over))
+        Ok((Self { commands, permits, is_closing, commit, thread: joiner.thread().clone() }, over))
     }
 
     /// What a write of records takes before it is queued; wait for it with a limit.
@@ -89,10 +104,10 @@ impl StoreWriter {
         MAX_WAITING - self.permits.available_permits()
     }
 
-    /// How many permits a write of so many rows takes: never more than there are.
+    /// How many permits a write of that weight takes: never more than there are.
     #[must_use]
-    pub fn n_permits(n_rows: usize) -> u32 {
-        u32::try_from(n_rows.clamp(1, MAX_WAITING / 4)).unwrap_or(u32::MAX)
+    pub fn n_permits(weight: usize) -> u32 {
+        u32::try_from(weight.clamp(1, MAX_WAITING / 4)).unwrap_or(u32::MAX)
     }
 
     /// Queues a write; never blocks. After [`StoreWriter::close`] it is dropped, and so is never acked.
@@ -103,7 +118,8 @@ impl StoreWriter {
     /// Queues a write if few enough wait; false if not, and the write is dropped: make it again later.
     #[must_use]
     pub fn try_queue(&self, write: Write) -> bool {
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        let weight = if let Write::Capture(capture) = &write { capture.result.encoded_len() / 1024 } else { 1 };
+        let permit = Arc::clone(&self.permits).try_acquire_many_owned(Self::n_permits(weight));
         permit.is_ok_and(|permit| {
             self.queue(write, permit);
             true
@@ -113,6 +129,19 @@ impl StoreWriter {
     /// Asks for the history before `oldest_wall_usec` to be dropped.
     pub fn drop_history_before(&self, oldest_wall_usec: i64) {
         let _ = self.commands.send(Command::DropHistoryBefore(oldest_wall_usec));
+    }
+
+    /// How long a commit has been under way, and what is wrong with it, if anything is.
+    #[must_use]
+    pub fn trouble(&self) -> (Duration, Option<String>) {
+        let commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Commit { began, failure }) = &*commit else { return (Duration::ZERO, None) };
+        let waits = began.elapsed();
+        let why = match failure {
+            Some(failure) => Some(failure.as_str()),
+            None => (waits >= LATE_AFTER).then_some("the disk does not answer"),
+        };
+        (waits, why.map(|why| format!("takes nothing for {} s, acks wait, verdicts do not: {why}", waits.as_secs())))
     }
 
     /// Tells the thread to commit what is queued and to end.
@@ -129,9 +158,14 @@ struct Worker<S> {
     on_durable: OnDurable,
     metrics: CentralMetrics,
     is_closing: Arc<AtomicBool>,
+    under_way: Arc<Mutex<Option<Commit>>>,
 }
 
 impl<S: Store> Worker<S> {
+    fn note(&self, commit: Option<Commit>) {
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = commit;
+    }
+
     fn run(mut self) {
         while let Ok(first) = self.received.recv() {
             let mut group = Group::default();
@@ -157,12 +191,14 @@ impl<S: Store> Worker<S> {
         let started = Instant::now();
         let mut n_failures = 0_u64;
         if !writes.is_empty() {
+            self.note(Some(Commit { began: started, failure: None }));
             while let Err(error) = self.store.commit(&writes) {
                 self.metrics.store_failures.inc();
                 if n_failures == 0 {
                     error!(error = %Chain(&error), fix = error.fix(), "the store takes nothing; acks wait, verdicts do not");
                 }
                 n_failures += 1;
+                self.note(Some(Commit { began: started, failure: Some(Chain(&error).to_string()) }));
                 if self.is_closing.load(Ordering::Acquire) {
                     warn!(
                         n_writes = writes.len(),
@@ -172,6 +208,7 @@ impl<S: Store> Worker<S> {
                 }
                 thread::park_timeout(RETRY_AFTER);
             }
+            self.note(None);
             if n_failures > 0 {
                 info!(n_failures, "the store takes writes again");
             }

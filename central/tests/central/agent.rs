@@ -64,6 +64,7 @@ pub(crate) fn record(epoch: u64, seq: u64, body: Body, at: Moment) -> v1::Record
     Record { stamp: Stamp { boot_id: "boot-1".to_owned(), epoch, seq, at }, body }.into()
 }
 
+#[derive(Debug)]
 pub(crate) struct Agent {
     to_central: mpsc::Sender<AgentMessage>,
     from_central: Streaming<CentralMessage>,
@@ -74,19 +75,27 @@ pub(crate) struct Agent {
 impl Agent {
     /// Opens a stream and says Hello.
     pub(crate) async fn connect(address: SocketAddr, hello: v1::Hello) -> Self {
+        Self::try_connect(address, hello).await.unwrap()
+    }
+
+    /// The same, where it may be refused.
+    pub(crate) async fn try_connect(address: SocketAddr, hello: v1::Hello) -> Result<Self, tonic::Status> {
         let epoch = hello.epoch;
-        let mut agent = Self::open(address, Message::Hello(hello)).await;
-        agent.epoch = epoch;
-        agent
+        let agent = Self::open_on(channel(address).await, Message::Hello(hello)).await?;
+        Ok(Self { epoch, ..agent })
     }
 
     /// Opens a stream with another first message.
     pub(crate) async fn open(address: SocketAddr, first: Message) -> Self {
+        Self::open_on(channel(address).await, first).await.unwrap()
+    }
+
+    /// The same on a connection that is there.
+    pub(crate) async fn open_on(channel: Channel, first: Message) -> Result<Self, tonic::Status> {
         let (to_central, messages) = mpsc::channel(1_024);
         to_central.send(AgentMessage { message: Some(first) }).await.unwrap();
-        let mut client = IngestClient::new(channel(address).await);
-        let from_central = client.report(ReceiverStream::new(messages)).await.unwrap().into_inner();
-        Self { to_central, from_central, epoch: 1, seq: 0 }
+        let from_central = IngestClient::new(channel).report(ReceiverStream::new(messages)).await?.into_inner();
+        Ok(Self { to_central, from_central, epoch: 1, seq: 0 })
     }
 
     pub(crate) async fn send(&self, message: Message) {

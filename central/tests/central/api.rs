@@ -18,7 +18,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
-use crate::app::App;
+use crate::app::{App, START};
 
 /// A real cluster's recorded objects.
 const RECORDED: &str = include_str!("../../cluster/fixtures/two-nodes.json");
@@ -30,6 +30,10 @@ struct State {
     objects: Vec<Value>,
     version: u64,
     watches: Vec<(String, UnboundedSender<String>)>,
+    /// Centrals' Lease; `None`: it has none, and none may be made.
+    lease: Option<Value>,
+    /// Requests that would change something.
+    writes: Vec<String>,
     /// Header of each answer.
     date: Option<String>,
 }
@@ -62,8 +66,43 @@ impl Api {
         Self::start(objects["items"].as_array().unwrap().clone()).await
     }
 
+    /// Has a Lease for centrals, nobody's yet.
+    pub(crate) fn offer_lease(&self) {
+        self.state.lock().unwrap().lease = Some(json!({"metadata": {"resourceVersion": "1"}, "spec": {}}));
+    }
+
+    /// Another takes the Lease, whoever has it.
+    pub(crate) fn take_lease(&self, holder: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.version += 1;
+        let version = state.version.to_string();
+        let lease = state.lease.as_mut().unwrap();
+        (lease["metadata"]["resourceVersion"], lease["spec"]["holderIdentity"]) = (json!(version), json!(holder));
+    }
+
+    /// Whom the Lease names.
+    pub(crate) fn holder(&self) -> String {
+        let state = self.state.lock().unwrap();
+        state.lease.as_ref().and_then(|lease| lease["spec"]["holderIdentity"].as_str()).unwrap_or_default().to_owned()
+    }
+
+    /// Requests that would have changed an object, since this was asked last.
+    pub(crate) fn take_writes(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().writes)
+    }
+
     /// A central that watches it, at this moment of its own clock.
     pub(crate) async fn central(&self, folder: &Path, at: Moment) -> App {
+        App::start_on(folder, at, self.kubernetes(folder)).await
+    }
+
+    /// One that leads only with the Lease.
+    pub(crate) async fn elected_central(&self, folder: &Path) -> App {
+        let kubernetes = self.kubernetes(folder);
+        App::start_with(folder, START, |config| config.kubernetes = kubernetes).await
+    }
+
+    fn kubernetes(&self, folder: &Path) -> KubernetesConfig {
         let kubeconfig = folder.join("kubeconfig");
         let text = format!(
             "current-context: c\nclusters: [{{name: c, cluster: {{server: 'http://{}'}}}}]\nusers: [{{name: u, user: {{}}}}]\n\
@@ -71,8 +110,7 @@ impl Api {
             self.address
         );
         std::fs::write(&kubeconfig, text).unwrap();
-        let kubernetes = KubernetesConfig { kubeconfig: Some(kubeconfig), ..KubernetesConfig::default() };
-        App::start_on(folder, at, kubernetes).await
+        KubernetesConfig { kubeconfig: Some(kubeconfig), ..KubernetesConfig::default() }
     }
 
     /// Its clock stands at this time.
@@ -118,8 +156,20 @@ impl Api {
                 n_body = length.strip_prefix("content-length:").map_or(n_body, |n| n.trim().parse().unwrap());
                 line.clear();
             }
-            // It has no Lease, and nothing may be written to it.
-            stream.read_exact(&mut vec![0; n_body]).await.unwrap();
+            let mut body = vec![0; n_body];
+            stream.read_exact(&mut body).await.unwrap();
+            if request.contains("/leases")
+                && request.contains(" /apis/coordination.k8s.io/v1/namespaces/default/")
+                && let Some((code, lease)) = self.answer_lease(&request, &body)
+            {
+                let head = format!("HTTP/1.1 {code} X\r\ncontent-length: {}\r\n\r\n", lease.len());
+                let _ = stream.get_mut().write_all(format!("{head}{lease}").as_bytes()).await;
+                continue;
+            }
+            // Nothing else may be written to it.
+            if !request.starts_with("GET ") {
+                self.state.lock().unwrap().writes.push(request.clone());
+            }
             if !request.starts_with("GET ") || request.contains("/leases/") {
                 let code = if request.starts_with("GET ") { 404 } else { 403 };
                 let head = format!("HTTP/1.1 {code} No\r\ncontent-length: 0\r\n\r\n");
@@ -138,6 +188,23 @@ impl Api {
                 }
             }
         }
+    }
+
+    /// `None`: it has none.
+    fn answer_lease(&self, request: &str, body: &[u8]) -> Option<(u16, String)> {
+        let mut state = self.state.lock().unwrap();
+        let known = state.lease.clone()?;
+        if request.starts_with("GET ") {
+            return Some((200, known.to_string()));
+        }
+        let mut lease: Value = serde_json::from_slice(body).unwrap();
+        if lease["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] {
+            return Some((409, String::new()));
+        }
+        state.version += 1;
+        lease["metadata"]["resourceVersion"] = json!(state.version.to_string());
+        state.lease = Some(lease.clone());
+        Some((200, lease.to_string()))
     }
 
     fn answer(&self, path: &str) -> (String, String, Option<UnboundedReceiver<String>>) {

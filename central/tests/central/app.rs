@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use kulprit_central::{
     app::{Addresses, run_on},
-    config::{Config, KubernetesConfig},
+    config::{Config, KubernetesConfig, LimitConfig},
 };
 use kulprit_daemon::{BoxError, CancellationToken, Chain, clock::ManualClock};
 use kulprit_model::Moment;
@@ -39,16 +39,26 @@ impl App {
         Self::start_on(folder, at, KubernetesConfig::default()).await
     }
 
-    /// The same, watching a Kubernetes.
+    /// The same, watching a Kubernetes, and leading there whoever else does.
     pub(crate) async fn start_on(folder: &Path, at: Moment, kubernetes: KubernetesConfig) -> Self {
-        let config = Config {
+        Self::start_with(folder, at, |config| (config.kubernetes, config.leader_election) = (kubernetes, false)).await
+    }
+
+    /// The same with other limits.
+    pub(crate) async fn start_limited(folder: &Path, limits: LimitConfig) -> Self {
+        Self::start_with(folder, START, |config| config.limits = limits).await
+    }
+
+    /// The same, configured otherwise.
+    pub(crate) async fn start_with(folder: &Path, at: Moment, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             admin_listen: "127.0.0.1:0".parse().unwrap(),
             data_dir: folder.to_owned(),
             cluster: Some("lab".to_owned()),
-            kubernetes,
             ..Config::default()
         };
+        change(&mut config);
         let (clock, stop) = (ManualClock::new(at), CancellationToken::new());
         let (addresses, task) = timeout(PATIENCE, async {
             loop {
@@ -87,6 +97,33 @@ impl App {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
+    }
+
+    /// Waits until it ends by itself; why.
+    pub(crate) async fn ended(self) -> String {
+        let ended = timeout(PATIENCE, self.task).await.expect("central ends");
+        Chain(&*ended.unwrap().unwrap_err()).to_string()
+    }
+
+    /// Waits until the metrics have that line.
+    pub(crate) async fn wait_for_metric(&self, line: &str) {
+        let mut text = String::new();
+        let waited = timeout(PATIENCE, async {
+            while !text.lines().any(|own| own == line) {
+                sleep(Duration::from_millis(10)).await;
+                text = self.admin("/metrics").await;
+            }
+        });
+        if waited.await.is_err() {
+            panic!("no {line:?} in\n{text}");
+        }
+    }
+
+    /// The value of a series.
+    pub(crate) async fn metric(&self, series: &str) -> u64 {
+        let text = self.admin("/metrics").await;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.unwrap_or(0)
     }
 
     /// The findings that hold now, `code subject status`.

@@ -3,6 +3,7 @@
 use std::{sync::mpsc, time::Duration};
 
 use kulprit_central::{
+    config::Config,
     ingest::IngestService,
     live::Live,
     metrics::CentralMetrics,
@@ -61,7 +62,8 @@ async fn a_store_that_hangs_stops_acks_and_no_verdict() {
     let on_durable = live.clone();
     let on_durable = Box::new(move |stream: &_, marks: &[_]| on_durable.on_durable(stream, marks));
     let (writer, end) = StoreWriter::start(Hanging(hanging), on_durable, central.clone()).unwrap();
-    let ingest = IngestService::new(live.clone(), writer.clone(), central, "lab".to_owned(), stop.clone());
+    let allowances = Config::default().allowances();
+    let ingest = IngestService::new(live.clone(), writer.clone(), central, "lab".to_owned(), allowances, stop.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::builder()

@@ -64,6 +64,12 @@ async fn ready_names_what_is_missing_until_it_is_there() {
     running.readiness.block_on("D-Bus connected").ready();
     let (status, _, body) = get(running.addr, "/ready").await;
     assert_eq!((status, body.as_str()), (200, "ready\n"));
+    running.readiness.remark("disk", Some("full".to_owned()));
+    let (status, _, body) = get(running.addr, "/ready").await;
+    assert_eq!((status, body.as_str()), (200, "ready\ndegraded: disk: full\n"));
+    running.readiness.remark("disk", None);
+    let (_, _, body) = get(running.addr, "/ready").await;
+    assert_eq!(body, "ready\n");
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! The watches against an API server that does what a real one does on its worse days.
 
 mod bad_days;
-mod log;
 mod server;
 
 use std::{

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -16,6 +17,7 @@ use axum::{
 };
 use kube::Client;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 /// How a request is answered instead; `None`: not at all.
 type Spoilt = Option<u16>;
@@ -27,6 +29,10 @@ pub(super) struct State {
     /// Requests whose method and path contain the text.
     pub(super) spoilt: Vec<(String, Spoilt)>,
     pub(super) retry_after_secs: u32,
+    /// Requests whose method and path contain the text are answered so much later.
+    pub(super) slow: Option<(String, Duration)>,
+    /// What a spoilt answer says.
+    pub(super) message: String,
     /// Somebody else changes the node between our read and our patch, so often.
     pub(super) n_races: usize,
     /// Condition types that our field manager owns, by node.
@@ -94,10 +100,14 @@ impl Server {
         if spoilt == Some(None) {
             pending::<()>().await;
         }
+        let slow = self.set(|state| state.slow.clone().filter(|(text, _)| line.contains(text)));
+        if let Some((_, late)) = slow {
+            sleep(late).await;
+        }
         let body = to_bytes(body, usize::MAX).await.unwrap();
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let answer = match spoilt.flatten() {
-            Some(code) => Err((code, "spoilt".to_owned())),
+            Some(code) => Err((code, self.set(|state| state.message.clone()))),
             None => {
                 let kind = parts.headers.get("content-type").map_or("", |kind| kind.to_str().unwrap());
                 let path: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();

@@ -65,7 +65,8 @@ fn load_current(connection: &Connection, nodes: &mut Nodes, n_unreadable: &mut u
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let Some((_, node)) = nodes.get_mut(&row.get(0)?) else { continue };
-        let record = v1::Record::decode(row.get_ref(2)?.as_blob()?).ok().and_then(|wire| Record::try_from(wire).ok());
+        let body = row.get_ref(2)?.as_blob()?;
+        let record = v1::Record::decode(body).ok().and_then(|wire| Record::try_from(wire).ok());
         let Some(record) = record else {
             *n_unreadable += 1;
             continue;
@@ -77,7 +78,7 @@ fn load_current(connection: &Connection, nodes: &mut Nodes, n_unreadable: &mut u
             None => None,
         };
         let is_last_qemu = row.get_ref(1)?.as_str()?.starts_with(LAST_QEMU_PREFIX);
-        node.restore(record, is_last_qemu, forgotten);
+        node.restore(record, body.len(), is_last_qemu, forgotten);
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! All rows on an API server that refuses, fails or is slow for minutes: nothing is gone, nothing is invented, it is said once, it is left
 //! alone, and afterwards everything is as before.
 
-use super::{log::Log, *};
+use super::*;
+use crate::testing::Log;
 
 const MINUTES: Duration = Duration::from_secs(300);
 const LOST: &str = "WARN Kubernetes cannot be watched: what was known of it is unknown now";

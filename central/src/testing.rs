@@ -1,4 +1,4 @@
-//! What the log is told.
+//! What the log is told, for tests.
 //!
 //! One subscriber for all threads, because which lines are wanted is remembered for all of them; each test has the lines of its own.
 
@@ -15,17 +15,17 @@ thread_local! {
 }
 
 /// The lines of this thread that an operator would see, as `LEVEL message`, from its beginning on.
-pub(super) struct Log;
+pub(crate) struct Log;
 
 impl Log {
-    pub(super) fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| tracing::subscriber::set_global_default(Lines).expect("no other test sets one"));
         LINES.take();
         Self
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         LINES.with_borrow(Clone::clone)
     }
 }
