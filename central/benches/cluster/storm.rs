@@ -130,7 +130,12 @@ impl Storm {
         let publisher = tokio::spawn(Publisher::new(sources, settings).run(stop.clone()));
         world.start_engine_with(Some(to_publisher));
 
+        // The engine decides when something changes after its start.
+        sleep(Duration::from_secs(1)).await;
+        world.live.bump();
         let first = written(&server, n_nodes).await;
+        // What nobody could look at is said to be unknown after a minute.
+        sleep(TAINTS_AFTER).await;
         let before = server.look(|state| state.n_statuses);
         let n_sick = n_nodes / 2;
         (0..n_sick).for_each(|node| world.raise_of_node(node, FindingCode::KvmDeviceMissing, Status::Present));
@@ -140,7 +145,7 @@ impl Storm {
         stop.cancel();
         publisher.await.expect("it does not panic").expect("it ends well");
         world.stop().await;
-        Self { first: (before, first), conditions: (n_statuses - before, took), taints }
+        Self { first: (n_nodes, first), conditions: (n_statuses - before, took), taints }
     }
 }
 
