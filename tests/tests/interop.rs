@@ -20,6 +20,9 @@ use serde_json::Value;
 /// An agent's slowest look, a hold, and a busy machine.
 const SEEN: Duration = Duration::from_secs(90);
 
+/// Status and reason of each condition of a node, by type.
+type Conditions = BTreeMap<String, (String, String)>;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace's root")
 }
@@ -35,15 +38,15 @@ fn words<'v>(list: &'v Value, key: &str) -> BTreeSet<&'v str> {
     list.as_array().into_iter().flatten().filter_map(|own| own[key].as_str()).collect()
 }
 
-/// The status, reason and writer of each condition of a node.
-fn conditions(cluster: &Cluster) -> Result<BTreeMap<String, (String, String)>> {
+/// Those of the one node.
+fn conditions(cluster: &Cluster) -> Result<Conditions> {
     let node = cluster.get(&["node", "n1"])?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let all = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
     Ok(all.iter().map(|own| (text(&own["type"]), (text(&own["status"]), text(&own["reason"])))).collect())
 }
 
-fn npd_types(conditions: &BTreeMap<String, (String, String)>) -> BTreeSet<&str> {
+fn npd_types(conditions: &Conditions) -> BTreeSet<&str> {
     let all = NpdCondition::ALL.map(NpdCondition::as_str);
     all.into_iter().filter(|name| conditions.contains_key(*name)).collect()
 }
@@ -132,34 +135,32 @@ fn the_types_of_node_problem_detector_are_its_own_until_we_replace_it_and_again_
     };
     let mut system = System::start(&lab, &config("coexist"))?;
     system.watch(node)?;
-    let wait = |system: &System, what: &str, is_so: &dyn Fn(&BTreeMap<String, (String, String)>) -> bool| {
+    let wait = |system: &System, what: &str, is_so: &dyn Fn(&Conditions) -> bool| {
         let look = || Ok(is_so(&conditions(&cluster)?));
         wait_until(what, SEEN, look).with_context(|| format!("{:#?}\n{}", conditions(&cluster), system.logs()))
     };
     let kubelet = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
-    let own_well = |seen: &BTreeMap<String, (String, String)>| {
-        seen.get("kulprit.io/KubeletDegraded").is_some_and(|(status, _)| status == "False")
-    };
+    let own_well =
+        |seen: &Conditions| seen.get("kulprit.io/KubeletDegraded").is_some_and(|(status, _)| status == "False");
     report("our own conditions stand", wait(&system, "our conditions", &own_well)?);
     let seen = conditions(&cluster)?;
     ensure!(npd_types(&seen) == BTreeSet::from(["KubeletUnhealthy"]), "{seen:?}");
     ensure!(seen["KubeletUnhealthy"] == kubelet("True", "KubeletUnhealthy"), "what is not ours was written: {seen:?}");
 
     system.restart_central(&config("replace"))?;
-    let well = |seen: &BTreeMap<String, (String, String)>| {
+    let well = |seen: &Conditions| {
         npd_types(seen).len() == NpdCondition::ALL.len()
             && seen["KubeletUnhealthy"] == kubelet("False", "KubeletIsHealthy")
     };
     report("all types are written in its place", wait(&system, "its types", &well)?);
     node.run(&["systemctl", "stop", "kubelet"])?;
-    let down =
-        |seen: &BTreeMap<String, (String, String)>| seen["KubeletUnhealthy"] == kubelet("True", "KubeletUnhealthy");
+    let down = |seen: &Conditions| seen["KubeletUnhealthy"] == kubelet("True", "KubeletUnhealthy");
     report("a kubelet that stopped is KubeletUnhealthy", wait(&system, "KubeletUnhealthy", &down)?);
     node.run(&["systemctl", "start", "kubelet"])?;
     report("and healthy again", wait(&system, "KubeletIsHealthy", &well)?);
 
     system.restart_central(&config("coexist"))?;
-    let gone = |seen: &BTreeMap<String, (String, String)>| npd_types(seen).is_empty() && own_well(seen);
+    let gone = |seen: &Conditions| npd_types(seen).is_empty() && own_well(seen);
     report("what we wrote is gone", wait(&system, "its types to go", &gone)?);
     bundle_tells_what_central_is(&system)?;
     ensure!(conditions(&cluster)?["NTPProblem"] == ("False".to_owned(), "NTPIsUp".to_owned()), "what never was ours");
