@@ -24,9 +24,9 @@ const ICMP: &str = "icmp";
 const MIN_RETRANSMITS: u32 = 2;
 /// The same of a connection that stood: one timeout after another, 1.4 s at least (0.2 s, doubled each time).
 const MIN_RETRANSMITS_ESTABLISHED: u32 = 3;
-/// States in which what was sent is sent again until it is answered: established, and closed at this end (FIN-WAIT-1, LAST-ACK), as of a
-/// migration that libvirt gave up.
-const SENDING: [u8; 3] = [1, 4, 9];
+/// States in which what was sent is sent again until it is answered: established, and closed at this end (FIN-WAIT-1), at the other
+/// (CLOSE-WAIT) or at both (LAST-ACK, CLOSING), as of a migration that libvirt gave up. Source: RFC 9293, 3.3.2.
+const SENDING: [u8; 5] = [1, 4, 8, 9, 11];
 /// Ports of storage servers, and the backend's word. Sources: IANA; Ceph `ms_bind_port`.
 const STORAGE_PORTS: [(u16, &str); 5] =
     [(2049, "nfs"), (3260, "iscsi"), (3300, "ceph"), (6789, "ceph"), (4420, "nvme")];
@@ -46,14 +46,15 @@ pub enum Owner {
     KubeVirt,
 }
 
-/// `LinkDown` of physical links that have carried something since the boot, and of those with a default route; others may never
-/// have had a cable.
+/// A physical link that has carried something since the boot, or one with a default route; others may never have had a cable.
+fn is_in_use(link: &Link) -> bool {
+    link.has_default_route || link.is_physical && link.rx_bytes.is_some_and(|bytes| bytes > 0)
+}
+
+/// `LinkDown` of links that are in use.
 #[must_use]
 pub fn judge_links(at: Moment, links: &[Link]) -> Vec<Verdict> {
-    let used = links
-        .iter()
-        .filter(|link| link.has_default_route || link.is_physical && link.rx_bytes.is_some_and(|bytes| bytes > 0));
-    let judged = used.filter_map(|link| {
+    let judged = links.iter().filter(|link| is_in_use(link)).filter_map(|link| {
         let code = FindingCode::LinkDown;
         let subject = Subject::Device { name: link.name.clone() };
         let n_lost =
@@ -231,7 +232,11 @@ mod tests {
             (1, 2, Absent),
             (1, 3, Present),
             (4, 3, Present),
+            (8, 2, Absent),
+            (8, 3, Present),
             (9, 3, Present),
+            (11, 3, Present),
+            (5, 9, Absent),
             (6, 9, Absent),
         ] {
             let verdicts =

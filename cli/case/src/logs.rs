@@ -17,6 +17,7 @@ use kulprit_judge::kernel_log::{KernelLog, TaskOwner, is_lasting};
 use kulprit_judge::migration::{self, Sample};
 use kulprit_judge::said::{self, Heard, Statements, vm_of_line, vm_of_source};
 use kulprit_judge::{OccurrenceVerdict, Verdict};
+use kulprit_model::said::operation;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
 use kulprit_signature::{Signatures, Speaker};
 
@@ -48,6 +49,8 @@ pub struct Readers {
     wanted: Wanted,
     /// Samples of migrations by VM.
     samples: BTreeMap<String, Vec<Sample>>,
+    /// When the last of a VM's migrations ended, where its launcher says so.
+    ended: BTreeMap<String, Moment>,
     /// Different statements of logs that were kept so far.
     n_said: usize,
     /// Names that a line must mention to be kept although no rule knows it: the subject's.
@@ -71,7 +74,14 @@ impl Readers {
     #[must_use]
     pub fn mentioning(mentions: Vec<String>) -> Self {
         let wanted = Wanted::new(&mentions);
-        Self { signatures: Signatures::new(), wanted, samples: BTreeMap::new(), n_said: 0, mentions }
+        Self {
+            signatures: Signatures::new(),
+            wanted,
+            samples: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            n_said: 0,
+            mentions,
+        }
     }
 
     /// The table of signatures.
@@ -92,8 +102,15 @@ impl Readers {
     pub(crate) fn judge_migration(&self, vm: &str, out: &mut Gathered) {
         let subject = Subject::vm(vm);
         let Some(samples) = self.samples.get(vm) else { return };
-        let verdicts = migration::judge(&subject, samples);
-        let is_earlier = |verdict: &Verdict| matches!(verdict, Verdict::State(state) if state.subject == subject && verdicts.iter().any(|new| is_state(new, state.code)));
+        let last = samples.iter().map(|sample| sample.at).max();
+        let verdicts = match self.ended.get(vm).filter(|ended| Some(**ended) >= last) {
+            Some(ended) => migration::judge_ended(&subject, samples, *ended),
+            None => migration::judge(&subject, samples),
+        };
+        let is_earlier = |verdict: &Verdict| match verdict {
+            Verdict::State(state) => state.subject == subject && verdicts.iter().any(|new| is_state(new, state.code)),
+            Verdict::Occurrence(of) => of.subject == subject && of.code == FindingCode::MigrationNotCompleted,
+        };
         out.verdicts.retain(|verdict| !is_earlier(verdict));
         if !verdicts.is_empty() {
             out.looked.insert("migration");
@@ -122,6 +139,8 @@ struct Reading<'a> {
     owners: BTreeMap<u32, TaskOwner>,
     said: Statements,
     samples: Vec<(Option<String>, Moment, JobInfo)>,
+    /// When a launcher said last that its migration failed.
+    ended: Option<Moment>,
     kept: Vec<Evidence>,
     /// The VM that a launcher's log names.
     vm: Option<String>,
@@ -149,6 +168,7 @@ pub fn read_log(
         owners: owners.collect(),
         said: Statements::new(MAX_OF_LOG.min(MAX_OF_CASE.saturating_sub(readers.n_said) / SHARE)),
         samples: Vec::new(),
+        ended: None,
         kept: Vec::new(),
         vm: None,
         last_start_usec: None,
@@ -173,7 +193,7 @@ pub fn read_log(
         );
         out.problems.push(problem(None, why));
     }
-    let Reading { kernel, mut said, samples, kept, vm, .. } = reading;
+    let Reading { kernel, mut said, samples, ended, kept, vm, .. } = reading;
     let vm = vm.or_else(|| vm_of_source(source));
     if let Some(mut kernel) = kernel {
         let mut rest = Vec::new();
@@ -192,6 +212,7 @@ pub fn read_log(
     for (name, at, job) in samples {
         let Some(name) = name.or_else(|| vm.clone()) else { continue };
         readers.add_sample(&name, at, job, "launcher");
+        readers.ended.extend(ended.map(|ended| (name.clone(), ended)));
         if !sampled.contains(&name) {
             sampled.push(name);
         }
@@ -247,7 +268,13 @@ impl Reading<'_> {
         match said::hear(self.signatures, self.source, line, at, is_dated) {
             Heard::Nothing => self.keep(at, line),
             Heard::Harmless => {}
-            Heard::Error(verdict) => self.said.add(verdict),
+            Heard::Error(verdict) => {
+                let is_of_migration = verdict.attributes.get(attribute::OPERATION) == Some(operation::MIGRATE);
+                if is_of_migration && matches!(self.source, LogSource::Pod { speaker: Speaker::Launcher, .. }) {
+                    self.ended = Some(at);
+                }
+                self.said.add(verdict);
+            }
         }
     }
 

@@ -387,7 +387,7 @@ catalogue! {
     MigrationIncoming, State, "migration", Vm, Notice, raise 0, clear 0, "",
         None, "The VM is to arrive from another node: its QEMU waits for a migration or takes one in; `limited_by` is target where it gets no CPU for that.";
     MigrationNotCompleted, Occurrence, "migration", Vm, Fault, raise 0, clear 0, "",
-        None, "A migration of the VM ended, and the VM is still on its node; `what` is how the copy went: dirtying, no-bytes, slow, progressing or unknown.";
+        None, "A migration of the VM ended, and the VM is still on its node; `what` is how the copy went: dirtying, no-bytes, stopped (10 s before the end at least), slow, progressing or unknown.";
     MigrationDirtying, State, "migration", Vm, Fault, raise 0, clear 0, "a round leaves 90 % of what it sent to be sent again, or dirty rate at or above the copy rate over two rounds, remaining not falling",
         None, "The guest dirties memory faster than the migration copies it.";
     MigrationNoBytes, State, "migration", Vm, Fault, raise 20_000, clear 0, "nothing copied in 20 s",

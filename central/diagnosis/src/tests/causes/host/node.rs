@@ -275,6 +275,12 @@ fn networks() {
         (
             "MigrationPathUnreachable",
             MigrationFailed,
+            &[Is(MigrationPeerSilent, &[]), IsNot(MigrationNoBytes), Text(LIBVIRT, MIGRATE, RESET)],
+            &[IsNot(MigrationPeerSilent), Text(LIBVIRT, MIGRATE, RESET)],
+        ),
+        (
+            "MigrationPathUnreachable",
+            MigrationFailed,
             &[Text(LIBVIRT, CONNECT_PEER, UNREACHABLE)],
             &[Text(LIBVIRT, MIGRATE, CANCELLED)],
         ),
