@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use kulprit_tests::check::report;
 use kulprit_tests::disk::FileDisk;
 use kulprit_tests::export::Export;
-use kulprit_tests::fault::network::PortsDropped;
+use kulprit_tests::fault::network::{LinkFlaps, PortsDropped};
 use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, KvmMode, Scripted, UnitStopped};
 use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::api::{Kind, Place};
@@ -400,6 +400,29 @@ fn too_many_migrations_away_from_a_node_whose_kubelet_hangs() -> Result<()> {
     let _hung = Hung::unit(&host.node, "kubelet.service")?;
     let _other = evacuated(&stage, &host)?;
     let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "KubeletDegraded", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    Ok(())
+}
+
+#[test]
+fn too_many_migrations_away_from_a_node_whose_link_flaps() -> Result<()> {
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
+    let flaps = LinkFlaps::new(&host.node)?;
+    let _other = evacuated(&stage, &host)?;
+    let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "NodeNetworkDegraded", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    drop(flaps);
+    Ok(())
+}
+
+#[test]
+fn too_many_migrations_away_from_a_node_that_finds_no_name_server() -> Result<()> {
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
+    // Nobody answers there.
+    let begins = "echo nameserver 10.77.0.1 >/etc/resolv.conf";
+    let _silent = Scripted::new(&host.node, begins, "rm -f /etc/resolv.conf")?;
+    let _other = evacuated(&stage, &host)?;
+    let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "NodeNetworkDegraded", SEEN)?;
     assert_blames(&verdict, "hosting", "n1");
     Ok(())
 }

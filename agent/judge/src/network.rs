@@ -2,8 +2,9 @@
 //!
 //! A connection in SYN-SENT that was sent again has no answer for 3 s at least (1 s, then 2 s; kernel `TCP_TIMEOUT_INIT`). Which
 //! thing does not answer is told by the port, and by whose connection it is: a migration's stand in the network namespace of
-//! virt-handler's pod. What the node reaches at all is in [`reach`].
+//! virt-handler's pod. What the node reaches at all is in [`reach`]; which links come and go, in [`flap`].
 
+mod flap;
 mod reach;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +15,7 @@ use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribut
 use crate::say::{PROCFS, SYSFS, absent, present};
 use crate::verdict::{OccurrenceVerdict, StateVerdict, Verdict};
 
+pub use flap::{CarrierHistory, judge_flaps, judge_logged};
 pub use reach::{
     LinkHistory, NameSeen, ReachLook, RegistryReach, RegistrySeen, judge_link_errors, judge_listen_queues, judge_reach,
 };

@@ -15,6 +15,7 @@ use kulprit_host::command::job::{JobInfo, parse_migration_info};
 use kulprit_host::log::{Clock, Line, LogReader};
 use kulprit_judge::kernel_log::{KernelLog, TaskOwner, is_lasting};
 use kulprit_judge::migration::{self, Sample};
+use kulprit_judge::network;
 use kulprit_judge::said::{self, Heard, Statements, vm_of_line, vm_of_source};
 use kulprit_judge::{OccurrenceVerdict, Verdict};
 use kulprit_model::said::operation;
@@ -31,6 +32,8 @@ const WINDOW_USEC: i64 = 86_400 * 1_000_000;
 const AFTER_USEC: i64 = 60 * 1_000_000;
 /// Samples of one VM's migrations that are kept: a day of one every 4 s.
 const MAX_SAMPLES: usize = 21_600;
+/// Losses of carriers that are kept of one log, the first ones.
+const MAX_LOSSES: usize = 100_000;
 /// Lines without a rule that are kept for people.
 const MAX_KEPT: usize = 40;
 /// Different statements of one log.
@@ -136,6 +139,8 @@ struct Reading<'a> {
     signatures: &'a Signatures,
     mentions: &'a [String],
     kernel: Option<KernelLog>,
+    /// Devices that lost their carrier, and when.
+    losses: Vec<(String, Moment)>,
     owners: BTreeMap<u32, TaskOwner>,
     said: Statements,
     samples: Vec<(Option<String>, Moment, JobInfo)>,
@@ -165,6 +170,7 @@ pub fn read_log(
         signatures: &readers.signatures,
         mentions: &readers.mentions,
         kernel: None,
+        losses: Vec::new(),
         owners: owners.collect(),
         said: Statements::new(MAX_OF_LOG.min(MAX_OF_CASE.saturating_sub(readers.n_said) / SHARE)),
         samples: Vec::new(),
@@ -193,13 +199,14 @@ pub fn read_log(
         );
         out.problems.push(problem(None, why));
     }
-    let Reading { kernel, mut said, samples, ended, kept, vm, .. } = reading;
+    let Reading { kernel, losses, mut said, samples, ended, kept, vm, .. } = reading;
     let vm = vm.or_else(|| vm_of_source(source));
     if let Some(mut kernel) = kernel {
         let mut rest = Vec::new();
         kernel.flush(&mut rest);
         rest.into_iter().for_each(|verdict| said.add(verdict));
     }
+    out.verdicts.extend(network::judge_logged(moment(clock, clock.at_usec), &losses));
     let probe = if *source == LogSource::Kernel { "kernel-log" } else { "text" };
     out.looked.insert(probe);
     if let (Some(from_usec), Some(until_usec)) = (span.first_usec, span.last_usec) {
@@ -309,6 +316,13 @@ impl Reading<'_> {
         for mut verdict in found {
             if !is_dated {
                 verdict.attributes = verdict.attributes.with(attribute::UNDATED, true);
+            }
+            if let (FindingCode::NetworkLinkDown, Subject::Device { name }) = (verdict.code, &verdict.subject)
+                && is_dated
+                && is_in_window
+                && self.losses.len() < MAX_LOSSES
+            {
+                self.losses.push((name.clone(), verdict.at));
             }
             if is_in_window || is_lasting(verdict.code) {
                 self.said.add(verdict);

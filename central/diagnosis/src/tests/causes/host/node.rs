@@ -270,6 +270,12 @@ fn networks() {
             &[Is(ListenQueueFull, &[(SERVER, "[::]:10250")]), Text(KUBELET, LIST_PODS, STUCK)],
             &[Is(ListenQueueFull, &[(SERVER, "[::]:10250")])],
         ),
+        (
+            "NodeNetworkDegraded",
+            ExcessiveMigrations,
+            &[Is(LinkFlapping, &[]), IsNot(LinkDown), IsNot(NetworkUnreachable)],
+            &[IsNot(LinkFlapping), IsNot(LinkDown), IsNot(NetworkUnreachable), Happened(NetworkLinkDown, &[])],
+        ),
         ("NodeNetworkDegraded", StuckMigrating, &[Is(LinkDown, &[])], &[IsNot(LinkDown), Text(RUNTIME, PULL, TIMEOUT)]),
         ("MigrationPathUnreachable", StuckMigrating, &[Is(MigrationNoBytes, &[])], &[Is(MigrationDirtying, &[])]),
         (
