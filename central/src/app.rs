@@ -98,7 +98,7 @@ pub async fn run_on(
     loaded.nodes.into_iter().for_each(|node| state.restore(node));
     let live = Live::new(state, clock, config.settings(), client.is_some());
     if let Some(cluster) = live.cluster() {
-        cluster.restore_migrations(loaded.migrations, loaded.migrations_kept_since_usec);
+        cluster.restore_migrations(loaded.migrations, loaded.migrations_watched);
     }
     let on_durable = live.clone();
     let (writer, store_end) = StoreWriter::start(

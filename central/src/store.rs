@@ -13,7 +13,7 @@ pub mod writer;
 
 use std::{path::PathBuf, sync::Arc};
 
-use kulprit_cluster::{MigrationChanges, MigrationRecord};
+use kulprit_cluster::{MigrationChanges, MigrationRecord, Watched};
 use kulprit_model::StreamId;
 use kulprit_proto::v1;
 
@@ -75,8 +75,8 @@ pub enum Write {
 pub struct MigrationsWrite {
     /// Records that changed, and those that are kept no longer.
     pub changes: MigrationChanges,
-    /// Since when every migration is seen, Unix time in microseconds.
-    pub kept_since_usec: Option<i64>,
+    /// Over which time every migration was seen, if that is news.
+    pub watched: Option<Watched>,
 }
 
 /// A capture to keep for as long as its incident.
@@ -224,8 +224,8 @@ pub struct Loaded {
     pub incidents: Vec<Incident>,
     /// The migrations of the last day.
     pub migrations: Vec<MigrationRecord>,
-    /// Since when every migration was seen, Unix time in microseconds; `None`: never yet.
-    pub migrations_kept_since_usec: Option<i64>,
+    /// Over which time every migration was seen; `None`: never yet.
+    pub migrations_watched: Option<Watched>,
     /// Rows that this version cannot read and has left where they are.
     pub n_unreadable: usize,
     /// The file was there and held nothing: somebody emptied it, or central was ended while it made it.

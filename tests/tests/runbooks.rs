@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use kulprit_tests::check::report;
 use kulprit_tests::disk::FileDisk;
 use kulprit_tests::export::Export;
-use kulprit_tests::fault::network::PortsDropped;
+use kulprit_tests::fault::network::{LinkFlaps, PortsDropped};
 use kulprit_tests::fault::{Hung, KubeletLoops, KvmMissing, KvmMode, Scripted, UnitStopped};
 use kulprit_tests::guest::Program;
 use kulprit_tests::kubevirt::api::{Kind, Place};
@@ -32,6 +32,8 @@ const BUSY: Program = Program::Dirtier { mib: 128, mib_per_sec: 60 };
 const SLOWLY: u32 = 24;
 /// What virt-handler writes of a migration whose libvirt call failed (recorded from KubeVirt v1.8.4), but for the reason.
 const FAILED: &str = "Live migration failed error encountered during MigrateToURI3 libvirt api call: virError(Code=38, Domain=7, Message='Cannot recv data: Connection reset by peer')";
+/// The same of a path that was cut: libvirt's keepalive has had no answer for half a minute.
+const CUT: &str = "Live migration failed error encountered during MigrateToURI3 libvirt api call: virError(Code=1, Domain=7, Message='internal error: client socket is closed')";
 /// What libvirt says of a `/dev/kvm` that it cannot open (recorded).
 const NO_KVM: &str = "LibvirtError(Code=67, Domain=10, Message='unsupported configuration: Emulator '/usr/bin/qemu-kvm' does not support virt type 'kvm'')";
 
@@ -73,6 +75,12 @@ impl Moving<'_> {
         let copying = self.source.begin_migration(SLOWLY)?;
         self.migration.runs(&self.vm)?;
         Ok(copying)
+    }
+
+    fn is_sending(&self) -> Result<bool> {
+        let job = self.source.virsh(&["domjobinfo", &self.source.domain()])?;
+        let processed = job.lines().find_map(|line| line.strip_prefix("Data processed:"));
+        Ok(processed.is_some_and(|value| !value.trim().starts_with("0.000")))
     }
 }
 
@@ -335,6 +343,22 @@ fn migrating_over_a_path_that_is_dropped() -> Result<()> {
 }
 
 #[test]
+fn failed_over_a_path_that_was_dropped_midway() -> Result<()> {
+    let (stage, hosts) = Stage::with_hosts(["n1", "n2"])?;
+    let mut moving = migration(&stage, &hosts, BUSY, NOW)?;
+    let mut copying = moving.begin()?;
+    wait_until("memory to be sent", SEEN, || moving.is_sending())?;
+    let dropped = PortsDropped::new(&hosts[1].node, &handler::port_set())?;
+    let has_ended = || Ok(copying.child().try_wait()?.is_some());
+    report("libvirt has given up", wait_until("libvirt to give up", SEEN, has_ended)?);
+    moving.migration.fails(&moving.vm, CUT)?;
+    let verdict = stage.explained("prod/db-0", "MigrationFailed", "MigrationPathUnreachable", SEEN)?;
+    assert_blames(&verdict, "path", "n1");
+    drop(dropped);
+    Ok(())
+}
+
+#[test]
 fn failed_for_a_target_that_was_killed() -> Result<()> {
     let (stage, hosts) = Stage::with_hosts(["n1", "n2"])?;
     let mut moving = migration(&stage, &hosts, BUSY, NOW)?;
@@ -376,6 +400,29 @@ fn too_many_migrations_away_from_a_node_whose_kubelet_hangs() -> Result<()> {
     let _hung = Hung::unit(&host.node, "kubelet.service")?;
     let _other = evacuated(&stage, &host)?;
     let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "KubeletDegraded", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    Ok(())
+}
+
+#[test]
+fn too_many_migrations_away_from_a_node_whose_link_flaps() -> Result<()> {
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
+    let flaps = LinkFlaps::new(&host.node)?;
+    let _other = evacuated(&stage, &host)?;
+    let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "NodeNetworkDegraded", SEEN)?;
+    assert_blames(&verdict, "hosting", "n1");
+    drop(flaps);
+    Ok(())
+}
+
+#[test]
+fn too_many_migrations_away_from_a_node_that_finds_no_name_server() -> Result<()> {
+    let (stage, [host]) = Stage::with_hosts(["n1"])?;
+    // Nobody answers there.
+    let begins = "echo nameserver 10.77.0.1 >/etc/resolv.conf";
+    let _silent = Scripted::new(&host.node, begins, "rm -f /etc/resolv.conf")?;
+    let _other = evacuated(&stage, &host)?;
+    let verdict = stage.explained("prod/db-0", "ExcessiveMigrations", "NodeNetworkDegraded", SEEN)?;
     assert_blames(&verdict, "hosting", "n1");
     Ok(())
 }

@@ -12,13 +12,19 @@ pub mod book;
 pub mod limit;
 mod rounds;
 
+use std::borrow::Borrow;
+
 use kulprit_host::command::job::JobInfo;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
 
-use crate::verdict::{StateVerdict, Verdict};
+use crate::verdict::{OccurrenceVerdict, StateVerdict, Verdict};
 
 /// As the catalogue's rows.
 const NO_BYTES_MS: u64 = 20_000;
+/// A copy that has stood so long when the migration ends had stopped before. Between two rounds it stands for less.
+const STOPPED_USEC: i64 = 10_000_000;
+/// The word for it in `MigrationNotCompleted`.
+const STOPPED: &str = "stopped";
 const SLOW_BYTES_PER_SEC: f64 = 16.0 * 1_048_576.0;
 /// The dirty rate matters from this share of the copy rate on, where the rest was seen not to shrink.
 const DIRTY_SHARE: f64 = 0.5;
@@ -86,7 +92,9 @@ pub fn judge(subject: &Subject, samples: &[Sample]) -> Vec<Verdict> {
     if let Some(is_dirtying) = is_dirtying {
         verdicts.push(state(FindingCode::MigrationDirtying, is_dirtying, in_words(last)));
     }
-    let is_moving = moved.is_none_or(|bytes| bytes > 0) && last.job.processed_bytes.is_some_and(|bytes| bytes > 0);
+    let is_moving = moved.is_none_or(|bytes| bytes > 0)
+        && last.job.processed_bytes.is_some_and(|bytes| bytes > 0)
+        && !has_stopped(running);
     if let Some(rate) =
         copy_rate(running).filter(|_| is_moving && last.job.elapsed_ms.is_some_and(|ms| ms >= MIN_ELAPSED_MS))
     {
@@ -104,6 +112,35 @@ pub fn judge(subject: &Subject, samples: &[Sample]) -> Vec<Verdict> {
             in_words(last),
         ));
     }
+    verdicts
+}
+
+/// The same of a migration that ended at `at`, by its launcher's words: a copy that stood then is neither slow nor nearer to its end.
+#[must_use]
+pub fn judge_ended(subject: &Subject, samples: &[Sample], at: Moment) -> Vec<Verdict> {
+    let mut verdicts = judge(subject, samples);
+    let mut sorted: Vec<&Sample> = samples.iter().collect();
+    sorted.sort_by_key(|sample| sample.at);
+    if !has_stopped(&sorted) {
+        return verdicts;
+    }
+    for verdict in &mut verdicts {
+        if let Verdict::State(state) = verdict
+            && state.code == FindingCode::MigrationProgressing
+        {
+            *state = StateVerdict::seen(state.code, subject.clone(), false);
+        }
+    }
+    let evidence: Vec<Evidence> =
+        sorted.last().map(|last| Evidence::new(last.source, last.at, in_words(last))).into_iter().collect();
+    verdicts.push(Verdict::Occurrence(OccurrenceVerdict {
+        code: FindingCode::MigrationNotCompleted,
+        subject: subject.clone(),
+        at,
+        count: 1,
+        attributes: Attributes::new().with(attribute::WHAT, STOPPED),
+        evidence,
+    }));
     verdicts
 }
 
@@ -163,6 +200,15 @@ fn is_still(running: &[&Sample], moved: Option<u64>) -> Option<bool> {
         // Copied something once; a single look does not tell whether it still does, unless a rate is there.
         (_, _) => last.copy_bytes_per_sec.filter(|rate| *rate > 0.0).map(|_| false),
     }
+}
+
+/// Whether a copy that had begun stood at its last samples. What came after them nobody knows.
+fn has_stopped(samples: &[impl Borrow<Sample>]) -> bool {
+    let Some(last) = samples.last().map(Borrow::borrow) else { return false };
+    let Some(processed) = last.job.processed_bytes.filter(|bytes| *bytes > 0) else { return false };
+    let is_same = |sample: &&Sample| sample.job.processed_bytes == Some(processed);
+    let standing = samples.iter().rev().map(Borrow::borrow).take_while(is_same);
+    standing.last().is_some_and(|first| last.at.usec_since(first.at) >= STOPPED_USEC)
 }
 
 fn is_dirtying(running: &[&Sample]) -> Option<bool> {

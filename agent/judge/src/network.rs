@@ -2,8 +2,9 @@
 //!
 //! A connection in SYN-SENT that was sent again has no answer for 3 s at least (1 s, then 2 s; kernel `TCP_TIMEOUT_INIT`). Which
 //! thing does not answer is told by the port, and by whose connection it is: a migration's stand in the network namespace of
-//! virt-handler's pod. What the node reaches at all is in [`reach`].
+//! virt-handler's pod. What the node reaches at all is in [`reach`]; which links come and go, in [`flap`].
 
+mod flap;
 mod reach;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +15,7 @@ use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribut
 use crate::say::{PROCFS, SYSFS, absent, present};
 use crate::verdict::{OccurrenceVerdict, StateVerdict, Verdict};
 
+pub use flap::{CarrierHistory, judge_flaps, judge_logged};
 pub use reach::{
     LinkHistory, NameSeen, ReachLook, RegistryReach, RegistrySeen, judge_link_errors, judge_listen_queues, judge_reach,
 };
@@ -24,9 +26,9 @@ const ICMP: &str = "icmp";
 const MIN_RETRANSMITS: u32 = 2;
 /// The same of a connection that stood: one timeout after another, 1.4 s at least (0.2 s, doubled each time).
 const MIN_RETRANSMITS_ESTABLISHED: u32 = 3;
-/// States in which what was sent is sent again until it is answered: established, and closed at this end (FIN-WAIT-1, LAST-ACK), as of a
-/// migration that libvirt gave up.
-const SENDING: [u8; 3] = [1, 4, 9];
+/// States in which what was sent is sent again until it is answered: established, and closed at this end (FIN-WAIT-1), at the other
+/// (CLOSE-WAIT) or at both (LAST-ACK, CLOSING), as of a migration that libvirt gave up. Source: RFC 9293, 3.3.2.
+const SENDING: [u8; 5] = [1, 4, 8, 9, 11];
 /// Ports of storage servers, and the backend's word. Sources: IANA; Ceph `ms_bind_port`.
 const STORAGE_PORTS: [(u16, &str); 5] =
     [(2049, "nfs"), (3260, "iscsi"), (3300, "ceph"), (6789, "ceph"), (4420, "nvme")];
@@ -46,14 +48,15 @@ pub enum Owner {
     KubeVirt,
 }
 
-/// `LinkDown` of physical links that have carried something since the boot, and of those with a default route; others may never
-/// have had a cable.
+/// A physical link that has carried something since the boot, or one with a default route; others may never have had a cable.
+fn is_in_use(link: &Link) -> bool {
+    link.has_default_route || link.is_physical && link.rx_bytes.is_some_and(|bytes| bytes > 0)
+}
+
+/// `LinkDown` of links that are in use.
 #[must_use]
 pub fn judge_links(at: Moment, links: &[Link]) -> Vec<Verdict> {
-    let used = links
-        .iter()
-        .filter(|link| link.has_default_route || link.is_physical && link.rx_bytes.is_some_and(|bytes| bytes > 0));
-    let judged = used.filter_map(|link| {
+    let judged = links.iter().filter(|link| is_in_use(link)).filter_map(|link| {
         let code = FindingCode::LinkDown;
         let subject = Subject::Device { name: link.name.clone() };
         let n_lost =
@@ -231,7 +234,11 @@ mod tests {
             (1, 2, Absent),
             (1, 3, Present),
             (4, 3, Present),
+            (8, 2, Absent),
+            (8, 3, Present),
             (9, 3, Present),
+            (11, 3, Present),
+            (5, 9, Absent),
             (6, 9, Absent),
         ] {
             let verdicts =

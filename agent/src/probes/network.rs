@@ -21,8 +21,9 @@ use kulprit_host::process::{CgroupFilter, Procfs};
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Verdict;
 use kulprit_judge::network::{
-    LinkHistory, NameSeen, Owner, ReachLook, RegistryReach, RegistrySeen, judge_bridges, judge_connections,
-    judge_link_errors, judge_links, judge_listen_queues, judge_no_timeouts, judge_packets, judge_reach,
+    CarrierHistory, LinkHistory, NameSeen, Owner, ReachLook, RegistryReach, RegistrySeen, judge_bridges,
+    judge_connections, judge_flaps, judge_link_errors, judge_links, judge_listen_queues, judge_no_timeouts,
+    judge_packets, judge_reach,
 };
 use kulprit_model::Subject;
 use tokio::task::JoinSet;
@@ -67,6 +68,7 @@ struct Probe {
     reading: Blocking,
     reader: Option<Reader>,
     links: LinkHistory,
+    carriers: CarrierHistory,
     overflows: Option<u64>,
     had_route: bool,
     has_route: Option<bool>,
@@ -93,6 +95,7 @@ async fn run(context: ProbeContext) {
         reading: context.blocking(),
         reader: None,
         links: LinkHistory::default(),
+        carriers: CarrierHistory::default(),
         overflows: None,
         had_route: false,
         has_route: None,
@@ -169,6 +172,7 @@ impl Probe {
         let at = self.context.clock.now();
         let mut verdicts = judge_links(at, &links);
         verdicts.extend(judge_link_errors(at, &links, &mut self.links));
+        verdicts.extend(judge_flaps(at, &links, &mut self.carriers));
         if let Some(bridges) = seen.bridges {
             verdicts.extend(judge_bridges(at, &bridges));
             self.bridges = bridges.into_iter().map(|bridge| Subject::Device { name: bridge.name }).collect();

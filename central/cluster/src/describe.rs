@@ -8,39 +8,31 @@ use crate::{
     described::{ClusterNode, ClusterVm},
     fact::Out,
     facts,
+    history::MigrationRecord,
     life::life,
     parts::{Asked, Parts},
+    question::Past,
 };
 
 impl Cluster {
     /// Everything about one VM, whether there are objects of it or only events, or nothing at all.
     #[must_use]
     pub fn describe(&self, namespace: &str, name: &str, asked: &Asked, signatures: &Signatures) -> ClusterVm {
-        let parts = Parts::new(self, namespace, name, asked);
-        let uid = parts.uid();
-        let mut out = Out::new(Subject::vm(uid.clone()), asked.at_usec, signatures)
-            .with_ends(parts.source.as_deref(), parts.target.as_deref());
-        facts::vmi::facts(&parts, &mut out);
-        facts::pod::facts(&parts, &mut out);
-        facts::placement::facts(&parts, &mut out);
-        facts::volume::facts(&parts, &mut out);
-        facts::migration::facts(&parts, &mut out);
-        facts::texts::said(&parts, &mut out);
-        ClusterVm {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            uids: parts.uids(),
-            pods: parts.pod_refs(),
-            volumes: volumes(&parts),
-            images: images(&parts),
-            hosting: parts.hosting.clone(),
-            source: parts.source.clone(),
-            target: parts.target.clone(),
-            wanted_nodes: wanted_nodes(&parts),
-            life: life(&parts),
-            findings: out.into_findings(),
-            uid,
-        }
+        described(&Parts::new(self, namespace, name, asked), asked, signatures)
+    }
+
+    /// The same of the VM of a migration whose object is gone, with that in question.
+    #[must_use]
+    pub fn describe_past(&self, record: &MigrationRecord, asked: &Asked, signatures: &Signatures) -> ClusterVm {
+        let object = record.object();
+        let past = Past { record, object: &object };
+        let parts = Parts::with(self, &record.namespace, &record.vm, asked, Some(&past));
+        let mut vm = described(&parts, asked, signatures);
+        // A VM that was started anew has another VMI since; what hosts saw then is of this one.
+        let of_then = record.vmi_uid.iter().filter(|uid| !vm.uids.contains(uid)).cloned().collect::<Vec<_>>();
+        vm.uids.extend(of_then);
+        vm.uids.sort();
+        vm
     }
 
     /// Everything about each node that an object or an event tells of, sorted by name.
@@ -56,6 +48,33 @@ impl Cluster {
         facts::node::facts(self, name, at_usec, &mut out);
         let findings = out.into_findings().into_iter().map(|of| of.finding).collect();
         ClusterNode { name: name.to_owned(), findings }
+    }
+}
+
+fn described(parts: &Parts<'_>, asked: &Asked, signatures: &Signatures) -> ClusterVm {
+    let uid = parts.uid();
+    let mut out = Out::new(Subject::vm(uid.clone()), asked.at_usec, signatures)
+        .with_ends(parts.source.as_deref(), parts.target.as_deref());
+    facts::vmi::facts(parts, &mut out);
+    facts::pod::facts(parts, &mut out);
+    facts::placement::facts(parts, &mut out);
+    facts::volume::facts(parts, &mut out);
+    facts::migration::facts(parts, &mut out);
+    facts::texts::said(parts, &mut out);
+    ClusterVm {
+        namespace: parts.namespace().to_owned(),
+        name: parts.name().to_owned(),
+        uids: parts.uids(),
+        pods: parts.pod_refs(),
+        volumes: volumes(parts),
+        images: images(parts),
+        hosting: parts.hosting.clone(),
+        source: parts.source.clone(),
+        target: parts.target.clone(),
+        wanted_nodes: wanted_nodes(parts),
+        life: life(parts),
+        findings: out.into_findings(),
+        uid,
     }
 }
 

@@ -14,13 +14,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     cluster::Key,
     initiator::Initiator,
-    objects::{Migration, MigrationState, Vmi},
+    objects::{Meta, Migration, MigrationState, Vmi},
 };
 
 /// For so long a migration is kept after its end.
 pub(crate) const DAY_USEC: i64 = 24 * 3_600 * 1_000_000;
 /// In the place of a UID that is not told, before the object's name.
 const NAMELESS: &str = "name/";
+/// In the place of a phase of KubeVirt's: the object is gone, and nobody saw how the migration ended.
+pub const GONE: &str = "Gone";
+/// While nobody watches for longer, migrations may have come and gone of which no list tells: KubeVirt keeps the newest five of a VM, and six of one
+/// VM do not end within this but in a loop.
+const UNWATCHED_USEC: i64 = 300_000_000;
 /// So many records of one VM, and of all, are kept, the newest.
 const MAX_OF_VM: usize = 500;
 const MAX: usize = 50_000;
@@ -130,6 +135,42 @@ impl MigrationRecord {
         (self.namespace.clone(), self.vm.clone(), self.uid.clone())
     }
 
+    /// The object as it may have been last, as far as it is known: what a question about the migration is answered from once its own is gone.
+    pub(crate) fn object(&self) -> Migration {
+        let phase = match self.outcome() {
+            MigrationOutcome::Succeeded => "Succeeded",
+            MigrationOutcome::Failed | MigrationOutcome::Aborted => "Failed",
+            MigrationOutcome::UnderWay | MigrationOutcome::Unknown => GONE,
+        };
+        let state = MigrationState {
+            uid: Some(self.uid.clone()).filter(|_| !self.is_nameless()),
+            source_node: self.source.clone(),
+            target_node: self.target.clone(),
+            started_usec: self.started_usec,
+            ended_usec: self.over_usec(),
+            is_completed: self.has_succeeded.is_some(),
+            is_failed: phase == "Failed",
+            is_abort_requested: self.is_abort_requested,
+            failure_reason: self.reason.clone(),
+            ..MigrationState::default()
+        };
+        Migration {
+            meta: Meta {
+                namespace: self.namespace.clone(),
+                name: if self.name.is_empty() { self.uid.clone() } else { self.name.clone() },
+                uid: state.uid.clone(),
+                created_usec: self.created_usec,
+                deleted_usec: self.deleted_usec,
+                ..Meta::default()
+            },
+            vmi_name: Some(self.vm.clone()),
+            phase: Some(phase.to_owned()),
+            phase_times: self.over_usec().map(|over| (phase.to_owned(), over)).into_iter().collect(),
+            state: Some(state),
+            ..Migration::default()
+        }
+    }
+
     /// What a migration's own object tells.
     fn of_object(migration: &Migration, vm: Key) -> Self {
         let meta = &migration.meta;
@@ -222,6 +263,15 @@ impl MigrationRecord {
 /// Namespace, VM, UID of the migration.
 pub type RecordKey = (String, String, String);
 
+/// A time over which every migration was seen, Unix microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// From when on.
+    pub since_usec: i64,
+    /// Until when, as far as is known.
+    pub until_usec: i64,
+}
+
 /// The records, and which of them are not stored yet as they are.
 #[derive(Clone, Debug, Default)]
 pub struct MigrationHistory {
@@ -229,7 +279,7 @@ pub struct MigrationHistory {
     changed: BTreeSet<RecordKey>,
     dropped: BTreeSet<RecordKey>,
     stored: BTreeSet<RecordKey>,
-    kept_since_usec: Option<i64>,
+    watched: Option<Watched>,
 }
 
 /// What is to be stored.
@@ -251,21 +301,31 @@ impl MigrationChanges {
 
 impl MigrationHistory {
     /// Puts back what was stored.
-    pub fn restore(&mut self, records: Vec<MigrationRecord>, kept_since_usec: Option<i64>) {
+    pub fn restore(&mut self, records: Vec<MigrationRecord>, watched: Option<Watched>) {
         self.records.extend(records.into_iter().map(|record| (record.key(), record)));
         self.stored.extend(self.records.keys().cloned());
-        self.kept_since_usec = kept_since_usec;
+        self.watched = watched;
     }
 
-    /// Since when every migration is seen, Unix microseconds; what central was away for is not counted. `None`: nobody watches.
+    /// Over which time, up to the last moment that is known of, every migration was seen. `None`: nobody watches.
     #[must_use]
-    pub const fn kept_since_usec(&self) -> Option<i64> {
-        self.kept_since_usec
+    pub const fn watched(&self) -> Option<Watched> {
+        self.watched
     }
 
-    /// From now on every migration is seen, if that was not so before.
-    pub fn keep_since(&mut self, at_usec: i64) {
-        self.kept_since_usec.get_or_insert(at_usec);
+    /// All migrations were listed at `at_usec`. What came and went since the last moment of watching is not known: after a long absence every
+    /// migration is seen from now on only.
+    pub fn watch_since(&mut self, at_usec: i64) {
+        let goes_on = |watched: &Watched| at_usec.saturating_sub(watched.until_usec) <= UNWATCHED_USEC;
+        let since_usec = self.watched.filter(goes_on).map_or(at_usec, |watched| watched.since_usec);
+        self.watched = Some(Watched { since_usec, until_usec: at_usec });
+    }
+
+    /// Nothing was missed between the last list and `at_usec`.
+    pub fn watch_until(&mut self, at_usec: i64) {
+        if let Some(watched) = &mut self.watched {
+            watched.until_usec = watched.until_usec.max(at_usec);
+        }
     }
 
     /// All records, by VM.

@@ -35,7 +35,7 @@ mod value;
 
 pub use cluster::{Added, Cluster, NotAdded};
 pub use described::{ClusterFinding, ClusterNode, ClusterVm, Life, MigrationCounts, MigrationLife, PodRef};
-pub use history::{MigrationChanges, MigrationHistory, MigrationOutcome, MigrationRecord, RecordKey};
+pub use history::{GONE, MigrationChanges, MigrationHistory, MigrationOutcome, MigrationRecord, RecordKey, Watched};
 pub use initiator::Initiator;
 pub use kind::Kind;
 pub use parts::Asked;

@@ -99,8 +99,9 @@ fn migration_life(parts: &Parts<'_>, migration: &InQuestion<'_>) -> MigrationLif
         outcome: migration.outcome(),
         failure_reason: migration.pick(|state| state.failure_reason.clone()).or_else(|| told_failure(parts, migration)),
         is_aborted: is_aborted(parts, migration).is_some(),
-        initiator: object
-            .map(|object| Initiator::of(object).told_by(parts.vmi))
+        initiator: migration
+            .initiator
+            .or_else(|| object.map(|object| Initiator::of(object).told_by(parts.vmi)))
             .or_else(|| (!migration.name.is_empty()).then(|| Initiator::of_name(&migration.name)))
             .map(|initiator| initiator.to_string()),
     }

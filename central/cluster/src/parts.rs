@@ -5,7 +5,7 @@ use crate::{
     described::PodRef,
     index::is_attachment,
     objects::{Claim, MigrationState, Pod, Vm, Vmi, Volume},
-    question::InQuestion,
+    question::{InQuestion, Past},
 };
 use kulprit_model::Side;
 
@@ -78,6 +78,17 @@ pub(crate) struct VmClaim<'c> {
 
 impl<'c> Parts<'c> {
     pub(crate) fn new(cluster: &'c Cluster, namespace: &str, name: &str, asked: &Asked) -> Self {
+        Self::with(cluster, namespace, name, asked, None)
+    }
+
+    /// The same; where there is a `past` migration, that is the one in question.
+    pub(crate) fn with(
+        cluster: &'c Cluster,
+        namespace: &str,
+        name: &str,
+        asked: &Asked,
+        past: Option<&Past<'c>>,
+    ) -> Self {
         let key = (namespace.to_owned(), name.to_owned());
         let mut parts = Self {
             cluster,
@@ -93,7 +104,7 @@ impl<'c> Parts<'c> {
             claims: Vec::new(),
             key,
         };
-        parts.migration = parts.find_migration(asked);
+        parts.migration = parts.find_migration(asked, past);
         parts.pods = parts.find_pods(asked);
         parts.find_nodes(asked);
         parts.claims = parts.find_claims();

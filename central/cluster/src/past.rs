@@ -96,7 +96,7 @@ impl<'c> Past<'c> {
         let of_objects = known.iter().filter_map(|record| record.created_usec);
         let of_events = events().filter_map(|event| event.first_usec);
         let first_usec = of_objects.chain(of_events).filter(|usec| *usec >= from).min();
-        let is_whole = cluster.history.kept_since_usec().is_some_and(|since| since <= from);
+        let is_whole = cluster.history.watched().is_some_and(|watched| watched.since_usec <= from);
         Self { over, counts, is_whole, initiators, first_usec }
     }
 

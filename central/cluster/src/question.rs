@@ -5,6 +5,8 @@
 
 use crate::{
     cluster::Cluster,
+    history::{MigrationOutcome, MigrationRecord},
+    initiator::Initiator,
     objects::{Migration, MigrationState, Pod},
     parts::{Asked, Parts},
 };
@@ -20,6 +22,16 @@ pub(crate) struct InQuestion<'c> {
     pub(crate) object: Option<&'c Migration>,
     /// What tells of it, the surest first: its own state, the VMI's.
     pub(crate) states: Vec<&'c MigrationState>,
+    /// Who asked for it, where its object is gone and the history knows.
+    pub(crate) initiator: Option<Initiator>,
+}
+
+/// A migration whose object is gone.
+pub(crate) struct Past<'c> {
+    /// What the history has of it.
+    pub(crate) record: &'c MigrationRecord,
+    /// The same in the form of its object.
+    pub(crate) object: &'c Migration,
 }
 
 impl<'c> InQuestion<'c> {
@@ -85,6 +97,26 @@ impl Cluster {
         let found = self.migrations.iter().filter(move |((_, named), migration)| is_it(named, migration));
         found.filter_map(|(key, migration)| Some((key.0.as_str(), key.1.as_str(), migration.vmi_name.as_deref()?)))
     }
+
+    /// The migrations of that name or UID whose objects are gone, by VM, of one name the newest of each VM; none where there is an object of
+    /// that name.
+    #[must_use]
+    pub fn past_migrations_named(&self, name: &str) -> Vec<&MigrationRecord> {
+        let is_it = |record: &&MigrationRecord| {
+            let has_object = self.migrations.contains_key(&(record.namespace.clone(), record.name.clone()));
+            let is_named = record.name == name && !has_object || record.uid == name;
+            is_named && record.outcome() != MigrationOutcome::UnderWay
+        };
+        let mut found: Vec<&MigrationRecord> = Vec::new();
+        for record in self.history.records().filter(is_it) {
+            match found.last_mut().filter(|last| (&last.namespace, &last.vm) == (&record.namespace, &record.vm)) {
+                Some(last) if record.at_usec() > last.at_usec() => *last = record,
+                Some(_) => {}
+                None => found.push(record),
+            }
+        }
+        found
+    }
 }
 
 impl<'c> Parts<'c> {
@@ -106,8 +138,18 @@ impl<'c> Parts<'c> {
         migration.created_usec().or_else(told)
     }
 
-    pub(crate) fn find_migration(&self, asked: &Asked) -> Option<InQuestion<'c>> {
+    pub(crate) fn find_migration(&self, asked: &Asked, past: Option<&Past<'c>>) -> Option<InQuestion<'c>> {
         let of_vmi = self.vmi.and_then(|vmi| vmi.migration.as_ref());
+        if let Some(Past { record, object }) = past {
+            let is_its = |state: &&MigrationState| state.uid.is_some() && state.uid == object.meta.uid;
+            return Some(InQuestion {
+                name: object.meta.name.clone(),
+                is_named: true,
+                object: Some(object),
+                states: object.state.iter().chain(of_vmi.filter(is_its)).collect(),
+                initiator: record.initiator,
+            });
+        }
         let is_known = |uid: &str| self.migrations().any(|migration| migration.meta.uid.as_deref() == Some(uid));
         if let Some(name) = asked.migration.as_ref().filter(|name| !name.is_empty()) {
             let object = self.cluster.migrations.get(&(self.key.0.clone(), name.clone()));
@@ -119,7 +161,7 @@ impl<'c> Parts<'c> {
                     (_, None) => object.is_none_or(|object| is_state_of(state, object)),
                 };
             states.extend(of_vmi.filter(is_its));
-            return Some(InQuestion { name: name.clone(), is_named: true, object, states });
+            return Some(InQuestion { name: name.clone(), is_named: true, object, states, initiator: None });
         }
         let newest = self.migrations().max_by_key(|migration| (!migration.is_final(), migration.created_usec()));
         let stray = of_vmi.filter(|state| {
@@ -139,7 +181,8 @@ impl<'c> Parts<'c> {
                     (Some(own), Some(uid)) => own == uid,
                     (None, _) | (_, None) => is_state_of(state, object),
                 }));
-                InQuestion { name: object.meta.name.clone(), is_named: false, object: Some(object), states }
+                let name = object.meta.name.clone();
+                InQuestion { name, is_named: false, object: Some(object), states, initiator: None }
             }
             (None, None) => return None,
         };

@@ -8,6 +8,7 @@
 //! What concerns every VM makes all descriptions old at once, seconds of work in a large cluster. It is done a slice at a time, so
 //! that watches are taken in meanwhile and nobody who asks waits for it.
 
+mod sight;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,9 @@ use std::{
     time::Duration,
 };
 
-use kulprit_cluster::{Asked, Cluster, ClusterNode, ClusterVm, Kind, MigrationRecord, Preflight, StandingNode};
+use kulprit_cluster::{
+    Asked, Cluster, ClusterNode, ClusterVm, Kind, MigrationRecord, Preflight, StandingNode, Watched,
+};
 use kulprit_daemon::Clock;
 use kulprit_diagnosis::{ClusterSight, is_at_rest};
 use kulprit_signature::Signatures;
@@ -25,6 +28,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use self::sight::{RowSight, is_of_nodes};
 use super::{
     clock::ApiClock,
     kinds::{ROWS, Row},
@@ -44,8 +48,8 @@ const SAME_TIME_USEC: i64 = 10_000_000;
 const EXPIRE_EVERY_USEC: i64 = 60_000_000;
 /// So many records of migrations are stored at once.
 const SAVED_AT_ONCE: usize = 1_000;
-/// An outage is said of VMs after so long: a watch that comes back within it missed nothing that a person would ask about.
-const SAID_AFTER_USEC: i64 = 5_000_000;
+/// Until when every migration was seen is stored so often: central that ends without a word was away for so much longer. Microseconds.
+const WATCHED_SAVED_EVERY_USEC: i64 = 60_000_000;
 
 /// Namespace and name.
 type Key = (String, String);
@@ -79,62 +83,20 @@ struct Inner {
     seen_usec: Option<i64>,
     /// When old migrations were let go of last.
     expired_usec: i64,
-    /// Whether the store has what is to be known of all migrations beside the records.
-    is_keeping_saved: bool,
+    /// Over which time every migration was seen, as the store has it.
+    saved_watched: Option<Watched>,
     /// Objects tell the times of the API server; what is said of them is on central's clock.
     api_clock: ApiClock,
     /// Whether it was another one when they were described last.
     has_clock_moved: bool,
+    /// Whether changes of VMs were passed over, because VMs were not described at all.
+    has_left_vms: bool,
 }
 
 #[derive(Debug)]
 struct Described<T> {
     what: Arc<T>,
     at_usec: i64,
-}
-
-/// What is known of one row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum RowSight {
-    /// Not listed yet, and why.
-    Coming(String),
-    /// All its objects are as they are here.
-    Seen,
-    /// They were, until that moment; Unix time in microseconds.
-    Lost(i64, String),
-    /// The API server does not allow to see them, and why.
-    Refused(String),
-    /// There is no such kind.
-    NotServed,
-}
-
-impl RowSight {
-    const fn word(&self) -> &'static str {
-        match self {
-            Self::Coming(_) => "coming",
-            Self::Seen => "seen",
-            Self::Lost(..) => "lost",
-            Self::Refused(_) => "refused",
-            Self::NotServed => "not_served",
-        }
-    }
-
-    /// What of the row of this name cannot be seen, one sentence; `None`: nothing, or since a moment only.
-    fn unseen(&self, name: &str, now_usec: i64) -> Option<String> {
-        match self {
-            Self::Seen | Self::NotServed => None,
-            Self::Coming(why) => {
-                let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-                Some(format!("Kubernetes: {name}: not listed yet since central started{why}"))
-            }
-            Self::Lost(since_usec, why) => {
-                let age_usec = now_usec.saturating_sub(*since_usec);
-                let secs = age_usec / 1_000_000;
-                (age_usec >= SAID_AFTER_USEC).then(|| format!("Kubernetes: {name}: not seen for {secs} s: {why}"))
-            }
-            Self::Refused(why) => Some(format!("Kubernetes: {name}: not allowed to be seen: {why}")),
-        }
-    }
 }
 
 /// What a snapshot takes from Kubernetes.
@@ -154,7 +116,7 @@ impl ClusterStore {
     pub fn new(changed: watch::Sender<u64>, clock: Clock) -> Self {
         let mut cluster = Cluster::new();
         cluster.set_live();
-        let rows = ROWS.iter().map(|row| (row.name, RowSight::Coming(String::new()))).collect();
+        let rows = ROWS.iter().map(|row| (row.name, RowSight::Coming(None, String::new()))).collect();
         let inner = Inner {
             cluster,
             signatures: Signatures::new(),
@@ -165,15 +127,16 @@ impl ClusterStore {
             old: BTreeSet::new(),
             seen_usec: None,
             expired_usec: 0,
-            is_keeping_saved: false,
+            saved_watched: None,
             api_clock: ApiClock::default(),
             has_clock_moved: false,
+            has_left_vms: false,
         };
         Self(Arc::new(Shared { inner: Mutex::new(inner), turn: Mutex::new(()), changed, clock }))
     }
 
-    /// The cluster as far as it can be seen at `now_usec`, Unix time in microseconds. Until everything was listed once it is empty:
-    /// half of a cluster would be taken for all of it.
+    /// The cluster as far as it can be seen at `now_usec`, Unix time in microseconds. Until everything was listed once there are no VMs in it:
+    /// half of a cluster would be taken for all of it. Nodes need none of KubeVirt's kinds.
     #[must_use]
     pub fn view(&self, now_usec: i64) -> ClusterView {
         self.view_of(now_usec, true)
@@ -191,8 +154,10 @@ impl ClusterStore {
         loop {
             let mut inner = self.lock();
             let sight = inner.sight(now_usec);
-            if !inner.is_listed() {
-                return ClusterView { sight, ..ClusterView::default() };
+            if !inner.is_listed(now_usec) {
+                inner.describe_only_nodes(now_usec);
+                let nodes = inner.nodes.values().map(|node| Arc::clone(&node.what)).collect();
+                return ClusterView { sight, nodes, ..ClusterView::default() };
             }
             inner.describe(now_usec, sight.until_usec, n_left.is_none());
             let n_old = inner.old.len();
@@ -208,7 +173,8 @@ impl ClusterStore {
         }
     }
 
-    /// Every migration of that name, or `namespace/name`, or UID: its name, and its VM described with it in question.
+    /// Every migration of that name, or `namespace/name`, or UID: its name, and its VM described with it in question. Those of the last day
+    /// whose objects are gone are told by the history.
     #[must_use]
     pub fn migrations(&self, text: &str, now_usec: i64) -> Vec<(String, ClusterVm)> {
         let inner = self.lock();
@@ -220,7 +186,9 @@ impl ClusterStore {
             let asked = Asked { migration: Some(migration.to_owned()), ..inner.asked(at_usec) };
             (migration.to_owned(), inner.described(namespace, vm, &asked))
         });
-        described.collect()
+        let past = inner.cluster.past_migrations_named(name).into_iter();
+        let in_namespace = past.filter(|record| wanted.is_none_or(|wanted| wanted == record.namespace));
+        described.chain(in_namespace.map(|record| inner.described_past(record, at_usec))).collect()
     }
 
     /// What the objects say of a migration of a VM that nobody has asked for. `None` until everything was listed once: half of a
@@ -229,7 +197,7 @@ impl ClusterStore {
     pub fn preflight(&self, namespace: &str, name: &str, now_usec: i64) -> Option<Preflight> {
         let inner = self.lock();
         let at_usec = inner.sight(now_usec).until_usec.unwrap_or(now_usec);
-        inner.is_listed().then(|| {
+        inner.is_listed(now_usec).then(|| {
             let mut found = inner.cluster.preflight(namespace, name, inner.asked(at_usec).at_usec);
             // What nothing else reads is said here alone.
             found
@@ -240,10 +208,10 @@ impl ClusterStore {
     }
 
     /// Puts back the migrations that were stored. To be called before anything is watched.
-    pub fn restore_migrations(&self, records: Vec<MigrationRecord>, kept_since_usec: Option<i64>) {
+    pub fn restore_migrations(&self, records: Vec<MigrationRecord>, watched: Option<Watched>) {
         let mut inner = self.lock();
-        inner.cluster.history_mut().restore(records, kept_since_usec);
-        inner.is_keeping_saved = kept_since_usec.is_some();
+        inner.cluster.history_mut().restore(records, watched);
+        inner.saved_watched = watched;
     }
 
     /// Offers what became of migrations to `save`, which answers whether it took it; what it did not take is offered again.
@@ -255,29 +223,37 @@ impl ClusterStore {
             inner.expired_usec = now_usec;
             inner.cluster.history_mut().expire(now_usec);
         }
-        let kept_since_usec = inner.cluster.history().kept_since_usec().filter(|_| !inner.is_keeping_saved);
+        if inner.is_seen(Kind::VirtualMachineInstanceMigration) {
+            inner.cluster.history_mut().watch_until(now_usec);
+        }
+        let saved = inner.saved_watched;
+        let is_saved = |now: &Watched| {
+            let age_usec = saved.map(|saved| now.until_usec.saturating_sub(saved.until_usec));
+            saved.is_some_and(|saved| saved.since_usec == now.since_usec) && age_usec < Some(WATCHED_SAVED_EVERY_USEC)
+        };
+        let watched = inner.cluster.history().watched().filter(|now| !is_saved(now));
         let changes = inner.cluster.history().unsaved(SAVED_AT_ONCE);
-        let is_news = !changes.is_empty() || kept_since_usec.is_some();
-        if is_news && save(MigrationsWrite { changes: changes.clone(), kept_since_usec }) {
+        let is_news = !changes.is_empty() || watched.is_some();
+        if is_news && save(MigrationsWrite { changes: changes.clone(), watched }) {
             inner.cluster.history_mut().set_saved(&changes);
-            inner.is_keeping_saved |= kept_since_usec.is_some();
+            inner.saved_watched = watched.or(inner.saved_watched);
         }
     }
 
-    /// What stands on each node of marks that begin with `prefix` or are ours otherwise ([`kulprit_cluster::Cluster::standing`]), by name. `None` while nodes are not seen, and until everything was
-    /// listed once: what is decided of half a cluster may be wrong.
+    /// What stands on each node of marks that begin with `prefix` or are ours otherwise ([`kulprit_cluster::Cluster::standing`]), by name. `None`
+    /// while nodes are not seen, and until all was listed once that nodes are described with: what is decided of half of it may be wrong.
     #[must_use]
     pub fn standing(&self, prefix: &str, is_taken_over: impl Fn(&str, &str) -> bool) -> Option<Vec<StandingNode>> {
         let inner = self.lock();
-        let mut of_nodes = ROWS.iter().filter(|row| row.kind == Kind::Node);
-        let are_nodes_seen = of_nodes.all(|row| inner.rows.get(row.name) == Some(&RowSight::Seen));
-        (are_nodes_seen && inner.is_listed()).then(|| inner.cluster.standing(prefix, is_taken_over).collect())
+        let is_whole = inner.is_seen(Kind::Node) && inner.are_nodes_listed();
+        is_whole.then(|| inner.cluster.standing(prefix, is_taken_over).collect())
     }
 
     /// Whether everything was listed once, as far as it can be.
     #[must_use]
     pub fn is_listed(&self) -> bool {
-        self.lock().is_listed()
+        let now_usec = self.0.clock.now().wall_usec;
+        self.lock().is_listed(now_usec)
     }
 
     /// Whether a VM is on its way from one phase to the next: then something may begin by the clock alone.
@@ -327,16 +303,37 @@ impl Inner {
         self.rows.iter().map(|(name, row)| (*name, row)).filter(move |(name, _)| is_meant(name))
     }
 
-    fn is_listed(&self) -> bool {
-        !self.rows(Kind::is_described).any(|(_, sight)| matches!(sight, RowSight::Coming(_)))
+    /// Whether every object of a kind is as it is here, as far as there are any.
+    fn is_seen(&self, kind: Kind) -> bool {
+        ROWS.iter().filter(|row| row.kind == kind).all(|row| self.rows.get(row.name) == Some(&RowSight::Seen))
+    }
+
+    /// Whether all was listed that VMs are described with.
+    fn is_listed(&self, now_usec: i64) -> bool {
+        !self.rows(Kind::is_described).any(|(name, sight)| sight.is_waited_for(name, now_usec))
+    }
+
+    /// Whether all was listed that nodes are described with: nothing of KubeVirt's own kinds.
+    fn are_nodes_listed(&self) -> bool {
+        !self.rows(is_of_nodes).any(|(_, sight)| matches!(sight, RowSight::Coming(..)))
+    }
+
+    /// Until when all was seen that nodes are described with; `None`: until now.
+    fn nodes_seen_until(&self) -> Option<i64> {
+        let lost = self.rows(is_of_nodes).filter_map(|(_, sight)| match sight {
+            RowSight::Lost(since_usec, _) => Some(*since_usec),
+            RowSight::Coming(..) => Some(0),
+            RowSight::Seen | RowSight::Refused(_) | RowSight::NotServed => None,
+        });
+        lost.min()
     }
 
     fn sight(&self, now_usec: i64) -> ClusterSight {
         let mut sight = ClusterSight { is_watched: true, ..ClusterSight::default() };
         for (name, row) in self.rows(Kind::is_described) {
             match row {
-                RowSight::Seen | RowSight::NotServed | RowSight::Refused(_) => {}
-                RowSight::Coming(_) => sight.until_usec = Some(0),
+                RowSight::Coming(..) if row.is_waited_for(name, now_usec) => sight.until_usec = Some(0),
+                RowSight::Seen | RowSight::NotServed | RowSight::Refused(_) | RowSight::Coming(..) => {}
                 RowSight::Lost(since_usec, _) => {
                     sight.until_usec = Some(sight.until_usec.map_or(*since_usec, |until| until.min(*since_usec)));
                 }
@@ -361,7 +358,8 @@ impl Inner {
         let at_usec = until_usec.unwrap_or_else(|| last.filter(since_last).unwrap_or(now_usec));
         // Time that went on again after an outage: what was described while it stood still is not what is now.
         let has_leapt = self.seen_usec.replace(at_usec).is_none_or(|last| at_usec < last);
-        let has_leapt = std::mem::take(&mut self.has_clock_moved) || has_leapt;
+        let has_leapt =
+            std::mem::take(&mut self.has_clock_moved) || has_leapt || std::mem::take(&mut self.has_left_vms);
         let mut touched = self.cluster.take_touched();
         if touched.everything || has_leapt {
             self.old.extend(self.vms.keys().cloned());
@@ -384,10 +382,31 @@ impl Inner {
             let Some(key) = self.new.pop_first().or_else(|| self.old.pop_first()) else { break };
             self.describe_vm(key, at_usec);
         }
+        let nodes_at_usec = self.nodes_seen_until().unwrap_or(if until_usec.is_none() { at_usec } else { now_usec });
+        self.describe_nodes(touched.nodes, nodes_at_usec);
+    }
+
+    /// The same for nodes alone, while it is not known what there is of KubeVirt.
+    fn describe_only_nodes(&mut self, now_usec: i64) {
+        if !self.are_nodes_listed() {
+            return;
+        }
+        let mut touched = self.cluster.take_touched();
+        self.has_left_vms = true;
+        if touched.everything {
+            touched.nodes.extend(self.cluster.node_names().into_iter().map(ToOwned::to_owned));
+            self.nodes.clear();
+        }
+        let at_usec = self.nodes_seen_until().unwrap_or(now_usec);
+        self.describe_nodes(touched.nodes, at_usec);
+    }
+
+    /// Describes anew the nodes that `touched` names, and those whose description is old.
+    fn describe_nodes(&mut self, mut touched: BTreeSet<String>, at_usec: i64) {
         let is_old = |node: &Described<ClusterNode>| at_usec.saturating_sub(node.at_usec) >= RESTLESS_EVERY_USEC;
-        touched.nodes.extend(self.nodes.iter().filter(|(_, node)| is_old(node)).map(|(name, _)| name.clone()));
+        touched.extend(self.nodes.iter().filter(|(_, node)| is_old(node)).map(|(name, _)| name.clone()));
         let known = self.cluster.node_names();
-        for name in touched.nodes {
+        for name in touched {
             if known.contains(name.as_str()) {
                 let by_api_clock = self.asked(at_usec).at_usec;
                 let node = self.cluster.describe_node(&name, by_api_clock, &self.signatures);
@@ -411,6 +430,13 @@ impl Inner {
 
     fn described(&self, namespace: &str, name: &str, asked: &Asked) -> ClusterVm {
         self.cluster.describe(namespace, name, asked, &self.signatures).later_by(self.api_clock.behind_usec())
+    }
+
+    /// Name and VM of a migration whose object is gone.
+    fn described_past(&self, record: &MigrationRecord, at_usec: i64) -> (String, ClusterVm) {
+        let vm = self.cluster.describe_past(record, &self.asked(at_usec), &self.signatures);
+        let name = vm.life.migration.as_ref().map(|migration| migration.name.clone()).unwrap_or_default();
+        (name, vm.later_by(self.api_clock.behind_usec()))
     }
 
     fn describe_vm(&mut self, key: Key, at_usec: i64) {
@@ -466,19 +492,28 @@ impl Sink for ClusterStore {
             let mut inner = self.lock();
             let now_usec = inner.by_api_clock(now_usec);
             inner.cluster.end_vanished_migrations(now_usec);
-            inner.cluster.history_mut().keep_since(now_usec);
+            inner.cluster.history_mut().watch_since(now_usec);
         }
         self.set(row, RowSight::Seen);
     }
 
     fn synced(&self, row: &'static Row) {
+        if row.kind == Kind::VirtualMachineInstanceMigration {
+            let now_usec = self.0.clock.now().wall_usec;
+            let mut inner = self.lock();
+            let now_usec = inner.by_api_clock(now_usec);
+            inner.cluster.history_mut().watch_until(now_usec);
+        }
         self.set(row, RowSight::Seen);
     }
 
     fn lost(&self, row: &'static Row, unseen_for: Duration, why: &str) {
         let seen_usec = self.0.clock.now().wall_usec.saturating_sub(usec(unseen_for));
         let sight = match self.lock().rows.get(row.name) {
-            Some(RowSight::Coming(_)) | None => RowSight::Coming(why.to_owned()),
+            Some(RowSight::Coming(since_usec, _)) => {
+                RowSight::Coming(since_usec.or_else(|| Some(self.0.clock.now().wall_usec)), why.to_owned())
+            }
+            None => RowSight::Coming(None, why.to_owned()),
             Some(RowSight::Lost(since_usec, _)) => RowSight::Lost(*since_usec, why.to_owned()),
             Some(RowSight::Seen | RowSight::Refused(_) | RowSight::NotServed) => {
                 RowSight::Lost(seen_usec, why.to_owned())

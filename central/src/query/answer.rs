@@ -86,7 +86,8 @@ pub(super) fn migration_asked(
     let fix = "ask with a namespace or a UID";
     match (found.pop(), found.as_slice()) {
         (None, _) => {
-            let watched = if snapshot.cluster_sight.is_watched { "" } else { ": no Kubernetes is watched" };
+            let is_watched = snapshot.cluster_sight.is_watched;
+            let watched = if is_watched { ", nor was one seen in the last 24 h" } else { ": no Kubernetes is watched" };
             Err(Status::not_found(format!("no migration `{}`{watched}", shortened(name))))
         }
         (Some((name, vm)), []) => {

@@ -28,7 +28,7 @@ pub fn answer(
         ));
     }
     let not_yet = || Status::unavailable("Kubernetes is not listed yet since central started; ask again in a moment");
-    if snapshot.cluster_sight.until_usec == Some(0) && snapshot.cluster_nodes.is_empty() {
+    if snapshot.cluster_sight.until_usec == Some(0) && snapshot.cluster_vms.is_empty() {
         return Err(not_yet());
     }
     let vm = match named::vm(snapshot, vm, "")? {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use kulprit_cluster::{Initiator, RecordKey};
+use kulprit_cluster::{Initiator, RecordKey, Watched};
 use kulprit_daemon::Chain;
 use kulprit_model::{Attributes, FindingCode, Moment, Record, Stamp, State, Status, StreamId, Subject};
 use prost::Message as _;
@@ -146,18 +146,19 @@ fn migrations_are_found_again_as_they_were_and_those_let_go_of_are_not() {
     let bare = MigrationRecord { uid: "u2".to_owned(), ..MigrationRecord::default() };
     let key = |uid: &str| ("prod".to_owned(), "db-0".to_owned(), uid.to_owned());
     let old = MigrationRecord { uid: "u0".to_owned(), ..told.clone() };
-    let write = |put: &[&MigrationRecord], drop: &[RecordKey], kept_since_usec| {
+    let watched = |since_usec, until_usec| Some(Watched { since_usec, until_usec });
+    let write = |put: &[&MigrationRecord], drop: &[RecordKey], watched| {
         let put = put.iter().map(|record| (*record).clone()).collect();
-        Write::Migrations(MigrationsWrite { changes: MigrationChanges { put, drop: drop.to_vec() }, kept_since_usec })
+        Write::Migrations(MigrationsWrite { changes: MigrationChanges { put, drop: drop.to_vec() }, watched })
     };
     let (mut store, loaded) = SqliteStore::open(folder.path()).unwrap();
-    assert_eq!((loaded.migrations.len(), loaded.migrations_kept_since_usec), (0, None));
+    assert_eq!((loaded.migrations.len(), loaded.migrations_watched), (0, None));
     let earlier = MigrationRecord { has_succeeded: None, ..told.clone() };
-    store.commit(&[write(&[&old, &earlier, &bare], &[], Some(7))]).unwrap();
+    store.commit(&[write(&[&old, &earlier, &bare], &[], watched(7, 8))]).unwrap();
     store.commit(&[write(&[&told], &[key("u0"), key("never")], None)]).unwrap();
     drop(store);
     let (_store, loaded) = SqliteStore::open(folder.path()).unwrap();
-    assert_eq!((loaded.migrations, loaded.migrations_kept_since_usec), (vec![bare, told], Some(7)));
+    assert_eq!((loaded.migrations, loaded.migrations_watched), (vec![bare, told], watched(7, 8)));
 }
 
 #[test]
@@ -333,7 +334,7 @@ fn a_newer_schema_is_left_alone() {
     Connection::open(folder.path().join(FILE_NAME)).unwrap().execute_batch("PRAGMA user_version = 7").unwrap();
     check_refused(
         folder.path(),
-        "the store `DIR/central.db` has schema version 7, and this kulprit-central knows versions up to 3",
+        "the store `DIR/central.db` has schema version 7, and this kulprit-central knows versions up to 4",
     );
 }
 

@@ -15,8 +15,10 @@ use kulprit_host::command::job::{JobInfo, parse_migration_info};
 use kulprit_host::log::{Clock, Line, LogReader};
 use kulprit_judge::kernel_log::{KernelLog, TaskOwner, is_lasting};
 use kulprit_judge::migration::{self, Sample};
+use kulprit_judge::network;
 use kulprit_judge::said::{self, Heard, Statements, vm_of_line, vm_of_source};
 use kulprit_judge::{OccurrenceVerdict, Verdict};
+use kulprit_model::said::operation;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
 use kulprit_signature::{Signatures, Speaker};
 
@@ -30,6 +32,8 @@ const WINDOW_USEC: i64 = 86_400 * 1_000_000;
 const AFTER_USEC: i64 = 60 * 1_000_000;
 /// Samples of one VM's migrations that are kept: a day of one every 4 s.
 const MAX_SAMPLES: usize = 21_600;
+/// Losses of carriers that are kept of one log, the first ones.
+const MAX_LOSSES: usize = 100_000;
 /// Lines without a rule that are kept for people.
 const MAX_KEPT: usize = 40;
 /// Different statements of one log.
@@ -48,6 +52,8 @@ pub struct Readers {
     wanted: Wanted,
     /// Samples of migrations by VM.
     samples: BTreeMap<String, Vec<Sample>>,
+    /// When the last of a VM's migrations ended, where its launcher says so.
+    ended: BTreeMap<String, Moment>,
     /// Different statements of logs that were kept so far.
     n_said: usize,
     /// Names that a line must mention to be kept although no rule knows it: the subject's.
@@ -71,7 +77,14 @@ impl Readers {
     #[must_use]
     pub fn mentioning(mentions: Vec<String>) -> Self {
         let wanted = Wanted::new(&mentions);
-        Self { signatures: Signatures::new(), wanted, samples: BTreeMap::new(), n_said: 0, mentions }
+        Self {
+            signatures: Signatures::new(),
+            wanted,
+            samples: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            n_said: 0,
+            mentions,
+        }
     }
 
     /// The table of signatures.
@@ -92,8 +105,15 @@ impl Readers {
     pub(crate) fn judge_migration(&self, vm: &str, out: &mut Gathered) {
         let subject = Subject::vm(vm);
         let Some(samples) = self.samples.get(vm) else { return };
-        let verdicts = migration::judge(&subject, samples);
-        let is_earlier = |verdict: &Verdict| matches!(verdict, Verdict::State(state) if state.subject == subject && verdicts.iter().any(|new| is_state(new, state.code)));
+        let last = samples.iter().map(|sample| sample.at).max();
+        let verdicts = match self.ended.get(vm).filter(|ended| Some(**ended) >= last) {
+            Some(ended) => migration::judge_ended(&subject, samples, *ended),
+            None => migration::judge(&subject, samples),
+        };
+        let is_earlier = |verdict: &Verdict| match verdict {
+            Verdict::State(state) => state.subject == subject && verdicts.iter().any(|new| is_state(new, state.code)),
+            Verdict::Occurrence(of) => of.subject == subject && of.code == FindingCode::MigrationNotCompleted,
+        };
         out.verdicts.retain(|verdict| !is_earlier(verdict));
         if !verdicts.is_empty() {
             out.looked.insert("migration");
@@ -119,9 +139,13 @@ struct Reading<'a> {
     signatures: &'a Signatures,
     mentions: &'a [String],
     kernel: Option<KernelLog>,
+    /// Devices that lost their carrier, and when.
+    losses: Vec<(String, Moment)>,
     owners: BTreeMap<u32, TaskOwner>,
     said: Statements,
     samples: Vec<(Option<String>, Moment, JobInfo)>,
+    /// When a launcher said last that its migration failed.
+    ended: Option<Moment>,
     kept: Vec<Evidence>,
     /// The VM that a launcher's log names.
     vm: Option<String>,
@@ -146,9 +170,11 @@ pub fn read_log(
         signatures: &readers.signatures,
         mentions: &readers.mentions,
         kernel: None,
+        losses: Vec::new(),
         owners: owners.collect(),
         said: Statements::new(MAX_OF_LOG.min(MAX_OF_CASE.saturating_sub(readers.n_said) / SHARE)),
         samples: Vec::new(),
+        ended: None,
         kept: Vec::new(),
         vm: None,
         last_start_usec: None,
@@ -173,13 +199,14 @@ pub fn read_log(
         );
         out.problems.push(problem(None, why));
     }
-    let Reading { kernel, mut said, samples, kept, vm, .. } = reading;
+    let Reading { kernel, losses, mut said, samples, ended, kept, vm, .. } = reading;
     let vm = vm.or_else(|| vm_of_source(source));
     if let Some(mut kernel) = kernel {
         let mut rest = Vec::new();
         kernel.flush(&mut rest);
         rest.into_iter().for_each(|verdict| said.add(verdict));
     }
+    out.verdicts.extend(network::judge_logged(moment(clock, clock.at_usec), &losses));
     let probe = if *source == LogSource::Kernel { "kernel-log" } else { "text" };
     out.looked.insert(probe);
     if let (Some(from_usec), Some(until_usec)) = (span.first_usec, span.last_usec) {
@@ -192,6 +219,7 @@ pub fn read_log(
     for (name, at, job) in samples {
         let Some(name) = name.or_else(|| vm.clone()) else { continue };
         readers.add_sample(&name, at, job, "launcher");
+        readers.ended.extend(ended.map(|ended| (name.clone(), ended)));
         if !sampled.contains(&name) {
             sampled.push(name);
         }
@@ -247,7 +275,13 @@ impl Reading<'_> {
         match said::hear(self.signatures, self.source, line, at, is_dated) {
             Heard::Nothing => self.keep(at, line),
             Heard::Harmless => {}
-            Heard::Error(verdict) => self.said.add(verdict),
+            Heard::Error(verdict) => {
+                let is_of_migration = verdict.attributes.get(attribute::OPERATION) == Some(operation::MIGRATE);
+                if is_of_migration && matches!(self.source, LogSource::Pod { speaker: Speaker::Launcher, .. }) {
+                    self.ended = Some(at);
+                }
+                self.said.add(verdict);
+            }
         }
     }
 
@@ -282,6 +316,13 @@ impl Reading<'_> {
         for mut verdict in found {
             if !is_dated {
                 verdict.attributes = verdict.attributes.with(attribute::UNDATED, true);
+            }
+            if let (FindingCode::NetworkLinkDown, Subject::Device { name }) = (verdict.code, &verdict.subject)
+                && is_dated
+                && is_in_window
+                && self.losses.len() < MAX_LOSSES
+            {
+                self.losses.push((name.clone(), verdict.at));
             }
             if is_in_window || is_lasting(verdict.code) {
                 self.said.add(verdict);

@@ -3,6 +3,7 @@
 pub(super) mod captures;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use kulprit_proto::v1;
@@ -19,6 +20,8 @@ use crate::{
 
 pub(super) use watch::watch;
 
+/// So many nodes of one incident are named in a list.
+const NODES_NAMED: usize = 2;
 /// No more than this are fetched; of more a person wants a narrower question.
 const MAX_INCIDENTS: usize = 10_000;
 
@@ -97,13 +100,28 @@ fn list(terminal: &Terminal, incidents: &[v1::Incident]) -> String {
             incident.id.clone().into(),
             state,
             incident.cause.clone().into(),
-            incident.node.clone().into(),
+            nodes_of(incident).into(),
             local_date_time(incident.opened_wall_usec).into(),
             span(end - incident.opened_wall_usec).into(),
             touched.join(", ").into(),
         ]);
     }
     table.render(terminal)
+}
+
+/// The node of an incident, or of one that nodes share those that it touches: by name while a line has room for them.
+fn nodes_of(incident: &v1::Incident) -> String {
+    if !incident.node.is_empty() || !incident.place.starts_with("shared/") {
+        return incident.node.clone();
+    }
+    let of_members = incident.members.iter().filter_map(|member| member.subject.as_ref());
+    let nodes: BTreeSet<&str> =
+        of_members.map(|subject| subject.node.as_str()).filter(|node| !node.is_empty()).collect();
+    if nodes.len() > NODES_NAMED {
+        format!("{} nodes", nodes.len())
+    } else {
+        nodes.into_iter().collect::<Vec<_>>().join(",")
+    }
 }
 
 /// Whom members are, each once.
@@ -123,8 +141,9 @@ fn one(terminal: &Terminal, incident: &v1::Incident) -> String {
     let state = if incident.is_open { terminal.red("open") } else { "closed".to_owned() };
     let _ = writeln!(text, "{} {}: {state}", terminal.bold(&incident.cause), incident.id);
     let _ = writeln!(text, "  Chain:   {}", incident.chain.join(" → "));
-    if !incident.node.is_empty() {
-        let _ = writeln!(text, "  Node:    {}", incident.node);
+    let nodes = nodes_of(incident);
+    if !nodes.is_empty() {
+        let _ = writeln!(text, "  Node:    {nodes}");
     }
     // The node as a whole is said already.
     if !incident.place.is_empty() && incident.place != format!("node/{}", incident.node) {
@@ -156,4 +175,30 @@ fn one(terminal: &Terminal, incident: &v1::Incident) -> String {
         let _ = writeln!(text, "  {}  {}", local_date_time(entry.at_wall_usec), one_line(&entry.text));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incident_that_nodes_share_names_them_or_how_many() {
+        let nodes = |place: &str, node: &str, of_members: &[&str]| {
+            let member = |node: &&str| v1::IncidentMember {
+                subject: Some(v1::VerdictSubject { node: (*node).to_owned(), ..v1::VerdictSubject::default() }),
+                ..v1::IncidentMember::default()
+            };
+            nodes_of(&v1::Incident {
+                node: node.to_owned(),
+                place: place.to_owned(),
+                members: of_members.iter().map(member).collect(),
+                ..v1::Incident::default()
+            })
+        };
+        assert_eq!(nodes("shared/nfs/10.0.0.5", "", &["n2", "n1", "n2", ""]), "n1,n2");
+        assert_eq!(nodes("shared/nfs/10.0.0.5", "", &["n1", "n2", "n3"]), "3 nodes");
+        assert_eq!(nodes("shared/nfs/10.0.0.5", "", &[]), "");
+        assert_eq!(nodes("node/n1", "n1", &["n1"]), "n1");
+        assert_eq!(nodes("cluster/vm/u", "", &["n1"]), "", "no host is blamed");
+    }
 }

@@ -344,6 +344,8 @@ catalogue! {
         Some(VmStorageStalled), "A block device under a VM has requests waiting and finishes none.";
     LinkDown, State, "network", Device, Fault, raise 5_000, clear 5_000, "",
         Some(MigrationPathDegraded), "A network link of the node is down.";
+    LinkFlapping, State, "network", Device, Fault, raise 0, clear 600_000, "lost its carrier 3 times in 2 min",
+        Some(MigrationPathDegraded), "A network link of the node comes and goes; `measured` is how often it lost its carrier.";
     BridgeMtuDiffers, State, "network", Device, Notice, raise 60_000, clear 0, "",
         None, "The ports of a bridge of the node have different MTUs: it drops what is too large for the port it leaves by, and tells nobody; `device_name` is the port with the smallest, `mtu` that, `limit` the largest.";
     LinkErrors, State, "network", Device, Fault, raise 10_000, clear 60_000, "1 % of the packets of a look, at least 100 packets",
@@ -387,7 +389,7 @@ catalogue! {
     MigrationIncoming, State, "migration", Vm, Notice, raise 0, clear 0, "",
         None, "The VM is to arrive from another node: its QEMU waits for a migration or takes one in; `limited_by` is target where it gets no CPU for that.";
     MigrationNotCompleted, Occurrence, "migration", Vm, Fault, raise 0, clear 0, "",
-        None, "A migration of the VM ended, and the VM is still on its node; `what` is how the copy went: dirtying, no-bytes, slow, progressing or unknown.";
+        None, "A migration of the VM ended, and the VM is still on its node; `what` is how the copy went: dirtying, no-bytes, stopped (10 s before the end at least), slow, progressing or unknown.";
     MigrationDirtying, State, "migration", Vm, Fault, raise 0, clear 0, "a round leaves 90 % of what it sent to be sent again, or dirty rate at or above the copy rate over two rounds, remaining not falling",
         None, "The guest dirties memory faster than the migration copies it.";
     MigrationNoBytes, State, "migration", Vm, Fault, raise 20_000, clear 0, "nothing copied in 20 s",

@@ -3,6 +3,10 @@
 //! All of a node's traffic, that of its pods included, goes through its one card `host0`. Faults that shape or cut it also reach the node's agent, as they would on a
 //! machine with one network; [`PortsDropped`] leaves everything but the named ports alone.
 
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::undo;
@@ -122,8 +126,59 @@ impl Drop for LinkDown<'_> {
     }
 }
 
-/// Changes the bridge's port of a node, which systemd-nspawn names after the machine.
+/// A node whose cable has a loose contact: out for a moment again and again, more often than a link is said to flap.
+#[derive(Debug)]
+pub struct LinkFlaps<'node> {
+    flapping: Option<JoinHandle<()>>,
+    stop: Sender<()>,
+    node: &'node Node,
+}
+
+impl<'node> LinkFlaps<'node> {
+    /// How long the carrier is there, and how long it is not: connections outlive that.
+    const UP: Duration = Duration::from_secs(8);
+    const DOWN: Duration = Duration::from_millis(500);
+
+    /// Begins with a first loss.
+    ///
+    /// # Errors
+    /// If there is no such port.
+    pub fn new(node: &'node Node) -> Result<Self> {
+        switch_port(node, &["down"])?;
+        let (stop, stopped) = mpsc::channel();
+        let port = port_of(node);
+        let flapping = thread::spawn(move || {
+            for (change, pause) in [("up", Self::DOWN), ("down", Self::UP)].into_iter().cycle() {
+                if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+                undo(set_port(&port, &[change]));
+            }
+        });
+        Ok(Self { flapping: Some(flapping), stop, node })
+    }
+}
+
+impl Drop for LinkFlaps<'_> {
+    fn drop(&mut self) {
+        let _ = self.stop.send(());
+        if let Some(flapping) = self.flapping.take() {
+            let _ = flapping.join();
+        }
+        undo(switch_port(self.node, &["up"]));
+    }
+}
+
+/// Changes the bridge's port of a node.
 fn switch_port(node: &Node, change: &[&str]) -> Result<()> {
-    let port = format!("vb-{}", node.name());
-    shell::run(&[&["ip", "-n", lab::NETNS, "link", "set", &port], change].concat()).map(drop)
+    set_port(&port_of(node), change)
+}
+
+/// The bridge's port of a node, which systemd-nspawn names after the machine.
+fn port_of(node: &Node) -> String {
+    format!("vb-{}", node.name())
+}
+
+fn set_port(port: &str, change: &[&str]) -> Result<()> {
+    shell::run(&[&["ip", "-n", lab::NETNS, "link", "set", port], change].concat()).map(drop)
 }

@@ -34,6 +34,8 @@ const LARGE_BYTES: u32 = 1_300;
 const MIN_PACKETS: u64 = 2;
 /// Segments under retransmission, or timeouts in a row, of a connection that stands still.
 const N_RETRANS: u64 = 3;
+/// States in which what was sent is sent again until it is answered; those closed at an end are of a migration that was given up.
+const SENDING: [&str; 5] = ["ESTAB", "FIN-WAIT-1", "CLOSE-WAIT", "LAST-ACK", "CLOSING"];
 /// Ports at which targets of migrations listen: libvirt's own, and those that the kernel gives to virt-handler's proxies.
 const MIGRATION_PORTS: (u16, u16) = (32_768, 60_999);
 /// Proxies get any port of the range: a rule for one service's port is not about them.
@@ -112,7 +114,7 @@ pub fn judge_sockets(at: Moment, rows: &[SocketRow], is_migrators: bool) -> Vec<
     let is_to_peer = |row: &SocketRow| row.peer_port().is_some_and(|port| port >= 1024 && port != 6443 && port != 8443);
     let is_silent = |row: &SocketRow| match row.state.as_str() {
         "SYN-SENT" => true,
-        "ESTAB" => row.n_retrans >= N_RETRANS || row.n_backoff >= N_RETRANS,
+        state if SENDING.contains(&state) => row.n_retrans >= N_RETRANS || row.n_backoff >= N_RETRANS,
         _ => false,
     };
     let mut own = rows.iter().filter(|row| is_migrator(row) && is_to_peer(row)).peekable();

@@ -241,6 +241,9 @@ fn a_silent_peer_is_one_of_the_migration() {
         "node",
         Some(Present),
     );
+    // Given up: its process has closed it, and `ss` names none.
+    check(&judge("FIN-WAIT-1 0 9 10.0.0.1:4000 10.0.0.2:40123 backoff:3", true), code, "node", Some(Present));
+    check(&judge("FIN-WAIT-2 0 0 10.0.0.1:4000 10.0.0.2:40123 backoff:3", true), code, "node", Some(Absent));
     check(&judge(&format!("SYN-SENT 0 1 10.0.0.1:4000 10.96.0.1:443 {handler}"), false), code, "node", None);
     check(&judge("SYN-SENT 0 1 10.0.0.1:4000 10.0.0.2:40123", false), code, "node", None);
     check(&judge("SYN-SENT 0 1 10.0.0.1:4000 10.0.0.2:40123", true), code, "node", Some(Present));

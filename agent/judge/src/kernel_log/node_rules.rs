@@ -127,8 +127,8 @@ pub(super) const ROWS: &[Rule] = rows! {
         "virtual links",
         "IPv6: veth1a2b3c4d: link is down";
     Finding(NetworkLinkDown), "ink is ",
-        r"^(?:[\w.-]+ [0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d:? )?(?:\(?)(?P<device_name>[\w.@-]{2,15}?)(?: \(\w+\))?:? (?:NIC )?[Ll]ink is [Dd]own", [],
-        "drivers/net/ethernet: e1000e, igb, ixgbe, i40e, ice, tg3, r8169, mlx",
+        r"^(?:[\w.-]+ [0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d:? )?(?:[\w.-]+: ){0,2}?\(?(?P<device_name>[\w.@-]{2,15}?)(?: \(\w+\))?:? (?:NIC )?[Ll]ink is [Dd]own", [],
+        "drivers/net/ethernet: e1000 and igb (which name themselves before the link), e1000e, ixgbe, i40e, ice, tg3, r8169, mlx",
         "ixgbe 0000:3b:00.0 ens5f0: NIC Link is Down";
     Finding(NetworkLinkDown), "Link down",
         r"^mlx5_core [0-9a-f:.]+ (?P<device_name>[\w.-]+): Link down", [],

@@ -399,6 +399,13 @@ fn faults_of_the_node_are_the_nodes_or_the_vms() {
         &["i40e 0000:3b:00.1 ens5f1: NIC Link is Down"],
         &[(FindingCode::NetworkLinkDown, "device/ens5f1", &[("device_name", "ens5f1")])],
     );
+    for line in [
+        "igb 0000:04:00.0 eno1: igb: eno1 NIC Link is Down",
+        "e1000: eno1 NIC Link is Down",
+        "tg3 0000:01:00.0 eno1: Link is down",
+    ] {
+        check(&[line], &[(FindingCode::NetworkLinkDown, "device/eno1", &[("device_name", "eno1")])]);
+    }
     check(
         &["device-mapper: thin: 253:2: reached low water mark for data device: sending event."],
         &[(FindingCode::ThinPoolFull, "device/253:2", &[("device_name", "253:2")])],

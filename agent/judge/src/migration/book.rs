@@ -11,7 +11,7 @@ use kulprit_host::command::job::JobInfo;
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Status, Subject, attribute};
 
 use super::limit::{Around, arrival_limited_by, limited_by};
-use super::{NO_BYTES_MS, Sample, copy_rate, judge};
+use super::{NO_BYTES_MS, STOPPED, Sample, copy_rate, has_stopped, judge};
 use crate::verdict::{OccurrenceVerdict, StateVerdict, Verdict};
 
 const SOURCE: &str = "libvirt";
@@ -306,6 +306,8 @@ impl Running {
         let is = |code| copy.iter().any(|state| state.code == code && state.status == Status::Present);
         let (what, words) = if is(FindingCode::MigrationNoBytes) {
             ("no-bytes", "nothing was copied")
+        } else if has_stopped(&self.samples) {
+            (STOPPED, "the copy had begun and stood still")
         } else if is(FindingCode::MigrationDirtying) {
             ("dirtying", "the guest dirtied its memory as fast as it was copied")
         } else if is(FindingCode::MigrationSlow) {

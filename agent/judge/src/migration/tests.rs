@@ -92,6 +92,26 @@ fn nothing_copied_in_twenty_seconds_is_no_bytes() {
 }
 
 #[test]
+fn a_copy_that_stood_when_its_migration_ended_had_stopped() {
+    use FindingCode::{MigrationNotCompleted, MigrationProgressing, MigrationSlow};
+    let judge = |stood_from: i64| {
+        let rows = [(4, 60, 196, 50.0, 0.0, 1), (stood_from, 90, 166, 50.0, 0.0, 1), (20, 90, 166, 0.0, 0.0, 1)];
+        let verdicts = judge_ended(&Subject::vm("v"), &samples(&rows), Moment::default());
+        let state = |code| {
+            let found = verdicts.iter().find(|verdict| matches!(verdict, Verdict::State(state) if state.code == code));
+            found.map(|verdict| matches!(verdict, Verdict::State(state) if state.status == Present))
+        };
+        let has_stopped = verdicts.iter().any(|verdict| match verdict {
+            Verdict::Occurrence(of) => of.code == MigrationNotCompleted && of.attributes.get("what") == Some("stopped"),
+            Verdict::State(_) => false,
+        });
+        (state(MigrationSlow), state(MigrationProgressing), has_stopped)
+    };
+    assert_eq!(judge(10), (None, Some(false), true));
+    assert_eq!(judge(11), (Some(true), Some(true), false));
+}
+
+#[test]
 fn below_sixteen_mebibytes_a_second_is_slow() {
     check(&[(8, 60, 196, 15.9, 0.0, 1)], FindingCode::MigrationSlow, Some(Present));
     check(&[(8, 60, 196, 16.0, 0.0, 1)], FindingCode::MigrationSlow, Some(Absent));

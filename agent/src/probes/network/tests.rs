@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kulprit_daemon::config::HumanDuration;
 use kulprit_model::FindingCode::{
-    BridgeMtuDiffers, LinkDown, ListenQueueFull, MigrationPeerSilent, NetworkUnreachable,
+    BridgeMtuDiffers, LinkDown, LinkFlapping, ListenQueueFull, MigrationPeerSilent, NetworkUnreachable,
 };
 use kulprit_model::Status::{self, Absent, Present, Unknown};
 
@@ -94,14 +94,16 @@ async fn garbage_in_every_file_makes_no_fault_and_no_panic() {
 }
 
 #[tokio::test]
-async fn a_lost_route_dropped_connections_and_a_silent_peer_are_told_and_cleared() {
-    let (dir, root) = tree(&[]);
+async fn a_lost_route_dropped_connections_flaps_and_a_silent_peer_are_told_and_cleared() {
+    let (dir, root) = tree(&[("sys/class/net/eth0/carrier_down_count", "7\n")]);
     let mut probe = Probe::start_with(&SPEC, root, quick);
     let write = |path: &str, text: &str| std::fs::write(dir.path().join(path), text).unwrap();
     probe.look_until(is(ListenQueueFull, Absent)).await;
     write("proc/1/net/netstat", "TcpExt: ListenOverflows\nTcpExt: 9\n");
     probe.look_until(is(ListenQueueFull, Present)).await;
     probe.look_until(is(ListenQueueFull, Absent)).await;
+    write("sys/class/net/eth0/carrier_down_count", "10\n");
+    probe.look_until(is(LinkFlapping, Present)).await;
     write("proc/1/net/route", &ROUTES[..ROUTES.find('\n').unwrap() + 1]);
     probe.look_until(|look| what(look).as_deref() == Some("route")).await;
     write("proc/1/net/route", ROUTES);

@@ -1,12 +1,13 @@
 //! `MigrationPathUnreachable`: source and target cannot speak to each other on the migration's ports: firewall,
 //! NetworkPolicy, route, a migration network that one of them lacks. Blocked from the start nothing is copied and
-//! nothing is logged: SYN-SENT and zero bytes are the evidence. A migration that copies anything from round to round
-//! has a path.
+//! nothing is logged: SYN-SENT and zero bytes are the evidence. Blocked midway the copy stands until libvirt gives up, and what was sent
+//! last is sent again and again, by a connection that its owner may have closed. A migration that copies anything from round to round has a
+//! path; one that is over copies nothing, and that it did says nothing of its end.
 
 use kulprit_model::{
     FindingCode::{
-        MigrationDirtying, MigrationNoBytes, MigrationNotCompleted, MigrationPeerSilent, MigrationProgressing,
-        MigrationTargetFailed, MtuMismatch, NetworkUnreachable, PacketFilterDrops,
+        MigrationDirtying, MigrationNoBytes, MigrationNotCompleted, MigrationOutgoing, MigrationPeerSilent,
+        MigrationProgressing, MigrationTargetFailed, MtuMismatch, NetworkUnreachable, PacketFilterDrops,
     },
     attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
@@ -63,6 +64,12 @@ pub const MIGRATION_PATH_UNREACHABLE: Cause = Cause {
             strength: Strength::Strong,
             look: Look::Happened(MigrationNotCompleted, &[Fact::OneOf(WHAT, &["no-bytes"])]),
             text: "the migration ended and had copied nothing",
+        },
+        Clue {
+            group: "bytes",
+            strength: Strength::Some,
+            look: Look::Happened(MigrationNotCompleted, &[Fact::OneOf(WHAT, &["stopped"])]),
+            text: "the copy stood still before the migration ended",
         },
         Clue {
             group: "text",
@@ -123,7 +130,7 @@ pub const MIGRATION_PATH_UNREACHABLE: Cause = Cause {
         Clue {
             group: "bytes",
             strength: Strength::Against,
-            look: Look::Absent(MigrationNoBytes),
+            look: Look::All(&[Look::Present(MigrationOutgoing, &[]), Look::Absent(MigrationNoBytes)]),
             text: "the migration copies",
         },
         Clue {

@@ -1,11 +1,12 @@
 //! `NodeNetworkDegraded`: the node's own network is bad: a link is down or flaps, the connection table is full, name
 //! lookups fail, the API server or the storage network cannot be reached. Only the way between two nodes is
-//! `MigrationPathUnreachable`; a server that is down for every node is not this node.
+//! `MigrationPathUnreachable`; a server that is down for every node is not this node. A link that flaps is up, and reaches everybody, at
+//! most looks: that it did so at one of them is answered by the count of its losses (group `reach`).
 
 use kulprit_model::{
     FindingCode::{
-        KernelLimitHit, KernelLimitReached, LinkDown, LinkErrors, NetworkLinkDown, NetworkUnreachable, NodeBooted,
-        NodeNetworkReportedDown, NodeNotReady,
+        KernelLimitHit, KernelLimitReached, LinkDown, LinkErrors, LinkFlapping, NetworkLinkDown, NetworkUnreachable,
+        NodeBooted, NodeNetworkReportedDown, NodeNotReady,
     },
     attribute::{ACTOR, CLASS, OPERATION, SIGNATURE, WHAT},
     said::{actor, class, operation},
@@ -76,6 +77,12 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
             text: "the node does not reach a peer",
         },
         Clue {
+            group: "reach",
+            strength: Strength::Proof,
+            look: Look::Present(LinkFlapping, &[]),
+            text: "a network link of the node comes and goes",
+        },
+        Clue {
             group: "boot",
             strength: Strength::StronglyAgainst,
             look: Look::Happened(NodeBooted, &[]),
@@ -88,7 +95,13 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
             text: "a network link of the node is down",
         },
         Clue {
-            group: "link",
+            group: "reach",
+            strength: Strength::StronglyAgainst,
+            look: Look::Absent(NetworkUnreachable),
+            text: "the node reaches its peers",
+        },
+        Clue {
+            group: "reach",
             strength: Strength::Strong,
             look: Look::Happened(NetworkLinkDown, &[]),
             text: "a network link went down, or its card hung",
@@ -200,12 +213,6 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
         },
         Clue {
             group: "reach",
-            strength: Strength::StronglyAgainst,
-            look: Look::Absent(NetworkUnreachable),
-            text: "the node reaches its peers",
-        },
-        Clue {
-            group: "link",
             strength: Strength::Against,
             look: Look::Absent(LinkDown),
             text: "the node's links are up",

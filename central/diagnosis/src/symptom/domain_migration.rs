@@ -51,6 +51,7 @@ pub(super) fn migration_failed(snapshot: &Snapshot, migration: &DomainMigration<
     let failed = migration.failed?;
     let how = match failed.attributes.get(WHAT) {
         Some("no-bytes") => "; nothing was copied",
+        Some("stopped") => "; the copy had stopped before",
         Some("dirtying") => "; the guest dirtied its memory as fast as it was copied",
         _ => "",
     };

@@ -3,7 +3,7 @@
 //! `printableStatus` says `Migrating` only while QEMU copies; everything before shows the VM as plain `Running`, so the migration's own
 //! phase is what counts. A copy that gets nearer to its end is left alone however long it takes.
 
-use kulprit_cluster::MigrationLife;
+use kulprit_cluster::{GONE, MigrationLife};
 use kulprit_model::FindingCode;
 
 use super::{
@@ -45,6 +45,11 @@ impl Clocks<'_> {
             let since = migration.created_usec;
             return Some(found(SymptomId::StuckMigrating, since, format!("no phase of the migration {name} is known")));
         }
+        if migration.phase.as_deref() == Some(GONE) {
+            let text =
+                format!("the migration {name} is over, and its object was removed before anybody saw how it ended");
+            return Some(of_migration(SymptomId::Unspecified, migration.ended_usec, text, migration));
+        }
         self.failed(migration).or_else(|| self.stuck_migrating())
     }
 
@@ -56,7 +61,7 @@ impl Clocks<'_> {
         let phase = migration.phase.as_deref()?;
         let created = earliest([migration.created_usec, migration.phase_since_usec]);
         let since = match phase {
-            "Succeeded" | "Failed" => return None,
+            "Succeeded" | "Failed" | GONE => return None,
             "Running" => {
                 let since = migration.started_usec.or(migration.phase_since_usec);
                 let stalled = HAS_STALLED.into_iter().find_map(|code| self.present_since(code));

@@ -67,6 +67,51 @@ fn half_a_cluster_is_none() {
     assert_eq!(world.view().sight, ClusterSight { is_watched: true, ..ClusterSight::default() });
 }
 
+fn node(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {}})
+}
+
+#[test]
+fn nodes_are_described_without_any_kind_of_kubevirts() {
+    let world = World::new();
+    let (vmis, is_kubevirts) = (&ROWS[0], |row: &&Row| row.kind.group().ends_with("kubevirt.io"));
+    world.store.apply(row("Node"), node("n1"));
+    let names = || world.view().nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>();
+    world.store.lost(vmis, Duration::ZERO, "conversion webhook failed");
+    assert_eq!((names(), world.store.standing("x", |_, _| false).is_some()), (vec![], false), "half of them are none");
+    ROWS.iter().filter(|row| !is_kubevirts(row)).for_each(|row| world.store.end_list(row));
+    assert_eq!((names(), world.store.standing("x", |_, _| false).is_some()), (vec!["n1".to_owned()], true));
+    world.store.apply(row("Node"), node("n2"));
+    world.store.apply(vmis, vmi("db-0", "Running"));
+    world.clock.advance(Duration::from_secs(600));
+    assert_eq!((names().len(), world.phases(), world.view().sight.until_usec), (2, vec![], Some(0)));
+    assert!(!world.store.is_listed(), "VMs are waited for however long");
+    ROWS.iter().for_each(|row| world.store.end_list(row));
+    assert_eq!((names().len(), world.phases()), (2, vec![phase("db-0", "Running")]));
+}
+
+#[test]
+fn vms_are_described_without_what_configures_them_once_its_list_has_failed_for_long() {
+    let world = World::new();
+    let volumes = row("DataVolume");
+    world.store.apply(&ROWS[0], vmi("db-0", "Running"));
+    ROWS.iter().filter(|row| row.kind != volumes.kind).for_each(|row| world.store.end_list(row));
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(world.phases(), [], "it may only be late");
+    world.store.lost(volumes, Duration::ZERO, "500");
+    world.clock.advance(Duration::from_secs(29));
+    world.store.lost(volumes, Duration::ZERO, "conversion webhook failed");
+    assert_eq!(world.phases(), []);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.phases(), [phase("db-0", "Running")]);
+    let sight = world.view().sight;
+    assert_eq!(sight.until_usec, None);
+    assert_eq!(
+        sight.unseen,
+        ["Kubernetes: DataVolume: not listed yet since central started: conversion webhook failed"]
+    );
+}
+
 #[test]
 fn what_changes_and_goes_is_told_and_shown() {
     let mut world = World::listed();
@@ -297,6 +342,73 @@ fn a_migration_that_is_asked_about_is_the_one_in_question() {
 }
 
 #[test]
+fn a_migration_whose_object_is_gone_is_told_by_the_history() {
+    let row = row("VirtualMachineInstanceMigration");
+    let world = World::listed();
+    let migration = |name: &str, uid: &str, status: Value| {
+        json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstanceMigration",
+            "metadata": {"namespace": "prod", "name": name, "uid": uid, "creationTimestamp": "1970-01-01T00:15:00Z"},
+            "spec": {"vmiName": "db-0"}, "status": status})
+    };
+    let failed = json!({"phase": "Failed", "migrationState": {"migrationUid": "u1", "failed": true, "completed": true,
+        "sourceNode": "n1", "targetNode": "n2", "startTimestamp": "1970-01-01T00:15:10Z",
+        "endTimestamp": "1970-01-01T00:16:00Z", "failureReason": "client socket is closed"}});
+    world.store.apply(row, migration("first", "u1", failed));
+    world.store.apply(row, migration("second", "u2", json!({"phase": "Running"})));
+    let found = |text: &str| {
+        let found = world.store.migrations(text, world.clock.clock().now().wall_usec);
+        let told =
+            found.into_iter().map(|(name, vm)| (name, vm.source, vm.target, vm.life.migration.expect("in question")));
+        told.collect::<Vec<_>>()
+    };
+    let before = found("first");
+    world.store.delete(row, "prod", "first");
+    world.store.delete(row, "prod", "second");
+    for text in ["first", "prod/first", "u1"] {
+        let [(name, source, target, life)] = &found(text)[..] else { panic!("{text}") };
+        assert_eq!((name.as_str(), source.as_deref(), target.as_deref()), ("first", Some("n1"), Some("n2")));
+        assert_eq!(*life, before[0].3, "as while it was there");
+    }
+    assert_eq!(found("test/first").len(), 0);
+    let [(_, _, _, unseen)] = &found("second")[..] else { panic!("a migration") };
+    assert_eq!((unseen.outcome, unseen.phase.as_deref()), (None, Some(kulprit_cluster::GONE)));
+    // Another of the same name is asked about by its name, the old one by its UID.
+    world.store.apply(row, migration("first", "u3", json!({"phase": "Running"})));
+    let uids = |text: &str| found(text).into_iter().map(|(.., life)| life.uid).collect::<Vec<_>>();
+    assert_eq!(uids("first"), [Some("u3".to_owned())]);
+    assert_eq!(uids("u1"), [Some("u1".to_owned())]);
+}
+
+#[test]
+fn a_day_in_which_nobody_watched_for_long_is_not_known_whole() {
+    let row = row("VirtualMachineInstanceMigration");
+    let knows_all = |away_secs: i64| {
+        let world = World::new();
+        let until_usec = (1_000 - away_secs) * SEC;
+        let watched = Watched { since_usec: until_usec - 2 * 86_400 * SEC, until_usec };
+        world.store.restore_migrations(Vec::new(), Some(watched));
+        world.store.apply(&ROWS[0], vmi("db-0", "Running"));
+        ROWS.iter().for_each(|row| world.store.end_list(row));
+        let by_store = world.view().vms[0].life.knows_all_migrations;
+        // A watch that is lost and goes on where it was has missed nothing, however long that took.
+        world.store.lost(row, Duration::ZERO, "connection refused");
+        world.clock.advance(Duration::from_secs(3_600));
+        world.store.synced(row);
+        world.store.save_migrations(|_| true);
+        world.store.end_list(row);
+        assert_eq!(world.view().vms[0].life.knows_all_migrations, by_store);
+        // A list that comes after an hour in the dark has.
+        world.store.lost(row, Duration::ZERO, "connection refused");
+        world.clock.advance(Duration::from_secs(3_600));
+        world.store.end_list(row);
+        assert!(!world.view().vms[0].life.knows_all_migrations);
+        by_store
+    };
+    assert!(knows_all(300));
+    assert!(!knows_all(301));
+}
+
+#[test]
 fn migrations_are_offered_to_the_store_until_it_takes_them() {
     let row = row("VirtualMachineInstanceMigration");
     let world = World::listed();
@@ -309,18 +421,23 @@ fn migrations_are_offered_to_the_store_until_it_takes_them() {
     let offered = |takes: bool| {
         let mut offered = None;
         world.store.save_migrations(|write| {
-            offered = Some((write.changes.put.len(), write.changes.drop.len(), write.kept_since_usec));
+            let watched = write.watched.map(|watched| (watched.since_usec / SEC, watched.until_usec / SEC));
+            offered = Some((write.changes.put.len(), write.changes.drop.len(), watched));
             takes
         });
         offered
     };
-    assert_eq!(offered(false), Some((1, 0, Some(1_000 * SEC))));
-    assert_eq!(offered(true), Some((1, 0, Some(1_000 * SEC))));
+    assert_eq!(offered(false), Some((1, 0, Some((1_000, 1_000)))));
+    assert_eq!(offered(true), Some((1, 0, Some((1_000, 1_000)))));
     assert_eq!(offered(true), None);
     world.store.delete(row, "prod", "a");
     assert_eq!(offered(true), Some((1, 0, None)));
-    world.clock.advance(Duration::from_secs(86_401));
-    assert_eq!(offered(true), Some((0, 1, None)), "a day later");
+    world.clock.advance(Duration::from_secs(59));
+    assert_eq!(offered(true), None);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(offered(true), Some((0, 0, Some((1_000, 1_060)))), "how long it goes on is told once a minute");
+    world.clock.advance(Duration::from_secs(86_341));
+    assert_eq!(offered(true), Some((0, 1, Some((1_000, 87_401)))), "a day later");
 }
 
 #[test]
@@ -335,7 +452,7 @@ fn a_list_ends_what_vanished_and_a_lost_watch_does_not() {
         ..MigrationRecord::default()
     };
     let world = World::new();
-    world.store.restore_migrations(vec![record()], Some(0));
+    world.store.restore_migrations(vec![record()], Some(Watched { since_usec: 0, until_usec: 900 * SEC }));
     world.store.apply(vmis, vmi("db-0", "Running"));
     ROWS.iter().filter(|other| other.kind != row.kind).for_each(|other| world.store.end_list(other));
     world.store.lost(row, Duration::ZERO, "connection refused");

@@ -21,7 +21,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<(Loaded, HashMap
     load_watermarks(connection, &mut nodes)?;
     load_current(connection, &mut nodes, &mut loaded.n_unreadable)?;
     loaded.incidents = load_incidents(connection, &mut loaded.n_unreadable)?;
-    (loaded.migrations, loaded.migrations_kept_since_usec) = migrations::load(connection, &mut loaded.n_unreadable)?;
+    (loaded.migrations, loaded.migrations_watched) = migrations::load(connection, &mut loaded.n_unreadable)?;
     let streams = nodes.iter().map(|(row, (id, _))| (id.clone(), *row)).collect();
     loaded.nodes = nodes.into_values().map(|(_, node)| node).collect();
     Ok((loaded, streams))

@@ -1,12 +1,12 @@
 //! The history of migrations: a row each, as [`MigrationRecord`] has it.
 
-use kulprit_cluster::MigrationRecord;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, named_params, params};
+use kulprit_cluster::{MigrationRecord, Watched};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, named_params, params};
 
 use crate::store::MigrationsWrite;
 
 pub(super) fn write(transaction: &Transaction<'_>, write: &MigrationsWrite) -> rusqlite::Result<()> {
-    let MigrationsWrite { changes, kept_since_usec } = write;
+    let MigrationsWrite { changes, watched } = write;
     let mut put = transaction.prepare_cached(
         "INSERT OR REPLACE INTO migration
            (namespace, vm, uid, name, vmi_uid, source, target, created_usec, started_usec, ended_usec, deleted_usec,
@@ -45,19 +45,19 @@ pub(super) fn write(transaction: &Transaction<'_>, write: &MigrationsWrite) -> r
     for (namespace, vm, uid) in &changes.drop {
         drop.execute(params![namespace, vm, uid])?;
     }
-    if let Some(since_usec) = kept_since_usec {
+    if let Some(Watched { since_usec, until_usec }) = watched {
         transaction
-            .prepare_cached("INSERT OR REPLACE INTO migrations_kept (id, since_usec) VALUES (0, ?1)")?
-            .execute(params![since_usec])?;
+            .prepare_cached("INSERT OR REPLACE INTO migrations_kept (id, since_usec, until_usec) VALUES (0, ?1, ?2)")?
+            .execute(params![since_usec, until_usec])?;
     }
     Ok(())
 }
 
-/// All records, and since when every migration was seen.
+/// All records, and over which time every migration was seen.
 pub(super) fn load(
     connection: &Connection,
     n_unreadable: &mut usize,
-) -> rusqlite::Result<(Vec<MigrationRecord>, Option<i64>)> {
+) -> rusqlite::Result<(Vec<MigrationRecord>, Option<Watched>)> {
     let mut records = Vec::new();
     let mut statement = connection.prepare("SELECT * FROM migration")?;
     let mut rows = statement.query([])?;
@@ -86,6 +86,7 @@ pub(super) fn load(
             initiator,
         });
     }
-    let since = connection.query_row("SELECT since_usec FROM migrations_kept", [], |row| row.get(0)).optional()?;
-    Ok((records, since))
+    let read = |row: &Row<'_>| Ok(Watched { since_usec: row.get("since_usec")?, until_usec: row.get("until_usec")? });
+    let watched = connection.query_row("SELECT * FROM migrations_kept", [], read).optional()?;
+    Ok((records, watched))
 }

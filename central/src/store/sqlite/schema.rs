@@ -54,6 +54,9 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE migrations_kept (id INTEGER PRIMARY KEY CHECK (id = 0), since_usec INTEGER NOT NULL) STRICT;
 ",
+    "
+    ALTER TABLE migrations_kept ADD COLUMN until_usec INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Checks that the file is ours or empty, and brings it to the newest version.

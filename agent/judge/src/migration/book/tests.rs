@@ -214,6 +214,22 @@ fn what_the_copy_did_until_its_end_stays_with_the_end() {
 }
 
 #[test]
+fn a_copy_that_stood_for_ten_seconds_had_stopped_before_the_end() {
+    let what = |rows: &[(i64, u64, u64, u64)]| {
+        let (mut book, _) = play(rows);
+        let ended = book.look(secs(40), &[stays()], true);
+        happened(&ended)[0].attributes.get(attribute::WHAT).map(str::to_owned)
+    };
+    let stood_until = |at| what(&[(4, 90, 166, 1), (8, 120, 136, 1), (9, 120, 136, 1), (at, 120, 136, 1)]);
+    assert_eq!(stood_until(17).as_deref(), Some("slow"));
+    assert_eq!(stood_until(18).as_deref(), Some("stopped"));
+    assert_eq!(stood_until(28).as_deref(), Some("no-bytes"), "as long as a copy may stand");
+    // What stood for long and went on again had not.
+    let goes_on = [(2, 90, 166, 1), (15, 90, 166, 1), (16, 130, 126, 1), (17, 190, 66, 1)];
+    assert_eq!(what(&goes_on).as_deref(), Some("slow"));
+}
+
+#[test]
 fn a_second_migration_is_not_judged_by_the_first() {
     let (mut book, _) = play(&NEVER_CONVERGES);
     let next = book.look(secs(20), &[leaves(19)], true);

@@ -270,8 +270,20 @@ fn networks() {
             &[Is(ListenQueueFull, &[(SERVER, "[::]:10250")]), Text(KUBELET, LIST_PODS, STUCK)],
             &[Is(ListenQueueFull, &[(SERVER, "[::]:10250")])],
         ),
+        (
+            "NodeNetworkDegraded",
+            ExcessiveMigrations,
+            &[Is(LinkFlapping, &[]), IsNot(LinkDown), IsNot(NetworkUnreachable)],
+            &[IsNot(LinkFlapping), IsNot(LinkDown), IsNot(NetworkUnreachable), Happened(NetworkLinkDown, &[])],
+        ),
         ("NodeNetworkDegraded", StuckMigrating, &[Is(LinkDown, &[])], &[IsNot(LinkDown), Text(RUNTIME, PULL, TIMEOUT)]),
         ("MigrationPathUnreachable", StuckMigrating, &[Is(MigrationNoBytes, &[])], &[Is(MigrationDirtying, &[])]),
+        (
+            "MigrationPathUnreachable",
+            MigrationFailed,
+            &[Is(MigrationPeerSilent, &[]), IsNot(MigrationNoBytes), Text(LIBVIRT, MIGRATE, RESET)],
+            &[IsNot(MigrationPeerSilent), Text(LIBVIRT, MIGRATE, RESET)],
+        ),
         (
             "MigrationPathUnreachable",
             MigrationFailed,
