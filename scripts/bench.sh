@@ -62,6 +62,7 @@ if [ "${1:-}" != --no-lab ]; then
     command -v strace >/dev/null || echo "bench: no strace; system calls are not counted" >&2
     "$bin/kulprit-bench-cost" >>"$rows"
     "$bin/kulprit-bench" >>"$rows"
+    "$bin/kulprit-bench-publish" >>"$rows"
 fi
 
 # The rows that a pattern selects, as a table.

@@ -32,13 +32,17 @@ use crate::{
     kubernetes::{
         client,
         lease::{Election, Leading},
+        rights::{Rights, noting},
         watch,
         write::Writes,
     },
     leadership::{Gate, identity},
     live::Live,
     metrics::CentralMetrics,
-    publish::{self, Publisher},
+    publish::{
+        self, Publisher,
+        teller::{self, Teller},
+    },
     query::{QueryService, Sources},
     state::CurrentState,
     store::{HistoryReader, StoreError, StoreWriter, sqlite::SqliteStore},
@@ -83,7 +87,8 @@ pub async fn run_on(
     let store_guard = readiness.block_on("store opened");
     let listen_guard = readiness.block_on("gRPC listening");
 
-    let client = client::connect(&config.kubernetes).await?;
+    let rights = Rights::new(central.clone());
+    let client = client::connect(&config.kubernetes).await?.map(|client| noting(client, rights));
     let (store, loaded) = SqliteStore::open(&config.data_dir).map_err(usage)?;
     let history = HistoryReader::start(store.history().map_err(usage)?).map_err(no_thread)?;
     if loaded.was_empty {
@@ -125,20 +130,35 @@ pub async fn run_on(
     let (clock, timers, kept) = (live.clock().clone(), config.timers(), config.history_retention.get());
     let engine = Engine::new(live, writer.clone(), decided, central.clone(), timers, kept);
     let (verdicts, of_nodes) = tokio::sync::watch::channel(None);
+    let (reports, to_tell) = tokio::sync::watch::channel(None);
+    let tells = config.publish.events;
     let engine = if watching.is_some() { engine.with_verdicts(verdicts, config.publish.npd_mode) } else { engine };
+    let engine = if watching.is_some() && tells { engine.with_reports(reports) } else { engine };
 
     let mut leading = Leading::for_ever();
     if let Some((client, cluster)) = watching {
         let writes = Writes::new(client.clone());
+        let name = identity(&config.data_dir)?;
         if config.leader_election {
             let namespace = config.publish.lease_namespace.clone();
             let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
-            let name = identity(&config.data_dir)?;
-            let (election, elected) = Election::new(writes.clone(), namespace, name, clock.clone());
+            let (election, elected) = Election::new(writes.clone(), namespace, name.clone(), clock.clone());
             leading = elected;
             supervisor.core("lease", election.run(stop.clone()));
         }
         let (leading, metrics) = (leading.clone(), central.clone());
+        if tells {
+            let sources = teller::Sources {
+                cluster: cluster.clone(),
+                reports: to_tell,
+                leading: leading.clone(),
+                writes: writes.clone(),
+                identity: name,
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+            };
+            supervisor.core("events", Teller::new(sources).run(stop.clone()));
+        }
         let sources =
             publish::Sources { cluster: cluster.clone(), verdicts: of_nodes, leading, writes, clock, metrics };
         supervisor.core("kubernetes", watch::watch(client, Arc::new(cluster), stop.clone()));

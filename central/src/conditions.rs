@@ -483,7 +483,7 @@ fn words(names: &[&str]) -> String {
 }
 
 /// At most `max` bytes of it, whole characters.
-fn shortened(text: &str, max: usize) -> String {
+pub(crate) fn shortened(text: &str, max: usize) -> String {
     const MORE: &str = "…";
     if text.len() <= max {
         return text.to_owned();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use kulprit_daemon::{
     UsageError,
     config::{self, ConfigError, HumanDuration},
@@ -41,7 +41,7 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/kulprit-central";
 #[command(name = "kulprit-central", version)]
 pub struct Flags {
     /// Configuration file (YAML); flags win over it
-    #[arg(long, env = "KULPRIT_CENTRAL_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "KULPRIT_CENTRAL_CONFIG", value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Address of the gRPC API for agents and queries [default: 127.0.0.1:7443]
     #[arg(long, value_name = "ADDRESS")]
@@ -53,7 +53,7 @@ pub struct Flags {
     #[arg(long, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
     /// Kubeconfig of the cluster to watch [default: the service account of this pod, if this is one]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub kubeconfig: Option<PathBuf>,
     /// Log lines for people or as JSON: human or json [default: human]
     #[arg(long, value_name = "FORMAT")]
@@ -61,6 +61,33 @@ pub struct Flags {
     /// Which log lines are written, for example info,kulprit_central::ingest=debug [default: info]
     #[arg(long, env = "KULPRIT_LOG", value_name = "FILTER")]
     pub log: Option<LogFilter>,
+    /// What to do instead of running
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What central's program does beside running.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Remove what central left in the cluster: conditions and taints of nodes, and its Lease; Events go by themselves within the hour
+    Cleanup(CleanupFlags),
+}
+
+/// Flags of `kulprit-central cleanup`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct CleanupFlags {
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Clean up though a central holds the Lease, and would write all of it again
+    #[arg(long)]
+    pub force: bool,
+    /// Also this Secret of the Lease's namespace, if central has made it
+    #[arg(long, value_name = "NAME")]
+    pub secret: Vec<String>,
+    /// Also this ConfigMap of the Lease's namespace, if central has made it
+    #[arg(long, value_name = "NAME")]
+    pub config_map: Vec<String>,
 }
 
 /// The effective configuration.
@@ -144,6 +171,8 @@ pub struct PublishConfig {
     /// What is done with the condition types of node-problem-detector: `coexist` never writes one, `replace` writes those that our findings
     /// come to. `coexist`: two writers of one type would correct each other for ever.
     pub npd_mode: NpdMode,
+    /// Whether VMs, migrations and nodes get Events (`docs/events.md`).
+    pub events: bool,
     /// Where central's Lease is. Default: the namespace of this pod, else of the kubeconfig's context.
     pub lease_namespace: Option<String>,
     /// Which nodes are tainted.
@@ -244,7 +273,13 @@ impl Default for LimitConfig {
 
 impl Default for PublishConfig {
     fn default() -> Self {
-        Self { conditions: true, npd_mode: NpdMode::Coexist, lease_namespace: None, taints: TaintConfig::default() }
+        Self {
+            conditions: true,
+            events: true,
+            npd_mode: NpdMode::Coexist,
+            lease_namespace: None,
+            taints: TaintConfig::default(),
+        }
     }
 }
 
@@ -291,7 +326,7 @@ impl Config {
     /// # Errors
     /// If the file is missing or wrong, or a value makes no sense.
     pub fn effective(flags: Flags) -> Result<Self, LoadError> {
-        let Flags { config: path, listen, admin_listen, data_dir, kubeconfig, log_format, log } = flags;
+        let Flags { config: path, listen, admin_listen, data_dir, kubeconfig, log_format, log, command: _ } = flags;
         let mut effective = match &path {
             Some(path) => config::load::<Self>(path)?,
             None => Self::default(),
@@ -335,7 +370,7 @@ impl Config {
     /// What is written to Kubernetes.
     #[must_use]
     pub fn published(&self) -> publish::Settings {
-        let PublishConfig { conditions, npd_mode, lease_namespace: _, taints } = &self.publish;
+        let PublishConfig { conditions, events: _, npd_mode, lease_namespace: _, taints } = &self.publish;
         let TaintConfig { effects, dry_run, max_nodes, max_percent, after, storm_nodes, cool_down } = taints;
         let known = effects.iter().filter_map(|(name, effect)| Some((condition(name)?, *effect)));
         let policy = Policy {

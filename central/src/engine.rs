@@ -23,6 +23,7 @@ use ulid::Ulid;
 
 use crate::{
     conditions::{NpdMode, judge},
+    events::{self, Reports},
     figures::Figures,
     incident::{Event, IncidentChange, Incidents, Looks, Timers, advance, observe::observe},
     kubernetes::store::ClusterStore,
@@ -90,6 +91,8 @@ pub struct Engine {
     captures: CaptureBook,
     /// Who writes what nodes come to, if anybody does.
     verdicts: Option<(watch::Sender<Verdicts>, NpdMode)>,
+    /// Who says why objects of Kubernetes are in trouble, if anybody does.
+    reports: Option<watch::Sender<Reports>>,
 }
 
 /// One pass: what was seen and what follows from it.
@@ -135,6 +138,7 @@ impl Engine {
             unsaved: BTreeSet::new(),
             captures: CaptureBook::default(),
             verdicts: None,
+            reports: None,
         }
     }
 
@@ -142,6 +146,12 @@ impl Engine {
     #[must_use]
     pub fn with_verdicts(self, verdicts: watch::Sender<Verdicts>, npd_mode: NpdMode) -> Self {
         Self { verdicts: Some((verdicts, npd_mode)), ..self }
+    }
+
+    /// Tells `reports` what there is to be said of the open incidents, whenever that is something else.
+    #[must_use]
+    pub fn with_reports(self, reports: watch::Sender<Reports>) -> Self {
+        Self { reports: Some(reports), ..self }
     }
 
     /// Runs until `stop`.
@@ -202,24 +212,25 @@ impl Engine {
     async fn pass(&mut self) -> Result<(), BoxError> {
         let began = Instant::now();
         let (live, timers, incidents) = (self.live.clone(), self.timers, self.decided.incidents());
-        let verdicts = self.verdicts.clone();
+        let (verdicts, of_objects) = (self.verdicts.clone(), self.reports.clone());
         let (done, incidents, figures) = spawn_blocking(move || {
             let snapshot = live.snapshot();
             let done = pass(&snapshot, &incidents, &timers);
             let mut next = (*incidents).clone();
             next.apply(&done.changes);
             // Without Kubernetes' nodes there is nothing to write on, and what they say would be missed.
-            let verdicts = verdicts.filter(|_| !snapshot.cluster_nodes.is_empty());
+            let is_seen = !snapshot.cluster_nodes.is_empty();
+            let verdicts = verdicts.filter(|_| is_seen);
             let judged =
                 verdicts.as_ref().map(|(_, npd_mode)| Arc::new(judge(&snapshot, &done.attributions, &next, *npd_mode)));
             let figures = Figures::of(&snapshot, &done.attributions, &next, judged.as_deref().map(Vec::as_slice));
             if let Some((verdicts, _)) = verdicts {
-                verdicts.send_if_modified(|known| {
-                    *known != judged && {
-                        *known = judged;
-                        true
-                    }
-                });
+                tell(&verdicts, judged);
+            }
+            if let Some(of_objects) = of_objects.filter(|_| is_seen) {
+                let (now_usec, after_usec) = (snapshot.reference_wall_usec, timers.close_after_usec);
+                let reports = events::reports(&done.attributions, &next, now_usec, after_usec);
+                tell(&of_objects, Some(Arc::new(reports)));
             }
             (done, next, figures)
         })
@@ -305,6 +316,16 @@ impl Event {
             Self::MemberEnded => "member_ended",
         }
     }
+}
+
+/// Tells whoever wants to know, if it is something else than was told last.
+fn tell<T: PartialEq>(whom: &watch::Sender<T>, now: T) {
+    whom.send_if_modified(|known| {
+        *known != now && {
+            *known = now;
+            true
+        }
+    });
 }
 
 /// Resolves [`DEBOUNCE`] after the next change, and not before `rested`. Not cancel-safe in full: a change waited out by a cancelled call is seen by

@@ -4,7 +4,7 @@
 //! streams), `object` (one object of an answer, whatever is in it), `clock` (its clock against ours), [`watch`] (one task per kind, which feeds a
 //! [`Sink`](watch::Sink) and says what it cannot see), [`store`] (what they told).
 //!
-//! Everything that is written is a request of [`write`](mod@write), and is written by the holder of the [`lease`] alone.
+//! Which rights that takes, and which of them are missing, is in [`rights`]. Everything that is written is a request of [`write`](mod@write), and is written by the holder of the [`lease`] alone.
 
 pub mod client;
 mod clock;
@@ -12,6 +12,7 @@ pub mod kinds;
 pub mod lease;
 mod object;
 mod requests;
+pub mod rights;
 pub mod store;
 pub mod watch;
 pub mod write;

@@ -1,11 +1,11 @@
-//! `kulprit-central`: reads its flags and configuration, then runs the app.
+//! `kulprit-central`: reads its flags and configuration, then runs the app, or cleans up after it.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use kulprit_central::{
-    app,
-    config::{Config, Flags, LoadError},
+    app, cleanup,
+    config::{Command, Config, Flags, LoadError},
 };
 use kulprit_daemon::{
     run::{RunOptions, Threads, fail, run},
@@ -16,7 +16,9 @@ use kulprit_daemon::{
 const N_WORKERS: usize = 2;
 
 fn main() -> ExitCode {
-    let config = match Config::effective(Flags::parse()) {
+    let flags = Flags::parse();
+    let command = flags.command.clone();
+    let config = match Config::effective(flags) {
         Ok(config) => config,
         Err(LoadError::File(error)) => return fail(&error),
         Err(LoadError::Value(error)) => return fail(&error),
@@ -27,5 +29,8 @@ fn main() -> ExitCode {
         drain_deadline: config.drain.get(),
         ..RunOptions::default()
     };
-    run(&options, |stop| app::run(config, stop))
+    match command {
+        None => run(&options, |stop| app::run(config, stop)),
+        Some(Command::Cleanup(flags)) => run(&options, |stop| cleanup::run(config, flags, stop)),
+    }
 }

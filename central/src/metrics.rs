@@ -111,6 +111,23 @@ impl WriteLabels {
     }
 }
 
+/// A right of Kubernetes' RBAC.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RightLabels {
+    /// `list`, `patch` …
+    pub verb: ClosedName,
+    /// `nodes/status`, `events.events.k8s.io` …
+    pub resource: ClosedName,
+}
+
+impl RightLabels {
+    /// With these values.
+    #[must_use]
+    pub const fn new(verb: &'static str, resource: &'static str) -> Self {
+        Self { verb: ClosedName(verb), resource: ClosedName(resource) }
+    }
+}
+
 /// Seconds; from a quick fsync to a disk in trouble.
 const SECONDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
 
@@ -156,6 +173,7 @@ registered!(
     Family<QueryLabels, Counter>,
     Family<ReasonLabel, Gauge>,
     Family<WriteLabels, Counter>,
+    Family<RightLabels, Gauge>,
     Now<SymptomLabel>,
     Now<ConfidenceLabel>,
     Now<ProbeLabel>,
@@ -236,8 +254,8 @@ table! {
     standby_refusals: Counter, "counter", "standby_refusals", "kulprit_central_standby_refusals_total", "",
         "Streams and questions refused since another central leads.";
     writes: Family<WriteLabels, Counter>, "counter", "writes", "kulprit_central_writes_total",
-        "what: conditions, taints; outcome: ok, conflict, forbidden, gone, no_answer, refused, server, throttled",
-        "Writes to nodes of Kubernetes.";
+        "what: conditions, taints, events; outcome: ok, conflict, forbidden, gone, no_answer, refused, server, throttled",
+        "Writes to Kubernetes; of events, conflict is one that was there already.";
     taints_withheld: Family<ReasonLabel, Gauge>, "gauge", "taints_withheld", "kulprit_central_taints_withheld",
         "reason: waits, taken, budget, breaker", "Taints that are wanted and not set.";
     tainted_nodes: Gauge, "gauge", "tainted_nodes", "kulprit_central_tainted_nodes", "", "Nodes that have a taint of ours.";
@@ -245,6 +263,12 @@ table! {
         "condition, status: True, False, Unknown", "Nodes of Kubernetes by what each condition comes to, written or not.";
     store_waiting: Gauge, "gauge", "store_waiting_records", "kulprit_central_store_waiting_records", "",
         "Rows that were taken in and are not durable yet; their agents wait for the ack.";
+    events_waiting: Gauge, "gauge", "events_waiting", "kulprit_central_events_waiting", "",
+        "Events that wait for budget: so much was said of their objects, or of all.";
+    events_dropped: Family<ReasonLabel, Counter>, "counter", "events_dropped", "kulprit_central_events_dropped_total",
+        "reason: budget, refused", "Events that were never written: what they say was over before there was budget, or Kubernetes did not take them.";
+    rights_missing: Family<RightLabels, Gauge>, "gauge", "rights_missing", "kulprit_central_rights_missing",
+        "verb, resource: of the rights that central uses", "1 while Kubernetes refuses a request for want of that right, 0 once it was granted.";
     store_commits: Counter, "counter", "store_commits", "kulprit_central_store_commits_total", "", "Groups made durable.";
     store_commit_seconds: Seconds, "histogram", "store_commit_seconds", "kulprit_central_store_commit_seconds", "",
         "How long a group took to become durable, retries included.";
@@ -307,6 +331,8 @@ mod tests {
         central.watches.get_or_create(&StatusLabel::new("x")).inc();
         central.writes.get_or_create(&WriteLabels::new("x", "ok")).inc();
         central.taints_withheld.get_or_create(&ReasonLabel::new("x")).inc();
+        central.events_dropped.get_or_create(&ReasonLabel::new("x")).inc();
+        central.rights_missing.get_or_create(&RightLabels::new("list", "x")).inc();
         central.incident_events.get_or_create(&EventLabel::new("x")).inc();
         central.queries.get_or_create(&QueryLabels { method: ClosedName("x"), code: ClosedName("ok") }).inc();
         central.symptoms.replace([(SymptomLabel::new("x"), 2.0)].into());

@@ -3,8 +3,10 @@
 //! What is due is decided purely (`conditions::due`, `taints`) from the engine's last verdicts and what the watches show; here it is
 //! written, some nodes at a time, recoveries first. A node whose write fails is tried again later and later; a round in which nothing
 //! works is followed by a longer and longer pause. Each kind of trouble is said when it begins and when it is over, and counted.
+//! Events are written beside it (`teller`).
 
 mod desk;
+pub mod teller;
 #[cfg(test)]
 mod tests;
 mod trouble;

@@ -26,6 +26,19 @@ pub fn row(what: &str, measured: &str, budget: &str, is_met: bool) {
     println!("| {what} | {measured} | {budget} | {} |", if is_met { "met" } else { "**not met**" });
 }
 
+/// The value below which so many percent lie, milliseconds; `sorted` is not empty.
+#[must_use]
+pub fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted[(sorted.len() * percent).div_ceil(100).clamp(1, sorted.len()) - 1]
+}
+
+/// Sorts them, and says what most take and what the worst do.
+pub fn spread(times_ms: &mut [f64]) -> String {
+    times_ms.sort_unstable_by(f64::total_cmp);
+    let at = |percent| percentile(times_ms, percent);
+    format!("p50 {:.1} ms, p99 {:.1} ms of {}", at(50), at(99), times_ms.len())
+}
+
 /// Release binaries of central and agent for one node.
 #[derive(Debug)]
 pub struct System {

@@ -20,6 +20,7 @@ use crate::lab::{self, GATEWAY, Lab};
 use crate::node::Node;
 use crate::{shell, wait};
 
+pub mod accounts;
 mod certificates;
 mod control_plane;
 pub mod images;

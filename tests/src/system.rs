@@ -101,6 +101,17 @@ impl System {
     /// # Errors
     /// As [`System::start`].
     pub fn start_central(&mut self) -> Result<()> {
+        self.launch_central()?;
+        wait::wait_until("central to answer", START_LIMIT, || Ok(self.page(&["nodes"]).is_ok()))
+            .with_context(|| self.logs())?;
+        Ok(())
+    }
+
+    /// The same, of one that need not come so far as to answer.
+    ///
+    /// # Errors
+    /// If the binary is not built.
+    pub fn launch_central(&mut self) -> Result<()> {
         let folder = self.folder.path();
         let mut command = self.lab.command(binary("kulprit-central")?);
         command
@@ -110,8 +121,6 @@ impl System {
             .arg("--data-dir")
             .arg(&self.data);
         self.central = Some(start(&mut command, folder, "central")?);
-        wait::wait_until("central to answer", START_LIMIT, || Ok(self.page(&["nodes"]).is_ok()))
-            .with_context(|| self.logs())?;
         Ok(())
     }
 
@@ -264,6 +273,26 @@ impl System {
             bail!("`kulprit {}`: {}: {}", words.join(" "), output.status, said.trim());
         }
         String::from_utf8(output.stdout).context("`kulprit` prints UTF-8")
+    }
+
+    /// All that central wrote since it was started last.
+    ///
+    /// # Errors
+    /// If there is no such file.
+    pub fn central_log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.folder.path().join("central.log"))?)
+    }
+
+    /// Runs `kulprit-central cleanup` with central's own configuration and more words; returns its exit code, and what it printed.
+    ///
+    /// # Errors
+    /// If the binary is not built.
+    pub fn clean_up(&self, words: &[&str]) -> Result<(Option<i32>, String)> {
+        let mut command = self.lab.brief_command(binary("kulprit-central")?);
+        command.args(["cleanup", "--config"]).arg(self.folder.path().join("central.yaml")).args(words);
+        let output = command.output().context("failed to start `kulprit-central`")?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((output.status.code(), text(&output.stdout) + &text(&output.stderr)))
     }
 
     /// The last lines of every log, to be shown with a failure.

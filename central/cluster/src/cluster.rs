@@ -19,6 +19,7 @@ use crate::{
         Attachment, Claim, CsiNode, DataVolume, Event, KubeVirt, Lease, Migration, MigrationPolicy, Namespace, Node,
         Object, Pod, Vm, Vmi, Volume,
     },
+    spoken::Spoken,
     touched::{Reach, Touched},
     value,
 };
@@ -50,6 +51,8 @@ pub struct Cluster {
     pub(crate) csi_nodes: BTreeMap<String, CsiNode>,
     pub(crate) data_volumes: BTreeMap<Key, DataVolume>,
     pub(crate) namespaces: BTreeMap<String, Namespace>,
+    /// Central's own Events.
+    pub(crate) spoken: BTreeMap<Key, Spoken>,
     pub(crate) index: Index,
     pub(crate) history: MigrationHistory,
     /// Kinds that came in lists, with the namespace; the empty namespace stands for all.
@@ -131,6 +134,9 @@ impl Cluster {
 
     /// Removes an object that was found to be gone at `at_usec`; of a kind without namespaces by its name alone. Whether it was there.
     pub fn remove(&mut self, kind: Kind, namespace: &str, name: &str, at_usec: i64) -> bool {
+        if kind == Kind::Event && self.spoken.remove(&(namespace.to_owned(), name.to_owned())).is_some() {
+            return true;
+        }
         self.replace(kind, whole_key(kind, (namespace.to_owned(), name.to_owned())), Next::Gone(at_usec))
     }
 
@@ -261,6 +267,12 @@ impl Cluster {
             return self.add_list(items, kind.trim_end_matches("List"), depth);
         }
         let Some(read) = kind_of(kind, object) else { return Ok(self.leave_out(kind)) };
+        if read == Kind::Event
+            && let Some(spoken) = Spoken::read(object)
+        {
+            self.spoken.insert((spoken.namespace.clone(), spoken.name.clone()), spoken);
+            return Ok(Added { n_kept: 1, n_others: 0 });
+        }
         let object = Object::read(read, object).ok_or_else(|| NotAdded::NoName(kind.to_owned()))?;
         self.keep(read, object)
     }

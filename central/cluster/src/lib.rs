@@ -5,7 +5,7 @@
 //! in its life, and findings, events peeled by `kulprit-signature` among them. [`Cluster::describe_nodes`] does it for nodes.
 //!
 //! Of migrations more is kept than their objects ([`MigrationHistory`]): those that KubeVirt has removed since, and how they ended.
-//! [`Cluster::standing`] tells which marks of ours stand on nodes.
+//! [`Cluster::standing`] tells which marks of ours stand on nodes, [`Cluster::spoken`] which Events of ours there are: no evidence.
 //!
 //! Live, objects come, change and go ([`Cluster::set_live`], [`Cluster::remove`]): a change costs what its object says of others, and
 //! [`Cluster::take_touched`] tells which VMs and nodes are to be described anew.
@@ -27,6 +27,7 @@ mod past;
 mod preflight;
 mod question;
 mod shift;
+mod spoken;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -40,5 +41,6 @@ pub use initiator::Initiator;
 pub use kind::Kind;
 pub use parts::Asked;
 pub use preflight::{Check, MigrationTerms, NodeFit, Preflight};
+pub use spoken::{SPEAKER, Spoken, TOPIC, VmObjects};
 pub use standing::{FIELD_MANAGER, StandingCondition, StandingNode, StandingTaint};
 pub use touched::Touched;

@@ -90,7 +90,7 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use super::*;
 
@@ -120,42 +120,6 @@ mod tests {
         ] {
             assert_eq!((row(name).path().as_str(), row(name).resource().as_str()), (path, resource));
         }
-    }
-
-    /// The rights that the rows need, and what is written.
-    fn role() -> String {
-        let head = |kind: &str, meta: &str| {
-            format!(
-                "apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata: {{name: kulprit-central{meta}}}\nrules:\n"
-            )
-        };
-        let rule = |group: &str, resources: &BTreeSet<&str>| {
-            let resources = resources.iter().copied().collect::<Vec<_>>().join(", ");
-            format!("- {{apiGroups: [{group:?}], resources: [{resources}], verbs: [list, watch]}}\n")
-        };
-        let mut groups: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for row in ROWS.iter().filter(|row| row.namespace.is_none()) {
-            groups.entry(row.kind.group()).or_default().insert(row.plural);
-        }
-        let mut text = "# What central lists, watches and writes. Bind all to the user of its kubeconfig, or its service account; the last is of its Lease.\n".to_owned();
-        text.push_str(&head("ClusterRole", ""));
-        groups.iter().for_each(|(group, resources)| text.push_str(&rule(group, resources)));
-        // The requests of `write`.
-        text.push_str("- {apiGroups: [\"\"], resources: [nodes], verbs: [get, patch]}\n");
-        text.push_str("- {apiGroups: [\"\"], resources: [nodes/status], verbs: [patch]}\n");
-        for row in &ROWS {
-            let Some(namespace) = row.namespace else { continue };
-            text.push_str(&format!("---\n{}", head("Role", &format!(", namespace: {namespace}"))));
-            text.push_str(&rule(row.kind.group(), &[row.plural].into()));
-        }
-        text.push_str(&format!("---\n{}", head("Role", ", namespace: kulprit")));
-        text.push_str("- {apiGroups: [\"coordination.k8s.io\"], resources: [leases], verbs: [create, get, update]}\n");
-        text
-    }
-
-    #[test]
-    fn the_rights_that_are_documented_are_those_that_are_needed() {
-        assert_eq!(include_str!("../../../docs/central-role.yaml"), role());
     }
 
     #[test]

@@ -249,6 +249,12 @@ impl ClusterStore {
         is_whole.then(|| inner.cluster.standing(prefix, is_taken_over).collect())
     }
 
+    /// Looks at the objects themselves, once everything was listed as far as it can be. `look` must not block.
+    pub fn look<T>(&self, look: impl FnOnce(&Cluster) -> T) -> Option<T> {
+        let inner = self.lock();
+        inner.is_listed().then(|| look(&inner.cluster))
+    }
+
     /// Whether everything was listed once, as far as it can be.
     #[must_use]
     pub fn is_listed(&self) -> bool {

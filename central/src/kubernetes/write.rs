@@ -1,4 +1,4 @@
-//! Everything that is written to Kubernetes, request by request: conditions and taints of nodes, and central's Lease.
+//! Everything that is written to Kubernetes, request by request: conditions and taints of nodes, Events, and central's Lease.
 //!
 //! Conditions go by server-side apply to the status subresource: our field manager owns our entries of the list and no others, and what
 //! we no longer name goes. `spec.taints` is one value as a whole to Kubernetes (`listType=atomic`), so it is read first and replaced only if
@@ -10,7 +10,7 @@ use http::{HeaderValue, header::ACCEPT};
 use jiff::Timestamp;
 use kube::{
     Client,
-    api::{GetParams, Patch, PatchParams, PostParams, Request},
+    api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions, Request},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -25,10 +25,41 @@ use crate::{
 pub use kulprit_cluster::FIELD_MANAGER;
 /// For one answer. Beyond what a Lease is renewed before it ends, so that nothing is under way when another holds it.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(4);
+/// Nodes of a page: each has up to 50 images, some 10 KB.
+const PAGE_NODES: u32 = 250;
 /// So often a node's taints are read again because somebody changed the node meanwhile.
 const CONFLICTS: usize = 3;
 /// Of a node that was written only its metadata is wanted back: it has up to 50 images.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+/// What central has in its own namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owned {
+    /// By which it is elected.
+    Lease,
+    /// Its certificate, if it made one.
+    Secret,
+    /// The authority of that.
+    ConfigMap,
+}
+
+impl Owned {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lease => "Lease",
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+        }
+    }
+
+    fn request(self, namespace: &str) -> Request {
+        match self {
+            Self::Lease => leases(namespace),
+            Self::Secret => Request::new(format!("/api/v1/namespaces/{namespace}/secrets")),
+            Self::ConfigMap => Request::new(format!("/api/v1/namespaces/{namespace}/configmaps")),
+        }
+    }
+}
 
 /// Writes to one API server; clones share its connections.
 #[derive(Clone)]
@@ -89,6 +120,26 @@ impl Writes {
         }
     }
 
+    /// Makes an Event; a conflict if one of its name is there.
+    pub(crate) async fn create_event(&self, namespace: &str, event: &Value) -> Result<(), Failure> {
+        let request = events(namespace).create(&posted(), event.to_string().into_bytes()).map_err(Failure::garbled)?;
+        self.answer(request).await.map(drop)
+    }
+
+    /// Says that what an Event tells of was seen again, so many times by now. The API server takes no other change of an Event.
+    pub(crate) async fn observe_event(
+        &self,
+        namespace: &str,
+        name: &str,
+        count: u32,
+        now_usec: i64,
+    ) -> Result<(), Failure> {
+        let series = json!({"series": {"count": count, "lastObservedTime": micro_time(now_usec)}});
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let request = events(namespace).patch(name, &params, &Patch::Merge(series)).map_err(Failure::garbled)?;
+        self.answer(request).await.map(drop)
+    }
+
     /// The Lease as it is.
     pub(crate) async fn lease(&self, namespace: &str, name: &str) -> Result<Value, Failure> {
         let request = leases(namespace).get(name, &GetParams::default()).map_err(Failure::garbled)?;
@@ -106,6 +157,42 @@ impl Writes {
         let body = lease.to_string().into_bytes();
         let request = leases(namespace).replace(name, &posted(), body).map_err(Failure::garbled)?;
         self.object(request).await
+    }
+
+    /// Every node, whole.
+    pub(crate) async fn nodes(&self) -> Result<Vec<Value>, Failure> {
+        let mut all = Vec::new();
+        let mut params = ListParams { limit: Some(PAGE_NODES), ..ListParams::default() };
+        loop {
+            let mut page = self.object(nodes().list(&params).map_err(Failure::garbled)?).await?;
+            if let Value::Array(items) = page["items"].take() {
+                all.extend(items);
+            }
+            match page["metadata"]["continue"].as_str().filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token.to_owned()),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Something of central's own namespace as it is.
+    pub(crate) async fn owned(&self, what: Owned, namespace: &str, name: &str) -> Result<Value, Failure> {
+        let request = what.request(namespace).get(name, &GetParams::default()).map_err(Failure::garbled)?;
+        self.object(request).await
+    }
+
+    /// Removes something of central's own namespace, if it is still the one with that UID.
+    pub(crate) async fn delete_owned(
+        &self,
+        what: Owned,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<(), Failure> {
+        let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
+        let request = what.request(namespace).delete(name, &params).map_err(Failure::garbled)?;
+        self.answer(request).await.map(drop)
     }
 
     async fn object(&self, request: http::Request<Vec<u8>>) -> Result<Value, Failure> {
@@ -127,6 +214,10 @@ fn nodes() -> Request {
 
 fn leases(namespace: &str) -> Request {
     Request::new(format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"))
+}
+
+fn events(namespace: &str) -> Request {
+    Request::new(format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events"))
 }
 
 fn posted() -> PostParams {
@@ -188,7 +279,7 @@ fn time(usec: i64) -> String {
 }
 
 /// A time as Leases have it.
-pub(super) fn micro_time(usec: i64) -> String {
+pub(crate) fn micro_time(usec: i64) -> String {
     Timestamp::from_microsecond(usec).map(|at| at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()).unwrap_or_default()
 }
 

@@ -1,6 +1,8 @@
 //! What reaches the API server, and what does not, on its better and worse days.
 
+mod cleaning;
 mod server;
+mod telling;
 
 use std::collections::BTreeMap;
 
@@ -10,9 +12,13 @@ use serde_json::Value;
 use tokio::{task::JoinHandle, time::sleep};
 
 use self::server::{Server, State};
-use super::*;
+use super::{
+    teller::{self, Teller},
+    *,
+};
 use crate::{
     conditions::{Blame, Truth, judge, testing},
+    events::Reports,
     incident::Incidents,
     kubernetes::{kinds::ROWS, lease::Election, watch::Sink as _},
     taints::Effect,
@@ -28,6 +34,7 @@ struct World {
     clock: ManualClock,
     cluster: ClusterStore,
     verdicts: watch::Sender<Verdicts>,
+    reports: watch::Sender<Reports>,
     metrics: Metrics,
     counted: CentralMetrics,
     centrals: BTreeMap<&'static str, Central>,
@@ -59,10 +66,10 @@ impl World {
         let cluster = ClusterStore::new(watch::Sender::new(0), clock.clock());
         let mut metrics = Metrics::new("kulprit-central", "0", &clock.clock());
         let counted = CentralMetrics::register(metrics.section("central"));
-        let (server, verdicts) = (Server::default(), watch::Sender::new(None));
+        let (server, verdicts, reports) = (Server::default(), watch::Sender::new(None), watch::Sender::new(None));
         (0..n_nodes).for_each(|n| server.add(&format!("n{n}")));
         let centrals = BTreeMap::new();
-        let world = Self { server, clock, cluster, verdicts, metrics, counted, centrals, shows: true };
+        let world = Self { server, clock, cluster, verdicts, reports, metrics, counted, centrals, shows: true };
         ROWS.iter().for_each(|row| world.cluster.end_list(row));
         world.show();
         world.judge(&[]);
@@ -74,9 +81,22 @@ impl World {
         let (namespace, clock) = ("kulprit".to_owned(), self.clock.clock());
         let (election, leading) = Election::new(writes.clone(), namespace, name.to_owned(), clock.clone());
         let (cluster, metrics) = (self.cluster.clone(), self.counted.clone());
+        let teller = Teller::new(teller::Sources {
+            cluster: cluster.clone(),
+            reports: self.reports.subscribe(),
+            leading: leading.clone(),
+            writes: writes.clone(),
+            identity: name.to_owned(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        });
         let sources = Sources { cluster, verdicts: self.verdicts.subscribe(), leading, writes, clock, metrics };
         let publisher = Publisher::new(sources, settings);
-        let tasks = vec![tokio::spawn(election.run(stop.clone())), tokio::spawn(publisher.run(stop.clone()))];
+        let tasks = vec![
+            tokio::spawn(election.run(stop.clone())),
+            tokio::spawn(publisher.run(stop.clone())),
+            tokio::spawn(teller.run(stop.clone())),
+        ];
         self.centrals.insert(name, (stop, tasks));
     }
 
@@ -118,6 +138,9 @@ impl World {
         let row = ROWS.iter().find(|row| row.name == "Node").unwrap();
         let nodes = self.server.set(State::take_changed);
         nodes.into_iter().for_each(|node| assert!(self.cluster.apply(row, node)));
+        let row = ROWS.iter().find(|row| row.name == "Event").unwrap();
+        let events = self.server.set(State::take_changed_events);
+        events.into_iter().for_each(|event| assert!(self.cluster.apply(row, event)));
     }
 
     async fn pass(&self, secs: u64) {

@@ -1,4 +1,4 @@
-//! Writes that fail: when each node is tried again, and what a person is told of it, once.
+//! Writes that fail: when each object is tried again, and what a person is told of it, once.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,7 +30,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// What fails now.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
-    /// By what was to be written and the node.
+    /// By what was to be written and the object.
     failing: BTreeMap<(&'static str, String), Failing>,
     /// By what was to be written: nothing of it could be.
     resting: BTreeMap<&'static str, Resting>,
@@ -52,16 +52,21 @@ struct Resting {
 }
 
 impl Troubles {
-    /// Forgets nodes of which that does not hold.
+    /// Forgets objects of which that does not hold.
     pub(super) fn keep(&mut self, is_known: impl Fn(&str) -> bool) {
-        self.failing.retain(|(_, node), _| is_known(node));
+        self.failing.retain(|(_, object), _| is_known(object));
     }
 
-    /// Whether it is time to try the node (again).
-    pub(super) fn may_try(&self, what: &'static str, node: &str) -> bool {
+    /// Whether all wait, since nothing worked last.
+    pub(super) fn is_resting(&self, what: &'static str) -> bool {
+        self.resting.get(what).is_some_and(|resting| resting.until > Instant::now())
+    }
+
+    /// Whether it is time to try the object (again).
+    pub(super) fn may_try(&self, what: &'static str, object: &str) -> bool {
         let now = Instant::now();
-        self.resting.get(what).is_none_or(|resting| resting.until <= now)
-            && self.failing.get(&(what, node.to_owned())).is_none_or(|failing| failing.again_at <= now)
+        !self.is_resting(what)
+            && self.failing.get(&(what, object.to_owned())).is_none_or(|failing| failing.again_at <= now)
     }
 
     /// Some writes are over, and one of them worked, or none: then all others wait, longer and longer.
@@ -77,13 +82,13 @@ impl Troubles {
     }
 
     /// A write has failed; said if no other write fails in the same way.
-    pub(super) fn failed(&mut self, what: &'static str, node: &str, failure: &Failure) {
+    pub(super) fn failed(&mut self, what: &'static str, object: &str, failure: &Failure) {
         if let Failure::Status { retry_after, .. } = failure {
             self.retry_after = self.retry_after.max(*retry_after);
         }
         let code = failure.code();
         let is_first = !self.failing.iter().any(|((other, _), failing)| *other == what && failing.code == code);
-        let key = (what, node.to_owned());
+        let key = (what, object.to_owned());
         let failing = self.failing.entry(key).or_insert_with(|| Failing {
             code,
             again_at: Instant::now(),
@@ -91,20 +96,20 @@ impl Troubles {
         });
         failing.code = code;
         failing.again_at = Instant::now() + failing.backoff.next_delay();
-        // A node that is gone is no trouble, and what another changed meanwhile is seen soon.
+        // An object that is gone is no trouble, and what another changed meanwhile is seen soon.
         if is_first && !matches!(code, 404 | 409) {
-            warn!(what, node, why = %failure, "a node cannot be written to");
+            warn!(what, object, why = %failure, "Kubernetes does not take a write");
         } else {
-            debug!(what, node, ?failure, "a node cannot be written to");
+            debug!(what, object, ?failure, "Kubernetes does not take a write");
         }
     }
 
     /// A write has worked; said if it was the last that failed in its way.
-    pub(super) fn worked(&mut self, what: &'static str, node: &str) {
-        let Some(Failing { code, .. }) = self.failing.remove(&(what, node.to_owned())) else { return };
+    pub(super) fn worked(&mut self, what: &'static str, object: &str) {
+        let Some(Failing { code, .. }) = self.failing.remove(&(what, object.to_owned())) else { return };
         let is_last = !self.failing.iter().any(|((other, _), failing)| *other == what && failing.code == code);
         if is_last && !matches!(code, 404 | 409) {
-            info!(what, node, "nodes can be written to again");
+            info!(what, object, "Kubernetes takes writes again");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use kulprit_tests::bench::{LIMIT, System, row};
+use kulprit_tests::bench::{LIMIT, System, percentile, row, spread};
 use kulprit_tests::guest::Program;
 use kulprit_tests::wait::{pause, wait_until};
 use kulprit_tests::{Guest, Lab, process};
@@ -58,15 +58,4 @@ fn main() -> Result<()> {
         percentile(&deaths, 99) <= 50.0,
     );
     Ok(())
-}
-
-/// The value below which so many percent lie, milliseconds; `sorted` is not empty.
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    sorted[(sorted.len() * percent).div_ceil(100).clamp(1, sorted.len()) - 1]
-}
-
-fn spread(times_ms: &mut [f64]) -> String {
-    times_ms.sort_unstable_by(f64::total_cmp);
-    let at = |percent| percentile(times_ms, percent);
-    format!("p50 {:.1} ms, p99 {:.1} ms of {}", at(50), at(99), times_ms.len())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use super::accounts::{AUDIT_LOG, AUDIT_POLICY};
 use super::certificates::Authority;
 use super::tail;
 use crate::lab::{GATEWAY, Lab};
@@ -85,6 +86,7 @@ pub(super) fn start(
     let to_kubelets =
         authority.client("apiserver-kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client")?;
     let root = authority.certificate();
+    fs::write(at("audit-policy.yaml"), AUDIT_POLICY)?;
 
     let mut programs = Vec::new();
     let mut start = |name: &'static str, flags: &[String]| -> Result<()> {
@@ -123,6 +125,8 @@ pub(super) fn start(
             "--authorization-mode=Node,RBAC".to_owned(),
             "--enable-admission-plugins=NodeRestriction".to_owned(),
             "--allow-privileged".to_owned(),
+            format!("--audit-policy-file={}", at("audit-policy.yaml")),
+            format!("--audit-log-path={}", at(AUDIT_LOG)),
         ],
     )?;
     wait::wait_until("the API server to be ready", START_LIMIT, || Ok(is_ready())).with_context(|| logs(folder))?;

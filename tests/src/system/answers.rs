@@ -109,6 +109,8 @@ pub struct Incident {
     pub node: String,
     /// Whether it goes on.
     pub open: bool,
+    /// When it was opened.
+    pub opened: Option<jiff::Timestamp>,
     /// Whom it touches.
     pub members: Vec<Member>,
 }

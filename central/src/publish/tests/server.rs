@@ -1,5 +1,5 @@
-//! An API server in memory that takes writes of nodes and Leases as a real one does: server-side apply by field manager, merge patches
-//! of the version that was read, and answers that a test can spoil.
+//! An API server in memory that takes writes of nodes, Leases and Events as a real one does: server-side apply by field manager, merge
+//! patches of the version that was read, its checks of Events, and answers that a test can spoil.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +26,14 @@ type Spoilt = Option<u16>;
 pub(super) struct State {
     pub(super) nodes: BTreeMap<String, Value>,
     pub(super) lease: Option<Value>,
+    /// By namespace and name, as they were made.
+    pub(super) events: BTreeMap<(String, String), Value>,
+    /// Namespaces that are being deleted.
+    pub(super) terminating: BTreeSet<String>,
+    /// `secrets/name` or `configmaps/name` in central's namespace, and whether central has made it.
+    pub(super) own: BTreeMap<String, bool>,
+    /// Events that the watch has not shown as they are.
+    changed_events: BTreeSet<(String, String)>,
     /// Requests whose method and path contain the text.
     pub(super) spoilt: Vec<(String, Spoilt)>,
     pub(super) retry_after_secs: u32,
@@ -129,7 +137,11 @@ impl Server {
 impl State {
     fn answer(&mut self, method: &Method, path: &[&str], kind: &str, query: &str, body: Value) -> Answer {
         match (method.as_str(), path) {
+            ("GET", ["api", "v1", "nodes"]) => Ok(self.list_nodes()),
             ("GET", ["api", "v1", "nodes", name]) => self.node(name).cloned(),
+            (verb @ ("GET" | "DELETE"), ["api", "v1", "namespaces", "kulprit", plural, name]) => {
+                self.answer_own(verb, &format!("{plural}/{name}"))
+            }
             ("PATCH", ["api", "v1", "nodes", name, "status"]) => {
                 assert_eq!(kind, "application/apply-patch+yaml");
                 assert!(query.contains("fieldManager=kulprit-central") && query.contains("force=true"), "{query}");
@@ -142,12 +154,50 @@ impl State {
             (verb, ["apis", "coordination.k8s.io", "v1", "namespaces", "kulprit", "leases", ..]) => {
                 self.answer_lease(verb, body)
             }
+            ("POST", ["apis", "events.k8s.io", "v1", "namespaces", namespace, "events"]) => {
+                self.create_event(namespace, body)
+            }
+            ("PATCH", ["apis", "events.k8s.io", "v1", "namespaces", namespace, "events", name]) => {
+                assert_eq!(kind, "application/merge-patch+json");
+                self.patch_event(namespace, name, &body)
+            }
             _ => panic!("nobody asks {method} {path:?}"),
         }
     }
 
     fn node(&self, name: &str) -> Result<&Value, (u16, String)> {
         self.nodes.get(name).ok_or_else(|| (404, format!("nodes \"{name}\" not found")))
+    }
+
+    /// With the book of who owns which conditions.
+    fn list_nodes(&self) -> Value {
+        let with_book = |(name, node): (&String, &Value)| {
+            let mut node = node.clone();
+            let keys = self
+                .owned
+                .get(name)
+                .into_iter()
+                .flatten()
+                .map(|kind| (format!("k:{}", json!({"type": kind})), json!({"f:reason": {}})));
+            let fields: serde_json::Map<String, Value> = keys.collect();
+            if !fields.is_empty() {
+                node["metadata"]["managedFields"] = json!([
+                    {"manager": "kubelet", "subresource": "status", "fieldsV1": {"f:status": {"f:conditions": {"k:{\"type\":\"Ready\"}": {}}}}},
+                    {"manager": "kulprit-central", "operation": "Apply", "subresource": "status",
+                        "fieldsV1": {"f:status": {"f:conditions": fields}}}]);
+            }
+            node
+        };
+        json!({"kind": "NodeList", "metadata": {}, "items": self.nodes.iter().map(with_book).collect::<Vec<_>>()})
+    }
+
+    fn answer_own(&mut self, verb: &str, place: &str) -> Answer {
+        let is_ours = *self.own.get(place).ok_or((404, "not found".to_owned()))?;
+        if verb == "DELETE" {
+            self.own.remove(place);
+        }
+        let manager = if is_ours { "kulprit-central" } else { "helm" };
+        Ok(json!({"metadata": {"name": place, "uid": "u", "managedFields": [{"manager": manager}]}}))
     }
 
     fn bump(&mut self) -> Value {
@@ -203,6 +253,66 @@ impl State {
         Ok(self.change(name, |node| node["spec"]["taints"] = body["spec"]["taints"].clone()))
     }
 
+    /// The checks are those of `ValidateEventCreate`, Kubernetes `pkg/apis/core/validation/events.go`.
+    fn create_event(&mut self, namespace: &str, event: Value) -> Answer {
+        let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        assert_eq!(text("/metadata/namespace"), namespace);
+        let about = text("/regarding/namespace");
+        assert!(about == namespace || about.is_empty() && namespace == "default", "{event}");
+        let name = text("/metadata/name");
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+        assert!(name.len() <= 253 && name.chars().all(is_name) && !name.contains(".."), "{name}");
+        for path in ["/eventTime", "/reportingController", "/reportingInstance", "/action", "/reason", "/regarding/uid"]
+        {
+            assert!(!text(path).is_empty() && text(path).len() <= 128, "{path} of {event}");
+        }
+        assert!(!text("/note").is_empty() && text("/note").len() <= 1_024, "{event}");
+        assert!(["Normal", "Warning"].contains(&text("/type")) && event["series"].is_null(), "{event}");
+        if self.terminating.contains(namespace) {
+            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+            return Err((403, format!("events \"{name}\" is forbidden: {why}")));
+        }
+        let key = (namespace.to_owned(), name.to_owned());
+        if self.events.contains_key(&key) {
+            return Err((409, format!("events \"{name}\" already exists")));
+        }
+        self.changed_events.insert(key.clone());
+        self.events.insert(key, event.clone());
+        Ok(event)
+    }
+
+    /// The rest of an Event cannot be changed.
+    fn patch_event(&mut self, namespace: &str, name: &str, body: &Value) -> Answer {
+        assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["series"]);
+        assert!(
+            body["series"]["count"].as_u64() >= Some(2) && body["series"]["lastObservedTime"].is_string(),
+            "{body}"
+        );
+        let key = (namespace.to_owned(), name.to_owned());
+        let event = self.events.get_mut(&key).ok_or_else(|| (404, format!("events \"{name}\" not found")))?;
+        event["series"] = body["series"].clone();
+        self.changed_events.insert(key);
+        Ok(event.clone())
+    }
+
+    /// As the core group shows them.
+    pub(super) fn take_changed_events(&mut self) -> Vec<Value> {
+        let keys = std::mem::take(&mut self.changed_events);
+        let shown = keys.iter().filter_map(|key| {
+            let mut event = self.events.get(key)?.clone();
+            let fields = event.as_object_mut()?;
+            for (new, old) in
+                [("regarding", "involvedObject"), ("note", "message"), ("reportingController", "reportingComponent")]
+            {
+                let value = fields.remove(new)?;
+                fields.insert(old.to_owned(), value);
+            }
+            fields.insert("apiVersion".to_owned(), json!("v1"));
+            Some(event)
+        });
+        shown.collect()
+    }
+
     fn answer_lease(&mut self, verb: &str, mut body: Value) -> Answer {
         let known = self.lease.clone();
         match (verb, known) {
@@ -211,6 +321,10 @@ impl State {
             ("PUT", None) => return Err((404, "not found".to_owned())),
             ("PUT", Some(known)) if known["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] => {
                 return Err((409, "the object has been modified".to_owned()));
+            }
+            ("DELETE", known) => {
+                self.lease = None;
+                return known.ok_or((404, "not found".to_owned()));
             }
             ("POST" | "PUT", _) => {}
             (verb, _) => panic!("nobody asks {verb} of a Lease"),
