@@ -12,10 +12,15 @@ programs=$(scripts/kubernetes.sh --where)
 helm=$(ls "$programs"/helm-v*)
 file=deploy/manifests/kulprit.yaml
 
-"$helm" lint --quiet --strict deploy/chart
+# What helm says besides (it follows the link to the alerts) is of use only when it fails.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+helm() { "$helm" "$@" 2>"$log" || { cat "$log" >&2; return 1; }; }
+
+helm lint --quiet --strict deploy/chart
 rendered=$(
     echo "# Kulprit for \`kubectl apply -f\`, in the namespace kulprit. Written by scripts/manifests.sh from deploy/chart with its defaults; do not edit."
-    "$helm" template kulprit deploy/chart --namespace kulprit --set namespace.create=true
+    helm template kulprit deploy/chart --namespace kulprit --set namespace.create=true
 )
 case ${1:-} in
     '')

@@ -139,6 +139,7 @@ fn what_is_asked_for_is_rendered_and_nothing_else() -> Result<()> {
     assert_eq!(asked(&["openshift.enabled=true"])?, ["SecurityContextConstraints"]);
     assert_eq!(asked(&["monitoring.serviceMonitor.enabled=true"])?, ["Service", "ServiceMonitor", "ServiceMonitor"]);
     assert_eq!(asked(&["central.store.type=persistentVolumeClaim"])?, ["PersistentVolumeClaim"]);
+    assert_eq!(asked(&["monitoring.rules.enabled=true"])?, ["PrometheusRule"]);
     assert_eq!(asked(&["namespace.create=true"])?, ["Namespace"]);
     let own_claim = ["central.store.type=persistentVolumeClaim", "central.store.existingClaim=own"];
     assert_eq!(asked(&own_claim)?, [] as [&str; 0]);
