@@ -231,6 +231,17 @@ fn it_is_installed_upgraded_and_uninstalled_in_a_real_cluster() -> Result<()> {
     scene.admit("deployment/kulprit-central", "strict")?;
     assert_contains(&failure(scene.admit("daemonset/kulprit-agent", "strict")), "violates PodSecurity");
 
+    // What the host mounts later an agent sees, and what the host unmounts it does not hold.
+    let script = "\
+mkdir /mnt/later
+mounts=/proc/$(pidof -s kulprit-agent)/mountinfo
+mount -t tmpfs later /mnt/later
+grep -q ' /host/mnt/later ' $mounts
+umount /mnt/later
+! grep ' /host/mnt/later ' $mounts
+";
+    first.run(&["sh", "-ec", script])?;
+
     // A VM of KubeVirt, whose launcher is a pod as well.
     let mut vm = kubevirt.create(VmSpec::new("prod", "db-0").grace_secs(1), Duration::ZERO)?;
     let launcher = cluster.launch(Launcher::define(first, "prod", "db-0")?.of_vmi(vm.vmi_uid()).non_root())?;
