@@ -1,11 +1,11 @@
 #!/bin/bash
-# Builds the lab's Kubernetes and containerd from their Go modules into a cache, once for each set of versions (called by scripts/setup.sh).
+# Builds the lab's Kubernetes, containerd and helm from their Go modules into a cache, once for each set of versions (called by scripts/setup.sh).
 #
-#   scripts/kubernetes.sh              build what the cache lacks: about ten minutes on two cores, and nothing the second time
+#   scripts/kubernetes.sh              build what the cache lacks: about a quarter of an hour on two cores, and nothing the second time
 #   scripts/kubernetes.sh --dry-run    only say what would be built
 #   scripts/kubernetes.sh --where      print the folder of the programs; 1 if they are not built
 #
-# The versions are those of tests/kubernetes/go.mod, and containerd's below. The cache is $KULPRIT_CACHE, or $XDG_CACHE_HOME/kulprit, or
+# The versions are those of tests/kubernetes/go.mod, containerd's and helm's below. The cache is $KULPRIT_CACHE, or $XDG_CACHE_HOME/kulprit, or
 # ~/.cache/kulprit, under sudo also that of the person behind it; a folder of older versions there may be removed. Where
 # $KUBEBUILDER_ASSETS names a folder with all the programs, those are used. Modules come from where `go env GOPROXY` says.
 set -euo pipefail
@@ -13,7 +13,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../tests/kubernetes"
 
 containerd=v2.4.2
-programs=(etcd kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet containerd containerd-shim-runc-v2 ctr)
+# helm's is in its program's name, and no part of the key: a folder without it is completed, and nothing else is built anew.
+helm=v4.3.1
+programs=(etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubectl kubelet containerd containerd-shim-runc-v2 ctr "helm-$helm")
 
 say() { echo "kubernetes: $*"; }
 fail() { echo "kubernetes: $*" >&2; exit 1; }
@@ -42,23 +44,20 @@ case ${1:-} in
     *) sed -n '2,10s/^# \{0,1\}//p' ../../scripts/kubernetes.sh >&2; exit 2 ;;
 esac
 if is_complete "$built"; then
-    say "nothing to do: Kubernetes $version and containerd $containerd are in $built"
+    say "nothing to do: Kubernetes $version, containerd $containerd and helm $helm are in $built"
     exit 0
 fi
 
 export PATH="$PATH:/usr/local/go/bin"
 command -v go >/dev/null || fail "Go is missing (Debian: golang-go; any from 1.21 on fetches the version it needs by itself)."
-say "building Kubernetes $version and containerd $containerd into $built: about ten minutes on two cores, once"
+say "building Kubernetes $version, containerd $containerd and helm $helm into $built: about a quarter of an hour on two cores, once"
 [ -z "$dry_run" ] || exit 0
 
-# What is whole goes there at once, so that a build that was stopped goes on where it was; the folder gets its name when all is there.
-partial=$built.partial
-mkdir -p "$cache"
+# What is whole goes there at once, so that a build that was stopped goes on where it was, and a lab that runs keeps its programs.
+mkdir -p "$built"
 exec 9>"$cache/lock"
 flock -n 9 || { say "waiting for another build"; flock 9; }
 ! is_complete "$built" || { say "the other build made it"; exit 0; }
-[ ! -d "$built" ] || { rm -rf "$partial"; mv "$built" "$partial"; }
-mkdir -p "$partial"
 
 # The programs need no C; an older Go fetches the one that go.mod asks for.
 export CGO_ENABLED=0 GOTOOLCHAIN=auto GOFLAGS="-buildvcs=false"
@@ -66,29 +65,32 @@ minor=${version#v1.} # "36.3"
 stamp=k8s.io/component-base/version
 flags=(-trimpath -ldflags "-s -w -X $stamp.gitVersion=$version -X $stamp.gitMajor=1 -X $stamp.gitMinor=${minor%%.*}")
 
-log=$partial.log
+new=$built/.new log=$built/.log
 build() { # PROGRAM COMMAND...
     local program=$1 start=$SECONDS
     shift
-    [ ! -x "$partial/$program" ] || return 0
+    [ ! -x "$built/$program" ] || return 0
     nice -n 10 "$@" >"$log" 2>&1 || {
         grep -v '^go: downloading' "$log" | tail -20 >&2
         fail "$program could not be built (what Go said last is above)."
     }
-    [ "$(stat -c %s "$partial/.new/$program")" -gt 0 ] || fail "$program is empty."
-    mv "$partial/.new/$program" "$partial/$program"
+    [ "$(stat -c %s "$new/${program%-v*}")" -gt 0 ] || fail "$program is empty."
+    mv "$new/${program%-v*}" "$built/$program"
     say "built $program in $((SECONDS - start)) s"
 }
-rm -rf "$partial/.new"
-mkdir "$partial/.new"
-build etcd go build "${flags[@]}" -o "$partial/.new/etcd" go.etcd.io/etcd/server/v3
+rm -rf "$new"
+mkdir "$new"
+build etcd go build "${flags[@]}" -o "$new/etcd" go.etcd.io/etcd/server/v3
 for p in kubelet kube-apiserver kube-controller-manager kube-scheduler kubectl; do
-    build "$p" go build "${flags[@]}" -o "$partial/.new/$p" "k8s.io/kubernetes/cmd/$p"
+    build "$p" go build "${flags[@]}" -o "$new/$p" "k8s.io/kubernetes/cmd/$p"
 done
+# Of the same modules, and some more, whose sums are added to a copy: go.sum is part of the key.
+cp go.mod go.sum "$new"
+build kube-proxy go build -mod=mod -modfile="$new/go.mod" "${flags[@]}" -o "$new/kube-proxy" k8s.io/kubernetes/cmd/kube-proxy
 for p in containerd containerd-shim-runc-v2 ctr; do
-    build "$p" env GOBIN="$partial/.new" GOFLAGS="$GOFLAGS -tags=no_btrfs" \
+    build "$p" env GOBIN="$new" GOFLAGS="$GOFLAGS -tags=no_btrfs" \
         go install -trimpath -ldflags "-s -w" "github.com/containerd/containerd/v2/cmd/$p@$containerd"
 done
-rm -r "$partial/.new" "$log"
-mv "$partial" "$built"
+build "helm-$helm" env GOBIN="$new" go install -trimpath -ldflags "-s -w" "helm.sh/helm/v4/cmd/helm@$helm"
+rm -r "$new" "$log"
 say "done: $built ($(du -sh "$built" | cut -f1))"

@@ -20,6 +20,7 @@ lab_packages=(
     systemd systemd-container dbus                                   # a node: systemd-nspawn, and what boots in it
     iproute2 util-linux mount procps e2fsprogs                       # its network, and disks that can be broken
     runc containernetworking-plugins iptables nftables openssl       # containers, pods and a cluster's certificates
+    buildah                                                          # images of what is tested
 )
 # What comes from backports where the release's is older: source packages, and the oldest versions that will do. They are the major
 # versions KubeVirt ships; older ones word errors and time events differently.
@@ -80,7 +81,7 @@ case " ${ID:-} ${ID_LIKE:-} " in
     *' debian '*) ;;
     *)
         have_all=1
-        for c in gcc g++ make ld pkg-config virsh libvirtd qemu-img systemd-nspawn ip fsfreeze mkfs.ext4 runc iptables nft openssl go; do
+        for c in gcc g++ make ld pkg-config virsh libvirtd qemu-img systemd-nspawn ip fsfreeze mkfs.ext4 runc iptables nft openssl buildah go; do
             command -v "$c" >/dev/null || { have_all=; say "missing: $c"; }
         done
         pkg-config --exists libvirt 2>/dev/null || { have_all=; say "missing: the headers of libvirt"; }
@@ -90,16 +91,16 @@ case " ${ID:-} ${ID_LIKE:-} " in
             *' fedora '* | *' rhel '*)
                 say "  sudo dnf install gcc gcc-c++ make pkgconf-pkg-config libvirt-devel libvirt-daemon-kvm libvirt-client qemu-kvm qemu-img \\"
                 say "      systemd-container dbus iproute util-linux procps-ng e2fsprogs runc containernetworking-plugins iptables-nft nftables \\"
-                say "      openssl golang" ;;
+                say "      openssl buildah golang" ;;
             *suse*)
                 say "  sudo zypper install gcc gcc-c++ make pkg-config libvirt-devel libvirt-daemon-qemu libvirt-client qemu-x86 qemu-tools \\"
-                say "      systemd-container dbus-1 iproute2 util-linux procps e2fsprogs runc cni-plugins iptables nftables openssl go" ;;
+                say "      systemd-container dbus-1 iproute2 util-linux procps e2fsprogs runc cni-plugins iptables nftables openssl buildah go" ;;
             *' arch '*)
                 say "  sudo pacman -S --needed base-devel libvirt qemu-base qemu-img dbus iproute2 util-linux procps-ng e2fsprogs runc cni-plugins \\"
-                say "      iptables-nft nftables openssl go" ;;
+                say "      iptables-nft nftables openssl buildah go" ;;
             *)
                 say "  a C and C++ compiler, make, pkg-config, libvirt with its headers and QEMU driver, QEMU for x86, systemd-nspawn, dbus,"
-                say "  iproute2, util-linux, procps, e2fsprogs, runc, the CNI plugins, iptables, nftables, openssl, Go" ;;
+                say "  iproute2, util-linux, procps, e2fsprogs, runc, the CNI plugins, iptables, nftables, openssl, buildah, Go" ;;
         esac
         fail "nothing was installed; run this again when they are there."
         ;;

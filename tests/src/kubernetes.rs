@@ -5,7 +5,8 @@
 //! libvirt of its own. Everything ends with the lab, whatever happens: the control plane is in its cgroup, the pods in their node's.
 //!
 //! The API server is at 10.77.0.1:6443, reached from all nodes; pods have addresses in 10.78.*n*.0/24 on the node 10.77.0.*n* and reach
-//! each other. There is no kube-proxy, so no cluster addresses, and no registry: images are imported ([`images`]).
+//! each other. Cluster addresses are served where a test asks for them ([`Cluster::serve_services`]); there are no cluster names, and there is
+//! no registry: images are imported ([`images`], [`product`]).
 
 use std::fs;
 use std::io::Write as _;
@@ -26,7 +27,9 @@ mod control_plane;
 pub mod images;
 mod node;
 mod pod;
+pub mod product;
 mod runtime;
+mod services;
 
 use certificates::Authority;
 pub use pod::Requested;

@@ -325,7 +325,8 @@ impl System {
 
 /// What an agent of a lab node must be told. The kernel log is the whole machine's: what other tests left in it before is no fault of this
 /// node. So is `/proc/pressure`: the node's own is that of its cgroup, which its own mount of the version 2 tree shows as the root.
-fn agent_config(node: &Node) -> String {
+#[must_use]
+pub fn agent_config(node: &Node) -> String {
     let trees = ["sys/fs/cgroup/unified", "sys/fs/cgroup"];
     let own = trees.into_iter().find(|tree| node.root().join(tree).join("cpu.pressure").exists());
     let pressure = own.map(|tree| format!(", pressure: {{cgroup: {tree}}}")).unwrap_or_default();

@@ -1,7 +1,8 @@
 //! Whether virtual machines can use KVM on this node.
 //!
 //! Three faults, each with its own remedy: the device is not there, it cannot be opened, or it opens and makes no virtual
-//! machine. Whether KVM works behind a device that is not there or does not open, nobody can say: that is `Unknown`.
+//! machine. Whether KVM works behind a device that is not there or does not open, nobody can say: that is `Unknown`. So is whether it opens
+//! where the agent's own container has no right to any device.
 
 use kulprit_host::kvm::{CpuVirtualization, KvmCalls, KvmModule, KvmNode, NodeKind, OsError};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
@@ -12,6 +13,8 @@ use crate::verdict::{StateVerdict, Verdict};
 const API_VERSION: i32 = 12;
 /// Read and write for owner, for group, for others.
 const READ_WRITE_BITS: [u32; 3] = [0o600, 0o060, 0o006];
+/// What a device cgroup answers (kernel `Documentation/admin-guide/cgroup-v1/devices.rst`); modes and security modules say `EACCES`.
+const EPERM: i32 = 1;
 const PATH: &str = "/dev/kvm";
 const SOURCE: &str = "kvm";
 
@@ -69,6 +72,9 @@ fn judge_device(look: &KvmLook) -> Vec<StateVerdict> {
     };
     let nobody_may = READ_WRITE_BITS.iter().all(|bits| node.mode & bits != *bits);
     verdicts.push(match calls.open {
+        Err(OsError { errno: EPERM }) if !nobody_may => {
+            unknown(KvmDeviceInaccessible, "the device cgroup of the agent's own container lets it open no such device")
+        }
         Err(error) => {
             let text = format!("opening {PATH} failed: {error} (mode {:04o}, owner {}:{})", node.mode, node.uid, node.gid);
             present(look, KvmDeviceInaccessible, with_errno(facts.clone(), error), text)
@@ -292,12 +298,20 @@ mod tests {
 
     #[test]
     fn a_refused_open_names_the_error() {
-        for (errno, name) in [(13, "EACCES"), (1, "EPERM"), (6, "ENXIO"), (71, "71")] {
+        for (errno, name) in [(13, "EACCES"), (6, "ENXIO"), (71, "71")] {
             let verdicts =
                 check(&KvmLook { calls: failed_open(errno), ..well() }, [Absent, Present, Unknown, Absent, Absent]);
             assert_eq!(verdicts[1].attributes.get(attribute::ERRNO), Some(name));
             assert_eq!(verdicts[1].attributes.get(attribute::MODE), Some("0660"));
         }
+    }
+
+    #[test]
+    fn what_only_the_agents_container_may_not_open_is_unknown_and_its_mode_is_seen_all_the_same() {
+        check(&KvmLook { calls: failed_open(EPERM), ..well() }, [Absent, Unknown, Unknown, Absent, Absent]);
+        let look = KvmLook { node: node(0o000), calls: failed_open(EPERM), ..well() };
+        let verdicts = check(&look, [Absent, Present, Unknown, Absent, Absent]);
+        assert_eq!(verdicts[1].attributes.get(attribute::ERRNO), Some("EPERM"));
     }
 
     #[test]

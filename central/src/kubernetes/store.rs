@@ -251,8 +251,9 @@ impl ClusterStore {
 
     /// Looks at the objects themselves, once everything was listed as far as it can be. `look` must not block.
     pub fn look<T>(&self, look: impl FnOnce(&Cluster) -> T) -> Option<T> {
+        let now_usec = self.0.clock.now().wall_usec;
         let inner = self.lock();
-        inner.is_listed().then(|| look(&inner.cluster))
+        inner.is_listed(now_usec).then(|| look(&inner.cluster))
     }
 
     /// Whether everything was listed once, as far as it can be.

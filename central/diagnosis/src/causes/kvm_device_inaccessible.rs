@@ -1,6 +1,6 @@
 //! `KvmDeviceInaccessible`: `/dev/kvm` is there and cannot be opened.
 //!
-//! Proof is a mode that lets nobody in, or an open that fails (`EACCES`, `EPERM`: mode, owner, device cgroup, security module).
+//! Proof is a mode that lets nobody in, or an open that fails (`EACCES`: mode, owner, security module; `EPERM` is the agent's own cgroup).
 //! KubeVirt's device plugin only looks whether the file exists, so the node still offers KVM. With another kubelet root
 //! directory virt-handler never gives the pod its device, and the text is the same: `KubeletMisconfigured`.
 

@@ -1,0 +1,81 @@
+{{/* What is named in several places. */}}
+
+{{- define "kulprit.version" -}}
+{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+
+{{- define "kulprit.labels" -}}
+app.kubernetes.io/name: kulprit
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ include "kulprit.version" . | quote }}
+{{- end -}}
+
+{{/* Of the pods of a component: who calls gives a list of the component and the root. */}}
+{{- define "kulprit.selector" -}}
+app.kubernetes.io/name: kulprit
+app.kubernetes.io/component: {{ index . 0 }}
+{{- end -}}
+
+{{- define "kulprit.image" -}}
+{{- $root := index . 1 -}}
+{{ $root.Values.image.registry }}/{{ index . 0 }}:{{ include "kulprit.version" $root }}
+{{- end -}}
+
+{{/* Central's name in its certificate, and where agents look for it. */}}
+{{- define "kulprit.central.host" -}}
+kulprit-central.{{ .Release.Namespace }}.svc
+{{- end -}}
+
+{{- define "kulprit.central.config" -}}
+{{- $config := dict
+    "listen" "0.0.0.0:7443"
+    "admin_listen" "0.0.0.0:7444"
+    "data_dir" "/var/lib/kulprit-central"
+    "log_format" .Values.log.format
+    "log" .Values.log.filter
+-}}
+{{- with .Values.cluster }}{{ $_ := set $config "cluster" . }}{{ end -}}
+{{- if ne .Values.tls.mode "off" -}}
+  {{- $tls := dict -}}
+  {{- if eq .Values.tls.mode "made" -}}
+    {{- $_ := set $tls "made" (dict "secret" "kulprit-central-tls" "config_map" "kulprit-central-ca") -}}
+  {{- else -}}
+    {{- $_ := required "tls.mode is `given`: set tls.secret" .Values.tls.secret -}}
+    {{- $_ := set $tls "certificate" "/etc/kulprit/tls/tls.crt" -}}
+    {{- $_ := set $tls "key" "/etc/kulprit/tls/tls.key" -}}
+  {{- end -}}
+  {{- if .Values.tls.clientCaSecret }}{{ $_ := set $tls "client_ca" "/etc/kulprit/client-ca/ca.crt" }}{{ end -}}
+  {{- $_ := set $config "tls" $tls -}}
+  {{- with .Values.access -}}
+    {{- if and (has "certificate" (list .agents .queries)) (not $.Values.tls.clientCaSecret) -}}
+      {{- fail "access by certificates: set tls.clientCaSecret" -}}
+    {{- end -}}
+    {{- $_ := set $config "access" (dict "agents" .agents "queries" .queries "audience" "kulprit-central") -}}
+  {{- end -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $config (deepCopy .Values.central.config)) -}}
+{{- end -}}
+
+{{- define "kulprit.agent.config" -}}
+{{- $address := printf "%s:%d" (include "kulprit.central.host" .) (int .Values.service.port) -}}
+{{- $config := dict
+    "central" (printf "%s://%s" (ternary "http" "https" (eq .Values.tls.mode "off")) $address)
+    "state_dir" "/var/lib/kulprit"
+    "run_dir" "/var/lib/kulprit"
+    "host_root" "/host"
+    "log" (dict "format" .Values.log.format "filter" .Values.log.filter)
+-}}
+{{- with .Values.cluster }}{{ $_ := set $config "cluster" . }}{{ end -}}
+{{- if ne .Values.tls.mode "off" -}}
+  {{- $tls := dict "ca" "/etc/kulprit/ca/ca.crt" -}}
+  {{- if .Values.agent.certificateSecret -}}
+    {{- $_ := set $tls "certificate" "/etc/kulprit/tls/tls.crt" -}}
+    {{- $_ := set $tls "key" "/etc/kulprit/tls/tls.key" -}}
+  {{- else if eq (dig "agents" "" (.Values.access | default dict)) "certificate" -}}
+    {{- fail "access.agents is `certificate`: set agent.certificateSecret" -}}
+  {{- end -}}
+  {{- $_ := set $config "tls" $tls -}}
+  {{- if eq (dig "agents" "" (.Values.access | default dict)) "token" }}{{ $_ := set $config "token" "/var/run/secrets/kulprit/token" }}{{ end -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $config (deepCopy .Values.agent.config)) -}}
+{{- end -}}

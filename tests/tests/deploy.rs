@@ -1,0 +1,223 @@
+//! What `deploy/` holds is what the programs and the chart say: manifests are rendered anew, files that the chart writes are read by the
+//! programs that get them, units are taken by systemd. No cluster is needed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use kulprit_agent::config::AgentConfig;
+use kulprit_agent::probes::PROBES;
+use kulprit_central::config::{Config, Flags};
+use kulprit_tests::kubernetes::product::{chart, render};
+use kulprit_tests::shell;
+use serde_json::Value;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The objects that the chart renders.
+fn objects(values: &[&str]) -> Result<Vec<Value>> {
+    let text = render(values)?;
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text)?;
+    ensure!(objects.len() > 10, "{text}");
+    Ok(objects)
+}
+
+fn find<'o>(objects: &'o [Value], kind: &str, name: &str) -> Result<&'o Value> {
+    let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+    objects.iter().find(is_it).with_context(|| format!("no {kind} {name}"))
+}
+
+/// The files that the programs get, read by them.
+fn files(values: &[&str]) -> Result<(AgentConfig, Config)> {
+    let objects = objects(values)?;
+    let text = |name: &str, file: &str| -> Result<String> {
+        let data = &find(&objects, "ConfigMap", name)?["data"][file];
+        Ok(data.as_str().with_context(|| format!("no {file}"))?.to_owned())
+    };
+    let folder = tempfile::tempdir()?;
+    let (agent, central) = (folder.path().join("agent.yaml"), folder.path().join("central.yaml"));
+    fs::write(&agent, text("kulprit-agent", "agent.yaml")?)?;
+    fs::write(&central, text("kulprit-central", "central.yaml")?)?;
+    let agent: AgentConfig = kulprit_daemon::config::load(&agent)?;
+    agent.check().map_err(anyhow::Error::msg)?;
+    Ok((agent, Config::effective(Flags { config: Some(central), ..Flags::default() })?))
+}
+
+#[test]
+fn the_manifests_are_what_the_chart_renders() -> Result<()> {
+    let script = workspace().join("scripts/manifests.sh");
+    shell::run(&[&script.to_string_lossy(), "--check"]).map(drop)
+}
+
+#[test]
+fn the_programs_read_the_files_that_the_chart_writes() -> Result<()> {
+    let (agent, central) = files(&["tls.mode=off"])?;
+    assert_eq!(agent.central, "http://kulprit-central.kulprit.svc:7443");
+    assert_eq!(
+        (agent.host_root.as_path(), agent.socket().as_path()),
+        (Path::new("/host"), Path::new("/var/lib/kulprit/agent.sock"))
+    );
+    assert_eq!((central.listen.port(), central.admin_listen.port()), (7443, 7444));
+    // Whoever installs adds to them, and wins.
+    let own = [
+        "agent.config.probes.kvm_every=5s",
+        "central.config.publish.taints.effects.KvmUnavailable=NoSchedule",
+        "central.config.silence_after=30s",
+    ];
+    let (agent, central) = files(&[&["tls.mode=off"], &own[..]].concat())?;
+    assert_eq!(agent.probes.kvm_every.to_string(), "5s");
+    assert_eq!((central.silence_after.to_string().as_str(), central.publish.taints.effects.len()), ("30s", 1));
+    Ok(())
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() -> Result<()> {
+    for (value, part) in [
+        ("agent.profile=most", "profile"),
+        ("central.replicas=2", "replicas"),
+        ("tls.mode=given", "tls.secret"),
+        ("access.agents=certificate", "tls.clientCaSecret"),
+        ("podDisruptionBudget.maxUnavailable=2", "maxUnavailable"),
+    ] {
+        let Err(error) = render(&[value]) else { bail!("{value} is taken") };
+        assert!(format!("{error:#}").contains(part), "{value}: {error:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn central_keeps_to_restricted_and_the_profiles_are_what_they_say() -> Result<()> {
+    let container = |objects: &[Value], kind: &str, name: &str| -> Result<Value> {
+        Ok(find(objects, kind, name)?["spec"]["template"]["spec"]["containers"][0].clone())
+    };
+    for (values, privileged) in [(&[][..], true), (&["agent.profile=restricted"][..], false)] {
+        let objects = objects(values)?;
+        let agent = container(&objects, "DaemonSet", "kulprit-agent")?;
+        assert_eq!(agent["securityContext"]["privileged"] == true, privileged, "{agent}");
+        assert_eq!(agent["securityContext"]["readOnlyRootFilesystem"], true);
+        let writable: Vec<&Value> = agent["volumeMounts"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|mount| mount["readOnly"] != true)
+            .map(|mount| &mount["mountPath"])
+            .collect();
+        assert_eq!(writable, ["/var/lib/kulprit"]);
+        let central = container(&objects, "Deployment", "kulprit-central")?;
+        assert_eq!(central["securityContext"]["capabilities"]["drop"][0], "ALL");
+        assert_eq!(central["securityContext"]["readOnlyRootFilesystem"], true);
+    }
+    Ok(())
+}
+
+/// The chart names the version of what it installs.
+#[test]
+fn the_chart_is_of_this_version() -> Result<()> {
+    let cargo = fs::read_to_string(workspace().join("Cargo.toml"))?;
+    let version = cargo.lines().find_map(|line| line.strip_prefix("version = ")).context("a version")?;
+    let chart = fs::read_to_string(chart().join("Chart.yaml"))?;
+    assert!(chart.contains(&format!("\nappVersion: {}\n", version.trim_matches('"'))), "{version}: {chart}");
+    Ok(())
+}
+
+#[test]
+fn what_is_asked_for_is_rendered_and_nothing_else() -> Result<()> {
+    let kinds = |values: &[&str]| -> Result<Vec<String>> {
+        Ok(objects(values)?.iter().filter_map(|object| object["kind"].as_str().map(ToOwned::to_owned)).collect())
+    };
+    let asked = |values: &[&str]| -> Result<Vec<String>> {
+        let mut more = kinds(values)?;
+        for kind in kinds(&[])? {
+            more.remove(more.iter().position(|other| *other == kind).with_context(|| format!("no {kind}"))?);
+        }
+        Ok(more)
+    };
+    assert_eq!(asked(&["openshift.enabled=true"])?, ["SecurityContextConstraints"]);
+    assert_eq!(asked(&["monitoring.serviceMonitor.enabled=true"])?, ["Service", "ServiceMonitor", "ServiceMonitor"]);
+    assert_eq!(asked(&["central.store.type=persistentVolumeClaim"])?, ["PersistentVolumeClaim"]);
+    assert_eq!(asked(&["monitoring.rules.enabled=true"])?, ["PrometheusRule"]);
+    assert_eq!(asked(&["namespace.create=true"])?, ["Namespace"]);
+    let own_claim = ["central.store.type=persistentVolumeClaim", "central.store.existingClaim=own"];
+    assert_eq!(asked(&own_claim)?, [] as [&str; 0]);
+    Ok(())
+}
+
+/// The rules of the roles of this name: namespace, group, resource, names, verb.
+fn rights(objects: &[Value], name: &str) -> BTreeSet<[String; 5]> {
+    let texts = |value: &Value| -> Vec<String> {
+        let all = value.as_array().map_or(&[][..], Vec::as_slice);
+        all.iter().filter_map(|text| text.as_str().map(ToOwned::to_owned)).collect()
+    };
+    let is_role = |object: &&Value| {
+        object["metadata"]["name"] == name && ["ClusterRole", "Role"].iter().any(|kind| object["kind"] == *kind)
+    };
+    let mut rights = BTreeSet::new();
+    for role in objects.iter().filter(is_role) {
+        let namespace = role["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        for rule in role["rules"].as_array().into_iter().flatten() {
+            let names = texts(&rule["resourceNames"]).join(",");
+            for group in texts(&rule["apiGroups"]) {
+                for resource in texts(&rule["resources"]) {
+                    for verb in texts(&rule["verbs"]) {
+                        rights.insert([namespace.clone(), group.clone(), resource.clone(), names.clone(), verb]);
+                    }
+                }
+            }
+        }
+    }
+    rights
+}
+
+#[test]
+fn the_chart_gives_central_the_rights_that_it_needs_and_agents_none() -> Result<()> {
+    let needed = fs::read_to_string(workspace().join("docs/central-role.yaml"))?;
+    let needed = rights(&serde_saphyr::from_multiple::<Value>(&needed)?, "kulprit-central");
+    ensure!(needed.len() > 20, "{needed:?}");
+    let objects = objects(&[])?;
+    let given = rights(&objects, "kulprit-central");
+    let (missing, more): (Vec<_>, Vec<_>) = (needed.difference(&given).collect(), given.difference(&needed).collect());
+    ensure!(missing.is_empty() && more.is_empty(), "missing in the chart: {missing:?}; in no document: {more:?}");
+    let binds = |object: &&Value| object["kind"].as_str().is_some_and(|kind| kind.ends_with("RoleBinding"));
+    let bound: BTreeSet<&str> =
+        objects.iter().filter(binds).filter_map(|binding| binding["subjects"][0]["name"].as_str()).collect();
+    assert_eq!(bound, BTreeSet::from(["kulprit-central"]));
+    Ok(())
+}
+
+#[test]
+fn what_each_probe_loses_when_restricted_is_said() -> Result<()> {
+    let page = fs::read_to_string(workspace().join("docs/install.md"))?;
+    let said: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .filter_map(|(name, rest)| (rest.matches(" | ").count() == 2).then_some(name))
+        .collect();
+    assert_eq!(said, PROBES.iter().map(|probe| probe.name).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[test]
+fn systemd_takes_the_units() -> Result<()> {
+    let folder = workspace().join("deploy/systemd");
+    let root = tempfile::tempdir()?;
+    let bin = root.path().join("bin");
+    fs::create_dir(&bin)?;
+    for program in ["kulprit-agent", "kulprit-central"] {
+        // systemd looks whether the program is there.
+        let there = bin.join(program);
+        fs::write(&there, "#!/bin/sh\n")?;
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o755))?;
+        let name = format!("{program}.service");
+        let unit = fs::read_to_string(folder.join(&name))?;
+        let start = format!("ExecStart=/usr/bin/{program} ");
+        ensure!(unit.contains(&start), "{unit}");
+        let copy = root.path().join(&name);
+        fs::write(&copy, unit.replace(&start, &format!("ExecStart={} ", there.display())))?;
+        shell::run(&["systemd-analyze", "verify", "--recursive-errors=no", "--man=no", &copy.to_string_lossy()])?;
+    }
+    Ok(())
+}
