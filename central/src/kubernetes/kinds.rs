@@ -137,7 +137,7 @@ mod tests {
         for row in ROWS.iter().filter(|row| row.namespace.is_none()) {
             groups.entry(row.kind.group()).or_default().insert(row.plural);
         }
-        let mut text = "# What central lists, watches and writes. Bind all to the user of its kubeconfig, or its service account; the last is of its Lease.\n".to_owned();
+        let mut text = "# What central lists, watches and writes. Bind all to the user of its kubeconfig, or its service account; the last is of its Lease and its certificate.\n".to_owned();
         text.push_str(&head("ClusterRole", ""));
         groups.iter().for_each(|(group, resources)| text.push_str(&rule(group, resources)));
         // The requests of `write`.
@@ -150,6 +150,13 @@ mod tests {
         }
         text.push_str(&format!("---\n{}", head("Role", ", namespace: kulprit")));
         text.push_str("- {apiGroups: [\"coordination.k8s.io\"], resources: [leases], verbs: [create, get, update]}\n");
+        text.push_str("# For `tls.made` alone: the certificate that central makes, and its CA. What is to be made cannot be named.\n");
+        text.push_str("- {apiGroups: [\"\"], resources: [configmaps, secrets], verbs: [create]}\n");
+        for (resource, name) in [("configmaps", "kulprit-central-ca"), ("secrets", "kulprit-central-tls")] {
+            text.push_str(&format!(
+                "- {{apiGroups: [\"\"], resources: [{resource}], resourceNames: [{name}], verbs: [get, update]}}\n"
+            ));
+        }
         text
     }
 

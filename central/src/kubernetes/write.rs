@@ -1,4 +1,5 @@
-//! Everything that is written to Kubernetes, request by request: conditions and taints of nodes, and central's Lease.
+//! Everything that is written to Kubernetes, request by request: conditions and taints of nodes, central's Lease, and
+//! the certificate that it makes.
 //!
 //! Conditions go by server-side apply to the status subresource: our field manager owns our entries of the list and no others, and what
 //! we no longer name goes. `spec.taints` is one value as a whole to Kubernetes (`listType=atomic`), so it is read first and replaced only if
@@ -29,6 +30,37 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 const CONFLICTS: usize = 3;
 /// Of a node that was written only its metadata is wanted back: it has up to 50 images.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+/// Kinds that are read and replaced as a whole, by the `resourceVersion` that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whole {
+    /// Central's Lease.
+    Lease,
+    /// The keys that central made.
+    Secret,
+    /// Their CA.
+    ConfigMap,
+}
+
+impl Whole {
+    /// As an object names its kind.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lease => "Lease",
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+        }
+    }
+
+    fn in_namespace(self, namespace: &str) -> Request {
+        let (group, plural) = match self {
+            Self::Lease => ("apis/coordination.k8s.io", "leases"),
+            Self::Secret => ("api", "secrets"),
+            Self::ConfigMap => ("api", "configmaps"),
+        };
+        Request::new(format!("/{group}/v1/namespaces/{namespace}/{plural}"))
+    }
+}
 
 /// Writes to one API server; clones share its connections.
 #[derive(Clone)]
@@ -89,22 +121,29 @@ impl Writes {
         }
     }
 
-    /// The Lease as it is.
-    pub(crate) async fn lease(&self, namespace: &str, name: &str) -> Result<Value, Failure> {
-        let request = leases(namespace).get(name, &GetParams::default()).map_err(Failure::garbled)?;
+    /// An object as it is.
+    pub(crate) async fn whole(&self, kind: Whole, namespace: &str, name: &str) -> Result<Value, Failure> {
+        let request = kind.in_namespace(namespace).get(name, &GetParams::default()).map_err(Failure::garbled)?;
         self.object(request).await
     }
 
-    /// Makes the Lease; a conflict if it is there already.
-    pub(crate) async fn create_lease(&self, namespace: &str, lease: &Value) -> Result<Value, Failure> {
-        let request = leases(namespace).create(&posted(), lease.to_string().into_bytes()).map_err(Failure::garbled)?;
+    /// Makes an object; a conflict if it is there already.
+    pub(crate) async fn create_whole(&self, kind: Whole, namespace: &str, object: &Value) -> Result<Value, Failure> {
+        let body = object.to_string().into_bytes();
+        let request = kind.in_namespace(namespace).create(&posted(), body).map_err(Failure::garbled)?;
         self.object(request).await
     }
 
-    /// Replaces the Lease; a conflict if it is not of that `resourceVersion` any more.
-    pub(crate) async fn replace_lease(&self, namespace: &str, name: &str, lease: &Value) -> Result<Value, Failure> {
-        let body = lease.to_string().into_bytes();
-        let request = leases(namespace).replace(name, &posted(), body).map_err(Failure::garbled)?;
+    /// Replaces an object; a conflict if it is not of that `resourceVersion` any more.
+    pub(crate) async fn replace_whole(
+        &self,
+        kind: Whole,
+        namespace: &str,
+        name: &str,
+        object: &Value,
+    ) -> Result<Value, Failure> {
+        let body = object.to_string().into_bytes();
+        let request = kind.in_namespace(namespace).replace(name, &posted(), body).map_err(Failure::garbled)?;
         self.object(request).await
     }
 
@@ -123,10 +162,6 @@ impl Writes {
 
 fn nodes() -> Request {
     Request::new("/api/v1/nodes")
-}
-
-fn leases(namespace: &str) -> Request {
-    Request::new(format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"))
 }
 
 fn posted() -> PostParams {
