@@ -46,6 +46,7 @@ awk -v n="$findings" 'BEGIN {
 
 # Rows of its own, about five minutes.
 cargo bench -q -p kulprit-central --bench cluster 2>/dev/null | grep '^| central' >>"$rows"
+cargo bench -q -p kulprit-central --bench tls 2>/dev/null | grep '^| central' >>"$rows"
 
 "$bin/kulprit-bench-cases" >>"$rows"
 

@@ -143,7 +143,7 @@ pub async fn run(
     tasks.core("capture", context.capturer(asks.clone()).run(captures_asked, captures_made, stop.clone()));
     tasks.core("recorder", follow_suspects(Arc::clone(&context.recorder), context.suspects.subscribe(), stop.clone()));
     let uplink = Uplink {
-        central: config.central.clone(),
+        central: config.central(),
         hello: hello.clone(),
         spool: opened.spool.clone(),
         tracker: asks.clone(),

@@ -173,10 +173,10 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("agent.yaml");
-        std::fs::write(&file, "central: http://10.0.0.1:7443\ncluster: c1\nprobes:\n  kvm_every: 5s\n").unwrap();
+        std::fs::write(&file, "central: http://127.0.0.1:1\ncluster: c1\nprobes:\n  kvm_every: 5s\n").unwrap();
         let config =
-            config_of(&["check", "--config", file.to_str().unwrap(), "--central", "http://10.0.0.2:7443"]).unwrap();
-        assert_eq!((config.central.as_str(), config.cluster.as_str()), ("http://10.0.0.2:7443", "c1"));
+            config_of(&["check", "--config", file.to_str().unwrap(), "--central", "http://127.0.0.1:2"]).unwrap();
+        assert_eq!((config.central.as_str(), config.cluster.as_str()), ("http://127.0.0.1:2", "c1"));
         assert_eq!(config.probes.kvm_every.to_string(), "5s");
         assert_eq!(config.admin_listen, AgentConfig::default().admin_listen);
     }
@@ -186,7 +186,7 @@ mod tests {
         for (arguments, want) in [
             (
                 &["--central", "10.0.0.1:7443"][..],
-                "bad address `10.0.0.1:7443` of central: it must begin with http://; for example http://127.0.0.1:7443",
+                "bad address `10.0.0.1:7443` of central: it must begin with http:// or https://; for example http://127.0.0.1:7443",
             ),
             (&["--node-name", ""], "the node name is empty: leave it out to take the hostname"),
             (

@@ -11,14 +11,18 @@ use kulprit_daemon::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::probes::ProbeConfig;
+use crate::{probes::ProbeConfig, uplink::Central};
 
 /// Settings of the agent.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentConfig {
-    /// Address of central. Default `http://127.0.0.1:7443`: central's own default, on the same host.
+    /// Address of central. Default `http://127.0.0.1:7443`: central's own default, on the same host. On any other host it is https, with `tls.ca`.
     pub central: String,
+    /// How central is known, where its address is https.
+    pub tls: TlsConfig,
+    /// File of a bearer token that says who we are, as Kubernetes projects it. Read anew for each connection. Default: none.
+    pub token: Option<PathBuf>,
     /// Name of the node. Default: `NODE_NAME` (a DaemonSet sets it), else the hostname.
     pub node_name: Option<String>,
     /// Id of the cluster. Default: empty, central fills in its own.
@@ -39,6 +43,20 @@ pub struct AgentConfig {
     pub log: LogConfig,
     /// The probes.
     pub probes: ProbeConfig,
+}
+
+/// How central is known, and how it knows us. The files are PEM and read anew for each connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// File of the CA of central's certificate. No other CA is trusted, those of the system neither.
+    pub ca: Option<PathBuf>,
+    /// The name that central's certificate is for. Default: the host of the address.
+    pub name: Option<String>,
+    /// File of our own certificate, where central wants one.
+    pub certificate: Option<PathBuf>,
+    /// File of its key.
+    pub key: Option<PathBuf>,
 }
 
 /// How the agent logs.
@@ -62,6 +80,8 @@ impl Default for AgentConfig {
     fn default() -> Self {
         Self {
             central: "http://127.0.0.1:7443".to_owned(),
+            tls: TlsConfig::default(),
+            token: None,
             node_name: None,
             cluster: String::new(),
             state_dir: DEFAULT_STATE_DIR.into(),
@@ -82,7 +102,7 @@ impl AgentConfig {
     /// # Errors
     /// The key, what is wrong with it and what is allowed.
     pub fn check(&self) -> Result<(), String> {
-        crate::uplink::check_address(&self.central).map_err(|problem| {
+        self.central().check().map_err(|problem| {
             format!("bad address `{}` of central: {problem}; for example http://127.0.0.1:7443", self.central)
         })?;
         if self.spool_bytes < LEAST_SPOOL_BYTES {
@@ -96,6 +116,12 @@ impl AgentConfig {
             return Err("the node name is empty: leave it out to take the hostname".to_owned());
         }
         Ok(())
+    }
+
+    /// Central, as the uplink reaches it.
+    #[must_use]
+    pub fn central(&self) -> Central {
+        Central { address: self.central.clone(), tls: self.tls.clone(), token: self.token.clone() }
     }
 
     /// Path of the local socket.

@@ -7,7 +7,9 @@
 //! The snapshot is spooled like everything else, as one run of records. What was not acked before stands between
 //! `SnapshotBegin` and those records: it is older than they are, and they have the last word.
 
-use std::{sync::Arc, time::Duration};
+mod central;
+
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use kulprit_daemon::{
     BoxError, CancellationToken, Chain, Clock,
@@ -21,11 +23,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Request, Streaming};
 use tracing::{info, warn};
+
+pub use central::Central;
+
+use central::{CONNECT_WITHIN, ConnectError};
 
 use crate::{
     hello::HelloSource,
@@ -37,18 +40,14 @@ use crate::{
 
 /// Central takes 20 s of silence for unknown: four of these may get lost.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
-/// A connection that takes longer is tried again.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// HTTP/2 pings: a peer that vanished without a word is noticed after 15 s.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
-/// A ping unanswered for this long ends the connection.
-const KEEPALIVE_WITHIN: Duration = Duration::from_secs(5);
 /// A connection that held this long was well: the next failure is waited for like the first.
 const WELL_AFTER: Duration = Duration::from_secs(30);
 /// What is committed when the agent is told to end may still be sent for so long.
 const LAST_SEND: Duration = Duration::from_millis(500);
 /// Messages on their way into the stream; then the reader of the spool waits.
 const N_QUEUED: usize = 64;
+/// Where a bearer token goes.
+const AUTHORIZATION: &str = "authorization";
 /// More suspects than a node has VMs are a mistake of central's.
 const N_SUSPECTS: usize = 4_096;
 
@@ -64,8 +63,8 @@ pub struct UplinkState {
 /// What the uplink needs.
 #[derive(Debug)]
 pub struct Uplink {
-    /// Address of central, a URL.
-    pub central: String,
+    /// Central.
+    pub central: Central,
     /// Who we are.
     pub hello: HelloSource,
     /// Where the records are.
@@ -91,18 +90,12 @@ pub struct Uplink {
 /// Why a stream ended. None of it ends the agent but the last.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
-    #[error("bad address `{address}` of central")]
-    Address {
-        address: String,
-        #[source]
-        source: tonic::transport::Error,
-    },
-    #[error("failed to connect to central at {address}")]
-    Connect {
-        address: String,
-        #[source]
-        source: tonic::transport::Error,
-    },
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("central ended the connection: {0}")]
+    Tls(String),
+    #[error("the connection to central broke: {0}; does it speak TLS there, and is it asked to?")]
+    Broken(String),
     #[error("central refused the stream ({code:?}): {message}")]
     Refused { code: tonic::Code, message: String },
     #[error("central did not accept the stream within {0:?}")]
@@ -117,31 +110,14 @@ enum StreamError {
 
 impl From<tonic::Status> for StreamError {
     fn from(status: tonic::Status) -> Self {
-        Self::Refused { code: status.code(), message: status.message().to_owned() }
+        // What central itself says has no source.
+        let broke = matches!(status.code(), tonic::Code::Unknown | tonic::Code::Internal);
+        match (kulprit_tls::error::find(&status), status.source().filter(|_| broke)) {
+            (Some(refused), _) => Self::Tls(refused.to_string()),
+            (None, Some(source)) => Self::Broken(Chain(source).to_string()),
+            (None, None) => Self::Refused { code: status.code(), message: status.message().to_owned() },
+        }
     }
-}
-
-/// Opens a connection: plaintext HTTP/2. The only place that knows how.
-async fn connect(address: &str) -> Result<Channel, StreamError> {
-    let endpoint = Endpoint::from_shared(address.to_owned())
-        .map_err(|source| StreamError::Address { address: address.to_owned(), source })?
-        .connect_timeout(CONNECT_WITHIN)
-        .http2_keep_alive_interval(KEEPALIVE_EVERY)
-        .keep_alive_timeout(KEEPALIVE_WITHIN)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    endpoint.connect().await.map_err(|source| StreamError::Connect { address: address.to_owned(), source })
-}
-
-/// Whether `address` can be connected to at all; told before the agent starts.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_address(address: &str) -> Result<(), String> {
-    if !address.starts_with("http://") {
-        return Err("it must begin with http://".to_owned());
-    }
-    Endpoint::from_shared(address.to_owned()).map(|_| ()).map_err(|error| Chain(&error).to_string())
 }
 
 impl Uplink {
@@ -168,7 +144,7 @@ impl Uplink {
             self.state.send_replace(UplinkState { is_connected: false, error: Some(Chain(&error).to_string()) });
             if !is_said {
                 is_said = true;
-                warn!(central = self.central, error = %Chain(&error), "no connection to central, keeping records and trying on");
+                warn!(central = self.central.address, error = %Chain(&error), "no connection to central, keeping records and trying on");
             }
             if was_connected && began.elapsed() >= WELL_AFTER {
                 backoff.reset();
@@ -183,18 +159,22 @@ impl Uplink {
 
     /// One stream, from connect to its end; `Ok` when told to stop.
     async fn stream(&self, is_said: &mut bool, stop: &CancellationToken) -> Result<(), StreamError> {
-        let channel = connect(&self.central).await?;
+        let (channel, token) = self.central.connect().await?;
         let (outgoing, messages) = mpsc::channel(N_QUEUED);
         let outgoing = Outgoing(outgoing);
         let hello = self.hello.now(&self.clock);
         outgoing.send(Message::Hello(hello)).await?;
         let mut client = IngestClient::new(channel);
-        let accepted = timeout(CONNECT_WITHIN, client.report(ReceiverStream::new(messages))).await;
+        let mut request = Request::new(ReceiverStream::new(messages));
+        if let Some(token) = token {
+            request.metadata_mut().insert(AUTHORIZATION, token);
+        }
+        let accepted = timeout(CONNECT_WITHIN, client.report(request)).await;
         let mut incoming = accepted.map_err(|_| StreamError::NotAccepted(CONNECT_WITHIN))??.into_inner();
         self.state.send_replace(UplinkState { is_connected: true, error: None });
         self.metrics.connected();
         *is_said = false;
-        info!(central = self.central, "connected to central");
+        info!(central = self.central.address, "connected to central");
         tokio::select! {
             biased;
             ended = self.listen(&mut incoming) => Err(ended),

@@ -3,7 +3,7 @@
 //! Order: the store is opened first (nothing works without it, and its errors are for a person to mend), then both
 //! addresses, then the tasks. At the end streams stop first and the store last, so that what was taken in is committed.
 
-use std::{fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use kulprit_daemon::{
     BoxError, CancellationToken, Clock, Readiness, Supervisor, UsageError,
@@ -16,12 +16,12 @@ use kulprit_proto::{
     v1::{ingest_server::IngestServer, query_server::QueryServer},
 };
 use tokio::{
-    net::TcpListener,
     sync::oneshot,
     time::{MissedTickBehavior, interval},
 };
-use tokio_stream::StreamExt as _;
-use tonic::service::interceptor::InterceptedService;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::{body::Body, service::interceptor::InterceptedService};
+use tower::util::MapRequestLayer;
 use tracing::{info, warn};
 
 use crate::{
@@ -46,6 +46,11 @@ use crate::{
     query::{QueryService, Sources},
     state::CurrentState,
     store::{HistoryReader, StoreError, StoreWriter, sqlite::SqliteStore},
+    tls::{
+        accept::Acceptor,
+        connection::{Connection, name_peer},
+        keeper::Keeper,
+    },
 };
 
 const PROGRAM: &str = "kulprit-central";
@@ -89,6 +94,18 @@ pub async fn run_on(
 
     let rights = Rights::new(central.clone());
     let client = client::connect(&config.kubernetes).await?.map(|client| noting(client, rights));
+    let kubernetes = client.as_ref().map(|client| {
+        let named = config.publish.lease_namespace.clone();
+        (Writes::new(client.clone()), named.unwrap_or_else(|| client.default_namespace().to_owned()))
+    });
+    let (keeper, certificates) = match config.tls.clone() {
+        Some(tls) => {
+            let must_show = tls.client_ca.is_some();
+            let opened = Keeper::open(tls, must_show, kubernetes.clone(), clock.clone(), central.clone())?;
+            (Some((opened.0, readiness.block_on("certificate"))), Some(opened.1))
+        }
+        None => (None, None),
+    };
     let (store, loaded) = SqliteStore::open(&config.data_dir).map_err(usage)?;
     let history = HistoryReader::start(store.history().map_err(usage)?).map_err(no_thread)?;
     if loaded.was_empty {
@@ -126,7 +143,7 @@ pub async fn run_on(
     let sources = Sources { live: live.clone(), decided: decided.clone(), history, metrics: central.clone() };
     let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;
     let query = QueryService::new(sources, stop.clone()).with_pages(admin_page.pages());
-    let watching = client.zip(live.cluster().cloned());
+    let watching = client.zip(kubernetes).zip(live.cluster().cloned());
     let (clock, timers, kept) = (live.clock().clone(), config.timers(), config.history_retention.get());
     let engine = Engine::new(live, writer.clone(), decided, central.clone(), timers, kept);
     let (verdicts, of_nodes) = tokio::sync::watch::channel(None);
@@ -136,12 +153,9 @@ pub async fn run_on(
     let engine = if watching.is_some() && tells { engine.with_reports(reports) } else { engine };
 
     let mut leading = Leading::for_ever();
-    if let Some((client, cluster)) = watching {
-        let writes = Writes::new(client.clone());
+    if let Some(((client, (writes, namespace)), cluster)) = watching {
         let name = identity(&config.data_dir)?;
         if config.leader_election {
-            let namespace = config.publish.lease_namespace.clone();
-            let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
             let (election, elected) = Election::new(writes.clone(), namespace, name.clone(), clock.clone());
             leading = elected;
             supervisor.core("lease", election.run(stop.clone()));
@@ -166,7 +180,14 @@ pub async fn run_on(
     }
     let gate = Gate::new(leading, central.clone());
     let connections = Connections::new(config.connections(), central.clone());
-    supervisor.core("grpc", serve(grpc, connections, gate.clone(), ingest.clone(), query, stop.clone()));
+    if let Some((keeper, guard)) = keeper {
+        supervisor.core("certificate", keeper.run(guard, stop.clone()));
+    }
+    let incoming = Box::pin(connections::incoming(grpc, connections));
+    let (acceptor, greeted) = Acceptor::new(incoming, certificates, central.clone());
+    supervisor.core("accept", acceptor.run(stop.clone()));
+    let greeted = ReceiverStream::new(greeted);
+    supervisor.core("grpc", serve(greeted, gate.clone(), ingest.clone(), query, stop.clone()));
     supervisor.core("store", keep_store(writer.clone(), store_end, ingest, stop.clone()));
     supervisor.core("store_watch", watch_store(writer, readiness.clone(), central, stop.clone()));
     supervisor.core("engine", decide(engine, gate.clone(), stop.clone()));
@@ -183,8 +204,7 @@ pub async fn run_on(
 }
 
 async fn serve(
-    listener: TcpListener,
-    connections: Connections,
+    connections: ReceiverStream<Connection<connections::Connection>>,
     gate: Gate,
     ingest: IngestService,
     query: QueryService,
@@ -205,8 +225,12 @@ async fn serve(
     let ingest = IngestServer::new(ingest).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let query = QueryServer::new(query).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let of_ingest = gate.clone();
-    let incoming = connections::incoming(listener, connections).map(|connection| connection.map(Prompt::plain));
+    let incoming = connections.map(|connection| {
+        let (connections, address) = connection.tcp().whose();
+        Ok::<_, Infallible>(Prompt::new(connection, connections, address))
+    });
     let served = connections::server()
+        .layer(MapRequestLayer::new(name_peer::<Body>))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(InterceptedService::new(ingest, move |request| of_ingest.pass(request)))

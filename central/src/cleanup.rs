@@ -95,7 +95,7 @@ impl Cleanup {
             self.clean_own(what, &name, &mut told).await?;
         }
         // Last: without it a central that comes now writes at once.
-        let lease = self.writes.lease(&self.namespace, LEASE).await;
+        let lease = self.writes.owned(Owned::Lease, &self.namespace, LEASE).await;
         if let Some(lease) = found(lease).map_err(|failure| failed("read the Lease", &failure))? {
             let what = format!("Lease {}/{LEASE}", self.namespace);
             let removed = self.remove(Owned::Lease, LEASE, &lease).await;
@@ -116,7 +116,7 @@ impl Cleanup {
         let began = Instant::now();
         let mut first: Option<String> = None;
         loop {
-            let lease = found(self.writes.lease(&self.namespace, LEASE).await);
+            let lease = found(self.writes.owned(Owned::Lease, &self.namespace, LEASE).await);
             let Some(lease) = lease.map_err(|failure| failed("read the Lease", &failure))? else { return Ok(()) };
             let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
             if holder.is_empty() {

@@ -2,6 +2,8 @@
 //!
 //! Every default has its unit and reason here; the effective configuration is shown at `/debug/config`.
 
+mod tls;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -28,6 +30,8 @@ use crate::{
     state::Limits,
     taints::{Effect, Policy},
 };
+
+pub use tls::{MadeConfig, TlsConfig};
 
 /// Where the gRPC API listens and where the `kulprit` command looks for it without flags.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7443";
@@ -94,8 +98,10 @@ pub struct CleanupFlags {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address of the gRPC API. Loopback: agents of this host only, until there is TLS.
+    /// Address of the gRPC API. Loopback: agents of this host only; any other address wants `tls`.
     pub listen: SocketAddr,
+    /// TLS of the gRPC API. Without it: plaintext, on loopback alone.
+    pub tls: Option<TlsConfig>,
     /// Address of metrics and readiness.
     pub admin_listen: SocketAddr,
     /// Folder of the store.
@@ -239,6 +245,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: DEFAULT_LISTEN.parse().expect("the constant is an address"),
+            tls: None,
             admin_listen: DEFAULT_ADMIN_LISTEN.parse().expect("the constant is an address"),
             data_dir: PathBuf::from(DEFAULT_DATA_DIR),
             cluster: None,
@@ -411,6 +418,7 @@ impl Config {
         let wrong = |key: &str, problem: &str, fix: &str| {
             Err(UsageError::new(format!("bad value of `{key}` in {place}: {problem}")).fix(fix))
         };
+        tls::check(self.tls.as_ref(), self.listen, self.kubernetes.standalone, &place)?;
         if self.history_retention < HumanDuration::from_mins(60) {
             return wrong("history_retention", "less than an hour", "write at least 1h");
         }
@@ -544,6 +552,46 @@ mod tests {
             "admin_listen: 127.0.0.1:7443\n",
             "bad value of `admin_listen` in `FILE`: the same address as `listen`; choose another port with --admin-listen",
         );
+    }
+
+    #[test]
+    fn plaintext_is_for_loopback_and_a_certificate_is_given_or_made() {
+        check_error(
+            "listen: 0.0.0.0:7443\n",
+            "bad value of `listen` in `FILE`: others reach 0.0.0.0:7443, and without `tls` all would be plaintext there; \
+             set `tls.certificate` and `tls.key` to files, or `tls.made: {}` to let central make them in Kubernetes; or listen on 127.0.0.1",
+        );
+        check_error(
+            "tls: {certificate: a}\n",
+            "bad value of `tls.key` in `FILE`: missing; name the file of the certificate's key",
+        );
+        check_error(
+            "tls: {key: a}\n",
+            "bad value of `tls.certificate` in `FILE`: missing; name the file of the key's certificate",
+        );
+        check_error(
+            "tls: {client_ca: a}\n",
+            "bad value of `tls` in `FILE`: it names no certificate; set `tls.certificate` and `tls.key`, or `tls.made: {}`",
+        );
+        check_error(
+            "tls: {certificate: a, key: b, made: {}}\n",
+            "bad value of `tls.made` in `FILE`: a certificate is given as well; leave `tls.certificate` and `tls.key` out, or `tls.made`",
+        );
+        check_error(
+            "tls: {made: {}}\nkubernetes: {standalone: true}\n",
+            "bad value of `tls.made` in `FILE`: what central makes it keeps in Kubernetes, and `kubernetes.standalone` is true; \
+             set `tls.certificate` and `tls.key` instead",
+        );
+        check_error(
+            "tls: {made: {secret: ''}}\n",
+            "bad value of `tls.made` in `FILE`: a name is empty; name both, `secret` and `config_map`, or neither",
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("central.yaml");
+        for tls in ["{certificate: a, key: b, client_ca: c}", "{made: {names: [central.example]}}"] {
+            std::fs::write(&path, format!("listen: '[::]:7443'\ntls: {tls}\n")).unwrap();
+            Config::effective(Flags { config: Some(path.clone()), ..Flags::default() }).unwrap();
+        }
     }
 
     #[test]

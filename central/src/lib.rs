@@ -3,7 +3,7 @@
 //! Read in this order: [`state`] (what is known now; pure) and [`live`] (the same, shared), [`ingest`] (agents report; [`connections`] come first),
 //! [`store`] (what survives a restart), [`incident`] (pure) and [`engine`] (when to decide), [`figures`] (what it comes to in numbers; pure), [`wishes`] (what
 //! agents are asked for), [`query`] (people ask), [`record`] (a case to take away), [`support`] (what one has to see of central), [`kubernetes`] (what is watched of the cluster),
-//! [`conditions`] and [`taints`] (what nodes are marked with; pure), [`events`] (what objects are told; pure) and [`publish`] (who writes it), [`leadership`] (of several centrals one), [`config`], [`metrics`], [`app`] (the only file that knows all parts),
+//! [`conditions`] and [`taints`] (what nodes are marked with; pure), [`events`] (what objects are told; pure) and [`publish`] (who writes it), [`leadership`] (of several centrals one), [`tls`] (who may connect, and to whom), [`config`], [`metrics`], [`app`] (the only file that knows all parts),
 //! [`cleanup`] (takes away what it left in a cluster).
 //!
 //! A record acts in memory at once and is acked when it is on disk, so a disk that hangs stops acks and no verdicts.
@@ -32,4 +32,5 @@ pub mod support;
 pub mod taints;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 pub mod wishes;

@@ -84,6 +84,7 @@ pub struct ConditionLabels {
     /// `True`, `False` or `Unknown`.
     pub status: ClosedName,
 }
+label!(CertificateLabel, certificate);
 
 /// Method and gRPC code of an answered question.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -172,6 +173,7 @@ registered!(
     Family<EventLabel, Counter>,
     Family<QueryLabels, Counter>,
     Family<ReasonLabel, Gauge>,
+    Family<CertificateLabel, Gauge>,
     Family<WriteLabels, Counter>,
     Family<RightLabels, Gauge>,
     Now<SymptomLabel>,
@@ -231,6 +233,15 @@ table! {
     refused_connections: Family<ReasonLabel, Counter>, "counter", "refused_connections", "kulprit_central_refused_connections_total",
         "reason: whole, address, no_file, silent",
         "Connections to the gRPC port that were closed: too many in all, of one address, or for the files that central may open; or they did not begin to speak HTTP/2 in time.";
+    handshakes: Family<OutcomeLabel, Counter>, "counter", "handshakes", "kulprit_central_handshakes_total",
+        "outcome: ok, plaintext, old_version, no_certificate, bad_certificate, distrusted, timeout, crowded, closed, other",
+        "TLS handshakes; bad_certificate is the client's, distrusted means that the client does not accept ours.";
+    certificate_ends: Family<CertificateLabel, Gauge>, "gauge", "certificate_not_after_seconds",
+        "kulprit_central_certificate_not_after_seconds", "certificate: server, client_ca",
+        "Until when a certificate in use is valid, Unix time; of several the first to end. None without TLS.";
+    certificate_changes: Family<OutcomeLabel, Counter>, "counter", "certificate_changes",
+        "kulprit_central_certificate_changes_total", "outcome: taken, bad, failed",
+        "Certificates taken into use, or not: bad ones, and those that Kubernetes did not give or keep. What was in use stays so.";
     streams: Gauge, "gauge", "streams", "kulprit_central_streams", "", "Agents connected now.";
     stream_ends: Family<ReasonLabel, Counter>, "counter", "stream_ends", "kulprit_central_stream_ends_total",
         "reason: agent, replaced, behind, broken, stopping, oversize, late_hello, no_hello, bad_hello, other_cluster, old_epoch, too_many_nodes",
@@ -325,6 +336,9 @@ mod tests {
         central.messages.get_or_create(&KindLabel::new("x")).inc();
         central.records.get_or_create(&OutcomeLabel::new("x")).inc();
         central.refused_connections.get_or_create(&ReasonLabel::new("x")).inc();
+        central.handshakes.get_or_create(&OutcomeLabel::new("x")).inc();
+        central.certificate_ends.get_or_create(&CertificateLabel::new("x")).inc();
+        central.certificate_changes.get_or_create(&OutcomeLabel::new("x")).inc();
         central.stream_ends.get_or_create(&ReasonLabel::new("x")).inc();
         central.nodes.get_or_create(&StatusLabel::new("x")).inc();
         central.states.get_or_create(&StatusLabel::new("x")).inc();

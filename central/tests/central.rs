@@ -43,5 +43,7 @@ mod record;
 mod sharing;
 #[path = "central/support.rs"]
 mod support;
+#[path = "central/tls.rs"]
+mod tls;
 #[path = "central/watch.rs"]
 mod watch;

@@ -16,15 +16,13 @@ pub(crate) mod why;
 
 use std::{process::ExitCode, time::Duration};
 
-use kulprit_proto::v1::query_client::QueryClient;
-use tonic::transport::Channel;
-
 use crate::{
     Terminal,
     arguments::{Arguments, Format, Question},
     called::Called,
     completion,
-    connect::{connect_to_central, query_client},
+    connect::connect_to_central,
+    credentials::{Central, CredentialFiles},
     error::AskError,
     kubernetes,
     route::{Place, Route},
@@ -89,6 +87,7 @@ pub(crate) struct Ask {
     /// Given with `-n`, and not taken back by `-A`.
     named_namespace: Option<String>,
     all_namespaces: bool,
+    credentials: CredentialFiles,
     format: Format,
     timeout_secs: u64,
 }
@@ -96,19 +95,19 @@ pub(crate) struct Ask {
 impl Ask {
     pub(crate) fn new(place: Place, called: Called, format: Format, timeout_secs: u64) -> Self {
         let route = place.route(called);
-        let Place { namespace, all_namespaces, .. } = place;
+        let Place { namespace, all_namespaces, credentials, .. } = place;
         let named_namespace = namespace.filter(|_| !all_namespaces);
-        Self { route, named_namespace, all_namespaces, format, timeout_secs }
+        Self { route, named_namespace, all_namespaces, credentials, format, timeout_secs }
     }
 
     fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_secs)
     }
 
-    pub(crate) async fn central(&self) -> Result<QueryClient<Channel>, AskError> {
+    pub(crate) async fn central(&self) -> Result<Central, AskError> {
         match &self.route {
-            Route::Address(address) => connect_to_central(address, self.timeout()).await,
-            Route::Kubernetes(through) => Ok(query_client(kubernetes::connect(through, self.timeout()).await?)),
+            Route::Address(address) => connect_to_central(address, &self.credentials, self.timeout()).await,
+            Route::Kubernetes(through) => kubernetes::connect(through, &self.credentials, self.timeout()).await,
         }
     }
 

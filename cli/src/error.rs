@@ -1,14 +1,31 @@
 //! Why a question could not be answered: what, where, and what to do.
 
-use std::path::PathBuf;
+use std::{error::Error as _, path::PathBuf};
+
+use kulprit_tls::TlsError;
 
 use crate::kubernetes::KubernetesError;
 
 /// A question that could not be asked or answered. Printed as one line, exit status 2.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
-    #[error("bad address of central `{address}`: write it as http://HOST:PORT (--central or KULPRIT_CENTRAL)")]
+    #[error(
+        "bad address of central `{address}`: write it as https://HOST:PORT, or http://HOST:PORT where central has no TLS \
+         (--central or KULPRIT_CENTRAL)"
+    )]
     BadAddress { address: String },
+    #[error("cannot ask central at {address}: {problem}")]
+    UnsafeAddress { address: String, problem: &'static str },
+    #[error("no TLS with central at {address}: {reason}")]
+    NotTrusted { address: String, reason: String },
+    #[error(
+        "the connection to {whom} broke ({reason}): does central speak TLS there? Then name it https://, and its CA with --ca"
+    )]
+    BrokenOff { whom: String, reason: String },
+    #[error("{}", chain(.0))]
+    Tls(#[from] TlsError),
+    #[error("cannot use the token `{}`: {reason}", path.display())]
+    BadToken { path: PathBuf, reason: String },
     #[error(
         "central does not answer at {address} ({reason}): is it running there? Start one with `make run` or \
          `kulprit-central`, name another with --central, or ask this host's agent with `kulprit status`"
@@ -50,7 +67,7 @@ pub(crate) enum AskError {
 }
 
 /// An error with what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -81,6 +98,13 @@ impl AskError {
     /// What an RPC's failure means for the person who asked.
     pub(crate) fn from_status(whom: &str, timeout_secs: u64, status: &tonic::Status) -> Self {
         use tonic::Code;
+        if let Some(wrong) = kulprit_tls::error::find(status) {
+            return Self::NotTrusted { address: whom.to_owned(), reason: chain(wrong) };
+        }
+        // What central itself says has no source.
+        if let (Code::Unknown | Code::Internal, Some(broke)) = (status.code(), status.source()) {
+            return Self::BrokenOff { whom: whom.to_owned(), reason: innermost(broke) };
+        }
         match status.code() {
             Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
                 Self::Refused { message: status.message().to_owned() }

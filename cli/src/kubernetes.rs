@@ -14,14 +14,20 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, Config, api::ListParams};
-use tonic::transport::Channel;
 
 pub(crate) use error::KubernetesError;
 
-use crate::{error::innermost, route::ThroughKubernetes};
+use crate::{
+    connect::query_client,
+    credentials::{Central, CredentialFiles, Credentials},
+    error::{AskError, innermost},
+    route::ThroughKubernetes,
+};
 
 /// Where central is looked for first.
 const CENTRAL_NAMESPACE: &str = "kulprit";
+/// Its Service.
+const CENTRAL_SERVICE: &str = "kulprit-central";
 /// The labels of its pods.
 const CENTRAL_LABELS: &str = "app.kubernetes.io/name=kulprit,app.kubernetes.io/component=central";
 /// More pods than any central has; the rest of a longer list is not read.
@@ -35,11 +41,16 @@ pub(crate) async fn default_namespace(through: &ThroughKubernetes) -> Result<Str
     Ok(config::load(through).await?.default_namespace)
 }
 
-/// A channel to a ready pod of central: the newest, or the next one where that cannot be reached.
+/// A channel to a ready pod of central: the newest, or the next one where that cannot be reached. TLS, where a CA is known, is spoken to
+/// the pod itself: who forwards sees none of it.
 ///
 /// # Errors
-/// If the cluster cannot be asked, has no such pod, or refuses the stream; each says what to do.
-pub(crate) async fn connect(through: &ThroughKubernetes, timeout: Duration) -> Result<Channel, KubernetesError> {
+/// If the cluster cannot be asked, has no such pod, or refuses the stream, or the pod is not who it should be; each says what to do.
+pub(crate) async fn connect(
+    through: &ThroughKubernetes,
+    files: &CredentialFiles,
+    timeout: Duration,
+) -> Result<Central, AskError> {
     let mut config = config::load(through).await?;
     config.connect_timeout = Some(timeout);
     // Trying again is for the person who asked.
@@ -50,9 +61,17 @@ pub(crate) async fn connect(through: &ThroughKubernetes, timeout: Duration) -> R
     let finding = find(&client, &server, named.unwrap_or(CENTRAL_NAMESPACE), named.is_none());
     let found = match tokio::time::timeout(timeout, finding).await {
         Ok(found) => found?,
-        Err(_) => return Err(KubernetesError::SilentServer { server, seconds: timeout.as_secs() }),
+        Err(_) => return Err(KubernetesError::SilentServer { server, seconds: timeout.as_secs() }.into()),
     };
-    forward::connect(&client, &found, timeout).await
+    let namespace = found.first().map(|pod| pod.namespace.as_str()).unwrap_or_default();
+    let Credentials { tls, token } = files.read(&service_name(namespace))?;
+    let channel = forward::connect(&client, &found, tls.as_ref(), timeout).await?;
+    Ok(query_client(channel, token))
+}
+
+/// The name that central's certificate is for, wherever one of its pods is reached: that of its Service.
+fn service_name(namespace: &str) -> String {
+    format!("{CENTRAL_SERVICE}.{namespace}.svc")
 }
 
 /// A kubeconfig may name a program that makes the credentials, and it is waited for.

@@ -1,6 +1,6 @@
 //! The `kulprit` command: asks central why a VM is stuck, asks an agent when central is gone, and prints the answer.
 //!
-//! Read in this order: [`called`] (`kulprit` or `kubectl kulprit`), [`arguments`] (what can be asked), [`route`] and [`connect`] (whom),
+//! Read in this order: [`called`] (`kulprit` or `kubectl kulprit`), [`arguments`] (what can be asked), [`route`] and [`connect`] (whom), [`credentials`] (as whom),
 //! [`kubernetes`] (central behind an API server), `commands/` (one file per question), [`output`] (human, JSON, YAML), [`page`] (the page
 //! of `why`, as a person reads it at three in the morning), [`completion`] (what a Tab offers).
 
@@ -9,6 +9,7 @@ mod called;
 mod commands;
 mod completion;
 mod connect;
+mod credentials;
 mod error;
 mod kubernetes;
 mod output;

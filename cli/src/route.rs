@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::called::Called;
+use crate::{called::Called, credentials::CredentialFiles};
 
 /// Where central listens unless told otherwise.
 pub(crate) const DEFAULT_CENTRAL: &str = "http://127.0.0.1:7443";
@@ -16,7 +16,7 @@ pub(crate) const DEFAULT_CENTRAL: &str = "http://127.0.0.1:7443";
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Where to ask")]
 pub(crate) struct Place {
-    /// Address of central; without one: through Kubernetes for `kubectl kulprit`, else http://127.0.0.1:7443.
+    /// Address of central; without one: through Kubernetes for `kubectl kulprit`, else http://127.0.0.1:7443. https wants --ca.
     #[arg(long, global = true, env = "KULPRIT_CENTRAL", value_name = "URL")]
     pub(crate) central: Option<String>,
 
@@ -42,12 +42,16 @@ pub(crate) struct Place {
     /// All namespaces: a short name is looked for in each.
     #[arg(short = 'A', long, global = true)]
     pub(crate) all_namespaces: bool,
+
+    // Last: its heading would stand over what follows.
+    #[command(flatten)]
+    pub(crate) credentials: CredentialFiles,
 }
 
 /// A way to central.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// `http://HOST:PORT`.
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
     Address(String),
     /// A stream to one of its pods, forwarded by the API server.
     Kubernetes(ThroughKubernetes),

@@ -13,8 +13,11 @@ use std::{
     os::unix::fs::symlink,
     path::Path,
     process::{Command, Output},
+    sync::Arc,
 };
 
+use kulprit_tls::{Clients, server_config, testing::Authority};
+use rustls::{ServerConfig, time_provider::DefaultTimeProvider};
 use serde_json::{Value, json};
 use server::{ApiServer, Forward};
 
@@ -170,6 +173,94 @@ fn what_is_in_the_way_is_said_with_the_way_out() {
     check_refused(&server, &["vms", "--kubeconfig", "/nonexistent"], &["/nonexistent"]);
     let nobody = ApiServer::gone();
     check_refused(&nobody, &["vms"], &["Kubernetes does not answer at", "refused"]);
+}
+
+/// A server with a certificate for this name.
+fn tls(ca: &Authority, name: &str, clients: Clients<'_>) -> Arc<ServerConfig> {
+    let identity = ca.issue("central", &[name]).identity();
+    server_config(identity, clients, Arc::new(DefaultTimeProvider)).expect("it was made well")
+}
+
+#[test]
+fn with_a_ca_tls_is_spoken_to_the_pod_within_the_stream() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ca, other) = (Authority::new("ca"), Authority::new("ca"));
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path.to_string_lossy().into_owned()
+    };
+    let (ca_file, other_file) = (file("ca.crt", ca.text()), file("other.crt", other.text()));
+    let token = file("token", "one\n");
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    server.speaks(tls(&ca, "kulprit-central.kulprit.svc", Clients::Anyone));
+    check_answered(&server, &["vms", "--ca", &ca_file], &["prod/db-0"]);
+    check_refused(&server, &["nodes", "--ca", &ca_file, "--token-file", &token], &["asked by Bearer one"]);
+    check_refused(&server, &["nodes", "--ca", &ca_file], &["asked by nobody"]);
+    check_refused(
+        &server,
+        &["vms", "--ca", &other_file],
+        &["no TLS with pod kulprit/central-0", "of no CA in", "other.crt"],
+    );
+    check_refused(
+        &server,
+        &["vms", "--ca", &ca_file, "--server-name", "x"],
+        &["is for kulprit-central.kulprit.svc and not for x"],
+    );
+    check_refused(&server, &["vms", "--ca", "/nonexistent"], &["failed to read `/nonexistent`"]);
+    server.forwards("central-0", Forward::Nobody("connection refused"));
+    check_refused(
+        &server,
+        &["vms", "--ca", &ca_file],
+        &["nobody answers in pod kulprit/central-0", "connection refused"],
+    );
+}
+
+#[test]
+fn an_address_is_asked_by_tls_with_what_the_options_and_the_environment_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ca, clients) = (Authority::new("ca"), Authority::new("clients"));
+    let ca_file = folder.path().join("ca.crt");
+    fs::write(&ca_file, ca.text()).expect("a file");
+    let token = folder.path().join("token");
+    fs::write(&token, "two").expect("a file");
+    let (certificate, key) = clients.issue("a person", &[]).write(folder.path(), "person");
+    let trusted = clients.pem();
+    let open = central::listen(tls(&ca, "127.0.0.1", Clients::Anyone));
+    let closed = central::listen(tls(&ca, "127.0.0.1", Clients::Must(&trusted)));
+    let asked = |address: &str, words: &[&std::ffi::OsStr], environment: &[(&str, &Path)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kulprit"));
+        command.args(["nodes", "--central", address]).args(words);
+        for name in ["KULPRIT_CA", "KULPRIT_SERVER_NAME", "KULPRIT_TOKEN_FILE", "KULPRIT_CERTIFICATE", "KULPRIT_KEY"] {
+            command.env_remove(name);
+        }
+        command.envs(environment.iter().copied());
+        let output = command.output().expect("the command was built for this test");
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let (by_open, by_closed) = (format!("https://{open}"), format!("https://{closed}"));
+    let ca_flag = ["--ca".as_ref(), ca_file.as_os_str()];
+    let text = asked(&by_open, &ca_flag, &[]);
+    assert!(text.contains("asked by nobody"), "{text}");
+    let text = asked(&by_open, &[], &[("KULPRIT_CA", &ca_file), ("KULPRIT_TOKEN_FILE", &token)]);
+    assert!(text.contains("asked by Bearer two"), "{text}");
+    let text = asked(&by_open, &[], &[]);
+    assert!(text.contains("name the file of its CA with --ca"), "{text}");
+    let text = asked(&format!("http://{open}"), &ca_flag, &[]);
+    assert!(text.contains("write https://"), "{text}");
+    let text = asked(&format!("http://{open}"), &[], &[]);
+    assert!(text.contains("does central speak TLS there?"), "{text}");
+    let text = asked("http://10.0.0.1:7443", &["--token-file".as_ref(), token.as_os_str()], &[]);
+    assert!(text.contains("would be sent in plaintext"), "{text}");
+    let text = asked(&by_open, &["--ca".as_ref(), certificate.as_os_str()], &[]);
+    assert!(text.contains("no TLS with central at") && text.contains("is of no CA in"), "{text}");
+    let text = asked(&by_closed, &ca_flag, &[]);
+    assert!(text.contains("the server wants a certificate of its clients"), "{text}");
+    let shown = [&ca_flag[..], &["--certificate".as_ref(), certificate.as_os_str(), "--key".as_ref(), key.as_os_str()]];
+    let text = asked(&by_closed, &shown.concat(), &[]);
+    assert!(text.contains("asked by nobody"), "{text}");
 }
 
 #[test]

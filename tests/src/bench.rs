@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rusqlite::{Connection, OpenFlags};
 
+use crate::certificates::Certificates;
 use crate::lab::GATEWAY;
 use crate::node::Node;
 use crate::programs::{Started, binary};
@@ -56,15 +57,21 @@ impl System {
     pub fn start(node: &Node) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let listen = format!("{GATEWAY}:7443");
+        let certificates = Certificates::new(folder.path())?;
+        let (config, of_agent) = (folder.path().join("central.yaml"), folder.path().join("agent.yaml"));
+        fs::write(&config, certificates.central())?;
+        fs::write(&of_agent, certificates.agent("n1"))?;
         let mut central = node.lab().command(binary("kulprit-central")?);
+        central.arg("--config").arg(config);
         central
             .args(["--listen", &listen, "--admin-listen", "127.0.0.1:0", "--data-dir"])
             .arg(folder.path().join("central"));
         let central = Started::start(&mut central, &folder.path().join("central.log"))?;
         wait_until("central to be up", LIMIT, || Ok(central.log()?.contains("central is up")))?;
         let mut agent = node.agent_command(binary("kulprit-agent")?);
+        agent.arg("--config").arg(of_agent);
         agent.args(["--node-name", "n1", "--cgroup-prefix", "/kulprit-lab/n1", "--admin-listen", "127.0.0.1:7442"]);
-        agent.args(["--central", &format!("http://{listen}"), "--host-root"]).arg(node.root());
+        agent.args(["--central", &format!("https://{listen}"), "--host-root"]).arg(node.root());
         agent.arg("--state-dir").arg(folder.path().join("agent"));
         let agent = Started::start(&mut agent, &folder.path().join("agent.log"))?;
         let system = Self { folder, _central: central, agent };

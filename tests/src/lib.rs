@@ -39,6 +39,7 @@ pub mod programs;
 
 pub mod bench;
 pub mod broken_root;
+pub mod certificates;
 pub mod disk;
 pub mod domain_xml;
 pub mod export;

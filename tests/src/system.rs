@@ -2,7 +2,7 @@
 //!
 //! `kulprit-central` runs in the lab's network at 10.77.0.1; each node gets a `kulprit-agent` with its libvirt worker, started by
 //! [`Node::agent_command`]: in the node's network (kubelet's 127.0.0.1 and central are reached from there), with this machine's pids, told
-//! the node's root and cgroup. Every answer is what `kulprit -o json` prints. Data and logs lie in a temporary folder; what is running is
+//! the node's root and cgroup. All speak TLS and show certificates. Every answer is what `kulprit -o json` prints. Data and logs lie in a temporary folder; what is running is
 //! ended when the guard is dropped.
 
 use std::fs::{self, File};
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use crate::cage::Cage;
+use crate::certificates::Certificates;
 use crate::lab::{GATEWAY, Lab, built_binary};
 use crate::node::{Node, Running};
 use crate::{cgroup, check, process, programs, shell, wait};
@@ -49,6 +50,9 @@ pub struct System {
     central: Option<Running>,
     lab: Lab,
     command: PathBuf,
+    certificates: Certificates,
+    /// What `kulprit` is told of them.
+    flags: Vec<String>,
     folder: TempDir,
     /// Where central keeps its store.
     data: PathBuf,
@@ -74,9 +78,11 @@ impl System {
     }
 
     fn start_in(lab: &Lab, config: &str, folder: TempDir, data: PathBuf) -> Result<Self> {
-        fs::write(folder.path().join("central.yaml"), config)?;
-        let command = binary("kulprit")?;
-        let mut system = Self { agents: Vec::new(), central: None, lab: lab.clone(), command, folder, data };
+        let certificates = Certificates::new(folder.path())?;
+        fs::write(folder.path().join("central.yaml"), certificates.central() + config)?;
+        let (command, flags) = (binary("kulprit")?, certificates.flags());
+        let mut system =
+            Self { agents: Vec::new(), central: None, lab: lab.clone(), command, certificates, flags, folder, data };
         system.start_central()?;
         Ok(system)
     }
@@ -161,11 +167,11 @@ impl System {
     fn watch_by(&mut self, node: &Node, mut command: Command, words: &[&str], limit: Duration) -> Result<()> {
         let name = format!("agent-{}", node.name());
         let file = self.folder.path().join(format!("{name}.yaml"));
-        fs::write(&file, agent_config(node))?;
+        fs::write(&file, self.certificates.agent(node.name()) + &agent_config(node))?;
         command
             .arg("--config")
             .arg(&file)
-            .args(["run", "--node-name", node.name(), "--central", &format!("http://{GATEWAY}:{PORT}")])
+            .args(["run", "--node-name", node.name(), "--central", &format!("https://{GATEWAY}:{PORT}")])
             .args(["--cgroup-prefix", &cgroup::path_of(node.name())])
             .arg("--host-root")
             .arg(node.root())
@@ -318,7 +324,7 @@ impl System {
 
     fn kulprit(&self, words: &[&str]) -> Command {
         let mut command = self.lab.brief_command(&self.command);
-        command.args(["--central", &format!("http://{GATEWAY}:{PORT}")]).args(words);
+        command.args(["--central", &format!("https://{GATEWAY}:{PORT}")]).args(&self.flags).args(words);
         command
     }
 }

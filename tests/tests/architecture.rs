@@ -52,6 +52,15 @@ const CRATES: &[Crate] = &[
         never_named: &["tokio", "hyper", "axum"],
         never_below: CENTRAL_ONLY,
     },
+    // Both sides of TLS and nothing that is spoken over it.
+    Crate {
+        name: "kulprit-tls",
+        folder: "tls",
+        // Itself, with what its tests want of it.
+        ours: &["kulprit-tls"],
+        never_named: &["hyper", "axum"],
+        never_below: &["prost", "tonic", "kube", "rusqlite", "zbus"],
+    },
     Crate {
         name: "kulprit-daemon",
         folder: "daemon",
@@ -78,7 +87,7 @@ const CRATES: &[Crate] = &[
     Crate {
         name: "kulprit-agent",
         folder: "agent",
-        ours: &["kulprit-daemon", "kulprit-host", "kulprit-judge", "kulprit-model", "kulprit-proto"],
+        ours: &["kulprit-daemon", "kulprit-host", "kulprit-judge", "kulprit-model", "kulprit-proto", "kulprit-tls"],
         never_named: &[],
         never_below: CENTRAL_ONLY,
     },
@@ -113,6 +122,7 @@ const CRATES: &[Crate] = &[
             "kulprit-model",
             "kulprit-proto",
             "kulprit-signature",
+            "kulprit-tls",
         ],
         never_named: &[],
         never_below: &["zbus", "procfs"],
@@ -135,7 +145,7 @@ const CRATES: &[Crate] = &[
     Crate {
         name: "kulprit-cli",
         folder: "cli",
-        ours: &["kulprit-case", "kulprit-diagnosis", "kulprit-model", "kulprit-proto"],
+        ours: &["kulprit-case", "kulprit-diagnosis", "kulprit-model", "kulprit-proto", "kulprit-tls"],
         never_named: &["zbus"],
         // Kubernetes is its way to central: a kubeconfig and a forwarded stream.
         never_below: DATABASE,
@@ -156,6 +166,7 @@ const CRATES: &[Crate] = &[
             "kulprit-model",
             "kulprit-proto",
             "kulprit-signature",
+            "kulprit-tls",
         ],
         never_named: &[],
         never_below: &[],
@@ -165,20 +176,26 @@ const CRATES: &[Crate] = &[
 /// Packages that nothing may bring in, and why.
 const NOWHERE: &[(&str, &str)] = &[
     ("chrono", "a second time library"),
-    ("time", "a second time library"),
     ("openssl", "a second TLS library"),
     ("openssl-sys", "a second TLS library"),
     ("native-tls", "a second TLS library"),
     ("protobuf-src", "protobuf compiles without protoc"),
 ];
 
+/// Packages that others bring and that none of ours may name, and why.
+const UNNAMED: &[(&str, &str)] =
+    &[("time", "a second time library: what `rcgen` writes the dates of certificates with")];
+
 /// Those of ours that talk to an API server.
 const OF_KUBERNETES: Option<&[&str]> = Some(&["kulprit-central", "kulprit-cli"]);
+
+/// Those of ours that speak TLS.
+const OF_TLS: Option<&[&str]> = Some(&["kulprit-agent", "kulprit-central", "kulprit-cli", "kulprit-tls"]);
 
 /// Packages that declare `links`, what they link, and the only ones of ours that may have them in their programs.
 const LINKS: &[(&str, &str, Option<&[&str]>)] = &[
     ("libsqlite3-sys", "SQLite, compiled in (`bundled`)", Some(&["kulprit-central"])),
-    ("ring", "its own C and assembly, compiled in: TLS to the API server", OF_KUBERNETES),
+    ("ring", "its own C and assembly, compiled in: TLS", OF_TLS),
     ("virt-sys", "libvirt", Some(&["kulprit-agent-libvirt"])),
     ("k8s-openapi", "nothing: the key keeps a second copy out", OF_KUBERNETES),
     ("prettyplease", "nothing: the key keeps a second copy out", None),
@@ -306,6 +323,10 @@ fn broken_by(graph: &Graph, member: &Package, rules: &Crate) -> Vec<String> {
         if rules.never_named.contains(&graph.name(id)) {
             broken.push(format!("{} names {}", rules.name, graph.name(id)));
         }
+    }
+    for id in graph.named(&member.id, ANY_KIND) {
+        let unnamed = UNNAMED.iter().find(|(unnamed, _)| *unnamed == graph.name(id));
+        broken.extend(unnamed.map(|(unnamed, why)| format!("{} names {unnamed}: {why}", rules.name)));
     }
     let below = graph.below(&member.id);
     broken.extend(

@@ -345,6 +345,7 @@ fn series(text: &str) -> BTreeSet<&str> {
         "proto",
         "signature",
         "tests",
+        "tls",
     ];
     let at = text.match_indices("kulprit_").map(|(at, _)| at).filter(|at| !text[..*at].ends_with(is_part));
     let names = at.map(|at| &text[at..at + text[at..].find(|c| !is_part(c)).unwrap_or(text.len() - at)]);

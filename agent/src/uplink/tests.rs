@@ -5,12 +5,19 @@ use std::pin::Pin;
 use kulprit_judge::{StateVerdict, Verdict};
 use kulprit_model::{FindingCode, Subject};
 use kulprit_proto::v1::ingest_server::{Ingest, IngestServer};
+use kulprit_tls::{
+    Clients, server_config,
+    testing::{Authority, Issued},
+};
+use rustls::{ServerConfig, time_provider::DefaultTimeProvider};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, transport::Server};
 
 use super::*;
 use crate::{
+    config::TlsConfig,
     look::Look,
     spool::Limits,
     tracker::{Memory, ProbeRow, Tracker, run as tracker_run},
@@ -24,6 +31,8 @@ struct FakeCentral {
 }
 
 struct Call {
+    /// What came as `authorization`.
+    authorization: Option<String>,
     messages: Streaming<AgentMessage>,
     answers: mpsc::Sender<Result<CentralMessage, Status>>,
 }
@@ -72,7 +81,8 @@ impl Ingest for FakeCentral {
 
     async fn report(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Self::ReportStream>, Status> {
         let (answers, outgoing) = mpsc::channel(4);
-        let call = Call { messages: request.into_inner(), answers };
+        let authorization = request.metadata().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+        let call = Call { authorization, messages: request.into_inner(), answers };
         self.calls.send(call).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
@@ -90,6 +100,10 @@ struct Agent {
 }
 
 fn start_agent(address: &str) -> Agent {
+    start_agent_of(Central { address: format!("http://{address}"), tls: TlsConfig::default(), token: None })
+}
+
+fn start_agent_of(central: Central) -> Agent {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::kernel();
     let stop = CancellationToken::new();
@@ -113,7 +127,6 @@ fn start_agent(address: &str) -> Agent {
         stop.clone(),
     ));
     let (state, seen) = watch::channel(UplinkState::default());
-    let central = format!("http://{address}");
     let suspects = Arc::<watch::Sender<Arc<Suspects>>>::default();
     let (capture_asks, captures_asked) = mpsc::channel(1);
     let (captures_made, captures) = mpsc::channel(1);
@@ -220,12 +233,140 @@ async fn a_central_that_comes_late_gets_everything() {
     agent.stop.cancel();
 }
 
+/// What is wrong with an address and the keys beside it; empty: nothing.
+#[track_caller]
+fn check(address: &str, tls: TlsConfig, token: Option<&str>, want: &str) {
+    let central = Central { address: address.to_owned(), tls, token: token.map(Into::into) };
+    let said = central.check().err().unwrap_or_default();
+    assert!(said.contains(want) && said.is_empty() == want.is_empty(), "{address}: {said}");
+}
+
 #[test]
 fn addresses_are_checked_before_the_start() {
-    assert_eq!(check_address("http://127.0.0.1:7443"), Ok(()));
-    for bad in ["", "127.0.0.1:7443", "https://central:7443", "http://", "http://a b"] {
-        assert!(check_address(bad).is_err(), "{bad}");
+    let none = TlsConfig::default;
+    let ca = || TlsConfig { ca: Some("ca.crt".into()), ..none() };
+    for address in ["http://127.0.0.1:7443", "http://localhost:7443", "http://[::1]:7443"] {
+        check(address, none(), None, "");
+        check(address, none(), Some("token"), "");
     }
+    for bad in ["", "127.0.0.1:7443", "http://", "http://a b", "unix:///a", "https://"] {
+        assert!(Central { address: bad.to_owned(), tls: none(), token: None }.check().is_err(), "{bad}");
+    }
+    check("https://central:7443", ca(), None, "");
+    check("https://central:7443", ca(), Some("token"), "");
+    check("https://central:7443", none(), None, "`tls.ca` is missing");
+    check("http://10.0.0.1:7443", none(), None, "plaintext is for loopback alone");
+    check("http://central:7443", none(), Some("token"), "the token would be sent in plaintext");
+    check("http://127.0.0.1:7443", ca(), None, "write https://");
+    let half = TlsConfig { certificate: Some("a".into()), ..ca() };
+    check("https://central:7443", half, None, "go together");
+}
+
+/// A central by TLS, which hands over what it gets.
+async fn start_tls_central(config: Arc<ServerConfig>) -> (String, mpsc::Receiver<Call>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    let (calls, received) = mpsc::channel(1);
+    let (connections, incoming) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, connections) = (TlsAcceptor::from(Arc::clone(&config)), connections.clone());
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let (mut near, far) = tokio::io::duplex(1 << 16);
+                connections.send(Ok::<_, std::io::Error>(far)).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut near).await;
+            });
+        }
+    });
+    let server = Server::builder().add_service(IngestServer::new(FakeCentral { calls }));
+    tokio::spawn(server.serve_with_incoming(ReceiverStream::new(incoming)));
+    (address, received)
+}
+
+fn tls_server(issued: &Issued, clients: Clients<'_>) -> Arc<ServerConfig> {
+    server_config(issued.identity(), clients, Arc::new(DefaultTimeProvider)).unwrap()
+}
+
+#[tokio::test]
+async fn by_tls_each_stream_shows_the_token_and_trusts_the_ca_of_its_own_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca_file, token) = (folder.path().join("ca.crt"), folder.path().join("token"));
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let (address, mut calls) =
+        start_tls_central(tls_server(&second.issue("central", &["central.example"]), Clients::Anyone)).await;
+    let told = |files: [&std::path::Path; 2], text: &str| {
+        files.iter().fold(text.to_owned(), |text, file| text.replace(&file.display().to_string(), "FILE"))
+    };
+    let tls = TlsConfig { ca: Some(ca_file.clone()), ..TlsConfig::default() };
+    let central = Central { address: address.clone(), tls, token: Some(token.clone()) };
+    let fault = async |central: &Central| {
+        let error = central.connect().await.map(drop).unwrap_err();
+        told([&ca_file, &token], &Chain(&error).to_string()).replace(&address, "ADDRESS")
+    };
+    assert!(
+        fault(&central)
+            .await
+            .starts_with("cannot connect to central at ADDRESS by TLS: failed to read `FILE`: No such file")
+    );
+    std::fs::write(&ca_file, first.text()).unwrap();
+    assert!(fault(&central).await.starts_with("cannot read the token `FILE` for central: No such file"));
+    std::fs::write(&token, "  \n").unwrap();
+    assert_eq!(fault(&central).await, "cannot read the token `FILE` for central: it is empty");
+    std::fs::write(&token, "one\n").unwrap();
+    let untrusted = fault(&central).await;
+    assert!(untrusted.starts_with("failed to connect to central at ADDRESS: "), "{untrusted}");
+    assert!(untrusted.contains("the server's certificate is of no CA in `FILE`"), "{untrusted}");
+    std::fs::write(&ca_file, second.text()).unwrap();
+    let wrong_name = fault(&central).await;
+    assert!(wrong_name.contains("is for central.example and not for 127.0.0.1"), "{wrong_name}");
+
+    let tls = TlsConfig { name: Some("central.example".to_owned()), ..central.tls.clone() };
+    let agent = start_agent_of(Central { tls, ..central });
+    see(&agent, false).await;
+    let mut call = calls.recv().await.unwrap();
+    assert_eq!(call.authorization.as_deref(), Some("Bearer one"));
+    call.snapshot().await;
+    std::fs::write(&token, "two").unwrap();
+    drop(call);
+    let again = calls.recv().await.unwrap();
+    assert_eq!(again.authorization.as_deref(), Some("Bearer two"));
+    assert!(!format!("{:?}", agent.state.borrow()).contains("two"));
+    agent.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_central_that_speaks_tls_and_is_asked_in_plaintext_is_said() {
+    let config = tls_server(&Authority::new("ca").issue("central", &["127.0.0.1"]), Clients::Anyone);
+    let (address, _calls) = start_tls_central(config).await;
+    let mut agent = start_agent(address.trim_start_matches("https://"));
+    agent.state.wait_for(|state| state.error.is_some()).await.unwrap();
+    let error = agent.state.borrow().error.clone().unwrap();
+    assert!(error.contains("does it speak TLS there"), "{error}");
+    agent.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_central_that_wants_a_certificate_is_shown_it_and_says_so_where_there_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, clients) = (Authority::new("ca"), Authority::new("clients"));
+    let trusted = clients.pem();
+    let config = tls_server(&ca.issue("central", &["127.0.0.1"]), Clients::Must(&trusted));
+    let (address, mut calls) = start_tls_central(config).await;
+    let ca_file = folder.path().join("ca.crt");
+    std::fs::write(&ca_file, ca.text()).unwrap();
+    let tls = TlsConfig { ca: Some(ca_file), ..TlsConfig::default() };
+    let mut agent = start_agent_of(Central { address: address.clone(), tls: tls.clone(), token: None });
+    agent.state.wait_for(|state| state.error.is_some()).await.unwrap();
+    let error = agent.state.borrow().error.clone().unwrap();
+    assert!(error.contains("the server wants a certificate of its clients"), "{error}");
+    agent.stop.cancel();
+    let (certificate, key) = clients.issue("n1", &["n1"]).write(folder.path(), "n1");
+    let tls = TlsConfig { certificate: Some(certificate), key: Some(key), ..tls };
+    let agent = start_agent_of(Central { address, tls, token: None });
+    see(&agent, false).await;
+    calls.recv().await.unwrap().snapshot().await;
+    agent.stop.cancel();
 }
 
 #[tokio::test]

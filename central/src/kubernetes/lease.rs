@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     requests::Failure,
-    write::{ANSWER_WITHIN, Writes, micro_time},
+    write::{ANSWER_WITHIN, Owned, Writes, micro_time},
 };
 
 /// Its name.
@@ -198,12 +198,12 @@ impl Election {
                 renewed => return self.held(renewed?, began),
             }
         }
-        let lease = match self.writes.lease(&self.namespace, LEASE).await {
+        let lease = match self.writes.owned(Owned::Lease, &self.namespace, LEASE).await {
             Err(Failure::Status { code: 404, .. }) => {
                 let new = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
                     "metadata": {"name": LEASE, "namespace": self.namespace}});
                 let new = self.ours(new);
-                return match self.writes.create_lease(&self.namespace, &new).await {
+                return match self.writes.create_owned(Owned::Lease, &self.namespace, &new).await {
                     Err(Failure::Status { code: 409, .. }) => self.lost("another"),
                     made => self.held(made?, began),
                 };
@@ -234,7 +234,7 @@ impl Election {
     }
 
     async fn replace(&self, lease: Value) -> Result<Value, Failure> {
-        self.writes.replace_lease(&self.namespace, LEASE, &self.ours(lease)).await
+        self.writes.replace_owned(Owned::Lease, &self.namespace, LEASE, &self.ours(lease)).await
     }
 
     /// The Lease with us as its holder from now on.
@@ -304,7 +304,7 @@ impl Election {
         let Some(mut lease) = self.own.take() else { return };
         lease["spec"]["holderIdentity"] = json!("");
         lease["spec"]["leaseDurationSeconds"] = json!(1);
-        if let Err(failure) = self.writes.replace_lease(&self.namespace, LEASE, &lease).await {
+        if let Err(failure) = self.writes.replace_owned(Owned::Lease, &self.namespace, LEASE, &lease).await {
             debug!(?failure, "the Lease was not given back");
         }
     }

@@ -30,18 +30,21 @@ pub struct Used {
     pub verbs: &'static [&'static str],
     /// Whether it is in central's own namespace alone.
     pub is_own: bool,
+    /// On which object alone, if it can be said: what is to be created has no name yet.
+    pub object: Option<&'static str>,
 }
 
 /// What the requests of [`write`](mod@super::write) need.
 pub const USED: &[Used] = &[
-    Used { group: "", resource: "nodes", name: "nodes", verbs: &["get", "patch"], is_own: false },
-    Used { group: "", resource: "nodes/status", name: "nodes/status", verbs: &["patch"], is_own: false },
+    Used { group: "", resource: "nodes", name: "nodes", verbs: &["get", "patch"], is_own: false, object: None },
+    Used { group: "", resource: "nodes/status", name: "nodes/status", verbs: &["patch"], is_own: false, object: None },
     Used {
         group: "events.k8s.io",
         resource: "events",
         name: "events.events.k8s.io",
         verbs: &["create", "patch"],
         is_own: false,
+        object: None,
     },
     Used {
         group: "coordination.k8s.io",
@@ -49,16 +52,50 @@ pub const USED: &[Used] = &[
         name: "leases",
         verbs: &["create", "get", "update"],
         is_own: true,
+        object: None,
+    },
+    // For `tls.made` alone: the certificate that central makes, and its CA.
+    Used { group: "", resource: "configmaps", name: "configmaps", verbs: &["create"], is_own: true, object: None },
+    Used {
+        group: "",
+        resource: "configmaps",
+        name: "configmaps",
+        verbs: &["get", "update"],
+        is_own: true,
+        object: Some("kulprit-central-ca"),
+    },
+    Used { group: "", resource: "secrets", name: "secrets", verbs: &["create"], is_own: true, object: None },
+    Used {
+        group: "",
+        resource: "secrets",
+        name: "secrets",
+        verbs: &["get", "update"],
+        is_own: true,
+        object: Some("kulprit-central-tls"),
     },
 ];
 
 /// What `kulprit-central cleanup` needs, instead of all that.
 pub const CLEANUP: &[Used] = &[
-    Used { group: "", resource: "nodes", name: "nodes", verbs: &["get", "list", "patch"], is_own: false },
-    Used { group: "", resource: "nodes/status", name: "nodes/status", verbs: &["patch"], is_own: false },
-    Used { group: "", resource: "configmaps", name: "configmaps", verbs: &["delete", "get"], is_own: true },
-    Used { group: "", resource: "secrets", name: "secrets", verbs: &["delete", "get"], is_own: true },
-    Used { group: "coordination.k8s.io", resource: "leases", name: "leases", verbs: &["delete", "get"], is_own: true },
+    Used { group: "", resource: "nodes", name: "nodes", verbs: &["get", "list", "patch"], is_own: false, object: None },
+    Used { group: "", resource: "nodes/status", name: "nodes/status", verbs: &["patch"], is_own: false, object: None },
+    Used {
+        group: "",
+        resource: "configmaps",
+        name: "configmaps",
+        verbs: &["delete", "get"],
+        is_own: true,
+        object: None,
+    },
+    Used { group: "", resource: "secrets", name: "secrets", verbs: &["delete", "get"], is_own: true, object: None },
+    Used {
+        group: "coordination.k8s.io",
+        resource: "leases",
+        name: "leases",
+        verbs: &["delete", "get"],
+        is_own: true,
+        object: None,
+    },
 ];
 
 /// What is not in the tables.
@@ -181,14 +218,15 @@ mod tests {
         format!("apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata: {{name: {name}{meta}}}\nrules:\n")
     }
 
-    fn rule(group: &str, resources: &BTreeSet<&str>, verbs: &[&str]) -> String {
+    fn rule(group: &str, resources: &BTreeSet<&str>, object: Option<&str>, verbs: &[&str]) -> String {
         let resources = resources.iter().copied().collect::<Vec<_>>().join(", ");
-        format!("- {{apiGroups: [{group:?}], resources: [{resources}], verbs: [{}]}}\n", verbs.join(", "))
+        let object = object.map(|name| format!(", resourceNames: [{name}]")).unwrap_or_default();
+        format!("- {{apiGroups: [{group:?}], resources: [{resources}]{object}, verbs: [{}]}}\n", verbs.join(", "))
     }
 
     fn rules(table: &[Used], is_own: bool) -> String {
         let used = table.iter().filter(|used| used.is_own == is_own);
-        used.map(|used| rule(used.group, &[used.resource].into(), used.verbs)).collect()
+        used.map(|used| rule(used.group, &[used.resource].into(), used.object, used.verbs)).collect()
     }
 
     /// The role that the tables make.
@@ -199,14 +237,14 @@ mod tests {
         for row in ROWS.iter().filter(|row| row.namespace.is_none()) {
             groups.entry(row.kind.group()).or_default().insert(row.plural);
         }
-        let mut text = "# What central lists, watches and writes. Bind all to the user of its kubeconfig, or its service account; the last is of its Lease.\n".to_owned();
+        let mut text = "# What central lists, watches and writes. Bind all to the user of its kubeconfig, or its service account; the last is of its Lease and its certificate.\n".to_owned();
         text.push_str(&head(name, "ClusterRole", ""));
-        groups.iter().for_each(|(group, resources)| text.push_str(&rule(group, resources, &watched)));
+        groups.iter().for_each(|(group, resources)| text.push_str(&rule(group, resources, None, &watched)));
         text.push_str(&rules(USED, false));
         for row in &ROWS {
             let Some(namespace) = row.namespace else { continue };
             text.push_str(&format!("---\n{}", head(name, "Role", &format!(", namespace: {namespace}"))));
-            text.push_str(&rule(row.kind.group(), &[row.plural].into(), &watched));
+            text.push_str(&rule(row.kind.group(), &[row.plural].into(), None, &watched));
         }
         text + "---\n" + &head(name, "Role", ", namespace: kulprit") + &rules(USED, true)
     }
@@ -243,7 +281,7 @@ mod tests {
         let events = "/apis/events.k8s.io/v1/namespaces/prod/events";
         check(Method::POST, events, Some(("create", "events.events.k8s.io")));
         check(Method::GET, "/api/v1/events", Some(("list", "events")));
-        check(Method::DELETE, "/api/v1/namespaces/x/secrets/y", Some(("delete", "other")));
+        check(Method::DELETE, "/api/v1/namespaces/x/secrets/y", Some(("delete", "secrets")));
         check(Method::GET, "/readyz", None);
     }
 

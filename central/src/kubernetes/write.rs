@@ -1,4 +1,5 @@
-//! Everything that is written to Kubernetes, request by request: conditions and taints of nodes, Events, and central's Lease.
+//! Everything that is written to Kubernetes, request by request: conditions and taints of nodes, Events, central's Lease, and
+//! the certificate that it makes.
 //!
 //! Conditions go by server-side apply to the status subresource: our field manager owns our entries of the list and no others, and what
 //! we no longer name goes. `spec.taints` is one value as a whole to Kubernetes (`listType=atomic`), so it is read first and replaced only if
@@ -32,7 +33,7 @@ const CONFLICTS: usize = 3;
 /// Of a node that was written only its metadata is wanted back: it has up to 50 images.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
-/// What central has in its own namespace.
+/// What central has in its own namespace; read and replaced as a whole, by the `resourceVersion` that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owned {
     /// By which it is elected.
@@ -44,6 +45,7 @@ pub(crate) enum Owned {
 }
 
 impl Owned {
+    /// As an object names its kind.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Lease => "Lease",
@@ -52,12 +54,13 @@ impl Owned {
         }
     }
 
-    fn request(self, namespace: &str) -> Request {
-        match self {
-            Self::Lease => leases(namespace),
-            Self::Secret => Request::new(format!("/api/v1/namespaces/{namespace}/secrets")),
-            Self::ConfigMap => Request::new(format!("/api/v1/namespaces/{namespace}/configmaps")),
-        }
+    fn in_namespace(self, namespace: &str) -> Request {
+        let (group, plural) = match self {
+            Self::Lease => ("apis/coordination.k8s.io", "leases"),
+            Self::Secret => ("api", "secrets"),
+            Self::ConfigMap => ("api", "configmaps"),
+        };
+        Request::new(format!("/{group}/v1/namespaces/{namespace}/{plural}"))
     }
 }
 
@@ -140,22 +143,29 @@ impl Writes {
         self.answer(request).await.map(drop)
     }
 
-    /// The Lease as it is.
-    pub(crate) async fn lease(&self, namespace: &str, name: &str) -> Result<Value, Failure> {
-        let request = leases(namespace).get(name, &GetParams::default()).map_err(Failure::garbled)?;
+    /// Something as it is.
+    pub(crate) async fn owned(&self, what: Owned, namespace: &str, name: &str) -> Result<Value, Failure> {
+        let request = what.in_namespace(namespace).get(name, &GetParams::default()).map_err(Failure::garbled)?;
         self.object(request).await
     }
 
-    /// Makes the Lease; a conflict if it is there already.
-    pub(crate) async fn create_lease(&self, namespace: &str, lease: &Value) -> Result<Value, Failure> {
-        let request = leases(namespace).create(&posted(), lease.to_string().into_bytes()).map_err(Failure::garbled)?;
+    /// Makes an object; a conflict if it is there already.
+    pub(crate) async fn create_owned(&self, what: Owned, namespace: &str, object: &Value) -> Result<Value, Failure> {
+        let body = object.to_string().into_bytes();
+        let request = what.in_namespace(namespace).create(&posted(), body).map_err(Failure::garbled)?;
         self.object(request).await
     }
 
-    /// Replaces the Lease; a conflict if it is not of that `resourceVersion` any more.
-    pub(crate) async fn replace_lease(&self, namespace: &str, name: &str, lease: &Value) -> Result<Value, Failure> {
-        let body = lease.to_string().into_bytes();
-        let request = leases(namespace).replace(name, &posted(), body).map_err(Failure::garbled)?;
+    /// Replaces an object; a conflict if it is not of that `resourceVersion` any more.
+    pub(crate) async fn replace_owned(
+        &self,
+        what: Owned,
+        namespace: &str,
+        name: &str,
+        object: &Value,
+    ) -> Result<Value, Failure> {
+        let body = object.to_string().into_bytes();
+        let request = what.in_namespace(namespace).replace(name, &posted(), body).map_err(Failure::garbled)?;
         self.object(request).await
     }
 
@@ -175,12 +185,6 @@ impl Writes {
         }
     }
 
-    /// Something of central's own namespace as it is.
-    pub(crate) async fn owned(&self, what: Owned, namespace: &str, name: &str) -> Result<Value, Failure> {
-        let request = what.request(namespace).get(name, &GetParams::default()).map_err(Failure::garbled)?;
-        self.object(request).await
-    }
-
     /// Removes something of central's own namespace, if it is still the one with that UID.
     pub(crate) async fn delete_owned(
         &self,
@@ -191,7 +195,7 @@ impl Writes {
     ) -> Result<(), Failure> {
         let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
         let params = DeleteParams { preconditions, ..DeleteParams::default() };
-        let request = what.request(namespace).delete(name, &params).map_err(Failure::garbled)?;
+        let request = what.in_namespace(namespace).delete(name, &params).map_err(Failure::garbled)?;
         self.answer(request).await.map(drop)
     }
 
@@ -210,10 +214,6 @@ impl Writes {
 
 fn nodes() -> Request {
     Request::new("/api/v1/nodes")
-}
-
-fn leases(namespace: &str) -> Request {
-    Request::new(format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"))
 }
 
 fn events(namespace: &str) -> Request {

@@ -6,6 +6,7 @@ use kulprit_model::{Attributes, Body, Domain, FindingCode, Moment, Record, Stamp
 use kulprit_proto::v1::{
     self, AgentMessage, CentralMessage, agent_message::Message, central_message, ingest_client::IngestClient,
 };
+use kulprit_tls::{Client, Connector};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -18,6 +19,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn channel(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+/// Connects with the first question.
+pub(crate) fn lazy_channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
+}
+
+/// By TLS.
+pub(crate) async fn channel_by(client: Client, address: SocketAddr) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+    endpoint.connect_with_connector(Connector::new(client)).await
 }
 
 pub(crate) fn hello(node: &str, epoch: u64, now: Moment) -> v1::Hello {
@@ -83,6 +95,13 @@ impl Agent {
         let epoch = hello.epoch;
         let agent = Self::open_on(channel(address).await, Message::Hello(hello)).await?;
         Ok(Self { epoch, ..agent })
+    }
+
+    /// Says Hello on a connection that is there.
+    pub(crate) async fn connect_on(channel: Channel, hello: v1::Hello) -> Self {
+        let epoch = hello.epoch;
+        let agent = Self::open_on(channel, Message::Hello(hello)).await.unwrap();
+        Self { epoch, ..agent }
     }
 
     /// Opens a stream with another first message.

@@ -3,6 +3,7 @@
 //! What it is asked for is its path alone: of the rows of pods the first is given all of them.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex},
@@ -34,6 +35,8 @@ struct State {
     lease: Option<Value>,
     /// Requests that would change something.
     writes: Vec<String>,
+    /// Secrets and ConfigMaps by their paths.
+    kept: BTreeMap<String, Value>,
     /// Header of each answer.
     date: Option<String>,
 }
@@ -102,7 +105,8 @@ impl Api {
         App::start_with(folder, START, |config| config.kubernetes = kubernetes).await
     }
 
-    fn kubernetes(&self, folder: &Path) -> KubernetesConfig {
+    /// How it is reached; the kubeconfig goes to the folder.
+    pub(crate) fn kubernetes(&self, folder: &Path) -> KubernetesConfig {
         let kubeconfig = folder.join("kubeconfig");
         let text = format!(
             "current-context: c\nclusters: [{{name: c, cluster: {{server: 'http://{}'}}}}]\nusers: [{{name: u, user: {{}}}}]\n\
@@ -158,6 +162,12 @@ impl Api {
             }
             let mut body = vec![0; n_body];
             stream.read_exact(&mut body).await.unwrap();
+            if request.contains("/secrets") || request.contains("/configmaps") {
+                let (code, object) = self.keep(&request, &body);
+                let head = format!("HTTP/1.1 {code} Answer\r\ncontent-length: {}\r\n\r\n", object.len());
+                let _ = stream.get_mut().write_all(format!("{head}{object}").as_bytes()).await;
+                continue;
+            }
             if request.contains("/leases")
                 && request.contains(" /apis/coordination.k8s.io/v1/namespaces/default/")
                 && let Some((code, lease)) = self.answer_lease(&request, &body)
@@ -205,6 +215,35 @@ impl Api {
         lease["metadata"]["resourceVersion"] = json!(state.version.to_string());
         state.lease = Some(lease.clone());
         Some((200, lease.to_string()))
+    }
+
+    /// Reads, makes or replaces a Secret or a ConfigMap.
+    fn keep(&self, request: &str, body: &[u8]) -> (u16, String) {
+        let mut words = request.split([' ', '?']);
+        let (method, mut path) = (words.next().unwrap(), words.next().unwrap().to_owned());
+        let mut object: Value = serde_json::from_slice(body).unwrap_or_default();
+        if method == "POST" {
+            path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());
+        }
+        let mut state = self.state.lock().unwrap();
+        match (method, state.kept.get(&path)) {
+            ("GET", Some(known)) => return (200, known.to_string()),
+            ("GET" | "PUT", None) => return (404, String::new()),
+            ("POST", Some(_)) => return (409, String::new()),
+            ("PUT", Some(known)) if known["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] => {
+                return (409, String::new());
+            }
+            _ => {}
+        }
+        state.version += 1;
+        object["metadata"]["resourceVersion"] = json!(state.version.to_string());
+        state.kept.insert(path, object.clone());
+        (200, object.to_string())
+    }
+
+    /// What is kept there.
+    pub(crate) fn kept(&self, path: &str) -> Option<Value> {
+        self.state.lock().unwrap().kept.get(path).cloned()
     }
 
     fn answer(&self, path: &str) -> (String, String, Option<UnboundedReceiver<String>>) {

@@ -9,6 +9,7 @@ use kulprit_central::{
 use kulprit_daemon::{BoxError, CancellationToken, Chain, clock::ManualClock};
 use kulprit_model::Moment;
 use kulprit_proto::v1::{self, query_client::QueryClient, watch_incidents_response::Message};
+use kulprit_tls::Client;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -18,9 +19,20 @@ use tokio::{
 };
 use tonic::{Streaming, transport::Channel};
 
-use crate::agent::{Agent, PATIENCE, channel, hello};
+use crate::agent::{Agent, PATIENCE, channel_by, hello, lazy_channel};
 
 pub(crate) const START: Moment = Moment { wall_usec: 1_800_000_000_000_000, boottime_usec: 5_000_000_000 };
+
+/// On ports that the kernel chooses.
+pub(crate) fn config(folder: &Path) -> Config {
+    Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        admin_listen: "127.0.0.1:0".parse().unwrap(),
+        data_dir: folder.to_owned(),
+        cluster: Some("lab".to_owned()),
+        ..Config::default()
+    }
+}
 
 pub(crate) struct App {
     pub(crate) addresses: Addresses,
@@ -51,14 +63,13 @@ impl App {
 
     /// The same, configured otherwise.
     pub(crate) async fn start_with(folder: &Path, at: Moment, change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            admin_listen: "127.0.0.1:0".parse().unwrap(),
-            data_dir: folder.to_owned(),
-            cluster: Some("lab".to_owned()),
-            ..Config::default()
-        };
+        let mut config = config(folder);
         change(&mut config);
+        Self::start_configured(config, at, None).await
+    }
+
+    /// The same; by TLS it is asked as this client.
+    pub(crate) async fn start_configured(config: Config, at: Moment, tls: Option<Client>) -> Self {
         let (clock, stop) = (ManualClock::new(at), CancellationToken::new());
         let (addresses, task) = timeout(PATIENCE, async {
             loop {
@@ -76,7 +87,10 @@ impl App {
         })
         .await
         .expect("central starts");
-        let query = QueryClient::new(channel(addresses.grpc).await);
+        let query = QueryClient::new(match tls {
+            Some(client) => channel_by(client, addresses.grpc).await.unwrap(),
+            None => lazy_channel(addresses.grpc),
+        });
         Self { addresses, clock, query, stop, task }
     }
 

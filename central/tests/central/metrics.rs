@@ -74,8 +74,15 @@ const OF_LIMITS: [&str; 4] = [
     "kulprit_central_refused_connections_total",
 ];
 
+/// What only moves where TLS is spoken (`tls`).
+const OF_TLS: [&str; 3] = [
+    "kulprit_central_handshakes_total",
+    "kulprit_central_certificate_not_after_seconds",
+    "kulprit_central_certificate_changes_total",
+];
+
 #[tokio::test]
-async fn every_series_moves_but_those_of_a_store_in_trouble_and_of_kubernetes() {
+async fn every_series_moves_but_those_of_a_store_in_trouble_of_tls_and_of_kubernetes() {
     let folder = tempfile::tempdir().unwrap();
     let app = App::start(folder.path()).await;
     let first = app.agent(1).await;
@@ -102,7 +109,10 @@ async fn every_series_moves_but_those_of_a_store_in_trouble_and_of_kubernetes() 
         }
     });
     waited.await.expect("the gauges follow");
-    check_moved(&app.admin("/metrics").await, &[&OF_THE_STORE[..], &OF_KUBERNETES, &OF_PATIENCE, &OF_LIMITS].concat());
+    check_moved(
+        &app.admin("/metrics").await,
+        &[&OF_THE_STORE[..], &OF_KUBERNETES, &OF_PATIENCE, &OF_LIMITS, &OF_TLS].concat(),
+    );
     app.stop().await;
 }
 

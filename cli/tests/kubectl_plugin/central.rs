@@ -1,15 +1,23 @@
-//! A central that has two VMs and knows of no trouble; asked why, it says whom it does not know.
+//! A central that has two VMs and knows of no trouble; asked why, it says whom it does not know, and asked for nodes, who asks.
 
 use std::{
     convert::Infallible,
     future::Ready,
+    net::{SocketAddr, TcpListener as StdListener},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    thread,
 };
 
 use http::{Request, Response};
 use kulprit_proto::v1;
-use tokio::io::DuplexStream;
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
 use tonic::{Status, body::Body, server::NamedService};
 use tonic_prost::ProstCodec;
 
@@ -17,6 +25,31 @@ use tonic_prost::ProstCodec;
 pub(crate) async fn serve(connection: DuplexStream) {
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(connection));
     let _ = tonic::transport::Server::builder().add_service(Central).serve_with_incoming(incoming).await;
+}
+
+/// The same by TLS, where the client takes it for who it should be.
+pub(crate) async fn serve_by_tls(connection: impl AsyncRead + AsyncWrite + Unpin, config: Arc<ServerConfig>) {
+    let Ok(mut greeted) = TlsAcceptor::from(config).accept(connection).await else { return };
+    let (mut near, far) = tokio::io::duplex(1 << 16);
+    tokio::spawn(serve(far));
+    let _ = tokio::io::copy_bidirectional(&mut greeted, &mut near).await;
+}
+
+/// One that listens, by TLS, until the test's process ends.
+pub(crate) fn listen(config: Arc<ServerConfig>) -> SocketAddr {
+    let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a listener can be");
+    let address = listener.local_addr().expect("it is bound");
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let listener = TcpListener::from_std(listener).expect("it does not block");
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::spawn(serve_by_tls(connection, Arc::clone(&config)));
+            }
+        });
+    });
+    address
 }
 
 #[derive(Clone)]
@@ -41,6 +74,11 @@ impl tower::Service<Request<Body>> for Central {
                 "/kulprit.v1.Query/ListVms" => unary(request, vms).await,
                 "/kulprit.v1.Query/ListVerdicts" => unary(request, no_verdicts).await,
                 "/kulprit.v1.Query/ExplainVm" => unary(request, unknown).await,
+                "/kulprit.v1.Query/ListNodes" => {
+                    let who =
+                        request.headers().get("authorization").map(|value| value.to_str().unwrap_or("?").to_owned());
+                    Status::not_found(format!("asked by {}", who.as_deref().unwrap_or("nobody"))).into_http()
+                }
                 path => Status::unimplemented(path).into_http(),
             };
             Ok(answer)

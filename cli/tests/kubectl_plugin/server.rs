@@ -13,6 +13,7 @@ use std::{
     thread,
 };
 
+use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -40,6 +41,8 @@ struct State {
     pods: BTreeMap<String, Vec<Value>>,
     /// Of pods to which it does not go well.
     forwards: BTreeMap<String, Forward>,
+    /// Central speaks TLS.
+    tls: Option<Arc<ServerConfig>>,
     /// Every list fails.
     failure: Option<(u16, &'static str)>,
     /// Paths with their queries.
@@ -92,6 +95,11 @@ impl ApiServer {
         });
     }
 
+    /// Central speaks TLS from now on.
+    pub(crate) fn speaks(&self, tls: Arc<ServerConfig>) {
+        self.set(|state| state.tls = Some(tls));
+    }
+
     /// Every list fails so.
     pub(crate) fn fails(&self, code: u16, message: &'static str) {
         self.set(|state| state.failure = Some((code, message)));
@@ -122,8 +130,10 @@ async fn serve(mut connection: TcpStream, state: Arc<Mutex<State>>) {
                 }
                 (Some(_), Some("pods"), Some(pod), Some("portforward")) => match state.forwards.get(pod) {
                     Some(Forward::Status(code, message)) => failure(*code, message),
-                    Some(Forward::Nobody(error)) => return drop(tokio::spawn(forward(connection, head, Some(*error)))),
-                    None => return drop(tokio::spawn(forward(connection, head, None))),
+                    Some(Forward::Nobody(error)) => {
+                        return drop(tokio::spawn(forward(connection, head, Some(*error), None)));
+                    }
+                    None => return drop(tokio::spawn(forward(connection, head, None, state.tls.clone()))),
                 },
                 _ => failure(404, "not played here"),
             }
@@ -163,7 +173,12 @@ async fn read_head(connection: &mut TcpStream) -> Option<String> {
 }
 
 /// kubelet's side of a forwarded stream; with an error nobody listens there.
-async fn forward(mut connection: TcpStream, head: String, error: Option<&'static str>) -> io::Result<()> {
+async fn forward(
+    mut connection: TcpStream,
+    head: String,
+    error: Option<&'static str>,
+    tls: Option<Arc<ServerConfig>>,
+) -> io::Result<()> {
     let header = |name: &str| {
         let mut lines = head.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()).unwrap_or_default()
@@ -186,7 +201,10 @@ async fn forward(mut connection: TcpStream, head: String, error: Option<&'static
         return write.write_all(&[0x88, 0]).await;
     }
     let (near, far) = tokio::io::duplex(1 << 16);
-    tokio::spawn(central::serve(far));
+    match tls {
+        Some(config) => drop(tokio::spawn(central::serve_by_tls(far, config))),
+        None => drop(tokio::spawn(central::serve(far))),
+    }
     let (mut from_central, mut to_central) = tokio::io::split(near);
     let answers = async move {
         let mut bytes = vec![0; 4096];
