@@ -157,6 +157,8 @@ struct Written {
     taints: Taints,
     /// What the watch may still show: what was there before, and what was written on the way.
     over: Vec<Taints>,
+    /// Whether the write is known to have been done.
+    is_sure: bool,
 }
 
 impl Planner {
@@ -215,16 +217,20 @@ impl Planner {
         for (key, effect) in before {
             change.taints.entry(key).or_insert(effect);
         }
-        self.wrote(now_usec, change);
+        self.remember(now_usec, change, false);
     }
 
     /// The change was made.
     pub fn wrote(&mut self, now_usec: i64, change: TaintChange) {
+        self.remember(now_usec, change, true);
+    }
+
+    fn remember(&mut self, now_usec: i64, change: TaintChange, is_sure: bool) {
         let TaintChange { node, taints, over, .. } = change;
         let before = self.written.remove(&node).filter(|before| before.over.contains(&over));
         let on_the_way = before.map_or_else(Vec::new, |before| [before.over, vec![before.taints]].concat());
         let over = [on_the_way, vec![over]].concat();
-        self.written.insert(node, Written { at_usec: now_usec, taints, over });
+        self.written.insert(node, Written { at_usec: now_usec, taints, over, is_sure });
     }
 
     /// The taints of ours that a node has, those written last among them.
@@ -233,6 +239,12 @@ impl Planner {
             Some(written) if written.over.contains(&read(&node.taints)) => written.taints.clone(),
             Some(_) | None => read(&node.taints),
         }
+    }
+
+    /// Whether the node surely has what [`Planner::ours`] says, not only perhaps.
+    fn is_sure(&self, node: &StandingNode) -> bool {
+        let unseen = self.written.get(&node.name).filter(|written| written.over.contains(&read(&node.taints)));
+        unseen.is_none_or(|written| written.is_sure)
     }
 
     /// Those that stay: named by the policy, and not seen to be over or to be shared.
@@ -303,8 +315,8 @@ impl Planner {
         if let Some(why) = &node.taken {
             return Err(Withheld::Taken(why.clone()));
         }
-        // A node that has one of ours is out already.
-        if ours.is_empty() {
+        // A node that surely has one of ours is out already.
+        if ours.is_empty() || !self.is_sure(node) {
             let in_zone = || nodes.iter().filter(|other| other.zone == node.zone);
             let is_out = |other: &&StandingNode| other.name == node.name || out.contains(other.name.as_str());
             let limit = self.limit(in_zone().filter(|other| other.is_for_vms).count());

@@ -386,12 +386,12 @@ async fn a_webhook_that_rejects_one_node_is_said_once_counted_and_tried_again_mo
     world
         .check_counted(&format!("kulprit_central_writes_total{{what=\"conditions\",outcome=\"forbidden\"}} {n_asked}"));
     let said = |log: &Log, text: &str| log.lines().iter().filter(|line| line.contains(text)).count();
-    assert_eq!(said(&log, "WARN a node cannot be written to"), 1, "{:?}", log.lines());
+    assert_eq!(said(&log, "WARN Kubernetes does not take a write"), 1, "{:?}", log.lines());
     world.judge(&names.map(|name| (name, Status::Present)));
     world.server.heal();
     world.pass(330).await;
     assert_eq!(world.troubles("n0"), ["KvmUnavailable=True"]);
-    assert_eq!(said(&log, "INFO nodes can be written to again"), 1);
+    assert_eq!(said(&log, "INFO Kubernetes takes writes again"), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -165,6 +165,25 @@ fn only_a_confirmed_fault_of_the_node_itself_taints_it() {
 }
 
 #[test]
+fn a_taint_that_may_never_have_come_makes_no_room_for_a_second_one() {
+    let mut world = World::new(6);
+    world.sick(0..=0);
+    world.pass(30);
+    world.judge(0, STORAGE, Truth::True, Blame::Own);
+    world.pass(20);
+    world.now_usec += 10 * SEC;
+    let verdicts = world.verdicts.iter().map(|(name, verdict)| (name.as_str(), verdict)).collect();
+    let plan = world.planner.plan(world.now_usec, &world.nodes, &verdicts);
+    let [change] = &plan.changes[..] else { panic!("{plan:?}") };
+    world.planner.unsure(world.now_usec, change.clone());
+    world.nodes[1].is_out = true;
+    world.nodes[2].is_out = true;
+    world.pass(35);
+    world.check(&[]);
+    assert_eq!(world.last.withheld.get(&("n0".to_owned(), STORAGE)), Some(&Withheld::Budget(2)));
+}
+
+#[test]
 fn a_taint_stays_while_nobody_knows_and_goes_when_its_cause_is_shared() {
     let tainted = || {
         let mut world = World::new(3);
