@@ -181,6 +181,9 @@ fn the_chart_gives_central_the_rights_that_it_needs_and_agents_none() -> Result<
     let given = rights(&objects, "kulprit-central");
     let (missing, more): (Vec<_>, Vec<_>) = (needed.difference(&given).collect(), given.difference(&needed).collect());
     ensure!(missing.is_empty() && more.is_empty(), "missing in the chart: {missing:?}; in no document: {more:?}");
+    let to_make = fs::read_to_string(workspace().join("docs/made-role.yaml"))?;
+    let to_make = rights(&serde_saphyr::from_multiple::<Value>(&to_make)?, "kulprit-central-certificate");
+    assert_eq!((to_make.len(), rights(&objects, "kulprit-central-certificate")), (6, to_make));
     let binds = |object: &&Value| object["kind"].as_str().is_some_and(|kind| kind.ends_with("RoleBinding"));
     let bound: BTreeSet<&str> =
         objects.iter().filter(binds).filter_map(|binding| binding["subjects"][0]["name"].as_str()).collect();

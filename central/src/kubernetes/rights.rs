@@ -1,6 +1,6 @@
 //! What central may do in Kubernetes: every right that it uses, and which of them it is refused.
 //!
-//! The table is the role that it needs (`docs/central-role.yaml`), neither more nor less. Every answer is
+//! The tables are the roles that it needs (`docs/central-role.yaml`, `docs/made-role.yaml`), neither more nor less. Every answer is
 //! looked at by [`noting`], which tells from the API server's own words whether a right is missing: one log line and one series for each, so
 //! that a role that is too small says by itself what is to be added.
 
@@ -30,21 +30,18 @@ pub struct Used {
     pub verbs: &'static [&'static str],
     /// Whether it is in central's own namespace alone.
     pub is_own: bool,
-    /// On which object alone, if it can be said: what is to be created has no name yet.
-    pub object: Option<&'static str>,
 }
 
 /// What the requests of [`write`](mod@super::write) need.
 pub const USED: &[Used] = &[
-    Used { group: "", resource: "nodes", name: "nodes", verbs: &["get", "patch"], is_own: false, object: None },
-    Used { group: "", resource: "nodes/status", name: "nodes/status", verbs: &["patch"], is_own: false, object: None },
+    Used { group: "", resource: "nodes", name: "nodes", verbs: &["get", "patch"], is_own: false },
+    Used { group: "", resource: "nodes/status", name: "nodes/status", verbs: &["patch"], is_own: false },
     Used {
         group: "events.k8s.io",
         resource: "events",
         name: "events.events.k8s.io",
         verbs: &["create", "patch"],
         is_own: false,
-        object: None,
     },
     Used {
         group: "coordination.k8s.io",
@@ -52,50 +49,28 @@ pub const USED: &[Used] = &[
         name: "leases",
         verbs: &["create", "get", "update"],
         is_own: true,
-        object: None,
-    },
-    // For `tls.made` alone: the certificate that central makes, and its CA.
-    Used { group: "", resource: "configmaps", name: "configmaps", verbs: &["create"], is_own: true, object: None },
-    Used {
-        group: "",
-        resource: "configmaps",
-        name: "configmaps",
-        verbs: &["get", "update"],
-        is_own: true,
-        object: Some("kulprit-central-ca"),
-    },
-    Used { group: "", resource: "secrets", name: "secrets", verbs: &["create"], is_own: true, object: None },
-    Used {
-        group: "",
-        resource: "secrets",
-        name: "secrets",
-        verbs: &["get", "update"],
-        is_own: true,
-        object: Some("kulprit-central-tls"),
     },
 ];
 
+/// What `tls.made` needs besides, all in central's own namespace; with the name of the object where it has one before it is there.
+pub const MADE: &[(Used, Option<&str>)] = &[
+    (own("configmaps", &["create"]), None),
+    (own("configmaps", &["get", "update"]), Some("kulprit-central-ca")),
+    (own("secrets", &["create"]), None),
+    (own("secrets", &["get", "update"]), Some("kulprit-central-tls")),
+];
+
+const fn own(resource: &'static str, verbs: &'static [&'static str]) -> Used {
+    Used { group: "", resource, name: resource, verbs, is_own: true }
+}
+
 /// What `kulprit-central cleanup` needs, instead of all that.
 pub const CLEANUP: &[Used] = &[
-    Used { group: "", resource: "nodes", name: "nodes", verbs: &["get", "list", "patch"], is_own: false, object: None },
-    Used { group: "", resource: "nodes/status", name: "nodes/status", verbs: &["patch"], is_own: false, object: None },
-    Used {
-        group: "",
-        resource: "configmaps",
-        name: "configmaps",
-        verbs: &["delete", "get"],
-        is_own: true,
-        object: None,
-    },
-    Used { group: "", resource: "secrets", name: "secrets", verbs: &["delete", "get"], is_own: true, object: None },
-    Used {
-        group: "coordination.k8s.io",
-        resource: "leases",
-        name: "leases",
-        verbs: &["delete", "get"],
-        is_own: true,
-        object: None,
-    },
+    Used { group: "", resource: "nodes", name: "nodes", verbs: &["get", "list", "patch"], is_own: false },
+    Used { group: "", resource: "nodes/status", name: "nodes/status", verbs: &["patch"], is_own: false },
+    Used { group: "", resource: "configmaps", name: "configmaps", verbs: &["delete", "get"], is_own: true },
+    Used { group: "", resource: "secrets", name: "secrets", verbs: &["delete", "get"], is_own: true },
+    Used { group: "coordination.k8s.io", resource: "leases", name: "leases", verbs: &["delete", "get"], is_own: true },
 ];
 
 /// What is not in the tables.
@@ -198,7 +173,8 @@ fn right_of(method: &Method, uri: &Uri) -> Option<(&'static str, &'static str)> 
         _ => OTHER,
     };
     let of_rows = ROWS.iter().find(|row| row.kind.group() == group && row.plural == resource).map(|row| row.plural);
-    let of_used = || USED.iter().find(|used| used.group == group && used.resource == resource).map(|used| used.name);
+    let mut used = USED.iter().chain(MADE.iter().map(|(used, _)| used));
+    let of_used = || used.find(|used| used.group == group && used.resource == resource).map(|used| used.name);
     Some((verb, of_rows.or_else(of_used).unwrap_or(OTHER)))
 }
 
@@ -218,15 +194,14 @@ mod tests {
         format!("apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata: {{name: {name}{meta}}}\nrules:\n")
     }
 
-    fn rule(group: &str, resources: &BTreeSet<&str>, object: Option<&str>, verbs: &[&str]) -> String {
+    fn rule(group: &str, resources: &BTreeSet<&str>, verbs: &[&str]) -> String {
         let resources = resources.iter().copied().collect::<Vec<_>>().join(", ");
-        let object = object.map(|name| format!(", resourceNames: [{name}]")).unwrap_or_default();
-        format!("- {{apiGroups: [{group:?}], resources: [{resources}]{object}, verbs: [{}]}}\n", verbs.join(", "))
+        format!("- {{apiGroups: [{group:?}], resources: [{resources}], verbs: [{}]}}\n", verbs.join(", "))
     }
 
     fn rules(table: &[Used], is_own: bool) -> String {
         let used = table.iter().filter(|used| used.is_own == is_own);
-        used.map(|used| rule(used.group, &[used.resource].into(), used.object, used.verbs)).collect()
+        used.map(|used| rule(used.group, &[used.resource].into(), used.verbs)).collect()
     }
 
     /// The role that the tables make.
@@ -237,14 +212,14 @@ mod tests {
         for row in ROWS.iter().filter(|row| row.namespace.is_none()) {
             groups.entry(row.kind.group()).or_default().insert(row.plural);
         }
-        let mut text = "# What central lists, watches and writes. Bind all to the user of its kubeconfig, or its service account; the last is of its Lease and its certificate.\n".to_owned();
+        let mut text = "# What central lists, watches and writes. Bind all to the user of its kubeconfig, or its service account; the last is of its Lease.\n".to_owned();
         text.push_str(&head(name, "ClusterRole", ""));
-        groups.iter().for_each(|(group, resources)| text.push_str(&rule(group, resources, None, &watched)));
+        groups.iter().for_each(|(group, resources)| text.push_str(&rule(group, resources, &watched)));
         text.push_str(&rules(USED, false));
         for row in &ROWS {
             let Some(namespace) = row.namespace else { continue };
             text.push_str(&format!("---\n{}", head(name, "Role", &format!(", namespace: {namespace}"))));
-            text.push_str(&rule(row.kind.group(), &[row.plural].into(), None, &watched));
+            text.push_str(&rule(row.kind.group(), &[row.plural].into(), &watched));
         }
         text + "---\n" + &head(name, "Role", ", namespace: kulprit") + &rules(USED, true)
     }
@@ -256,8 +231,20 @@ mod tests {
         text + "---\n" + &head(name, "Role", ", namespace: kulprit") + &rules(CLEANUP, true)
     }
 
+    fn made_role() -> String {
+        let mut text = "# What central needs besides where it makes its certificate itself (`tls.made`). What is to be made cannot be named.\n".to_owned();
+        text.push_str(&head("kulprit-central-certificate", "Role", ", namespace: kulprit"));
+        for (Used { group, resource, verbs, .. }, name) in MADE {
+            let verbs = verbs.join(", ");
+            let named = name.map(|name| format!("resourceNames: [{name}], ")).unwrap_or_default();
+            text.push_str(&format!("- {{apiGroups: [{group:?}], resources: [{resource}], {named}verbs: [{verbs}]}}\n"));
+        }
+        text
+    }
+
     #[test]
     fn the_rights_that_are_documented_are_those_that_are_needed() {
+        assert_eq!(include_str!("../../../docs/made-role.yaml"), made_role());
         assert_eq!(include_str!("../../../docs/central-role.yaml"), role());
         assert_eq!(include_str!("../../../docs/cleanup-role.yaml"), cleanup_role());
     }
@@ -281,7 +268,8 @@ mod tests {
         let events = "/apis/events.k8s.io/v1/namespaces/prod/events";
         check(Method::POST, events, Some(("create", "events.events.k8s.io")));
         check(Method::GET, "/api/v1/events", Some(("list", "events")));
-        check(Method::DELETE, "/api/v1/namespaces/x/secrets/y", Some(("delete", "secrets")));
+        check(Method::PUT, "/api/v1/namespaces/x/secrets/y", Some(("update", "secrets")));
+        check(Method::DELETE, "/api/v1/namespaces/x/services/y", Some(("delete", "other")));
         check(Method::GET, "/readyz", None);
     }
 

@@ -1,5 +1,5 @@
-//! Everything that is written to Kubernetes, request by request: conditions and taints of nodes, Events, central's Lease, and
-//! the certificate that it makes.
+//! Everything that is written to Kubernetes, request by request: conditions and taints of nodes, Events, central's Lease, and the certificate
+//! that it makes.
 //!
 //! Conditions go by server-side apply to the status subresource: our field manager owns our entries of the list and no others, and what
 //! we no longer name goes. `spec.taints` is one value as a whole to Kubernetes (`listType=atomic`), so it is read first and replaced only if
@@ -33,7 +33,7 @@ const CONFLICTS: usize = 3;
 /// Of a node that was written only its metadata is wanted back: it has up to 50 images.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
-/// What central has in its own namespace; read and replaced as a whole, by the `resourceVersion` that was read.
+/// What central has in its own namespace: read and replaced as a whole, by the `resourceVersion` that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owned {
     /// By which it is elected.
@@ -54,7 +54,7 @@ impl Owned {
         }
     }
 
-    fn in_namespace(self, namespace: &str) -> Request {
+    fn request(self, namespace: &str) -> Request {
         let (group, plural) = match self {
             Self::Lease => ("apis/coordination.k8s.io", "leases"),
             Self::Secret => ("api", "secrets"),
@@ -143,16 +143,10 @@ impl Writes {
         self.answer(request).await.map(drop)
     }
 
-    /// Something as it is.
-    pub(crate) async fn owned(&self, what: Owned, namespace: &str, name: &str) -> Result<Value, Failure> {
-        let request = what.in_namespace(namespace).get(name, &GetParams::default()).map_err(Failure::garbled)?;
-        self.object(request).await
-    }
-
     /// Makes an object; a conflict if it is there already.
     pub(crate) async fn create_owned(&self, what: Owned, namespace: &str, object: &Value) -> Result<Value, Failure> {
         let body = object.to_string().into_bytes();
-        let request = what.in_namespace(namespace).create(&posted(), body).map_err(Failure::garbled)?;
+        let request = what.request(namespace).create(&posted(), body).map_err(Failure::garbled)?;
         self.object(request).await
     }
 
@@ -165,7 +159,7 @@ impl Writes {
         object: &Value,
     ) -> Result<Value, Failure> {
         let body = object.to_string().into_bytes();
-        let request = what.in_namespace(namespace).replace(name, &posted(), body).map_err(Failure::garbled)?;
+        let request = what.request(namespace).replace(name, &posted(), body).map_err(Failure::garbled)?;
         self.object(request).await
     }
 
@@ -185,6 +179,12 @@ impl Writes {
         }
     }
 
+    /// Something of central's own namespace as it is.
+    pub(crate) async fn owned(&self, what: Owned, namespace: &str, name: &str) -> Result<Value, Failure> {
+        let request = what.request(namespace).get(name, &GetParams::default()).map_err(Failure::garbled)?;
+        self.object(request).await
+    }
+
     /// Removes something of central's own namespace, if it is still the one with that UID.
     pub(crate) async fn delete_owned(
         &self,
@@ -195,7 +195,7 @@ impl Writes {
     ) -> Result<(), Failure> {
         let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
         let params = DeleteParams { preconditions, ..DeleteParams::default() };
-        let request = what.in_namespace(namespace).delete(name, &params).map_err(Failure::garbled)?;
+        let request = what.request(namespace).delete(name, &params).map_err(Failure::garbled)?;
         self.answer(request).await.map(drop)
     }
 
