@@ -25,6 +25,7 @@ use tonic::service::interceptor::InterceptedService;
 use tracing::{info, warn};
 
 use crate::{
+    access::{Access, Guarded, Service},
     config::Config,
     connections::{self, Connections, Prompt},
     engine::{Decided, Engine},
@@ -89,6 +90,7 @@ pub async fn run_on(
 
     let rights = Rights::new(central.clone());
     let client = client::connect(&config.kubernetes).await?.map(|client| noting(client, rights));
+    let access = Access::new(config.access(), client.as_ref(), clock.clone(), central.clone())?;
     let (store, loaded) = SqliteStore::open(&config.data_dir).map_err(usage)?;
     let history = HistoryReader::start(store.history().map_err(usage)?).map_err(no_thread)?;
     if loaded.was_empty {
@@ -122,10 +124,11 @@ pub async fn run_on(
 
     let own_cluster = own_cluster(&config);
     let (allowances, taken) = (config.allowances(), central.clone());
-    let ingest = IngestService::new(live.clone(), writer.clone(), taken, own_cluster, allowances, stop.clone());
+    let ingest =
+        IngestService::new(live.clone(), writer.clone(), taken, access.clone(), own_cluster, allowances, stop.clone());
     let sources = Sources { live: live.clone(), decided: decided.clone(), history, metrics: central.clone() };
     let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;
-    let query = QueryService::new(sources, stop.clone()).with_pages(admin_page.pages());
+    let query = QueryService::new(sources, access.clone(), stop.clone()).with_pages(admin_page.pages());
     let watching = client.zip(live.cluster().cloned());
     let (clock, timers, kept) = (live.clock().clone(), config.timers(), config.history_retention.get());
     let engine = Engine::new(live, writer.clone(), decided, central.clone(), timers, kept);
@@ -166,7 +169,7 @@ pub async fn run_on(
     }
     let gate = Gate::new(leading, central.clone());
     let connections = Connections::new(config.connections(), central.clone());
-    supervisor.core("grpc", serve(grpc, connections, gate.clone(), ingest.clone(), query, stop.clone()));
+    supervisor.core("grpc", serve(grpc, connections, gate.clone(), access, ingest.clone(), query, stop.clone()));
     supervisor.core("store", keep_store(writer.clone(), store_end, ingest, stop.clone()));
     supervisor.core("store_watch", watch_store(writer, readiness.clone(), central, stop.clone()));
     supervisor.core("engine", decide(engine, gate.clone(), stop.clone()));
@@ -186,6 +189,7 @@ async fn serve(
     listener: TcpListener,
     connections: Connections,
     gate: Gate,
+    access: Access,
     ingest: IngestService,
     query: QueryService,
     stop: CancellationToken,
@@ -204,6 +208,9 @@ async fn serve(
         tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?;
     let ingest = IngestServer::new(ingest).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let query = QueryServer::new(query).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let ingest = Guarded::new(ingest, access.clone(), Service::Ingest);
+    let query = Guarded::new(query, access, Service::Query);
+    // Who stands by asks nobody who comes.
     let of_ingest = gate.clone();
     let incoming = connections::incoming(listener, connections).map(|connection| connection.map(Prompt::plain));
     let served = connections::server()

@@ -14,14 +14,12 @@ mod record;
 mod support_bundle;
 pub(crate) mod why;
 
-use std::{process::ExitCode, time::Duration};
-
-use kulprit_proto::v1::query_client::QueryClient;
-use tonic::transport::Channel;
+use std::{process::ExitCode, sync::OnceLock, time::Duration};
 
 use crate::{
     Terminal,
     arguments::{Arguments, Format, Question},
+    bearer::Central,
     called::Called,
     completion,
     connect::{connect_to_central, query_client},
@@ -91,6 +89,8 @@ pub(crate) struct Ask {
     all_namespaces: bool,
     format: Format,
     timeout_secs: u64,
+    /// Why central is shown no token, where one was looked for.
+    why_no_token: OnceLock<String>,
 }
 
 impl Ask {
@@ -98,17 +98,23 @@ impl Ask {
         let route = place.route(called);
         let Place { namespace, all_namespaces, .. } = place;
         let named_namespace = namespace.filter(|_| !all_namespaces);
-        Self { route, named_namespace, all_namespaces, format, timeout_secs }
+        Self { route, named_namespace, all_namespaces, format, timeout_secs, why_no_token: OnceLock::new() }
     }
 
     fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_secs)
     }
 
-    pub(crate) async fn central(&self) -> Result<QueryClient<Channel>, AskError> {
+    pub(crate) async fn central(&self) -> Result<Central, AskError> {
         match &self.route {
             Route::Address(address) => connect_to_central(address, self.timeout()).await,
-            Route::Kubernetes(through) => Ok(query_client(kubernetes::connect(through, self.timeout()).await?)),
+            Route::Kubernetes(through) => {
+                let (channel, shown) = kubernetes::connect(through, self.timeout()).await?;
+                if let Some(why) = shown.why_none {
+                    self.why_no_token.get_or_init(|| why);
+                }
+                Ok(query_client(channel, shown.bearer))
+            }
         }
     }
 
@@ -148,12 +154,21 @@ impl Ask {
     fn take_from<T>(&self, whom: &str, answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, AskError> {
         match answer {
             Ok(response) => Ok(response.into_inner()),
-            Err(status) => Err(AskError::from_status(whom, self.timeout_secs, &status)),
+            Err(status) => Err(self.failure(whom, &status)),
         }
     }
 
     /// What it means that an answer broke off.
     fn failed(&self, status: &tonic::Status) -> AskError {
-        AskError::from_status(self.whom(), self.timeout_secs, status)
+        self.failure(self.whom(), status)
+    }
+
+    fn failure(&self, whom: &str, status: &tonic::Status) -> AskError {
+        match (AskError::from_status(whom, self.timeout_secs, status), self.why_no_token.get()) {
+            (AskError::Refused { message }, Some(why)) if status.code() == tonic::Code::Unauthenticated => {
+                AskError::Refused { message: format!("{message}; {why}") }
+            }
+            (error, _) => error,
+        }
     }
 }

@@ -11,7 +11,10 @@ use kulprit_proto::v1::{agent_status_client::AgentStatusClient, query_client::Qu
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::error::{AskError, innermost};
+use crate::{
+    bearer::{Bearer, Central},
+    error::{AskError, innermost},
+};
 
 /// Answers larger than this are refused rather than read into memory.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -27,7 +30,7 @@ const AGENT_SOCKETS: [&str; 3] = [".run/agent/agent.sock", "/run/kulprit/agent.s
 ///
 /// # Errors
 /// [`AskError::BadAddress`] for what is no URL, [`AskError::CentralUnreachable`] when nobody answers.
-pub(crate) async fn connect_to_central(address: &str, timeout: Duration) -> Result<QueryClient<Channel>, AskError> {
+pub(crate) async fn connect_to_central(address: &str, timeout: Duration) -> Result<Central, AskError> {
     let bad_address = || AskError::BadAddress { address: address.to_owned() };
     let with_scheme = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let uri: Uri = with_scheme.parse().map_err(|_| bad_address())?;
@@ -38,7 +41,7 @@ pub(crate) async fn connect_to_central(address: &str, timeout: Duration) -> Resu
         .connect()
         .await
         .map_err(|error| AskError::CentralUnreachable { address: address.to_owned(), reason: innermost(&error) })?;
-    Ok(query_client(channel))
+    Ok(query_client(channel, Bearer::default()))
 }
 
 /// An address of central, with the limits of a connection to it.
@@ -47,9 +50,9 @@ pub(crate) fn to_central(endpoint: Endpoint, timeout: Duration) -> Endpoint {
     endpoint.http2_keep_alive_interval(KEEPALIVE_EVERY).keep_alive_timeout(KEEPALIVE_WITHIN)
 }
 
-/// Asks central over a channel, however that was made.
-pub(crate) fn query_client(channel: Channel) -> QueryClient<Channel> {
-    QueryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES)
+/// Asks central over a channel, however that was made, and shows it a token.
+pub(crate) fn query_client(channel: Channel, bearer: Bearer) -> Central {
+    QueryClient::with_interceptor(channel, bearer).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 
 /// Connects to the agent of this host: at `socket`, or at the first usual place where one answers.

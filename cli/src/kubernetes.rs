@@ -3,12 +3,13 @@
 //! What `kubectl port-forward` does, without a port on this machine: the stream carries gRPC itself. kubelet dials the pod's own loopback,
 //! so central may listen on 127.0.0.1 alone. The user needs `list` on pods and `get` and `create` on `pods/portforward` where central is.
 //!
-//! Read: [`config`] (which cluster), [`pods`] (which pod), [`forward`] (the stream), [`error`] (what may be in the way).
+//! Read: [`config`] (which cluster), [`token`] (who asks), [`pods`] (which pod), [`forward`] (the stream), [`error`] (what may be in the way).
 
 mod config;
 mod error;
 mod forward;
 mod pods;
+mod token;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use kube::{Api, Client, Config, api::ListParams};
 use tonic::transport::Channel;
 
 pub(crate) use error::KubernetesError;
+pub(crate) use token::Shown;
 
 use crate::{error::innermost, route::ThroughKubernetes};
 
@@ -35,24 +37,34 @@ pub(crate) async fn default_namespace(through: &ThroughKubernetes) -> Result<Str
     Ok(config::load(through).await?.default_namespace)
 }
 
-/// A channel to a ready pod of central: the newest, or the next one where that cannot be reached.
+/// A channel to a ready pod of central, the newest or the next one where that cannot be reached, and the token that it is to be shown.
 ///
 /// # Errors
 /// If the cluster cannot be asked, has no such pod, or refuses the stream; each says what to do.
-pub(crate) async fn connect(through: &ThroughKubernetes, timeout: Duration) -> Result<Channel, KubernetesError> {
+pub(crate) async fn connect(
+    through: &ThroughKubernetes,
+    timeout: Duration,
+) -> Result<(Channel, Shown), KubernetesError> {
     let mut config = config::load(through).await?;
     config.connect_timeout = Some(timeout);
     // Trying again is for the person who asked.
     config.default_retry = false;
     let server = config.cluster_url.to_string();
+    let own = token::own(&mut config).await?;
     let client = client(config).await?;
     let named = through.central_namespace.as_deref();
     let finding = find(&client, &server, named.unwrap_or(CENTRAL_NAMESPACE), named.is_none());
-    let found = match tokio::time::timeout(timeout, finding).await {
-        Ok(found) => found?,
-        Err(_) => return Err(KubernetesError::SilentServer { server, seconds: timeout.as_secs() }),
+    let silent = || KubernetesError::SilentServer { server: server.clone(), seconds: timeout.as_secs() };
+    let found = tokio::time::timeout(timeout, finding).await.map_err(|_| silent())??;
+    let shown = match (own, found.first()) {
+        (Some(bearer), _) => Shown { bearer, why_none: None },
+        (None, Some(pod)) => {
+            let asking = token::of_reader(&client, &pod.namespace);
+            tokio::time::timeout(timeout, asking).await.map_err(|_| silent())?
+        }
+        (None, None) => Shown::default(),
     };
-    forward::connect(&client, &found, timeout).await
+    Ok((forward::connect(&client, &found, timeout).await?, shown))
 }
 
 /// A kubeconfig may name a program that makes the credentials, and it is waited for.

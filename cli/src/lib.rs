@@ -5,6 +5,7 @@
 //! of `why`, as a person reads it at three in the morning), [`completion`] (what a Tab offers).
 
 mod arguments;
+mod bearer;
 mod called;
 mod commands;
 mod completion;

@@ -1,4 +1,4 @@
-//! A central that has two VMs and knows of no trouble; asked why, it says whom it does not know.
+//! A central that has two VMs and knows of no trouble; asked why, it says whom it does not know, and asked for nodes, what it was shown.
 
 use std::{
     convert::Infallible,
@@ -41,6 +41,12 @@ impl tower::Service<Request<Body>> for Central {
                 "/kulprit.v1.Query/ListVms" => unary(request, vms).await,
                 "/kulprit.v1.Query/ListVerdicts" => unary(request, no_verdicts).await,
                 "/kulprit.v1.Query/ExplainVm" => unary(request, unknown).await,
+                "/kulprit.v1.Query/ListNodes" => match request.headers().get("authorization") {
+                    Some(shown) => {
+                        Status::not_found(format!("shown `{}`", shown.to_str().expect("a text"))).into_http()
+                    }
+                    None => Status::unauthenticated("no token").into_http(),
+                },
                 path => Status::unimplemented(path).into_http(),
             };
             Ok(answer)

@@ -1,0 +1,5 @@
+//! What a connection is known by.
+
+mod peer;
+
+pub use peer::PeerName;
