@@ -25,6 +25,7 @@ use tower::util::MapRequestLayer;
 use tracing::{info, warn};
 
 use crate::{
+    access::{Access, Guarded, Service},
     config::Config,
     connections::{self, Connections, Prompt},
     engine::{Decided, Engine},
@@ -100,12 +101,14 @@ pub async fn run_on(
     });
     let (keeper, certificates) = match config.tls.clone() {
         Some(tls) => {
-            let must_show = tls.client_ca.is_some();
+            // Who may show something else may do without a certificate.
+            let must_show = config.must_show_certificate();
             let opened = Keeper::open(tls, must_show, kubernetes.clone(), clock.clone(), central.clone())?;
             (Some((opened.0, readiness.block_on("certificate"))), Some(opened.1))
         }
         None => (None, None),
     };
+    let access = Access::new(config.access(), client.as_ref(), clock.clone(), central.clone())?;
     let (store, loaded) = SqliteStore::open(&config.data_dir).map_err(usage)?;
     let history = HistoryReader::start(store.history().map_err(usage)?).map_err(no_thread)?;
     if loaded.was_empty {
@@ -139,10 +142,11 @@ pub async fn run_on(
 
     let own_cluster = own_cluster(&config);
     let (allowances, taken) = (config.allowances(), central.clone());
-    let ingest = IngestService::new(live.clone(), writer.clone(), taken, own_cluster, allowances, stop.clone());
+    let ingest =
+        IngestService::new(live.clone(), writer.clone(), taken, access.clone(), own_cluster, allowances, stop.clone());
     let sources = Sources { live: live.clone(), decided: decided.clone(), history, metrics: central.clone() };
     let admin_page = Admin::new(PROGRAM, VERSION, readiness.clone(), metrics, &config)?;
-    let query = QueryService::new(sources, stop.clone()).with_pages(admin_page.pages());
+    let query = QueryService::new(sources, access.clone(), stop.clone()).with_pages(admin_page.pages());
     let watching = client.zip(kubernetes).zip(live.cluster().cloned());
     let (clock, timers, kept) = (live.clock().clone(), config.timers(), config.history_retention.get());
     let engine = Engine::new(live, writer.clone(), decided, central.clone(), timers, kept);
@@ -187,7 +191,7 @@ pub async fn run_on(
     let (acceptor, greeted) = Acceptor::new(incoming, certificates, central.clone());
     supervisor.core("accept", acceptor.run(stop.clone()));
     let greeted = ReceiverStream::new(greeted);
-    supervisor.core("grpc", serve(greeted, gate.clone(), ingest.clone(), query, stop.clone()));
+    supervisor.core("grpc", serve(greeted, gate.clone(), access, ingest.clone(), query, stop.clone()));
     supervisor.core("store", keep_store(writer.clone(), store_end, ingest, stop.clone()));
     supervisor.core("store_watch", watch_store(writer, readiness.clone(), central, stop.clone()));
     supervisor.core("engine", decide(engine, gate.clone(), stop.clone()));
@@ -206,6 +210,7 @@ pub async fn run_on(
 async fn serve(
     connections: ReceiverStream<Connection<connections::Connection>>,
     gate: Gate,
+    access: Access,
     ingest: IngestService,
     query: QueryService,
     stop: CancellationToken,
@@ -224,6 +229,9 @@ async fn serve(
         tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?;
     let ingest = IngestServer::new(ingest).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let query = QueryServer::new(query).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let ingest = Guarded::new(ingest, access.clone(), Service::Ingest);
+    let query = Guarded::new(query, access, Service::Query);
+    // Who stands by asks nobody who comes.
     let of_ingest = gate.clone();
     let incoming = connections.map(|connection| {
         let (connections, address) = connection.tcp().whose();

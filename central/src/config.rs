@@ -22,6 +22,7 @@ use kulprit_model::catalogue::NodeCondition;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    access::{self, Agents, Queries},
     conditions::NpdMode,
     connections::Most,
     incident::Timers,
@@ -114,6 +115,8 @@ pub struct Config {
     pub silence_after: HumanDuration,
     /// What one agent, and all, may take.
     pub limits: LimitConfig,
+    /// Who may talk to central.
+    pub access: AccessConfig,
     /// Which Kubernetes is watched.
     pub kubernetes: KubernetesConfig,
     /// Whether of several centrals of a cluster one leads, by a Lease, and the others stand by. Without it this central leads, whoever
@@ -154,6 +157,22 @@ pub struct LimitConfig {
     pub history_per_hour: u32,
     /// Records of one node that are added to the history at once. 400,000: a spool that is full.
     pub history_at_once: u32,
+}
+
+/// Who may talk to central (`docs/adr/0018-who-may-ask.md`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessConfig {
+    /// How agents show who they are: `token` (that of their pod), `certificate` (of their node's name) or `open` (not at all). Default: `open`,
+    /// where `listen` is loopback; elsewhere it has to be said.
+    pub agents: Option<Agents>,
+    /// How those who ask do: `review` (a token of Kubernetes, which says what they may see), `certificate` (any verified one, for everything)
+    /// or `open`. Default: as for agents.
+    pub queries: Option<Queries>,
+    /// For whom tokens of agents, and of the reader's service account, are made.
+    pub audience: String,
+    /// Service account of the agents, `namespace/name`. Default: kulprit-agent in central's own namespace.
+    pub agent_account: Option<String>,
 }
 
 /// Which Kubernetes is watched. Default: that of this pod; none outside of a pod.
@@ -252,6 +271,7 @@ impl Default for Config {
             history_retention: "7d".parse().expect("the constant is a duration"),
             silence_after: HumanDuration::from_secs(20),
             limits: LimitConfig::default(),
+            access: AccessConfig::default(),
             kubernetes: KubernetesConfig::default(),
             leader_election: true,
             publish: PublishConfig::default(),
@@ -275,6 +295,12 @@ impl Default for LimitConfig {
             history_per_hour: 100_000,
             history_at_once: 400_000,
         }
+    }
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self { agents: None, queries: None, audience: "kulprit-central".to_owned(), agent_account: None }
     }
 }
 
@@ -391,6 +417,25 @@ impl Config {
         publish::Settings { conditions: *conditions, npd_mode: *npd_mode, taints: policy, dry_run: *dry_run }
     }
 
+    /// Who may talk to central.
+    #[must_use]
+    pub fn access(&self) -> access::Settings {
+        let AccessConfig { agents, queries, audience, agent_account } = &self.access;
+        access::Settings {
+            agents: agents.unwrap_or(Agents::Open),
+            queries: queries.unwrap_or(Queries::Open),
+            audience: audience.clone(),
+            agent_account: agent_account.clone(),
+        }
+    }
+
+    /// Whether nobody connects without a certificate of `tls.client_ca`: where neither agents nor people show tokens instead.
+    #[must_use]
+    pub fn must_show_certificate(&self) -> bool {
+        let AccessConfig { agents, queries, .. } = &self.access;
+        *agents != Some(Agents::Token) && *queries != Some(Queries::Review)
+    }
+
     /// The bounds of the current state.
     #[must_use]
     pub fn limits(&self) -> Limits {
@@ -445,6 +490,27 @@ impl Config {
         let zero = zero.or_else(|| rates.iter().find(|(_, n)| *n == 0).map(|(key, _)| *key));
         if let Some(key) = zero {
             return wrong(key, "0: nothing would be let in", "write at least 1");
+        }
+        let AccessConfig { agents, queries, audience, agent_account } = &self.access;
+        if !self.listen.ip().is_loopback() {
+            let open = format!("{}, where others reach it, and nobody would be asked who he is", self.listen);
+            if matches!(agents, None | Some(Agents::Open)) {
+                return wrong("listen", &open, "set `access.agents` to token (of Kubernetes) or certificate");
+            }
+            if matches!(queries, None | Some(Queries::Open)) {
+                return wrong("listen", &open, "set `access.queries` to review (by Kubernetes) or certificate");
+            }
+        }
+        if audience.is_empty() {
+            return wrong("access.audience", "empty", "write the audience of the agents' tokens");
+        }
+        let is_account = |account: &str| {
+            account.split_once('/').is_some_and(|(namespace, name)| {
+                !namespace.is_empty() && !name.is_empty() && !name.contains('/') && !account.contains(':')
+            })
+        };
+        if let Some(account) = agent_account.as_deref().filter(|account| !is_account(account)) {
+            return wrong("access.agent_account", &format!("`{account}`"), "write NAMESPACE/NAME of a service account");
         }
         let taints = &self.publish.taints;
         if let Some(name) = taints.effects.keys().find(|name| condition(name).is_none()) {
@@ -589,9 +655,40 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("central.yaml");
         for tls in ["{certificate: a, key: b, client_ca: c}", "{made: {names: [central.example]}}"] {
-            std::fs::write(&path, format!("listen: '[::]:7443'\ntls: {tls}\n")).unwrap();
+            let access = "{agents: certificate, queries: certificate}";
+            std::fs::write(&path, format!("listen: '[::]:7443'\ntls: {tls}\naccess: {access}\n")).unwrap();
             Config::effective(Flags { config: Some(path.clone()), ..Flags::default() }).unwrap();
         }
+    }
+
+    #[test]
+    fn where_others_reach_central_it_has_to_be_said_who_may_talk_to_it() {
+        check_error(
+            "listen: 0.0.0.0:7443\ntls: {made: {}}\n",
+            "bad value of `listen` in `FILE`: 0.0.0.0:7443, where others reach it, and nobody would be asked who he is; set `access.agents` to token (of Kubernetes) or certificate",
+        );
+        check_error(
+            "listen: '[::]:7443'\ntls: {made: {}}\naccess: {agents: token, queries: open}\n",
+            "bad value of `listen` in `FILE`: [::]:7443, where others reach it, and nobody would be asked who he is; set `access.queries` to review (by Kubernetes) or certificate",
+        );
+        check_error(
+            "access: {agent_account: kulprit-agent}\n",
+            "bad value of `access.agent_account` in `FILE`: `kulprit-agent`; write NAMESPACE/NAME of a service account",
+        );
+        check_error(
+            "access: {audience: ''}\n",
+            "bad value of `access.audience` in `FILE`: empty; write the audience of the agents' tokens",
+        );
+        let tls = Some(TlsConfig { made: Some(MadeConfig::default()), ..TlsConfig::default() });
+        let mut config = Config { listen: "0.0.0.0:1".parse().unwrap(), tls, ..Config::default() };
+        config.access.agents = Some(Agents::Token);
+        config.access.queries = Some(Queries::Certificate);
+        config.check(None).unwrap();
+        let local = Config::default().access();
+        assert_eq!(
+            (local.agents, local.queries, local.audience.as_str()),
+            (Agents::Open, Queries::Open, "kulprit-central")
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use ulid::Ulid;
 
+pub(crate) use advance::title;
 pub use advance::{Event, IncidentChange, advance};
 pub use observe::{Looks, Observation};
 pub(crate) use wire::Aside;

@@ -1,8 +1,8 @@
 //! Agents report here: `Ingest.Report`.
 //!
 //! One live stream per node: a newer one replaces the older, since an agent that reconnects knows that its old connection
-//! is dead long before we do. [`hello`] checks who calls, [`batch`] decides what each message does, [`session`] moves
-//! messages and acks, [`share`] is what one node may take.
+//! is dead long before we do. Who calls was asked by [`crate::access`]; [`hello`] checks what it says first, [`batch`] decides what each message does,
+//! [`session`] moves messages and acks, [`share`] is what one node may take.
 
 pub mod batch;
 pub mod hello;
@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::share::{Allowances, Shares};
 use crate::{
+    access::{Access, Caller},
     live::Live,
     metrics::{CentralMetrics, KindLabel, OutcomeLabel, ReasonLabel},
     store::StoreWriter,
@@ -43,6 +44,7 @@ struct Context {
     live: Live,
     store: StoreWriter,
     metrics: CentralMetrics,
+    access: Access,
     /// What an empty cluster in Hello means.
     own_cluster: String,
     shares: Shares,
@@ -58,12 +60,13 @@ impl IngestService {
         live: Live,
         store: StoreWriter,
         metrics: CentralMetrics,
+        access: Access,
         own_cluster: String,
         allowances: Allowances,
         stop: CancellationToken,
     ) -> Self {
         let (sessions, shares) = (TaskTracker::new(), Shares::new(allowances));
-        Self { context: Arc::new(Context { live, store, metrics, own_cluster, shares, stop, sessions }) }
+        Self { context: Arc::new(Context { live, store, metrics, access, own_cluster, shares, stop, sessions }) }
     }
 
     /// Resolves when every stream has ended after `stop`.
@@ -83,7 +86,10 @@ impl Ingest for IngestService {
     ) -> Result<Response<Self::ReportStream>, Status> {
         let (to_agent, answers) = mpsc::channel(ACKS_WAITING);
         let context = Arc::clone(&self.context);
-        self.context.sessions.spawn(session::run(context, request.into_inner(), to_agent));
+        // The door (`access::guard`) says who it is.
+        let caller = request.extensions().get::<Caller>().cloned();
+        let caller = caller.ok_or_else(|| Status::unauthenticated("nobody has asked who calls"))?;
+        self.context.sessions.spawn(session::run(context, caller, request.into_inner(), to_agent));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 }

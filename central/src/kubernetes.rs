@@ -4,7 +4,7 @@
 //! streams), `object` (one object of an answer, whatever is in it), `clock` (its clock against ours), [`watch`] (one task per kind, which feeds a
 //! [`Sink`](watch::Sink) and says what it cannot see), [`store`] (what they told).
 //!
-//! Which rights that takes, and which of them are missing, is in [`rights`]. Everything that is written is a request of [`write`](mod@write), and is written by the holder of the [`lease`] alone.
+//! Which rights that takes, and which of them are missing, is in [`rights`]. [`review`] asks whose a token is and what somebody may do. Everything that is written is a request of [`write`](mod@write), and is written by the holder of the [`lease`] alone.
 
 pub mod client;
 mod clock;
@@ -12,6 +12,7 @@ pub mod kinds;
 pub mod lease;
 mod object;
 mod requests;
+pub(crate) mod review;
 pub mod rights;
 pub mod store;
 pub mod watch;

@@ -129,6 +129,23 @@ impl RightLabels {
     }
 }
 
+/// A service and what became of somebody who called it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AccessLabels {
+    /// Which service.
+    pub service: ClosedName,
+    /// What became of him.
+    pub outcome: ClosedName,
+}
+
+impl AccessLabels {
+    /// With these values.
+    #[must_use]
+    pub const fn new(service: &'static str, outcome: &'static str) -> Self {
+        Self { service: ClosedName(service), outcome: ClosedName(outcome) }
+    }
+}
+
 /// Seconds; from a quick fsync to a disk in trouble.
 const SECONDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
 
@@ -176,6 +193,7 @@ registered!(
     Family<CertificateLabel, Gauge>,
     Family<WriteLabels, Counter>,
     Family<RightLabels, Gauge>,
+    Family<AccessLabels, Counter>,
     Now<SymptomLabel>,
     Now<ConfidenceLabel>,
     Now<ProbeLabel>,
@@ -244,8 +262,14 @@ table! {
         "Certificates taken into use, or not: bad ones, and those that Kubernetes did not give or keep. What was in use stays so.";
     streams: Gauge, "gauge", "streams", "kulprit_central_streams", "", "Agents connected now.";
     stream_ends: Family<ReasonLabel, Counter>, "counter", "stream_ends", "kulprit_central_stream_ends_total",
-        "reason: agent, replaced, behind, broken, stopping, oversize, late_hello, no_hello, bad_hello, other_cluster, old_epoch, too_many_nodes",
+        "reason: agent, replaced, behind, broken, stopping, credential, oversize, late_hello, no_hello, bad_hello, other_cluster, old_epoch, too_many_nodes, node",
         "Streams that ended; from oversize on those that were refused.";
+    access: Family<AccessLabels, Counter>, "counter", "access", "kulprit_central_access_total",
+        "service: ingest, query; outcome: let_in, no_token, no_certificate, malformed, expired, audience, unauthenticated, account, node, forbidden, too_much, cannot_verify",
+        "Calls by whether they were let in; cannot_verify is no refusal: nobody could be asked.";
+    reviews: Family<WriteLabels, Counter>, "counter", "reviews", "kulprit_central_reviews_total",
+        "what: token, right, pod; outcome: yes, no, forbidden, gone, conflict, throttled, server, refused, no_answer",
+        "Questions to Kubernetes of who somebody is and what he may see; what is remembered is not asked.";
     nodes: Family<StatusLabel, Gauge>, "gauge", "nodes", "kulprit_central_nodes", "status: reporting, silent, missing",
         "Nodes by what is heard of their agents; missing are those of Kubernetes of which no agent has ever reported.";
     silent_nodes: Now<NodeLabel>, "gauge", "silent_node_last_heard_timestamp_seconds",
@@ -343,6 +367,8 @@ mod tests {
         central.nodes.get_or_create(&StatusLabel::new("x")).inc();
         central.states.get_or_create(&StatusLabel::new("x")).inc();
         central.watches.get_or_create(&StatusLabel::new("x")).inc();
+        central.access.get_or_create(&AccessLabels::new("query", "let_in")).inc();
+        central.reviews.get_or_create(&WriteLabels::new("x", "yes")).inc();
         central.writes.get_or_create(&WriteLabels::new("x", "ok")).inc();
         central.taints_withheld.get_or_create(&ReasonLabel::new("x")).inc();
         central.events_dropped.get_or_create(&ReasonLabel::new("x")).inc();

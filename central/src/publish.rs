@@ -198,7 +198,7 @@ impl Publisher {
     }
 
     fn note(&mut self, what: &'static str, node: &str, failure: Option<&Failure>) {
-        let outcome = failure.map_or("ok", trouble::outcome);
+        let outcome = failure.map_or("ok", Failure::outcome);
         self.sources.metrics.writes.get_or_create(&WriteLabels::new(what, outcome)).inc();
         match failure {
             None => self.troubles.worked(what, node),

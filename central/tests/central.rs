@@ -5,6 +5,8 @@
     reason = "a test that cannot go on panics; clippy only knows the test functions themselves"
 )]
 
+#[path = "central/access.rs"]
+mod access;
 #[path = "central/agent.rs"]
 mod agent;
 #[path = "central/api.rs"]

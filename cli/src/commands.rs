@@ -14,7 +14,7 @@ mod record;
 mod support_bundle;
 pub(crate) mod why;
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::OnceLock, time::Duration};
 
 use crate::{
     Terminal,
@@ -90,6 +90,8 @@ pub(crate) struct Ask {
     credentials: CredentialFiles,
     format: Format,
     timeout_secs: u64,
+    /// Why central is shown no token, where one was looked for.
+    why_no_token: OnceLock<String>,
 }
 
 impl Ask {
@@ -97,7 +99,8 @@ impl Ask {
         let route = place.route(called);
         let Place { namespace, all_namespaces, credentials, .. } = place;
         let named_namespace = namespace.filter(|_| !all_namespaces);
-        Self { route, named_namespace, all_namespaces, credentials, format, timeout_secs }
+        let why_no_token = OnceLock::new();
+        Self { route, named_namespace, all_namespaces, credentials, format, timeout_secs, why_no_token }
     }
 
     fn timeout(&self) -> Duration {
@@ -107,7 +110,13 @@ impl Ask {
     pub(crate) async fn central(&self) -> Result<Central, AskError> {
         match &self.route {
             Route::Address(address) => connect_to_central(address, &self.credentials, self.timeout()).await,
-            Route::Kubernetes(through) => kubernetes::connect(through, &self.credentials, self.timeout()).await,
+            Route::Kubernetes(through) => {
+                let (central, why_no_token) = kubernetes::connect(through, &self.credentials, self.timeout()).await?;
+                if let Some(why) = why_no_token {
+                    self.why_no_token.get_or_init(|| why);
+                }
+                Ok(central)
+            }
         }
     }
 
@@ -147,12 +156,21 @@ impl Ask {
     fn take_from<T>(&self, whom: &str, answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, AskError> {
         match answer {
             Ok(response) => Ok(response.into_inner()),
-            Err(status) => Err(AskError::from_status(whom, self.timeout_secs, &status)),
+            Err(status) => Err(self.failure(whom, &status)),
         }
     }
 
     /// What it means that an answer broke off.
     fn failed(&self, status: &tonic::Status) -> AskError {
-        AskError::from_status(self.whom(), self.timeout_secs, status)
+        self.failure(self.whom(), status)
+    }
+
+    fn failure(&self, whom: &str, status: &tonic::Status) -> AskError {
+        match (AskError::from_status(whom, self.timeout_secs, status), self.why_no_token.get()) {
+            (AskError::Refused { message }, Some(why)) if status.code() == tonic::Code::Unauthenticated => {
+                AskError::Refused { message: format!("{message}; {why}") }
+            }
+            (error, _) => error,
+        }
     }
 }

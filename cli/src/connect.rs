@@ -42,7 +42,7 @@ pub(crate) async fn connect_to_central(
     let with_scheme = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let uri: Uri = with_scheme.parse().map_err(|_| bad_address())?;
     let host = uri.host().unwrap_or_default().to_owned();
-    let Credentials { tls, token } = files.read(&host)?;
+    let Credentials { tls, token } = files.read(&host, None)?;
     let unsafe_address = |problem| AskError::UnsafeAddress { address: address.to_owned(), problem };
     match (uri.scheme_str(), &tls) {
         _ if uri.port_u16().is_none() => return Err(bad_address()),

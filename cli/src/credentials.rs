@@ -64,16 +64,17 @@ impl Credentials {
 }
 
 impl CredentialFiles {
-    /// Reads what is named; without a CA there is no TLS. `name` is that of the server unless another is named.
+    /// Reads what is named; without a CA, a named one or `found`, there is no TLS. `name` is that of the server unless another is named.
     ///
     /// # Errors
     /// If a file cannot be read or used.
-    pub(crate) fn read(&self, name: &str) -> Result<Credentials, AskError> {
+    pub(crate) fn read(&self, name: &str, found: Option<Pem>) -> Result<Credentials, AskError> {
         let token = self.token_file.as_ref().map(Token::read).transpose()?.unwrap_or_default();
-        let Some(ca) = &self.ca else { return Ok(Credentials { tls: None, token }) };
+        let ca = self.ca.as_deref().map(Pem::read).transpose()?.or(found);
+        let Some(ca) = ca else { return Ok(Credentials { tls: None, token }) };
         let identity = self.certificate.as_deref().zip(self.key.as_deref());
         let identity = identity.map(|(certificate, key)| Identity::read(certificate, key)).transpose()?;
-        Credentials::new(&Pem::read(ca)?, self.server_name.as_deref().unwrap_or(name), token, identity)
+        Credentials::new(&ca, self.server_name.as_deref().unwrap_or(name), token, identity)
     }
 }
 
@@ -88,6 +89,11 @@ impl Token {
         let mut value: MetadataValue<Ascii> = format!("Bearer {text}").parse().ok()?;
         value.set_sensitive(true);
         (!text.is_empty()).then_some(Self(Some(value)))
+    }
+
+    /// Of the value of a header `Authorization`; `None` if it is no bearer token.
+    pub(crate) fn of_header(value: &str) -> Option<Self> {
+        Self::new(value.strip_prefix("Bearer ")?)
     }
 
     fn read(path: &PathBuf) -> Result<Self, AskError> {
@@ -113,5 +119,28 @@ impl Interceptor for Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_given() { "(token)" } else { "(no token)" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(token: Option<Token>, want: Option<&str>) {
+        let shown = token.map(|mut token| token.call(Request::new(())).expect("it refuses nothing"));
+        let shown = shown.and_then(|request| Some(request.metadata().get("authorization")?.to_str().ok()?.to_owned()));
+        assert_eq!(shown.as_deref(), want);
+    }
+
+    #[test]
+    fn a_bearer_token_is_shown_and_nothing_else() {
+        check(Token::of_header("Bearer abc"), Some("Bearer abc"));
+        check(Token::of_header("Basic dTpw"), None);
+        check(Token::of_header("Bearer "), None);
+        check(Token::new("a\nb"), None);
+        check(Some(Token::default()), None);
+        let secret = format!("{:?}", Token::new("hidden"));
+        assert!(!secret.contains("hidden"), "{secret}");
     }
 }

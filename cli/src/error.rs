@@ -106,9 +106,12 @@ impl AskError {
             return Self::BrokenOff { whom: whom.to_owned(), reason: innermost(broke) };
         }
         match status.code() {
-            Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
-                Self::Refused { message: status.message().to_owned() }
-            }
+            Code::NotFound
+            | Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::PermissionDenied
+            | Code::Unauthenticated => Self::Refused { message: status.message().to_owned() },
             Code::DeadlineExceeded | Code::Cancelled => Self::Timeout { whom: whom.to_owned(), seconds: timeout_secs },
             Code::Unavailable if whom.starts_with("http") => {
                 Self::CentralUnreachable { address: whom.to_owned(), reason: status.message().to_owned() }

@@ -3,12 +3,14 @@
 //! What `kubectl port-forward` does, without a port on this machine: the stream carries gRPC itself. kubelet dials the pod's own loopback,
 //! so central may listen on 127.0.0.1 alone. The user needs `list` on pods and `get` and `create` on `pods/portforward` where central is.
 //!
-//! Read: [`config`] (which cluster), [`pods`] (which pod), [`forward`] (the stream), [`error`] (what may be in the way).
+//! Read: [`config`] (which cluster), [`token`] (who asks), [`ca`] (how central is known), [`pods`] (which pod), [`forward`] (the stream), [`error`] (what may be in the way).
 
+mod ca;
 mod config;
 mod error;
 mod forward;
 mod pods;
+mod token;
 
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, Config, api::ListParams};
 
 pub(crate) use error::KubernetesError;
+use token::Shown;
 
 use crate::{
     connect::query_client,
@@ -41,8 +44,8 @@ pub(crate) async fn default_namespace(through: &ThroughKubernetes) -> Result<Str
     Ok(config::load(through).await?.default_namespace)
 }
 
-/// A channel to a ready pod of central: the newest, or the next one where that cannot be reached. TLS, where a CA is known, is spoken to
-/// the pod itself: who forwards sees none of it.
+/// A ready pod of central: the newest, or the next one where that cannot be reached; and why it is shown no token, if it is not. TLS, where a
+/// CA is named or central's is found, is spoken to the pod itself: who forwards sees none of it.
 ///
 /// # Errors
 /// If the cluster cannot be asked, has no such pod, or refuses the stream, or the pod is not who it should be; each says what to do.
@@ -50,23 +53,39 @@ pub(crate) async fn connect(
     through: &ThroughKubernetes,
     files: &CredentialFiles,
     timeout: Duration,
-) -> Result<Central, AskError> {
+) -> Result<(Central, Option<String>), AskError> {
     let mut config = config::load(through).await?;
     config.connect_timeout = Some(timeout);
     // Trying again is for the person who asked.
     config.default_retry = false;
     let server = config.cluster_url.to_string();
+    let own = token::own(&mut config).await?;
     let client = client(config).await?;
     let named = through.central_namespace.as_deref();
     let finding = find(&client, &server, named.unwrap_or(CENTRAL_NAMESPACE), named.is_none());
-    let found = match tokio::time::timeout(timeout, finding).await {
-        Ok(found) => found?,
-        Err(_) => return Err(KubernetesError::SilentServer { server, seconds: timeout.as_secs() }.into()),
-    };
+    let silent = || KubernetesError::SilentServer { server: server.clone(), seconds: timeout.as_secs() };
+    let found = tokio::time::timeout(timeout, finding).await.map_err(|_| silent())??;
     let namespace = found.first().map(|pod| pod.namespace.as_str()).unwrap_or_default();
-    let Credentials { tls, token } = files.read(&service_name(namespace))?;
-    let channel = forward::connect(&client, &found, tls.as_ref(), timeout).await?;
-    Ok(query_client(channel, token))
+    let asking = async {
+        let ca = if files.ca.is_some() { Ok(None) } else { ca::of_central(&client, namespace).await };
+        let shown = if files.token_file.is_some() || files.certificate.is_some() {
+            Shown::default()
+        } else if namespace != named.unwrap_or(CENTRAL_NAMESPACE) {
+            Shown::to_nobody(namespace)
+        } else if let Some(token) = own {
+            Shown { token, why_none: None }
+        } else {
+            token::of_reader(&client, namespace).await
+        };
+        (ca, shown)
+    };
+    let (ca, shown) = tokio::time::timeout(timeout, asking).await.map_err(|_| silent())?;
+    let (ca, why_no_ca) = ca.map_or_else(|why| (None, Some(why)), |ca| (ca, None));
+    let Credentials { tls, token } = files.read(&service_name(namespace), ca)?;
+    let token = if token.is_given() { token } else { shown.token };
+    let channel = forward::connect(&client, &found, tls.as_ref(), timeout).await;
+    let channel = channel.map_err(|error| error.without_ca(why_no_ca))?;
+    Ok((query_client(channel, token), shown.why_none))
 }
 
 /// The name that central's certificate is for, wherever one of its pods is reached: that of its Service.

@@ -38,22 +38,27 @@ fn pod(namespace: &str, name: &str, is_ready: bool) -> Value {
 
 /// Runs the command under a name, with a kubeconfig for the server whose context `shop` has the namespace `prod`.
 fn run(server: &ApiServer, name: &str, words: &[&str]) -> Output {
+    run_as(server, name, words, &json!({}))
+}
+
+/// The same as that user of the kubeconfig.
+fn run_as(server: &ApiServer, name: &str, words: &[&str], user: &Value) -> Output {
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join(name);
     symlink(env!("CARGO_BIN_EXE_kulprit"), &program).expect("a link to the command");
     let kubeconfig = folder.path().join("kubeconfig");
-    write_kubeconfig(&kubeconfig, &server.address());
+    write_kubeconfig(&kubeconfig, &server.address(), user);
     let mut command = Command::new(&program);
     command.args(words).env("KUBECONFIG", &kubeconfig).env("HOME", folder.path());
     command.env_remove("KULPRIT_CENTRAL").env_remove("HTTPS_PROXY").env_remove("https_proxy").env_remove("COMPLETE");
     command.output().expect("the command was built for this test")
 }
 
-fn write_kubeconfig(path: &Path, address: &str) {
+fn write_kubeconfig(path: &Path, address: &str, user: &Value) {
     let text = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "lab",
         "clusters": [{"name": "lab", "cluster": {"server": format!("http://{address}")}}],
-        "users": [{"name": "lab", "user": {}}],
+        "users": [{"name": "lab", "user": user}],
         "contexts": [
             {"name": "lab", "context": {"cluster": "lab", "user": "lab"}},
             {"name": "shop", "context": {"cluster": "lab", "user": "lab", "namespace": "prod"}},
@@ -79,6 +84,84 @@ fn check_refused(server: &ApiServer, words: &[&str], want: &[&str]) {
     assert!(want.iter().all(|part| text.contains(part)), "{words:?}: {want:?}: {text}");
 }
 
+/// What central says that it was shown, or what else is said, in one line.
+#[track_caller]
+fn shown(server: &ApiServer, user: &Value) -> String {
+    let output = run_as(server, PLUGIN, &["nodes"], user);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{text}");
+    text.trim().to_owned()
+}
+
+#[test]
+fn the_users_own_token_is_shown_to_central_whatever_makes_it() {
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    let said = shown(&server, &json!({"token": "own"}));
+    assert!(said.contains("shown `Bearer own`"), "{said}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let runs = folder.path().join("runs");
+    let credential =
+        json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "made"}});
+    let script = format!("echo run >> {}; echo '{credential}'", runs.display());
+    let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script], "interactiveMode": "Never"});
+    let said = shown(&server, &json!({"exec": exec}));
+    assert!(said.contains("shown `Bearer made`"), "{said}");
+    assert_eq!(fs::read_to_string(&runs).expect("it was run"), "run\n", "a person may have to answer it");
+    assert!(!server.asked().iter().any(|asked| asked.contains("serviceaccounts")), "{:?}", server.asked());
+}
+
+#[test]
+fn who_has_no_token_of_his_own_asks_for_one_of_the_reader() {
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    server.makes(Ok("of-the-reader"));
+    let said = shown(&server, &json!({}));
+    assert!(said.contains("shown `Bearer of-the-reader`"), "{said}");
+    let asked = server.asked();
+    let asked = asked.iter().find(|asked| asked.contains("serviceaccounts")).expect("it was asked for");
+    let (path, body) = asked.split_once(' ').expect("something was posted");
+    assert!(path.starts_with("/api/v1/namespaces/kulprit/serviceaccounts/kulprit-reader/token"), "{path}");
+    let spec = serde_json::from_str::<Value>(body).expect("JSON")["spec"].clone();
+    assert_eq!(spec, json!({"audiences": ["kulprit-central"], "expirationSeconds": 600}));
+
+    // Where there is none to be had, it is said why if central wants one, and no hindrance if it does not.
+    server.makes(Err((403, "lab may not")));
+    let said = shown(&server, &json!({}));
+    for part in ["no token; your kubeconfig has", "service account kulprit/kulprit-reader", "lab may not (403)"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    check_answered(&server, &["vms"], &["db-0"]);
+}
+
+#[test]
+fn a_token_goes_to_no_pod_that_only_calls_itself_central() {
+    let server = ApiServer::start();
+    server.lists("tenant", vec![pod("tenant", "central-0", true)]);
+    server.makes(Ok("of-the-reader"));
+    for user in [json!({"token": "own"}), json!({})] {
+        let said = shown(&server, &user);
+        for part in ["no token", "found in the namespace tenant", "--central-namespace names it"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+    let named = run_as(&server, PLUGIN, &["nodes", "--central-namespace", "tenant"], &json!({"token": "own"}));
+    let said = String::from_utf8_lossy(&named.stderr);
+    assert!(said.contains("shown `Bearer own`"), "{said}");
+}
+
+#[test]
+fn the_ca_that_central_keeps_in_its_namespace_is_trusted_without_being_named() {
+    let (ca, other) = (Authority::new("ca"), Authority::new("ca"));
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    server.speaks(tls(&ca, "kulprit-central.kulprit.svc", Clients::Anyone));
+    server.keeps_ca("kulprit", ca.text());
+    check_answered(&server, &["vms"], &["prod/db-0"]);
+    server.keeps_ca("kulprit", other.text());
+    check_refused(&server, &["vms"], &["no TLS with pod kulprit/central-0", "ConfigMap kulprit/kulprit-central-ca"]);
+}
+
 #[test]
 fn central_is_found_behind_the_api_server_and_asked() {
     let server = ApiServer::start();
@@ -88,13 +171,20 @@ fn central_is_found_behind_the_api_server_and_asked() {
     let json = String::from_utf8(run(&server, PLUGIN, &["vms", "-n", "prod", "-o", "json"]).stdout).expect("text");
     assert!(!json.contains("db-1"), "{json}");
     let asked = server.asked();
-    let first = ["/api/v1/namespaces/kulprit/pods", "/api/v1/namespaces/kulprit/pods/central-0/portforward"];
-    assert_eq!(asked.iter().map(|path| path.split('?').next().unwrap_or_default()).collect::<Vec<_>>()[..2], first);
+    let first = [
+        "/api/v1/namespaces/kulprit/pods",
+        "/api/v1/namespaces/kulprit/serviceaccounts/kulprit-reader/token",
+        "/api/v1/namespaces/kulprit/pods/central-0/portforward",
+    ];
+    assert_eq!(
+        asked.iter().map(|path| path.split(['?', ' ']).next().unwrap_or_default()).collect::<Vec<_>>()[..3],
+        first
+    );
     assert!(
         asked[0].contains("app.kubernetes.io%2Fname%3Dkulprit%2Capp.kubernetes.io%2Fcomponent%3Dcentral"),
         "{asked:?}"
     );
-    assert!(asked[1].contains("ports=9000"), "{asked:?}");
+    assert!(asked[2].contains("ports=9000"), "{asked:?}");
 }
 
 #[test]
@@ -196,8 +286,8 @@ fn with_a_ca_tls_is_spoken_to_the_pod_within_the_stream() {
     server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
     server.speaks(tls(&ca, "kulprit-central.kulprit.svc", Clients::Anyone));
     check_answered(&server, &["vms", "--ca", &ca_file], &["prod/db-0"]);
-    check_refused(&server, &["nodes", "--ca", &ca_file, "--token-file", &token], &["asked by Bearer one"]);
-    check_refused(&server, &["nodes", "--ca", &ca_file], &["asked by nobody"]);
+    check_refused(&server, &["nodes", "--ca", &ca_file, "--token-file", &token], &["shown `Bearer one`"]);
+    check_refused(&server, &["nodes", "--ca", &ca_file], &["no token"]);
     check_refused(
         &server,
         &["vms", "--ca", &other_file],
@@ -243,9 +333,9 @@ fn an_address_is_asked_by_tls_with_what_the_options_and_the_environment_say() {
     let (by_open, by_closed) = (format!("https://{open}"), format!("https://{closed}"));
     let ca_flag = ["--ca".as_ref(), ca_file.as_os_str()];
     let text = asked(&by_open, &ca_flag, &[]);
-    assert!(text.contains("asked by nobody"), "{text}");
+    assert!(text.contains("no token"), "{text}");
     let text = asked(&by_open, &[], &[("KULPRIT_CA", &ca_file), ("KULPRIT_TOKEN_FILE", &token)]);
-    assert!(text.contains("asked by Bearer two"), "{text}");
+    assert!(text.contains("shown `Bearer two`"), "{text}");
     let text = asked(&by_open, &[], &[]);
     assert!(text.contains("name the file of its CA with --ca"), "{text}");
     let text = asked(&format!("http://{open}"), &ca_flag, &[]);
@@ -260,7 +350,7 @@ fn an_address_is_asked_by_tls_with_what_the_options_and_the_environment_say() {
     assert!(text.contains("the server wants a certificate of its clients"), "{text}");
     let shown = [&ca_flag[..], &["--certificate".as_ref(), certificate.as_os_str(), "--key".as_ref(), key.as_os_str()]];
     let text = asked(&by_closed, &shown.concat(), &[]);
-    assert!(text.contains("asked by nobody"), "{text}");
+    assert!(text.contains("no token"), "{text}");
 }
 
 #[test]

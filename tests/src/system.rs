@@ -1,6 +1,6 @@
 //! Kulprit itself on the lab: the real binaries, over real gRPC, asked as a person asks.
 //!
-//! `kulprit-central` runs in the lab's network at 10.77.0.1; each node gets a `kulprit-agent` with its libvirt worker, started by
+//! `kulprit-central` runs in the lab's network at 10.77.0.1 (on loopback, where it lets everybody in, and to where that address leads); each node gets a `kulprit-agent` with its libvirt worker, started by
 //! [`Node::agent_command`]: in the node's network (kubelet's 127.0.0.1 and central are reached from there), with this machine's pids, told
 //! the node's root and cgroup. All speak TLS and show certificates. Every answer is what `kulprit -o json` prints. Data and logs lie in a temporary folder; what is running is
 //! ended when the guard is dropped.
@@ -119,11 +119,12 @@ impl System {
     /// If the binary is not built.
     pub fn launch_central(&mut self) -> Result<()> {
         let folder = self.folder.path();
+        self.lab.forward_to_loopback(PORT)?;
         let mut command = self.lab.command(binary("kulprit-central")?);
         command
             .arg("--config")
             .arg(folder.join("central.yaml"))
-            .args(["--listen", &format!("{GATEWAY}:{PORT}"), "--admin-listen", &format!("{GATEWAY}:{}", PORT + 1)])
+            .args(["--listen", &format!("127.0.0.1:{PORT}"), "--admin-listen", &format!("{GATEWAY}:{}", PORT + 1)])
             .arg("--data-dir")
             .arg(&self.data);
         self.central = Some(start(&mut command, folder, "central")?);

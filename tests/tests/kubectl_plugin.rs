@@ -1,11 +1,11 @@
 //! `kubectl kulprit` on a real Kubernetes: a real kubeconfig, API server, kubelet and containerd between the command and central.
 //!
-//! Central listens on the loopback of a node alone, where only a forwarded stream comes in; a pod on the node's network with central's
-//! labels stands for its own. Asked by the plugin itself, and by the real `kubectl` that finds it in `PATH`.
+//! Central listens on the loopback of a node alone, where only a forwarded stream comes in, and asks Kubernetes who comes; a pod on the node's
+//! network with central's labels stands for its own. Asked by the plugin itself, and by the real `kubectl` that finds it in `PATH`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -47,9 +47,11 @@ impl<'a> Scene<'a> {
             Running::start(command.args(words).stdout(log(name)?).stderr(log(name)?))
         };
         let path = |path: PathBuf| path.to_string_lossy().into_owned();
+        fs::write(at("central.yaml"), "access: {queries: review}\n")?;
         let central = start(
             "kulprit-central",
             &[
+                format!("--config={}", path(at("central.yaml"))),
                 format!("--listen=127.0.0.1:{PORT}"),
                 format!("--admin-listen=127.0.0.1:{}", PORT + 1),
                 format!("--data-dir={}", path(at("central"))),
@@ -166,6 +168,16 @@ fn central_is_asked_through_kubernetes_with_no_more_rights_than_it_says() -> Res
 
     assert_contains(&failure(scene.plugin(&["nodes"])), "no pod of central in the namespace kulprit");
     create_pod(&cluster, node)?;
+    // The administrator's kubeconfig has a client certificate, which central is not shown.
+    let refused =
+        || Ok(failure(scene.plugin(&["nodes"])).contains("service account kulprit/kulprit-reader could be had"));
+    wait_until("the plugin to be told what it lacks", SOON, refused)
+        .with_context(|| format!("{:?}\n{}", scene.plugin(&["nodes"]), scene.told()))?;
+    cluster.kubectl(&["create", "serviceaccount", "kulprit-reader", "--namespace", NAMESPACE])?;
+    let role = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reader-role.yaml");
+    cluster.kubectl(&["apply", "--filename", &role.to_string_lossy()])?;
+    let account = format!("--serviceaccount={NAMESPACE}:kulprit-reader");
+    cluster.kubectl(&["create", "clusterrolebinding", "kulprit-reader", "--clusterrole=kulprit-reader", &account])?;
     let is_asked = || Ok(scene.plugin(&["nodes"]).is_ok_and(|answer| answer.contains("n1")));
     let took = wait_until("the plugin's answer", SOON, is_asked)
         .with_context(|| format!("{:?}\n{}", scene.plugin(&["nodes"]), scene.told()))?;
@@ -200,6 +212,11 @@ fn central_is_asked_through_kubernetes_with_no_more_rights_than_it_says() -> Res
     grant("see", "list", "pods")?;
     scene.is_refused("eve", &["may not forward to pod kulprit/central-0", "get and create pods/portforward"])?;
     grant("forward", "get,create", "pods/portforward")?;
+    // She reaches central, shows it her own token, and is told what she lacks there.
+    scene.is_refused("eve", &["`system:serviceaccount:kulprit:eve` may not get nodes"])?;
+    let account = format!("--serviceaccount={NAMESPACE}:eve");
+    cluster.kubectl(&["create", "clusterrole", "get-nodes", "--verb=get", "--resource=nodes"])?;
+    cluster.kubectl(&["create", "clusterrolebinding", "get-nodes", "--clusterrole=get-nodes", &account])?;
     let is_enough = || Ok(scene.plugin(&["--context", "eve", "nodes"]).is_ok());
     wait_until("the rights to be enough", SOON, is_enough)
         .with_context(|| failure(scene.plugin(&["--context", "eve", "nodes"])))?;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kulprit_central::{
+    access::{Access, Caller},
     conditions::NpdMode,
     engine::{Decided, Engine},
     incident::{Incidents, Timers},
@@ -72,6 +73,7 @@ impl World {
         let live =
             Live::new(CurrentState::new(Limits::default(), clock.now()), clock.clone(), Settings::default(), true);
         let decided = Decided::new(Incidents::default());
+        let access = Access::open(clock.clone(), metrics.clone());
         let sources = Sources { live: live.clone(), decided: decided.clone(), history, metrics: metrics.clone() };
         Self {
             n_nodes,
@@ -82,7 +84,7 @@ impl World {
             writer,
             decided,
             metrics,
-            query: QueryService::new(sources, CancellationToken::new()),
+            query: QueryService::new(sources, access, CancellationToken::new()),
             live,
             stop: CancellationToken::new(),
             tasks: Vec::new(),
@@ -344,7 +346,9 @@ impl World {
             vm: format!("{}/{}", objects::namespace(vm), objects::vm_name(vm)),
             node: String::new(),
         };
-        let answer = self.query.explain_vm(Request::new(question)).await.expect("the VM is known").into_inner();
+        let mut question = Request::new(question);
+        question.extensions_mut().insert(Caller::Anyone);
+        let answer = self.query.explain_vm(question).await.expect("the VM is known").into_inner();
         let verdict = &answer.verdicts[0];
         format!("{} {}", verdict.symptom, verdict.causes[0].id)
     }

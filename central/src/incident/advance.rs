@@ -390,7 +390,8 @@ fn is_same(member: &Member, whom: &Whom, symptom: &str) -> bool {
     member.whom == *whom && member.symptom == symptom
 }
 
-fn title(whom: &Whom, namespace: &str, name: &str) -> String {
+/// Whom an incident touches, in words.
+pub(crate) fn title(whom: &Whom, namespace: &str, name: &str) -> String {
     let name = if name.is_empty() { &whom.uid } else { name };
     let name = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
     match (whom.uid.is_empty(), whom.node.is_empty()) {

@@ -1,4 +1,4 @@
-//! Who calls, checked before anything else is believed.
+//! What a stream says first, checked before anything else is believed.
 
 use kulprit_model::StreamId;
 use kulprit_proto::v1;

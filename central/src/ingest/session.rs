@@ -31,6 +31,7 @@ use super::{
     hello::{self, HelloError},
 };
 use crate::{
+    access::{Caller, Service},
     live::{NotConnected, Session},
     state::Epoch,
     store::{CaptureWrite, RecordsWrite, StoreWriter, Write, writer::MAX_WAITING},
@@ -67,11 +68,16 @@ enum End {
 }
 
 /// Serves one stream to its end.
-pub(super) async fn run(context: Arc<Context>, mut inbound: Streaming<v1::AgentMessage>, answers: Answers) {
+pub(super) async fn run(
+    context: Arc<Context>,
+    caller: Caller,
+    mut inbound: Streaming<v1::AgentMessage>,
+    answers: Answers,
+) {
     let end = match greet(&context, &mut inbound).await {
         Ok(hello) => {
             context.metrics.streams.inc();
-            let end = Box::pin(serve(&context, inbound, &answers, hello)).await;
+            let end = Box::pin(serve(&context, &caller, inbound, &answers, hello)).await;
             context.metrics.streams.dec();
             end
         }
@@ -111,6 +117,7 @@ async fn greet(context: &Context, inbound: &mut Streaming<v1::AgentMessage>) -> 
 
 async fn serve(
     context: &Context,
+    caller: &Caller,
     mut inbound: Streaming<v1::AgentMessage>,
     answers: &Answers,
     hello: v1::Hello,
@@ -122,6 +129,9 @@ async fn serve(
             return refused(&error);
         }
     };
+    if let Err(refusal) = context.access.check_node(caller, &stream.node) {
+        return End::Told(refusal.word(), refusal.status());
+    }
     let (node, version, epoch) = (stream.node.clone(), hello.agent_version.clone(), hello.epoch);
     let (session, greeting) = match context.live.connect(stream, hello, &context.store) {
         Ok(connected) => connected,
@@ -149,6 +159,7 @@ async fn serve(
         return end;
     }
     let mut batch = Batch::default();
+    let mut until_refused = Box::pin(context.access.until_refused(Service::Ingest, caller));
     link.note_durable();
     link.note_wishes();
     loop {
@@ -156,6 +167,7 @@ async fn serve(
             biased;
             () = context.stop.cancelled() => return stopping(),
             () = link.session.replaced.cancelled() => return link.replaced(),
+            refusal = &mut until_refused => return End::Told("credential", refusal.status()),
             slot = answers.reserve(), if link.has_to_tell() => {
                 // The agent has hung up.
                 let Ok(slot) = slot else { return End::Agent };

@@ -167,6 +167,19 @@ impl Failure {
         }
     }
 
+    /// The word in metrics.
+    pub(crate) const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Status { code: 403, .. } => "forbidden",
+            Self::Status { code: 404, .. } => "gone",
+            Self::Status { code: 409, .. } => "conflict",
+            Self::Status { code: 429, .. } => "throttled",
+            Self::Status { code: 500..=599, .. } => "server",
+            Self::Status { .. } => "refused",
+            Self::NoAnswer(_) | Self::Garbled(_) | Self::Cut => "no_answer",
+        }
+    }
+
     pub(crate) fn garbled(what: impl fmt::Display) -> Self {
         Self::Garbled(format!("an answer that is none of Kubernetes: {}", shortened(&what.to_string())))
     }

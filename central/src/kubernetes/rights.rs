@@ -32,7 +32,7 @@ pub struct Used {
     pub is_own: bool,
 }
 
-/// What the requests of [`write`](mod@super::write) need.
+/// What the requests of [`write`](mod@super::write) and [`review`](mod@super::review) need.
 pub const USED: &[Used] = &[
     Used { group: "", resource: "nodes", name: "nodes", verbs: &["get", "patch"], is_own: false },
     Used { group: "", resource: "nodes/status", name: "nodes/status", verbs: &["patch"], is_own: false },
@@ -41,6 +41,20 @@ pub const USED: &[Used] = &[
         resource: "events",
         name: "events.events.k8s.io",
         verbs: &["create", "patch"],
+        is_own: false,
+    },
+    Used {
+        group: "authentication.k8s.io",
+        resource: "tokenreviews",
+        name: "tokenreviews.authentication.k8s.io",
+        verbs: &["create"],
+        is_own: false,
+    },
+    Used {
+        group: "authorization.k8s.io",
+        resource: "subjectaccessreviews",
+        name: "subjectaccessreviews.authorization.k8s.io",
+        verbs: &["create"],
         is_own: false,
     },
     Used {

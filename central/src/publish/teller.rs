@@ -15,7 +15,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::trouble::{self, Troubles};
+use super::trouble::Troubles;
 use crate::{
     conditions::PREFIX,
     events::{
@@ -185,7 +185,7 @@ impl Teller {
     }
 
     fn note(&mut self, due: &Due, failure: Option<&Failure>, outcome: Outcome) {
-        let word = failure.map_or("ok", trouble::outcome);
+        let word = failure.map_or("ok", Failure::outcome);
         self.sources.metrics.writes.get_or_create(&WriteLabels::new(EVENTS, word)).inc();
         match failure.filter(|_| matches!(outcome, Outcome::Unanswered | Outcome::Refused)) {
             None => self.troubles.worked(EVENTS, &due.name),

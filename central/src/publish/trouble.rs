@@ -11,19 +11,6 @@ use crate::kubernetes::Failure;
 /// From a second to five minutes: a webhook that refuses one node's write is mended by a person.
 const POLICY: BackoffPolicy = BackoffPolicy { base: Duration::from_secs(1), cap: Duration::from_secs(300) };
 
-/// The word of a failure in metrics.
-pub(super) const fn outcome(failure: &Failure) -> &'static str {
-    match failure {
-        Failure::Status { code: 403, .. } => "forbidden",
-        Failure::Status { code: 404, .. } => "gone",
-        Failure::Status { code: 409, .. } => "conflict",
-        Failure::Status { code: 429, .. } => "throttled",
-        Failure::Status { code: 500..=599, .. } => "server",
-        Failure::Status { .. } => "refused",
-        Failure::NoAnswer(_) | Failure::Garbled(_) | Failure::Cut => "no_answer",
-    }
-}
-
 /// No longer even if the API server asks for more.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 

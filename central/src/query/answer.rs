@@ -14,6 +14,7 @@ use super::{
     page, shortened, wire,
 };
 use crate::{
+    access::rights::Sight,
     incident::Incidents,
     store::{HistoryEntry, HistoryPosition, HistoryQuery},
 };
@@ -31,8 +32,9 @@ pub fn explain_vm(
     incidents: &Incidents,
     vm: &str,
     node: &str,
+    sight: &Sight,
 ) -> Result<Vec<v1::Verdict>, Status> {
-    let named = named::vm(snapshot, vm, node)?;
+    let named = named::vm(snapshot, vm, node, sight)?;
     let indexed = Indexed::new(snapshot);
     Ok(verdicts_on(&indexed, incidents, &symptoms_of_vm(&indexed, named)))
 }
@@ -112,8 +114,13 @@ pub(super) fn migration_asked(
 ///
 /// # Errors
 /// NOT_FOUND if no node has that name.
-pub fn explain_node(snapshot: &Snapshot, incidents: &Incidents, node: &str) -> Result<Vec<v1::Verdict>, Status> {
-    let node = named::node(snapshot, node)?;
+pub fn explain_node(
+    snapshot: &Snapshot,
+    incidents: &Incidents,
+    node: &str,
+    sight: &Sight,
+) -> Result<Vec<v1::Verdict>, Status> {
+    let node = named::node(snapshot, node, sight)?;
     let indexed = Indexed::new(snapshot);
     Ok(verdicts_on(&indexed, incidents, &symptoms_of_node(&indexed, node)))
 }
@@ -128,9 +135,15 @@ pub(super) fn symptoms_of_node(indexed: &Indexed<'_>, node: &NodeView) -> Vec<Sy
 ///
 /// # Errors
 /// NOT_FOUND if no node has that name.
-pub fn verdicts(snapshot: &Snapshot, incidents: &Incidents, node: &str) -> Result<Vec<v1::Verdict>, Status> {
-    if !node.is_empty() {
-        named::node(snapshot, node)?;
+pub fn verdicts(
+    snapshot: &Snapshot,
+    incidents: &Incidents,
+    node: &str,
+    sight: &Sight,
+) -> Result<Vec<v1::Verdict>, Status> {
+    // Who may not get nodes is not told which there are.
+    if !node.is_empty() && sight.shows_nodes() {
+        named::node(snapshot, node, sight)?;
     }
     let indexed = Indexed::new(snapshot);
     let mut shown = indexed.symptoms();
@@ -184,10 +197,15 @@ fn no_symptom_of_node(node: &NodeView) -> String {
 ///
 /// # Errors
 /// NOT_FOUND if no node has that name.
-pub fn node_detail(snapshot: &Snapshot, node: Option<v1::Node>, name: &str) -> Result<v1::GetNodeResponse, Status> {
-    let view = named::node(snapshot, name)?;
+pub fn node_detail(
+    snapshot: &Snapshot,
+    node: Option<v1::Node>,
+    name: &str,
+    sight: &Sight,
+) -> Result<v1::GetNodeResponse, Status> {
+    let view = named::node(snapshot, name, sight)?;
     Ok(v1::GetNodeResponse {
-        node: Some(node.ok_or_else(|| named::no_node(snapshot, name))?),
+        node: Some(node.ok_or_else(|| named::no_node(snapshot, name, sight))?),
         findings: findings_of(view).map(|(_, _, finding)| finding).collect(),
         vms: vms_of(view, &symptoms_by_vm(&kulprit_diagnosis::symptoms(snapshot))).collect(),
     })
@@ -197,14 +215,22 @@ pub fn node_detail(snapshot: &Snapshot, node: Option<v1::Node>, name: &str) -> R
 ///
 /// # Errors
 /// NOT_FOUND if no node has that name.
-pub fn vms(snapshot: &Snapshot, node: &str) -> Result<v1::ListVmsResponse, Status> {
-    let nodes: Vec<&NodeView> =
-        if node.is_empty() { snapshot.nodes.iter().collect() } else { vec![named::node(snapshot, node)?] };
+pub fn vms(snapshot: &Snapshot, node: &str, sight: &Sight) -> Result<v1::ListVmsResponse, Status> {
+    let nodes = nodes(snapshot, node, sight)?;
     let shown = kulprit_diagnosis::symptoms(snapshot);
     let shown = symptoms_by_vm(&shown);
     let mut vms: Vec<v1::Vm> = nodes.into_iter().flat_map(|view| vms_of(view, &shown)).collect();
     vms.sort_by(|a, b| (&a.namespace, &a.name, &a.node, &a.uid).cmp(&(&b.namespace, &b.name, &b.node, &b.uid)));
     Ok(v1::ListVmsResponse { vms })
+}
+
+/// The node of that name, or all if it is empty. Who may not get nodes is not told which there are.
+fn nodes<'a>(snapshot: &'a Snapshot, node: &str, sight: &Sight) -> Result<Vec<&'a NodeView>, Status> {
+    match (node.is_empty(), sight.shows_nodes()) {
+        (true, _) => Ok(snapshot.nodes.iter().collect()),
+        (false, true) => Ok(vec![named::node(snapshot, node, sight)?]),
+        (false, false) => Ok(snapshot.nodes.iter().filter(|view| view.name == node).collect()),
+    }
 }
 
 type SymptomsByVm<'a> = BTreeMap<(&'a str, &'a str), SymptomId>;
@@ -270,6 +296,19 @@ impl FindingsQuestion {
         Ok(question)
     }
 
+    /// The node that is asked about; empty: all.
+    pub(super) fn node(&self) -> &str {
+        &self.request.node
+    }
+
+    /// UID of the VM that is asked about, if it is one.
+    pub(super) fn vm_uid(&self) -> Option<String> {
+        match self.request.subject.parse() {
+            Ok(Subject::Vm { uid }) => Some(uid),
+            _ => None,
+        }
+    }
+
     /// The part of the history that is asked for; `None` if what holds now is asked for.
     #[must_use]
     pub fn history(&self) -> Option<HistoryQuery> {
@@ -321,10 +360,12 @@ impl FindingsQuestion {
 ///
 /// # Errors
 /// NOT_FOUND if no node has the name asked for.
-pub fn current_findings(snapshot: &Snapshot, question: &FindingsQuestion) -> Result<v1::ListFindingsResponse, Status> {
-    let node = &question.request.node;
-    let nodes: Vec<&NodeView> =
-        if node.is_empty() { snapshot.nodes.iter().collect() } else { vec![named::node(snapshot, node)?] };
+pub fn current_findings(
+    snapshot: &Snapshot,
+    question: &FindingsQuestion,
+    sight: &Sight,
+) -> Result<v1::ListFindingsResponse, Status> {
+    let nodes = nodes(snapshot, &question.request.node, sight)?;
     let mut findings = Vec::new();
     let mut last = String::new();
     for view in nodes {

@@ -9,6 +9,7 @@ use super::{
     named::{self, NamedVm},
     shortened,
 };
+use crate::access::rights::Sight;
 
 /// Whether the VM of that name, namespace/name or UID could migrate, to any node or only `to` if that is not empty. `preflight` is what
 /// Kubernetes' objects say of a VM, by namespace and name; `None`: they are not known yet.
@@ -20,6 +21,7 @@ pub fn answer(
     snapshot: &Snapshot,
     vm: &str,
     to: &str,
+    sight: &Sight,
     preflight: impl FnOnce(&str, &str) -> Option<Preflight>,
 ) -> Result<v1::CanMigrateResponse, Status> {
     if !snapshot.cluster_sight.is_watched {
@@ -31,7 +33,7 @@ pub fn answer(
     if snapshot.cluster_sight.until_usec == Some(0) && snapshot.cluster_vms.is_empty() {
         return Err(not_yet());
     }
-    let vm = match named::vm(snapshot, vm, "")? {
+    let vm = match named::vm(snapshot, vm, "", sight)? {
         NamedVm::OfCluster(vm) => vm,
         NamedVm::OfHost(node, view) => {
             return Err(Status::failed_precondition(format!(
@@ -52,7 +54,32 @@ pub fn answer(
         }
     }
     let found = kulprit_diagnosis::can_migrate(snapshot, vm, preflight, to);
-    Ok(message(snapshot, vm, found))
+    let mut answer = message(snapshot, vm, found);
+    narrow(&mut answer, &vm.namespace, sight);
+    Ok(answer)
+}
+
+/// Leaves out what is others': nodes are for who may get them, and names of other VMs, which are in what a node is said to lack, for who may
+/// get all of those as well.
+fn narrow(answer: &mut v1::CanMigrateResponse, namespace: &str, sight: &Sight) {
+    if sight.shows_all() {
+        return;
+    }
+    if !sight.shows_nodes() {
+        answer.nodes.clear();
+        answer.notes.push("which nodes fit is told to who may get nodes".to_owned());
+    }
+    if sight.shows_all_vms() {
+        return;
+    }
+    for node in &mut answer.nodes {
+        (node.misfits, node.warnings) = (Vec::new(), Vec::new());
+    }
+    if let Some(terms) = &mut answer.terms {
+        let is_own = |name: &String| name.split_once('/').is_some_and(|(of, _)| of == namespace);
+        terms.running.retain(is_own);
+        terms.leaving.retain(is_own);
+    }
 }
 
 fn message(snapshot: &Snapshot, vm: &ClusterVm, found: CanMigrate) -> v1::CanMigrateResponse {

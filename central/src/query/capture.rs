@@ -15,7 +15,7 @@ use super::{
     named::{self, NamedVm},
     shortened,
 };
-use crate::live::Live;
+use crate::{access::rights::Sight, live::Live};
 
 /// Captures that may be asked for at the same time: each holds up to 256 KiB of each node of its VM.
 pub(super) const CAPTURES_MAX: usize = 8;
@@ -36,8 +36,8 @@ pub(super) struct Wanted {
 /// # Errors
 /// NOT_FOUND names what does not exist; FAILED_PRECONDITION lists the candidates of an ambiguous name, or says that the VM is
 /// on no node.
-pub(super) fn wanted(snapshot: &Snapshot, name: &str, on: &str) -> Result<Wanted, Status> {
-    let (uid, mut nodes) = match named::vm(snapshot, name, on)? {
+pub(super) fn wanted(snapshot: &Snapshot, name: &str, on: &str, sight: &Sight) -> Result<Wanted, Status> {
+    let (uid, mut nodes) = match named::vm(snapshot, name, on, sight)? {
         NamedVm::OfCluster(vm) => {
             let ends = [&vm.hosting, &vm.source, &vm.target].into_iter().flatten();
             (vm.uid.clone(), ends.filter(|node| !node.is_empty()).cloned().collect::<BTreeSet<_>>())
@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn nodes(snapshot: &Snapshot, on: &str) -> Result<Vec<String>, String> {
-        let wanted = wanted(snapshot, "db-0", on).map_err(|status| status.message().to_owned())?;
+        let wanted = wanted(snapshot, "db-0", on, &Sight::whole()).map_err(|status| status.message().to_owned())?;
         assert_eq!(wanted.uid, "a");
         Ok(wanted.nodes.into_iter().collect())
     }

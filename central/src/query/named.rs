@@ -1,12 +1,13 @@
 //! Whom a question names: a VM of Kubernetes, a VM that libvirt alone runs, a node.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use kulprit_cluster::ClusterVm;
 use kulprit_diagnosis::{NodeView, Snapshot, SymptomSubject, VmView, symptom_of};
 use tonic::Status;
 
 use super::shortened;
+use crate::access::rights::{Key, Sight};
 
 /// Most candidates named where a name is ambiguous.
 const CANDIDATES_MAX: usize = 10;
@@ -20,19 +21,20 @@ pub(super) enum NamedVm<'a> {
     OfHost(&'a NodeView, &'a VmView),
 }
 
-/// The one VM of that name, namespace/name or UID; `node` narrows if it is not empty.
+/// The one VM of that name, namespace/name or UID that may be shown; `on` narrows if it is not empty.
 ///
 /// # Errors
 /// NOT_FOUND names what does not exist; FAILED_PRECONDITION lists the candidates of an ambiguous name.
-pub(super) fn vm<'a>(snapshot: &'a Snapshot, name: &str, on: &str) -> Result<NamedVm<'a>, Status> {
-    if !on.is_empty() && !snapshot.cluster_nodes.iter().any(|known| known.name == on) {
-        node(snapshot, on)?;
+pub(super) fn vm<'a>(snapshot: &'a Snapshot, name: &str, on: &str, sight: &Sight) -> Result<NamedVm<'a>, Status> {
+    if !on.is_empty() && sight.shows_nodes() && !snapshot.cluster_nodes.iter().any(|known| known.name == on) {
+        node(snapshot, on, sight)?;
     }
     let of_cluster: Vec<&ClusterVm> = snapshot
         .cluster_vms
         .iter()
         .map(|vm| &**vm)
         .filter(|vm| is_named(vm, name) && (on.is_empty() || is_on(vm, on)))
+        .filter(|vm| sight.shows_vm(&vm.namespace, &vm.name))
         .collect();
     match of_cluster.as_slice() {
         [one] => return Ok(NamedVm::OfCluster(one)),
@@ -42,8 +44,24 @@ pub(super) fn vm<'a>(snapshot: &'a Snapshot, name: &str, on: &str) -> Result<Nam
             return Err(ambiguous("vm", name, "VMs", candidates, "ask with a namespace or a UID"));
         }
     }
-    let (view, vm) = of_host(snapshot, name, on)?;
+    let (view, vm) = of_host(snapshot, name, on, sight)?;
     Ok(snapshot.cluster_vm(&vm.uid).map_or(NamedVm::OfHost(view, vm), NamedVm::OfCluster))
+}
+
+/// Namespace and name of each VM that could be meant.
+pub(super) fn candidates(snapshot: &Snapshot, name: &str) -> BTreeSet<Key> {
+    let of_cluster = snapshot.cluster_vms.iter().filter(|vm| is_named(vm, name));
+    let of_hosts = snapshot.nodes.iter().flat_map(|node| &*node.vms).filter(|vm| is_it(vm, name));
+    let of_cluster = of_cluster.map(|vm| (vm.namespace.clone(), vm.name.clone()));
+    of_cluster.chain(of_hosts.map(|vm| key(snapshot, vm))).collect()
+}
+
+/// Whose VM it is: by Kubernetes where it knows the UID, whatever a host says.
+fn key(snapshot: &Snapshot, vm: &VmView) -> Key {
+    snapshot.cluster_vm(&vm.uid).map_or_else(
+        || (vm.namespace.clone().unwrap_or_default(), vm.name.clone()),
+        |vm| (vm.namespace.clone(), vm.name.clone()),
+    )
 }
 
 fn is_named(vm: &ClusterVm, name: &str) -> bool {
@@ -56,20 +74,32 @@ fn is_on(vm: &ClusterVm, node: &str) -> bool {
     [&vm.hosting, &vm.source, &vm.target].into_iter().flatten().any(|name| name == node)
 }
 
-fn of_host<'a>(snapshot: &'a Snapshot, vm: &str, node: &str) -> Result<(&'a NodeView, &'a VmView), Status> {
-    let is_it = |view: &VmView| {
-        let full = view.namespace.as_ref().map(|namespace| format!("{namespace}/{}", view.name));
-        view.uid.eq_ignore_ascii_case(vm) || view.name == vm || full.is_some_and(|full| full == vm)
+fn is_it(view: &VmView, name: &str) -> bool {
+    let full = view.namespace.as_ref().map(|namespace| format!("{namespace}/{}", view.name));
+    view.uid.eq_ignore_ascii_case(name) || view.name == name || full.is_some_and(|full| full == name)
+}
+
+fn of_host<'a>(
+    snapshot: &'a Snapshot,
+    vm: &str,
+    node: &str,
+    sight: &Sight,
+) -> Result<(&'a NodeView, &'a VmView), Status> {
+    let is_meant = |view: &VmView| {
+        let (namespace, name) = if is_it(view, vm) { key(snapshot, view) } else { return false };
+        sight.shows_vm(&namespace, &name)
     };
     let nodes = snapshot.nodes.iter().filter(|view| node.is_empty() || view.name == node);
     let mut found: Vec<_> =
-        nodes.flat_map(|view| view.vms.iter().filter(|vm| is_it(vm)).map(move |vm| (view, vm))).collect();
+        nodes.flat_map(|view| view.vms.iter().filter(|vm| is_meant(vm)).map(move |vm| (view, vm))).collect();
     // A VM that was made anew has the name of one that is gone and still remembered.
     if found.iter().any(|(_, vm)| is_there(vm)) {
         found.retain(|(_, vm)| is_there(vm));
     }
     match found.as_slice() {
         [one] => Ok(*one),
+        // How many there are is nothing for who may not get them.
+        [] if !sight.shows_all() => Err(Status::not_found(format!("no VM `{}` that you may get", shortened(vm)))),
         [] => {
             let n_of_hosts: usize = snapshot.nodes.iter().map(|node| node.vms.len()).sum();
             let n_vms = n_of_hosts.max(snapshot.cluster_vms.len());
@@ -118,14 +148,17 @@ fn is_there(vm: &VmView) -> bool {
 ///
 /// # Errors
 /// NOT_FOUND if no agent of it ever reported.
-pub(super) fn node<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a NodeView, Status> {
-    snapshot.nodes.iter().find(|node| node.name == name).ok_or_else(|| no_node(snapshot, name))
+pub(super) fn node<'a>(snapshot: &'a Snapshot, name: &str, sight: &Sight) -> Result<&'a NodeView, Status> {
+    snapshot.nodes.iter().find(|node| node.name == name).ok_or_else(|| no_node(snapshot, name, sight))
 }
 
-/// NOT_FOUND for a node, with those that are known.
-pub(super) fn no_node(snapshot: &Snapshot, name: &str) -> Status {
+/// NOT_FOUND for a node, with those that are known if they may be.
+pub(super) fn no_node(snapshot: &Snapshot, name: &str, sight: &Sight) -> Status {
     if snapshot.cluster_nodes.iter().any(|node| node.name == name) {
         return Status::not_found(format!("no agent of node `{name}` has ever reported; start one there"));
+    }
+    if !sight.shows_nodes() {
+        return Status::not_found(format!("no node `{}`", shortened(name)));
     }
     let known: Vec<&str> = snapshot.nodes.iter().take(CANDIDATES_MAX).map(|node| node.name.as_str()).collect();
     let known = match known.as_slice() {
@@ -143,6 +176,7 @@ mod tests {
     use kulprit_model::{Domain, Moment};
 
     use super::*;
+    use crate::access::rights::Resource;
 
     const GONE: &str = "5fe4509a-0dc5-4a37-aec6-25b5fe5818d4";
     const NEW: &str = "7f1002cb-5c91-449c-bc33-51fc02ac65f4";
@@ -162,7 +196,7 @@ mod tests {
     fn found(vms: Vec<VmView>) -> Result<String, Status> {
         let node = NodeView { name: "n1".to_owned(), vms: vms.into(), ..NodeView::default() };
         let snapshot = Snapshot { nodes: vec![node], ..Snapshot::default() };
-        vm(&snapshot, "db-0", "").map(uid)
+        vm(&snapshot, "db-0", "", &Sight::whole()).map(uid)
     }
 
     fn uid(found: NamedVm<'_>) -> String {
@@ -194,11 +228,21 @@ mod tests {
         };
         let cluster_vms = vec![of_cluster("prod", GONE), of_cluster("test", NEW)];
         let snapshot = Snapshot { cluster_vms, ..Snapshot::default() };
-        let ask = |name: &str| vm(&snapshot, name, "").map(uid);
+        let seen = |name: &str, sight: Sight| vm(&snapshot, name, "", &sight).map(uid);
+        let ask = |name: &str| seen(name, Sight::whole());
         assert_eq!(ask("prod/db-0").unwrap(), GONE);
         assert_eq!(ask(NEW).unwrap(), NEW);
         let both = ask("db-0").unwrap_err();
         assert!(both.message().contains("prod/db-0") && both.message().contains("namespace"), "{both}");
+        // What may not be got is not there, and not in the way of what may.
+        let of_prod = Sight::of([Resource::Vm.one("prod", "db-0")]);
+        assert_eq!(seen("db-0", of_prod.clone()).unwrap(), GONE);
+        for (name, sight) in [("test/db-0", of_prod.clone()), (NEW, of_prod), ("db-0", Sight::default())] {
+            let refused = seen(name, sight).unwrap_err();
+            assert_eq!(refused.message(), format!("no VM `{name}` that you may get"));
+        }
+        let keys = ["prod", "test"].map(|namespace| (namespace.to_owned(), "db-0".to_owned()));
+        assert_eq!(candidates(&snapshot, "db-0"), keys.into());
         assert!(ask("stage/db-0").unwrap_err().message().starts_with("no VM `stage/db-0`"));
     }
 }

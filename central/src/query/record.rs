@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::{Sources, answer, check_given, check_texts, named, wire};
 use crate::{
+    access::rights::Sight,
     record::{About, MAX_CASE_BYTES, MAX_HISTORY, Recording},
     store::{HistoryEntry, HistoryQuery},
 };
@@ -82,9 +83,11 @@ fn decide(sources: &Sources, subject: &Subject) -> Result<Recording, Status> {
         sources.live.look(|state| state.nodes().map(|(id, node)| wire::node(id, node, now_usec)).collect());
     let recording =
         |snapshot: &Snapshot, symptoms: &[_], about: &About| Recording::new(snapshot, symptoms, about, &nodes);
+    // Who may not see everything is not given a case (`access::needs`).
+    let whole = Sight::whole();
     match subject {
         Subject::Vm(name) => {
-            let vm = named::vm(&snapshot, name, "")?;
+            let vm = named::vm(&snapshot, name, "", &whole)?;
             let (namespace, name) = match vm {
                 named::NamedVm::OfCluster(vm) => (vm.namespace.clone(), vm.name.clone()),
                 // Names of plain hosts may be those of several VMs.
@@ -101,7 +104,7 @@ fn decide(sources: &Sources, subject: &Subject) -> Result<Recording, Status> {
             Ok(recording(&snapshot, &[asked.symptom], &about))
         }
         Subject::Node(name) => {
-            let node = named::node(&snapshot, name)?;
+            let node = named::node(&snapshot, name, &whole)?;
             let about = About::Node { name: node.name.clone() };
             Ok(recording(&snapshot, &answer::symptoms_of_node(&Indexed::new(&snapshot), node), &about))
         }

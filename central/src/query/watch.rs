@@ -15,12 +15,12 @@ use kulprit_proto::v1::{self, IncidentEvent, watch_incidents_response::Message};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc::Sender, watch},
-    time::timeout,
+    time::{sleep_until, timeout},
 };
 use tonic::Status;
 use ulid::Ulid;
 
-use super::incidents::IncidentFilter;
+use super::{incidents::IncidentFilter, window::Window};
 use crate::incident::{Incident, Incidents, Member, Whom};
 
 /// Clients that may watch at the same time: a screen for each of a team, and programs. Each holds pointers to incidents, and one
@@ -58,6 +58,7 @@ impl Drop for Seat {
 /// Tells one client until it goes or `stop`.
 pub(super) async fn run(
     mut book: watch::Receiver<Arc<Incidents>>,
+    mut window: Window,
     filter: IncidentFilter,
     clock: Clock,
     stop: CancellationToken,
@@ -65,6 +66,8 @@ pub(super) async fn run(
     _seat: Seat,
 ) {
     let mut teller = Teller::new(filter);
+    let asker = window.asker();
+    let mut until_refused = Box::pin(asker.until_refused());
     let told = |message| Ok(v1::WatchIncidentsResponse { message: Some(message) });
     loop {
         // Whatever is decided during this round begins another one.
@@ -74,11 +77,19 @@ pub(super) async fn run(
             let slot = tokio::select! {
                 biased;
                 () = stop.cancelled() => return end(&answers).await,
+                status = &mut until_refused => return tell_end(&answers, status).await,
                 slot = answers.reserve() => slot,
             };
             // The client has gone.
             let Ok(slot) = slot else { return };
             let newest = Arc::clone(&book.borrow());
+            let newest = match window.look(&newest).await {
+                Ok(newest) => newest,
+                Err(status) => {
+                    slot.send(Err(status));
+                    return;
+                }
+            };
             if let Some((id, mut change)) = teller.next(&newest, after) {
                 change.at_wall_usec = clock.now().wall_usec;
                 slot.send(told(Message::Change(change)));
@@ -95,15 +106,21 @@ pub(super) async fn run(
         tokio::select! {
             biased;
             () = stop.cancelled() => return end(&answers).await,
+            status = &mut until_refused => return tell_end(&answers, status).await,
             () = answers.closed() => return,
+            () = sleep_until(window.due()) => {}
             changed = book.changed() => if changed.is_err() { return end(&answers).await },
         }
     }
 }
 
 async fn end(answers: &Sender<Answer>) {
+    tell_end(answers, Status::unavailable("central is ending")).await;
+}
+
+async fn tell_end(answers: &Sender<Answer>, status: Status) {
     // One that reads nothing is not waited for.
-    let _ = timeout(TOLD_WITHIN, answers.send(Err(Status::unavailable("central is ending")))).await;
+    let _ = timeout(TOLD_WITHIN, answers.send(Err(status))).await;
 }
 
 /// What one client knows, and what is news to it. Pure.

@@ -111,9 +111,26 @@ impl Agent {
 
     /// The same on a connection that is there.
     pub(crate) async fn open_on(channel: Channel, first: Message) -> Result<Self, tonic::Status> {
+        Self::try_open_on(channel, first, None).await
+    }
+
+    /// The same with a token; an error if the stream is refused.
+    pub(crate) async fn try_open(
+        address: SocketAddr,
+        first: Message,
+        token: Option<&str>,
+    ) -> Result<Self, tonic::Status> {
+        Self::try_open_on(channel(address).await, first, token).await
+    }
+
+    async fn try_open_on(channel: Channel, first: Message, token: Option<&str>) -> Result<Self, tonic::Status> {
         let (to_central, messages) = mpsc::channel(1_024);
         to_central.send(AgentMessage { message: Some(first) }).await.unwrap();
-        let from_central = IngestClient::new(channel).report(ReceiverStream::new(messages)).await?.into_inner();
+        let mut request = tonic::Request::new(ReceiverStream::new(messages));
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let from_central = IngestClient::new(channel).report(request).await?.into_inner();
         Ok(Self { to_central, from_central, epoch: 1, seq: 0 })
     }
 

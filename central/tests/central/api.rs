@@ -3,14 +3,14 @@
 //! What it is asked for is its path alone: of the rows of pods the first is given all of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex},
 };
 
 use jiff::{Timestamp, fmt::rfc2822};
-use kulprit_central::config::KubernetesConfig;
+use kulprit_central::config::{AccessConfig, KubernetesConfig};
 use kulprit_model::Moment;
 use serde_json::{Value, json};
 use tokio::{
@@ -27,7 +27,7 @@ const RECORDED: &str = include_str!("../../cluster/fixtures/two-nodes.json");
 pub(crate) const AT: Moment = Moment { wall_usec: 1_795_239_566_000_000, boottime_usec: 5_000_000_000 };
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     objects: Vec<Value>,
     version: u64,
     watches: Vec<(String, UnboundedSender<String>)>,
@@ -39,6 +39,13 @@ struct State {
     kept: BTreeMap<String, Value>,
     /// Header of each answer.
     date: Option<String>,
+    /// What is said of a token.
+    pub(crate) users: BTreeMap<String, Value>,
+    /// `user resource namespace`; an empty namespace: all.
+    pub(crate) rights: BTreeSet<String>,
+    /// Reviews are answered so instead.
+    pub(crate) reviews_fail: Option<u16>,
+    pub(crate) n_reviews: usize,
 }
 
 #[derive(Clone)]
@@ -94,6 +101,11 @@ impl Api {
         std::mem::take(&mut self.state.lock().unwrap().writes)
     }
 
+    /// Changes who is known and may what.
+    pub(crate) fn set<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap())
+    }
+
     /// A central that watches it, at this moment of its own clock.
     pub(crate) async fn central(&self, folder: &Path, at: Moment) -> App {
         App::start_on(folder, at, self.kubernetes(folder)).await
@@ -103,6 +115,15 @@ impl Api {
     pub(crate) async fn elected_central(&self, folder: &Path) -> App {
         let kubernetes = self.kubernetes(folder);
         App::start_with(folder, START, |config| config.kubernetes = kubernetes).await
+    }
+
+    /// One to which not everybody may talk.
+    pub(crate) async fn guarded_central(&self, folder: &Path, at: Moment, access: AccessConfig) -> App {
+        let kubernetes = self.kubernetes(folder);
+        App::start_with(folder, at, |config| {
+            (config.kubernetes, config.leader_election, config.access) = (kubernetes, false, access);
+        })
+        .await
     }
 
     /// How it is reached; the kubeconfig goes to the folder.
@@ -174,6 +195,11 @@ impl Api {
             {
                 let head = format!("HTTP/1.1 {code} X\r\ncontent-length: {}\r\n\r\n", lease.len());
                 let _ = stream.get_mut().write_all(format!("{head}{lease}").as_bytes()).await;
+                continue;
+            }
+            if request.starts_with("POST ") && request.contains("reviews") {
+                let answer = self.set(|state| state.review(&serde_json::from_slice(&body).unwrap()));
+                let _ = stream.get_mut().write_all(answer.as_bytes()).await;
                 continue;
             }
             // Nothing else may be written to it.
@@ -262,6 +288,29 @@ impl Api {
 }
 
 impl State {
+    /// Answers a TokenReview or a SubjectAccessReview.
+    fn review(&mut self, asked: &Value) -> String {
+        self.n_reviews += 1;
+        if let Some(code) = self.reviews_fail {
+            return format!("HTTP/1.1 {code} No\r\ncontent-length: 0\r\n\r\n");
+        }
+        let (spec, text) = (&asked["spec"], |value: &Value| value.as_str().unwrap_or_default().to_owned());
+        let status = match asked["kind"].as_str() {
+            Some("TokenReview") => match self.users.get(&text(&spec["token"])) {
+                Some(user) => json!({"authenticated": true, "user": user, "audiences": spec["audiences"]}),
+                None => json!({"authenticated": false}),
+            },
+            _ => {
+                let wanted = &spec["resourceAttributes"];
+                let [user, resource] = [text(&spec["user"]), text(&wanted["resource"])];
+                let is_granted = |namespace: &str| self.rights.contains(&format!("{user} {resource} {namespace}"));
+                json!({"allowed": is_granted("") || is_granted(&text(&wanted["namespace"]))})
+            }
+        };
+        let body = json!({"status": status}).to_string();
+        format!("HTTP/1.1 201 Created\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+
     fn tell(&mut self, what: &str, object: &Value) {
         let line = format!("{}\n", json!({"type": what, "object": object}));
         self.watches.retain(|(path, changes)| !is_asked(object, path) || changes.send(line.clone()).is_ok());

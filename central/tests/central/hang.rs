@@ -3,6 +3,7 @@
 use std::{sync::mpsc, time::Duration};
 
 use kulprit_central::{
+    access::{Access, Guarded, Service},
     config::Config,
     ingest::IngestService,
     live::Live,
@@ -62,12 +63,14 @@ async fn a_store_that_hangs_stops_acks_and_no_verdict() {
     let on_durable = live.clone();
     let on_durable = Box::new(move |stream: &_, marks: &[_]| on_durable.on_durable(stream, marks));
     let (writer, end) = StoreWriter::start(Hanging(hanging), on_durable, central.clone()).unwrap();
-    let allowances = Config::default().allowances();
-    let ingest = IngestService::new(live.clone(), writer.clone(), central, "lab".to_owned(), allowances, stop.clone());
+    let (access, allowances) = (Access::open(Clock::kernel(), central.clone()), Config::default().allowances());
+    let own = "lab".to_owned();
+    let ingest =
+        IngestService::new(live.clone(), writer.clone(), central, access.clone(), own, allowances, stop.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::builder()
-        .add_service(IngestServer::new(ingest))
+        .add_service(Guarded::new(IngestServer::new(ingest), access, Service::Ingest))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
     let server = tokio::spawn(server);
 

@@ -60,6 +60,8 @@ const OF_KUBERNETES: [&str; 7] = [
 /// What only a node that is silent and a store that is slow move (`figures` and the test below have theirs).
 const OF_PATIENCE: [&str; 2] =
     ["kulprit_central_silent_node_last_heard_timestamp_seconds", "kulprit_central_store_waiting_records"];
+/// What only moves where somebody is asked who he is (`access` has its tests).
+const OF_ACCESS: [&str; 1] = ["kulprit_central_reviews_total"];
 /// What only a store in trouble or of old age moves.
 const OF_THE_STORE: [&str; 3] = [
     "kulprit_central_store_failures_total",
@@ -111,7 +113,7 @@ async fn every_series_moves_but_those_of_a_store_in_trouble_of_tls_and_of_kubern
     waited.await.expect("the gauges follow");
     check_moved(
         &app.admin("/metrics").await,
-        &[&OF_THE_STORE[..], &OF_KUBERNETES, &OF_PATIENCE, &OF_LIMITS, &OF_TLS].concat(),
+        &[&OF_THE_STORE[..], &OF_KUBERNETES, &OF_PATIENCE, &OF_LIMITS, &OF_TLS, &OF_ACCESS].concat(),
     );
     app.stop().await;
 }

@@ -51,6 +51,17 @@ pub(crate) enum KubernetesError {
 }
 
 impl KubernetesError {
+    /// A stream that failed perhaps because no CA was known, and so no TLS spoken.
+    pub(super) fn without_ca(self, why: Option<String>) -> Self {
+        match (self, why) {
+            (Self::NotForwarded { mut refusals }, Some(why)) => {
+                refusals.push(why);
+                Self::NotForwarded { refusals }
+            }
+            (error, _) => error,
+        }
+    }
+
     /// What a failed list of pods means.
     pub(super) fn of_list(error: &kube::Error, server: &str, namespace: &str) -> Self {
         let server = server.to_owned();

@@ -74,11 +74,12 @@ impl tower::Service<Request<Body>> for Central {
                 "/kulprit.v1.Query/ListVms" => unary(request, vms).await,
                 "/kulprit.v1.Query/ListVerdicts" => unary(request, no_verdicts).await,
                 "/kulprit.v1.Query/ExplainVm" => unary(request, unknown).await,
-                "/kulprit.v1.Query/ListNodes" => {
-                    let who =
-                        request.headers().get("authorization").map(|value| value.to_str().unwrap_or("?").to_owned());
-                    Status::not_found(format!("asked by {}", who.as_deref().unwrap_or("nobody"))).into_http()
-                }
+                "/kulprit.v1.Query/ListNodes" => match request.headers().get("authorization") {
+                    Some(shown) => {
+                        Status::not_found(format!("shown `{}`", shown.to_str().expect("a text"))).into_http()
+                    }
+                    None => Status::unauthenticated("no token").into_http(),
+                },
                 path => Status::unimplemented(path).into_http(),
             };
             Ok(answer)

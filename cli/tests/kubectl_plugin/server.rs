@@ -45,7 +45,11 @@ struct State {
     tls: Option<Arc<ServerConfig>>,
     /// Every list fails.
     failure: Option<(u16, &'static str)>,
-    /// Paths with their queries.
+    /// What is made of a request for a token of the reader's service account.
+    reader: Option<Result<&'static str, (u16, &'static str)>>,
+    /// The ConfigMap with central's CA, and its namespace.
+    ca: Option<(&'static str, Value)>,
+    /// Paths with their queries, and what was posted.
     asked: Vec<String>,
 }
 
@@ -105,6 +109,17 @@ impl ApiServer {
         self.set(|state| state.failure = Some((code, message)));
     }
 
+    /// The namespace has a ConfigMap with central's CA.
+    pub(crate) fn keeps_ca(&self, namespace: &'static str, ca: &str) {
+        let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "kulprit-central-ca"}, "data": {"ca.crt": ca}});
+        self.set(|state| state.ca = Some((namespace, map)));
+    }
+
+    /// Whether tokens of the reader's service account are made, and which.
+    pub(crate) fn makes(&self, token: Result<&'static str, (u16, &'static str)>) {
+        self.set(|state| state.reader = Some(token));
+    }
+
     pub(crate) fn asked(&self) -> Vec<String> {
         self.state.lock().expect("no test panics with it").asked.clone()
     }
@@ -117,12 +132,13 @@ impl ApiServer {
 /// Answers the requests of a connection, one after the other.
 async fn serve(mut connection: TcpStream, state: Arc<Mutex<State>>) {
     while let Some(head) = read_head(&mut connection).await {
+        let body = read_body(&mut connection, &head).await;
         let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let path = target.split('?').next().unwrap_or_default().to_owned();
         let mut parts = path.trim_start_matches("/api/v1/").split('/').skip_while(|part| *part == "namespaces");
         let answer = {
             let mut state = state.lock().expect("no test panics with it");
-            state.asked.push(target.clone());
+            state.asked.push(if body.is_empty() { target.clone() } else { format!("{target} {body}") });
             match (parts.next(), parts.next(), parts.next(), parts.next()) {
                 (Some("pods"), None, ..) => list(&state, state.pods.values().flatten()),
                 (Some(namespace), Some("pods"), None, _) => {
@@ -134,6 +150,18 @@ async fn serve(mut connection: TcpStream, state: Arc<Mutex<State>>) {
                         return drop(tokio::spawn(forward(connection, head, Some(*error), None)));
                     }
                     None => return drop(tokio::spawn(forward(connection, head, None, state.tls.clone()))),
+                },
+                (Some(namespace), Some("configmaps"), Some("kulprit-central-ca"), None) => match &state.ca {
+                    Some((known, map)) if *known == namespace => answer(200, map),
+                    _ => failure(404, "no such ConfigMap"),
+                },
+                (Some(_), Some("serviceaccounts"), Some("kulprit-reader"), Some("token")) => match state.reader {
+                    Some(Ok(token)) => {
+                        let status = json!({"token": token, "expirationTimestamp": "2026-11-22T04:00:00Z"});
+                        answer(201, &json!({"metadata": {}, "spec": {"audiences": []}, "status": status}))
+                    }
+                    Some(Err((code, message))) => failure(code, message),
+                    None => failure(404, "no such account"),
                 },
                 _ => failure(404, "not played here"),
             }
@@ -163,7 +191,18 @@ fn answer(code: u16, body: &Value) -> String {
     format!("HTTP/1.1 {code} Played\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A request up to its empty line; none has a body. `None` at the end of the connection.
+/// What was posted.
+async fn read_body(connection: &mut TcpStream, head: &str) -> String {
+    let mut lengths = head.lines().filter_map(|line| line.split_once(": "));
+    let length = lengths.find(|(key, _)| key.eq_ignore_ascii_case("content-length"));
+    let mut body = vec![0; length.and_then(|(_, length)| length.trim().parse().ok()).unwrap_or(0)];
+    connection
+        .read_exact(&mut body)
+        .await
+        .map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&body).into_owned())
+}
+
+/// A request up to its empty line. `None` at the end of the connection.
 async fn read_head(connection: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

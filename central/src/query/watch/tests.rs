@@ -5,7 +5,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::*;
-use crate::incident::testing::{incident, member};
+use crate::{
+    access::{Access, Caller},
+    incident::testing::{incident, member},
+    query::asker::Asker,
+};
 
 use IncidentEvent::{
     CauseChanged, Closed, MemberEnded, MemberJoined, MemberLeft, Merged, Opened, ProbabilityChanged, Reopened,
@@ -218,7 +222,13 @@ fn running(incidents: Incidents) -> Running {
     let stop = CancellationToken::new();
     let seat = Seat::new(Arc::clone(&seats).try_acquire_owned().unwrap(), gauge.clone());
     let clock = kulprit_daemon::clock::ManualClock::new(Moment { wall_usec: 77, boottime_usec: 1 });
-    let task = tokio::spawn(run(book.subscribe(), all(), clock.clock(), stop.clone(), to_client, seat));
+    let mut metrics = kulprit_daemon::metrics::Metrics::new("x", "0", &clock.clock());
+    let metrics = crate::metrics::CentralMetrics::register(metrics.section("central"));
+    let mut request = tonic::Request::new(());
+    request.extensions_mut().insert(Caller::Anyone);
+    let asker = Asker::of(&Access::open(clock.clock(), metrics), &request).unwrap();
+    let window = Window::new(asker, String::new());
+    let task = tokio::spawn(run(book.subscribe(), window, all(), clock.clock(), stop.clone(), to_client, seat));
     Running { book, answers, stop, seats, gauge, task }
 }
 
