@@ -82,7 +82,10 @@ fn describe_shows_the_cause_once_and_its_end_whichever_central_says_it() -> Resu
         || stage.cluster.kubectl(&["get", "lease", "kulprit-central", "--output", "jsonpath={.spec.leaseTransitions}"]);
     let taken = wait_until("the other central to take over", SOON, || Ok(holder()?.parse::<u32>().unwrap_or(0) >= 1));
     report("another central writes", taken?);
-    pause(Duration::from_secs(8));
+    let log = || fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+    let knows = wait_until("it to have an incident of its own", SOON, || Ok(log().contains("event=\"opened\"")));
+    report("it has an incident of its own", knows.with_context(log)?);
+    pause(Duration::from_secs(5));
     let names = |events: &[Value]| events.iter().map(|event| event["metadata"]["name"].to_string()).collect::<Vec<_>>();
     ensure!(names(&events(&stage)?) == names(&first), "no doubles: {:#?}", events(&stage)?);
 
@@ -98,7 +101,7 @@ fn describe_shows_the_cause_once_and_its_end_whichever_central_says_it() -> Resu
     })?;
     let is_over = || Ok(describe("vm")?.contains("Recovered"));
     let over = wait_until("`kubectl describe vm` to show that it is over", SOON, is_over);
-    report("over", over.with_context(|| format!("{:#?}\n{}", events(&stage), stage.system.logs()))?);
+    report("over", over.with_context(|| format!("{:#?}\n{}", events(&stage), log()))?);
     pause(Duration::from_secs(5));
     let last = events(&stage)?;
     ensure!(last.len() == 3 && last.iter().all(|event| event["regarding"]["name"] == "db-0"), "{last:#?}");
