@@ -130,6 +130,21 @@ impl<'a> Scene<'a> {
         self.cluster.kubectl(&[&["exec", &pod, "--namespace", NAMESPACE, "--"], words].concat())
     }
 
+    /// `kulprit-central cleanup`, as an administrator runs it.
+    fn clean_up(&self) -> Result<Duration> {
+        let clock = Stopwatch::start();
+        let config = self.folder.path().join("cleanup.yaml");
+        let kubeconfig = self.cluster.admin_config();
+        let text = format!(
+            "kubernetes: {{kubeconfig: {}}}\npublish: {{lease_namespace: {NAMESPACE}}}\n",
+            kubeconfig.display()
+        );
+        fs::write(&config, text)?;
+        let mut command = self.lab.brief_command(built_binary("kulprit-central").context("central is not built")?);
+        shell::output(command.arg("--config").arg(config).arg("cleanup"))?;
+        Ok(clock.elapsed())
+    }
+
     /// Waits until the pods that the chart wants are those that run, and are ready.
     fn wait_for_pods(&self) -> Result<Duration> {
         let clock = Stopwatch::start();
@@ -297,6 +312,9 @@ umount /mnt/later
     .with_context(|| format!("{:?}\n{}", scene.ask(&["why"]), scene.told()))?;
     report("verdict of the VM", took);
     assert_contains(&why, "db-0");
+    let described = || cluster.kubectl(&["describe", "vmi", "db-0", "--namespace", "prod"]);
+    let told = wait_until("the Event", SOON, || Ok(described()?.contains("LibvirtDaemonHung")));
+    report("described", told.with_context(|| format!("{:?}", described()))?);
     wait_until("the node's condition", SOON, || Ok(of_vms()?.0 == "True"))
         .with_context(|| format!("{:?}", of_vms()))?;
     drop(hung);
@@ -340,5 +358,13 @@ umount /mnt/later
     let left = || cluster.kubectl(&["get", kinds, "--all-namespaces", "--selector", label, "--output=name"]);
     wait_until("the objects to go", SOON, || Ok(left()? == "persistentvolumeclaim/kulprit-central"))
         .with_context(|| format!("{:?}", left()))?;
+    ensure!(!of_kvm()?.0.is_empty(), "central's marks stay until somebody takes them");
+    report("cleaned up", scene.clean_up()?);
+    for node in &nodes {
+        let text = scene.node(node.name())?.to_string();
+        ensure!(!text.contains("kulprit.io/"), "{text}");
+    }
+    let lease = cluster.kubectl(&["get", "leases", "--namespace", NAMESPACE, "--output=name"])?;
+    ensure!(lease.is_empty(), "{lease}");
     Ok(())
 }
