@@ -55,8 +55,8 @@ fn the_manifests_are_what_the_chart_renders() -> Result<()> {
 
 #[test]
 fn the_programs_read_the_files_that_the_chart_writes() -> Result<()> {
-    let (agent, central) = files(&["tls.mode=off"])?;
-    assert_eq!(agent.central, "http://kulprit-central.kulprit.svc:7443");
+    let (agent, central) = files(&[])?;
+    assert_eq!(agent.central, "https://kulprit-central.kulprit.svc:7443");
     assert_eq!(
         (agent.host_root.as_path(), agent.socket().as_path()),
         (Path::new("/host"), Path::new("/var/lib/kulprit/agent.sock"))
@@ -68,7 +68,7 @@ fn the_programs_read_the_files_that_the_chart_writes() -> Result<()> {
         "central.config.publish.taints.effects.KvmUnavailable=NoSchedule",
         "central.config.silence_after=30s",
     ];
-    let (agent, central) = files(&[&["tls.mode=off"], &own[..]].concat())?;
+    let (agent, central) = files(&own)?;
     assert_eq!(agent.probes.kvm_every.to_string(), "5s");
     assert_eq!((central.silence_after.to_string().as_str(), central.publish.taints.effects.len()), ("30s", 1));
     Ok(())
@@ -184,10 +184,13 @@ fn the_chart_gives_central_the_rights_that_it_needs_and_agents_none() -> Result<
     let to_make = fs::read_to_string(workspace().join("docs/made-role.yaml"))?;
     let to_make = rights(&serde_saphyr::from_multiple::<Value>(&to_make)?, "kulprit-central-certificate");
     assert_eq!((to_make.len(), rights(&objects, "kulprit-central-certificate")), (6, to_make));
+    let reader = fs::read_to_string(workspace().join("docs/reader-role.yaml"))?;
+    let reader = rights(&serde_saphyr::from_multiple::<Value>(&reader)?, "kulprit-reader");
+    assert_eq!(rights(&objects, "kulprit-reader"), reader);
     let binds = |object: &&Value| object["kind"].as_str().is_some_and(|kind| kind.ends_with("RoleBinding"));
     let bound: BTreeSet<&str> =
         objects.iter().filter(binds).filter_map(|binding| binding["subjects"][0]["name"].as_str()).collect();
-    assert_eq!(bound, BTreeSet::from(["kulprit-central"]));
+    assert_eq!(bound, BTreeSet::from(["kulprit-central", "kulprit-reader"]));
     Ok(())
 }
 

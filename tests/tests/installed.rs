@@ -33,7 +33,6 @@ fn values(node: &Node) -> String {
 image: {{tag: {TAG}, pullPolicy: Never}}
 log: {{format: human}}
 service: {{clusterIP: {SERVICE}}}
-tls: {{mode: 'off'}}
 agent:
   config: {{{probes}}}
   hostAliases: [{{ip: {SERVICE}, hostnames: [kulprit-central.{NAMESPACE}.svc]}}]

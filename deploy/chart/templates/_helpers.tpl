@@ -35,47 +35,42 @@ kulprit-central.{{ .Release.Namespace }}.svc
     "log" .Values.log.filter
 -}}
 {{- with .Values.cluster }}{{ $_ := set $config "cluster" . }}{{ end -}}
-{{- if ne .Values.tls.mode "off" -}}
-  {{- $tls := dict -}}
-  {{- if eq .Values.tls.mode "made" -}}
-    {{- $_ := set $tls "made" (dict "secret" "kulprit-central-tls" "config_map" "kulprit-central-ca") -}}
-  {{- else -}}
-    {{- $_ := required "tls.mode is `given`: set tls.secret" .Values.tls.secret -}}
-    {{- $_ := set $tls "certificate" "/etc/kulprit/tls/tls.crt" -}}
-    {{- $_ := set $tls "key" "/etc/kulprit/tls/tls.key" -}}
-  {{- end -}}
-  {{- if .Values.tls.clientCaSecret }}{{ $_ := set $tls "client_ca" "/etc/kulprit/client-ca/ca.crt" }}{{ end -}}
-  {{- $_ := set $config "tls" $tls -}}
-  {{- with .Values.access -}}
-    {{- if and (has "certificate" (list .agents .queries)) (not $.Values.tls.clientCaSecret) -}}
-      {{- fail "access by certificates: set tls.clientCaSecret" -}}
-    {{- end -}}
-    {{- $_ := set $config "access" (dict "agents" .agents "queries" .queries "audience" "kulprit-central") -}}
-  {{- end -}}
+{{- $tls := dict -}}
+{{- if eq .Values.tls.mode "made" -}}
+  {{- $_ := set $tls "made" (dict "secret" "kulprit-central-tls" "config_map" "kulprit-central-ca") -}}
+{{- else -}}
+  {{- $_ := required "tls.mode is `given`: set tls.secret" .Values.tls.secret -}}
+  {{- $_ := set $tls "certificate" "/etc/kulprit/tls/tls.crt" -}}
+  {{- $_ := set $tls "key" "/etc/kulprit/tls/tls.key" -}}
 {{- end -}}
+{{- if .Values.tls.clientCaSecret }}{{ $_ := set $tls "client_ca" "/etc/kulprit/client-ca/ca.crt" }}{{ end -}}
+{{- $_ := set $config "tls" $tls -}}
+{{- if and (has "certificate" (values .Values.access)) (not .Values.tls.clientCaSecret) -}}
+  {{- fail "access by certificates: set tls.clientCaSecret" -}}
+{{- end -}}
+{{- $account := printf "%s/kulprit-agent" .Release.Namespace -}}
+{{- $_ := set $config "access" (mergeOverwrite (dict "audience" "kulprit-central" "agent_account" $account) .Values.access) -}}
 {{- toYaml (mergeOverwrite $config (deepCopy .Values.central.config)) -}}
 {{- end -}}
 
 {{- define "kulprit.agent.config" -}}
 {{- $address := printf "%s:%d" (include "kulprit.central.host" .) (int .Values.service.port) -}}
 {{- $config := dict
-    "central" (printf "%s://%s" (ternary "http" "https" (eq .Values.tls.mode "off")) $address)
+    "central" (printf "https://%s" $address)
     "state_dir" "/var/lib/kulprit"
     "run_dir" "/var/lib/kulprit"
     "host_root" "/host"
     "log" (dict "format" .Values.log.format "filter" .Values.log.filter)
 -}}
 {{- with .Values.cluster }}{{ $_ := set $config "cluster" . }}{{ end -}}
-{{- if ne .Values.tls.mode "off" -}}
-  {{- $tls := dict "ca" "/etc/kulprit/ca/ca.crt" -}}
-  {{- if .Values.agent.certificateSecret -}}
-    {{- $_ := set $tls "certificate" "/etc/kulprit/tls/tls.crt" -}}
-    {{- $_ := set $tls "key" "/etc/kulprit/tls/tls.key" -}}
-  {{- else if eq (dig "agents" "" (.Values.access | default dict)) "certificate" -}}
-    {{- fail "access.agents is `certificate`: set agent.certificateSecret" -}}
-  {{- end -}}
-  {{- $_ := set $config "tls" $tls -}}
-  {{- if eq (dig "agents" "" (.Values.access | default dict)) "token" }}{{ $_ := set $config "token" "/var/run/secrets/kulprit/token" }}{{ end -}}
+{{- $tls := dict "ca" "/etc/kulprit/ca/ca.crt" -}}
+{{- if .Values.agent.certificateSecret -}}
+  {{- $_ := set $tls "certificate" "/etc/kulprit/tls/tls.crt" -}}
+  {{- $_ := set $tls "key" "/etc/kulprit/tls/tls.key" -}}
+{{- else if eq .Values.access.agents "certificate" -}}
+  {{- fail "access.agents is `certificate`: set agent.certificateSecret" -}}
 {{- end -}}
+{{- $_ := set $config "tls" $tls -}}
+{{- if eq .Values.access.agents "token" }}{{ $_ := set $config "token" "/var/run/secrets/kulprit/token" }}{{ end -}}
 {{- toYaml (mergeOverwrite $config (deepCopy .Values.agent.config)) -}}
 {{- end -}}
