@@ -160,6 +160,8 @@ impl Engine {
     /// If a pass panics.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
         let mut changed = self.live.subscribe();
+        // All that is known is news to an engine that begins: one that takes over from another central may see no change for long.
+        changed.mark_changed();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut last_retention: Option<Instant> = None;

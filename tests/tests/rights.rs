@@ -17,6 +17,7 @@ use kulprit_tests::{Cluster, Lab, Node};
 use serde_json::{Value, json};
 
 const CENTRAL: &str = "kulprit-central";
+const REVIEWS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
 const CLEANUP: &str = "kulprit-cleanup";
 /// An agent's slowest look, a hold, and a busy machine.
 const SEEN: Duration = Duration::from_secs(90);
@@ -94,7 +95,9 @@ fn central_has_exactly_the_rights_that_it_uses_and_names_each_that_is_missing() 
     let node = nodes.first().context("a node was started")?;
     KubeVirt::install(&cluster)?.adopt(node)?;
     let role = document("central-role.yaml")?;
-    let granted = rights(&role)?;
+    let mut granted = rights(&role)?;
+    // Reviews of who asks are another topic's (`access.rs`), with the same roles.
+    granted.retain(|right| !REVIEWS.contains(&right[1].as_str()));
     let kubeconfig = cluster.account("kulprit", CENTRAL)?;
     cluster.grant(CENTRAL, &role)?;
     let config = format!(
