@@ -19,7 +19,7 @@ use tokio::{
 };
 use tonic::{Streaming, transport::Channel};
 
-use crate::agent::{Agent, PATIENCE, channel_by, hello, lazy_channel};
+use crate::agent::{Agent, PATIENCE, channel, channel_by, hello, lazy_channel};
 
 pub(crate) const START: Moment = Moment { wall_usec: 1_800_000_000_000_000, boottime_usec: 5_000_000_000 };
 
@@ -70,7 +70,7 @@ impl App {
 
     /// The same; by TLS it is asked as this client.
     pub(crate) async fn start_configured(config: Config, at: Moment, tls: Option<Client>) -> Self {
-        let (clock, stop) = (ManualClock::new(at), CancellationToken::new());
+        let (clock, stop, is_plain) = (ManualClock::new(at), CancellationToken::new(), config.tls.is_none());
         let (addresses, task) = timeout(PATIENCE, async {
             loop {
                 let (started, starting) = oneshot::channel();
@@ -89,6 +89,7 @@ impl App {
         .expect("central starts");
         let query = QueryClient::new(match tls {
             Some(client) => channel_by(client, addresses.grpc).await.unwrap(),
+            None if is_plain => channel(addresses.grpc).await,
             None => lazy_channel(addresses.grpc),
         });
         Self { addresses, clock, query, stop, task }

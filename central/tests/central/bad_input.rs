@@ -188,8 +188,9 @@ async fn a_vm_that_is_made_anew_with_the_same_name_has_a_life_of_its_own() {
     api.remove(&launcher("db-0", B, "n2", "Running", since));
     api.put(vmi("db-1", B, "Running", since));
     api.put(launcher("db-1", B, "n1", "Running", since));
-    let renamed = wait_for(&app, "prod/db-1", |verdict| verdict.subject.is_some()).await;
-    assert_eq!(renamed.symptom, "Unspecified");
+    // Until its pod is seen as well, it is a VM that should run and does not.
+    let renamed = wait_for(&app, "prod/db-1", |verdict| verdict.symptom == "Unspecified").await;
+    assert_eq!(renamed.subject.map(|subject| subject.uid).as_deref(), Some(B));
     let gone = timeout(PATIENCE, async {
         while ask(&app, "prod/db-0").await.is_ok() {
             sleep(Duration::from_millis(10)).await;

@@ -48,7 +48,10 @@ fn check_moved(text: &str, without: &[&str]) {
 }
 
 /// What only moves where Kubernetes is watched; this central stands alone (`kubernetes::store` and `publish` have their tests).
-const OF_KUBERNETES: [&str; 7] = [
+const OF_KUBERNETES: [&str; 10] = [
+    "kulprit_central_events_waiting",
+    "kulprit_central_events_dropped_total",
+    "kulprit_central_rights_missing",
     "kulprit_central_standby_refusals_total",
     "kulprit_central_watches",
     "kulprit_central_leading",
