@@ -173,18 +173,19 @@ fn central_is_found_behind_the_api_server_and_asked() {
     let asked = server.asked();
     let first = [
         "/api/v1/namespaces/kulprit/pods",
+        "/api/v1/namespaces/kulprit/configmaps/kulprit-central-ca",
         "/api/v1/namespaces/kulprit/serviceaccounts/kulprit-reader/token",
         "/api/v1/namespaces/kulprit/pods/central-0/portforward",
     ];
     assert_eq!(
-        asked.iter().map(|path| path.split(['?', ' ']).next().unwrap_or_default()).collect::<Vec<_>>()[..3],
+        asked.iter().map(|path| path.split(['?', ' ']).next().unwrap_or_default()).collect::<Vec<_>>()[..4],
         first
     );
     assert!(
         asked[0].contains("app.kubernetes.io%2Fname%3Dkulprit%2Capp.kubernetes.io%2Fcomponent%3Dcentral"),
         "{asked:?}"
     );
-    assert!(asked[2].contains("ports=9000"), "{asked:?}");
+    assert!(asked[3].contains("ports=9000"), "{asked:?}");
 }
 
 #[test]
