@@ -28,7 +28,6 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
         SymptomId::StuckStarting,
         SymptomId::StuckMigrating,
         SymptomId::MigrationFailed,
-        SymptomId::Unresponsive,
         SymptomId::InError,
         SymptomId::ExcessiveMigrations,
     ],
@@ -39,7 +38,8 @@ pub const NODE_NETWORK_DEGRADED: Cause = Cause {
         SymptomId::EvacuationBlocked,
         SymptomId::Unspecified,
     ],
-    rare: &[SymptomId::StoppedUnexpectedly],
+    // A QEMU, its monitor and its libvirt are asked over local sockets.
+    rare: &[SymptomId::StoppedUnexpectedly, SymptomId::Unresponsive],
     clues: &[
         Clue {
             group: "reach",
