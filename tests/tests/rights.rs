@@ -10,10 +10,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use kulprit_tests::check::report;
 use kulprit_tests::fault::KvmMissing;
 use kulprit_tests::kubernetes::accounts::{Audited, Right, rights, without};
-use kulprit_tests::kubevirt::KubeVirt;
+use kulprit_tests::kubevirt::api::{Kind, Place};
+use kulprit_tests::kubevirt::{KubeVirt, VmSpec};
 use kulprit_tests::system::System;
+use kulprit_tests::system::answers::Incident;
 use kulprit_tests::wait::wait_until;
-use kulprit_tests::{Cluster, Lab, Node};
+use kulprit_tests::{Cluster, Lab};
 use serde_json::{Value, json};
 
 const CENTRAL: &str = "kulprit-central";
@@ -21,8 +23,8 @@ const REVIEWS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
 const CLEANUP: &str = "kulprit-cleanup";
 /// An agent's slowest look, a hold, and a busy machine.
 const SEEN: Duration = Duration::from_secs(90);
-/// From a fault to what is written of it.
-const TRY: Duration = Duration::from_secs(15);
+/// From an incident to what is written of it.
+const TRY: Duration = Duration::from_secs(5);
 const N_TRIES: usize = 4;
 
 fn document(name: &str) -> Result<String> {
@@ -61,28 +63,47 @@ fn wait_for_words(system: &System, words: &str, rights: &BTreeSet<&Right>) -> Re
     Ok(())
 }
 
-fn is_quiet(system: &System) -> Result<bool> {
-    Ok(!system.incidents()?.iter().any(|incident| incident.open))
+/// A VM of which only the object is there, shown in an error or stopped as the test says: a trouble that comes back is told by the series of its Event.
+struct Shown<'a> {
+    kubevirt: &'a KubeVirt,
+    place: Place,
 }
 
-/// A fault that was there before, so that its incident is opened again and its Event goes on. It is tried more than once: another symptom of
-/// the node may make it another incident.
-fn comes_back<'n>(
-    node: &'n Node,
-    system: &System,
-    what: &str,
-    is_so: &dyn Fn() -> Result<bool>,
-) -> Result<KvmMissing<'n>> {
-    for _ in 0..N_TRIES {
-        let fault = KvmMissing::new(node)?;
-        if let Ok(took) = wait_until(what, TRY, is_so) {
-            report(what, took);
-            return Ok(fault);
-        }
-        drop(fault);
-        wait_until("the node to be well", SEEN, || is_quiet(system))?;
+impl<'a> Shown<'a> {
+    fn new(kubevirt: &'a KubeVirt) -> Result<Self> {
+        kubevirt.create(VmSpec::new("prod", "db-0").claim("gone"), Duration::ZERO)?;
+        let [place, vmi] = [Kind::VM, Kind::VMI].map(|kind| Place::new(kind, "prod", "db-0"));
+        kubevirt.api().update(&vmi, |object| object["metadata"]["finalizers"] = Value::Null)?;
+        kubevirt.api().delete(&vmi, None)?;
+        kubevirt.api().update(&place, |object| object["spec"]["runStrategy"] = "Halted".into())?;
+        Ok(Self { kubevirt, place })
     }
-    bail!("{what} in vain\n{}", system.logs())
+
+    fn as_status(&self, status: &str) -> Result<()> {
+        let set = |object: &mut Value| object["status"]["printableStatus"] = status.into();
+        self.kubevirt.api().update_status(&self.place, set).map(drop)
+    }
+
+    /// Lets its trouble come, and go, until that is so.
+    fn comes_and_goes(&self, system: &System, what: &str, is_so: &dyn Fn() -> Result<bool>) -> Result<()> {
+        let is_open = || {
+            let is_its =
+                |incident: &Incident| incident.open && incident.members.iter().any(|one| one.subject.name == "db-0");
+            Ok::<_, anyhow::Error>(system.incidents()?.iter().any(is_its))
+        };
+        for _ in 0..N_TRIES {
+            self.as_status("ErrorPvcNotFound")?;
+            wait_until("the VM's trouble", SEEN, is_open).with_context(|| system.logs())?;
+            let seen = wait_until(what, TRY, is_so);
+            self.as_status("Stopped")?;
+            wait_until("the VM's trouble to end", SEEN, || Ok(!is_open()?)).with_context(|| system.logs())?;
+            if let Ok(took) = seen {
+                report(what, took);
+                return Ok(());
+            }
+        }
+        bail!("{what} in vain\n{}", system.logs())
+    }
 }
 
 const MISSING: &str = "a right is missing in Kubernetes";
@@ -93,7 +114,8 @@ fn central_has_exactly_the_rights_that_it_uses_and_names_each_that_is_missing() 
     let lab = Lab::open()?;
     let (cluster, nodes) = Cluster::start(&lab, &["n1"])?;
     let node = nodes.first().context("a node was started")?;
-    KubeVirt::install(&cluster)?.adopt(node)?;
+    let kubevirt = KubeVirt::install(&cluster)?;
+    kubevirt.adopt(node)?;
     let role = document("central-role.yaml")?;
     let mut granted = rights(&role)?;
     // Reviews of who asks are another topic's (`access.rs`), with the same roles.
@@ -124,10 +146,11 @@ fn central_has_exactly_the_rights_that_it_uses_and_names_each_that_is_missing() 
     wait(&system, "the taint", &|| Ok(is_tainted(&get()?)))?;
     wait(&system, "the Event", &|| Ok(has("is now: True, reason: KvmDeviceMissing")? && has("kulprit incidents ")?))?;
     drop(fault);
-    wait(&system, "the end of it", &|| Ok(!is_tainted(&get()?) && has("Recovered")?))?;
+    wait(&system, "the end of it", &|| Ok(!is_tainted(&get()?)))?;
+    let vm = Shown::new(&kubevirt)?;
     let observed = ["", "events.k8s.io", "events", "patch"].map(ToOwned::to_owned);
     let is_observed = || Ok(used(&cluster.audited(CENTRAL)?, &granted).contains(&observed));
-    let fault = comes_back(node, &system, "the Event's series", &is_observed)?;
+    vm.comes_and_goes(&system, "the Event's series", &is_observed)?;
     let audited = cluster.audited(CENTRAL)?;
     let refused: Vec<&Audited> = audited.iter().filter(|one| one.code == 403).collect();
     ensure!(refused.is_empty(), "with the documented rights nothing is refused: {refused:#?}");
@@ -138,9 +161,6 @@ fn central_has_exactly_the_rights_that_it_uses_and_names_each_that_is_missing() 
         unused.is_empty() && ungranted.is_empty(),
         "granted and not used: {unused:?}; used and not granted: {ungranted:?}"
     );
-    drop(fault);
-    wait(&system, "the node to be well", &|| Ok(!is_tainted(&get()?) && is_quiet(&system)?))?;
-
     // What is written: refused while central runs, and to one that starts, which may taint one node at once.
     let right = |group: &str, resource: &str, verb: &str| ["", group, resource, verb].map(ToOwned::to_owned);
     let (create, status) = (right("events.k8s.io", "events", "create"), right("", "nodes/status", "patch"));
@@ -149,7 +169,8 @@ fn central_has_exactly_the_rights_that_it_uses_and_names_each_that_is_missing() 
     refuse(&[&status, &observed])?;
     let is_named =
         || Ok(system.central_log()?.lines().any(|said| said.contains(MISSING) && said.contains(&line(&observed))));
-    let fault = comes_back(node, &system, "the series to be refused", &is_named)?;
+    let fault = KvmMissing::new(node)?;
+    vm.comes_and_goes(&system, "the series to be refused", &is_named)?;
     wait_for_words(&system, MISSING, &[&status, &observed].into())?;
     let without_lease = |system: &mut System| -> Result<()> {
         system.kill_central();
