@@ -25,6 +25,7 @@ pub mod accounts;
 mod certificates;
 mod control_plane;
 pub mod images;
+mod names;
 mod node;
 mod pod;
 pub mod product;
@@ -32,6 +33,7 @@ mod runtime;
 mod services;
 
 use certificates::Authority;
+pub use names::NameServer;
 pub use pod::Requested;
 pub use runtime::ensure_runtime;
 
