@@ -89,7 +89,7 @@ impl<'a> Scene<'a> {
         let namespace = format!("--namespace={NAMESPACE}");
         config(&["set-context", "central", "--cluster=lab", "--user=central", &namespace])?;
         let yaml = format!(
-            "access: {{agents: token, queries: review}}\nkubernetes: {{kubeconfig: {}, context: central}}\n",
+            "access: {{agents: token, queries: review}}\nleader_election: false\nkubernetes: {{kubeconfig: {}, context: central}}\n",
             at("kubeconfig")
         );
         fs::write(at("central.yaml"), yaml)?;

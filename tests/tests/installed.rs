@@ -1,6 +1,8 @@
 //! Kulprit installed by its chart on a real Kubernetes: real pods on two nodes, a real fault, an upgrade, another profile, and what an
 //! uninstall leaves.
 
+#![expect(clippy::print_stdout, reason = "the session that README shows")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -297,6 +299,8 @@ umount /mnt/later
         Ok(why.contains("KvmDeviceMissing").then_some(why))
     })?;
     report("verdict", took);
+    println!("$ kubectl kulprit why node/n1\n{why}");
+    println!("$ kubectl describe node n1\n{}", cluster.kubectl(&["describe", "node", "n1"])?);
     assert_contains(&why, "/dev/kvm");
     let named =
         wait_until("the incident in the message", SOON, || Ok(of_kvm()?.1.contains("KvmDeviceMissing, incident ")));
@@ -321,10 +325,12 @@ umount /mnt/later
     })
     .with_context(|| format!("{:?}\n{}", scene.ask(&["why"]), scene.told()))?;
     report("verdict of the VM", took);
+    println!("$ kubectl kulprit why vm/db-0 -n prod\n{why}");
     assert_contains(&why, "db-0");
     let described = || cluster.kubectl(&["describe", "vmi", "db-0", "--namespace", "prod"]);
     let told = wait_until("the Event", SOON, || Ok(described()?.contains("LibvirtDaemonHung")));
     report("described", told.with_context(|| format!("{:?}", described()))?);
+    println!("$ kubectl describe vmi db-0 -n prod\n{}", described()?);
     wait_until("the node's condition", SOON, || Ok(of_vms()?.0 == "True"))
         .with_context(|| format!("{:?}", of_vms()))?;
     drop(hung);
