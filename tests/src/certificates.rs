@@ -26,12 +26,15 @@ impl Certificates {
         Ok(certificates)
     }
 
-    /// What central's configuration says of it, one line of YAML.
+    /// What central's configuration says of it, lines of YAML.
     #[must_use]
     pub fn central(&self) -> String {
         let (certificate, key) = self.authority.issue("central", &[GATEWAY]).write(&self.folder, "central");
         let (certificate, key, ca) = (certificate.display(), key.display(), self.ca());
-        format!("tls: {{certificate: {certificate}, key: {key}, client_ca: {}}}\n", ca.display())
+        format!(
+            "tls: {{certificate: {certificate}, key: {key}, client_ca: {}}}\naccess: {{agents: certificate, queries: certificate}}\n",
+            ca.display()
+        )
     }
 
     /// What an agent's configuration says of it, one line of YAML.
