@@ -1,7 +1,8 @@
 //! How soon what central has decided stands on the API server: conditions of a node, and Events on VMs. Prints rows of a Markdown table.
 //!
-//! Everything is real: etcd, API server, kubelet, an agent that sees the fault, and central with its documented rights. A verdict's time
-//! is that of its incident; when a write stood is told by the API server's audit of it, on the same clock. `make bench` runs it.
+//! Everything is real: etcd, API server, kubelet, an agent that sees the fault, and central with its documented rights. A verdict begins
+//! with its incident, a condition with its fault; when a write stood is told by the API server's audit of it, on the same clock. `make bench`
+//! runs it.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use kulprit_tests::kubernetes::accounts::Audited;
 use kulprit_tests::kubevirt::{KubeVirt, Stage, VmSpec};
 use kulprit_tests::system::System;
 use kulprit_tests::system::answers::Incident;
-use kulprit_tests::wait::wait_for;
+use kulprit_tests::wait::{wait_for, wait_until};
 use kulprit_tests::{Cluster, Lab};
 
 const CENTRAL: &str = "kulprit-central";
@@ -51,20 +52,27 @@ fn main() -> Result<()> {
     }
     row("verdict → Event on the API server", &spread(&mut events), "p99 ≤ 1 s", percentile(&events, 99) <= 1_000.0);
 
+    // Another trouble of the node may be its incident already: here the fault itself is the beginning.
     let mut conditions = Vec::new();
     for _ in 0..N_FAULTS {
-        let is_it = |incident: &Incident| incident.open && incident.cause == "KvmDeviceMissing";
-        let gone = || Ok((!system.incidents()?.iter().any(is_it)).then_some(()));
-        wait_for("the node to be well", LIMIT, gone)?;
+        let is = |status: &str| {
+            let path = "jsonpath={.status.conditions[?(@.type=='kulprit.io/KvmUnavailable')].status}";
+            Ok(cluster.kubectl(&["get", "node", "n1", "--output", path])? == status)
+        };
+        wait_until("the node to be well", LIMIT, || is("False"))?;
+        let began = Timestamp::now();
         let _fault = KvmMissing::new(node)?;
-        let is_written = |one: &Audited| one.verb == "patch" && one.resource == "nodes/status";
-        conditions.push(time_to_write(&cluster, &system, is_it, is_written)?);
+        wait_until("the condition", LIMIT, || is("True"))?;
+        let audited = cluster.audited(CENTRAL)?;
+        let is_written = |one: &&Audited| one.at >= began && one.verb == "patch" && one.resource == "nodes/status";
+        let first = audited.iter().find(is_written).context("the condition was written")?;
+        conditions.push(first.at.duration_since(began).as_secs_f64() * 1e3);
     }
     row(
-        "verdict → condition on the API server",
+        "/dev/kvm gone → condition on the API server",
         &spread(&mut conditions),
-        "p99 ≤ 1 s",
-        percentile(&conditions, 99) <= 1_000.0,
+        "p99 ≤ 5 s",
+        percentile(&conditions, 99) <= 5_000.0,
     );
     Ok(())
 }
