@@ -1,8 +1,6 @@
 //! Kulprit installed by its chart on a real Kubernetes: real pods on two nodes, a real fault, an upgrade, another profile, and what an
 //! uninstall leaves.
 
-#![expect(clippy::print_stdout, reason = "the session that README shows")]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
