@@ -1,8 +1,6 @@
 //! Kulprit installed by its chart on a real Kubernetes: real pods on two nodes, a real fault, an upgrade, another profile, and what an
 //! uninstall leaves.
 
-#![expect(clippy::print_stdout, reason = "the session that README shows")]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -147,7 +145,8 @@ impl<'a> Scene<'a> {
         );
         fs::write(&config, text)?;
         let mut command = self.lab.brief_command(built_binary("kulprit-central").context("central is not built")?);
-        shell::output(command.arg("--config").arg(config).arg("cleanup"))?;
+        let made = ["cleanup", "--secret=kulprit-central-tls", "--config-map=kulprit-central-ca"];
+        shell::output(command.arg("--config").arg(config).args(made))?;
         Ok(clock.elapsed())
     }
 
@@ -372,7 +371,9 @@ umount /mnt/later
                  clusterroles,clusterrolebindings,priorityclasses,persistentvolumeclaims";
     let label = "app.kubernetes.io/name=kulprit";
     let left = || cluster.kubectl(&["get", kinds, "--all-namespaces", "--selector", label, "--output=name"]);
-    wait_until("the objects to go", SOON, || Ok(left()? == "persistentvolumeclaim/kulprit-central"))
+    // History, and what central made itself.
+    let stays = ["persistentvolumeclaim/kulprit-central", "configmap/kulprit-central-ca"];
+    wait_until("the objects to go", SOON, || Ok(left()?.lines().all(|object| stays.contains(&object))))
         .with_context(|| format!("{:?}", left()))?;
     ensure!(!of_kvm()?.0.is_empty(), "central's marks stay until somebody takes them");
     report("cleaned up", scene.clean_up()?);
@@ -380,7 +381,7 @@ umount /mnt/later
         let text = scene.node(node.name())?.to_string();
         ensure!(!text.contains("kulprit.io/"), "{text}");
     }
-    let lease = cluster.kubectl(&["get", "leases", "--namespace", NAMESPACE, "--output=name"])?;
-    ensure!(lease.is_empty(), "{lease}");
+    let left = cluster.kubectl(&["get", "leases,secrets,configmaps", "--namespace", NAMESPACE, "--output=name"])?;
+    ensure!(left == "configmap/kube-root-ca.crt", "{left}");
     Ok(())
 }
