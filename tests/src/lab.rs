@@ -94,24 +94,6 @@ impl Lab {
         command
     }
 
-    /// Sends what comes to [`GATEWAY`] at this port on to loopback, for a program that listens nowhere else. Twice is as good as once.
-    ///
-    /// # Errors
-    /// If the kernel or nftables refuses.
-    pub fn forward_to_loopback(&self, port: u16) -> Result<()> {
-        let table = format!("ip to_loopback_{port}");
-        let rule = format!("ip daddr {GATEWAY} tcp dport {port} dnat to 127.0.0.1:{port}");
-        let chain = |hook: &str| format!("chain {hook} {{ type nat hook {hook} priority -100; {rule}; }}");
-        let rules = format!(
-            "add table {table}; delete table {table}; table {table} {{ {}; {}; }}",
-            chain("prerouting"),
-            chain("output")
-        );
-        // Packets for loopback from elsewhere are dropped unless told otherwise (`Documentation/networking/ip-sysctl.rst`).
-        let script = "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet && nft \"$0\"";
-        shell::output(self.brief_command("sh").args(["-c", script, &rules])).map(drop)
-    }
-
     /// Runs something of this process in the lab's network, on a thread of its own: what it connects stays connected there.
     ///
     /// # Errors

@@ -119,12 +119,11 @@ impl System {
     /// If the binary is not built.
     pub fn launch_central(&mut self) -> Result<()> {
         let folder = self.folder.path();
-        self.lab.forward_to_loopback(PORT)?;
         let mut command = self.lab.command(binary("kulprit-central")?);
         command
             .arg("--config")
             .arg(folder.join("central.yaml"))
-            .args(["--listen", &format!("127.0.0.1:{PORT}"), "--admin-listen", &format!("{GATEWAY}:{}", PORT + 1)])
+            .args(["--listen", &format!("{GATEWAY}:{PORT}"), "--admin-listen", &format!("{GATEWAY}:{}", PORT + 1)])
             .arg("--data-dir")
             .arg(&self.data);
         self.central = Some(start(&mut command, folder, "central")?);
@@ -139,7 +138,7 @@ impl System {
         let mut central = self.central.take().context("central runs")?;
         process::signal(central.pid(), Signal::SIGTERM)?;
         wait::wait_for("central to end", END_LIMIT, || Ok(central.child().try_wait()?)).with_context(|| self.logs())?;
-        fs::write(self.folder.path().join("central.yaml"), config)?;
+        fs::write(self.folder.path().join("central.yaml"), self.certificates.central() + config)?;
         self.start_central()
     }
 
