@@ -46,12 +46,12 @@ fn a_stop_that_a_frozen_disk_holds_up_names_the_disk_and_its_node() -> Result<()
     assert_eq!(first.chain, ["LocalDiskStalled", "QemuBlockedInKernel"]);
     assert!(!first.safe_to_force_delete, "its QEMU lives and may still write");
     // Who asks is answered at once; the incident is named by the engine's next pass.
-    let causes = || -> Result<Vec<String>> {
-        let open = stage.system.incidents()?.into_iter().filter(|incident| incident.open);
-        Ok(open.map(|incident| incident.cause).collect())
+    let is_named = || {
+        let incidents = stage.system.incidents()?;
+        let open = incidents.iter().filter(|incident| incident.cause == "LocalDiskStalled" && incident.open);
+        Ok(open.count() == 1)
     };
-    wait_until("one incident of that", SEEN, || Ok(causes()? == ["LocalDiskStalled"]))
-        .with_context(|| format!("{:?}", causes()))?;
+    wait_until("one incident of that", SEEN, is_named).with_context(|| format!("{:#?}", stage.system.incidents()))?;
 
     drop(frozen);
     vm.qemu_ends(false)?;
