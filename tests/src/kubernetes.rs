@@ -12,6 +12,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -33,7 +34,7 @@ mod runtime;
 mod services;
 
 use certificates::Authority;
-pub use names::NameServer;
+use names::NameServer;
 pub use pod::Requested;
 pub use runtime::ensure_runtime;
 
@@ -48,6 +49,8 @@ pub struct Cluster {
     binaries: PathBuf,
     folder: PathBuf,
     lab: Lab,
+    /// Of each node.
+    names: Mutex<Vec<NameServer>>,
 }
 
 impl Cluster {
@@ -83,7 +86,8 @@ impl Cluster {
         let authority = Authority::new(&folder)?;
         let admin = authority.client("admin", "/O=system:masters/CN=lab-admin")?;
         fs::write(folder.join("admin.conf"), admin.kubeconfig())?;
-        let mut cluster = Self { programs: Vec::new(), authority, binaries, folder, lab: lab.clone() };
+        let mut cluster =
+            Self { programs: Vec::new(), authority, binaries, folder, lab: lab.clone(), names: Mutex::default() };
         let is_ready = || cluster.answers();
         cluster.programs = control_plane::start(lab, &cluster.binaries, &cluster.folder, &cluster.authority, is_ready)?;
         Ok(cluster)
@@ -115,6 +119,8 @@ impl Cluster {
     /// # Errors
     /// If a unit does not start.
     pub fn join(&self, node: &Node) -> Result<()> {
+        let names = Self::serve_names(node)?;
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).push(names);
         node::join(self, node)
     }
 

@@ -227,7 +227,6 @@ fn it_is_installed_upgraded_and_uninstalled_in_a_real_cluster() -> Result<()> {
         cluster.serve_services(node)?;
     }
     // One that does not answer would be a fault of both nodes.
-    let _names: Vec<_> = nodes.iter().map(|node| cluster.serve_names(node)).collect::<Result<_>>()?;
     let clock = Stopwatch::start();
     cluster.import_images(&nodes)?;
     report("images built and imported", clock.elapsed());

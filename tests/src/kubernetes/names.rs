@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::net::UdpSocket;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -26,17 +27,17 @@ const ANSWERED: [u8; 2] = [0x81, 0x80];
 
 /// A name server; ended when dropped.
 #[derive(Debug)]
-pub struct NameServer {
+pub(super) struct NameServer {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Cluster {
-    /// Serves names on the node.
+    /// Serves names on the node for as long as it runs.
     ///
     /// # Errors
     /// If the port is taken.
-    pub fn serve_names(&self, node: &Node) -> Result<NameServer> {
+    pub(super) fn serve_names(node: &Node) -> Result<NameServer> {
         let network = File::open(format!("/proc/{}/ns/net", node.leader()))?;
         let bind = move || -> Result<UdpSocket> {
             // This thread alone moves; its socket stays there.
@@ -47,8 +48,10 @@ impl Cluster {
         socket.set_read_timeout(Some(PATIENCE))?;
         let is_over = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_over);
+        // An open socket keeps the network of a node that is gone.
+        let leader = PathBuf::from(format!("/proc/{}/ns/net", node.leader()));
         let thread = std::thread::spawn(move || {
-            while !told.load(Ordering::Relaxed) {
+            while !told.load(Ordering::Relaxed) && leader.exists() {
                 match answer(&socket) {
                     Ok(()) => {}
                     Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) => {}

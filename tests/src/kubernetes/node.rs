@@ -58,7 +58,7 @@ pub(super) fn join(cluster: &Cluster, node: &Node) -> Result<()> {
     let current = Path::new("/var/lib/kubelet/pki/kubelet-client-current.pem");
     let kubeconfig = certificates::kubeconfig(Path::new("/etc/kubernetes/pki/ca.crt"), current, current);
     for (path, text) in [
-        // containerd gives pods the node's; there is no name server, which is found out at once this way.
+        // containerd gives pods the node's, where nobody listens; on the node itself there is one (`names`).
         ("etc/resolv.conf", "nameserver 127.0.0.1\n".to_owned()),
         ("etc/systemd/system/kubelet.service", KUBELET_UNIT.replace("@ADDRESS@", node.address())),
         ("etc/kubernetes/kubelet.conf", kubeconfig),
