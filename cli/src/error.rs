@@ -1,6 +1,6 @@
 //! Why a question could not be answered: what, where, and what to do.
 
-use std::{error::Error as _, path::PathBuf};
+use std::{error::Error, iter::successors, path::PathBuf};
 
 use kulprit_tls::TlsError;
 
@@ -67,7 +67,7 @@ pub(crate) enum AskError {
 }
 
 /// An error with what caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -78,7 +78,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The innermost message of an error: what the system said.
-pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -97,12 +97,15 @@ impl AskError {
 
     /// What an RPC's failure means for the person who asked.
     pub(crate) fn from_status(whom: &str, timeout_secs: u64, status: &tonic::Status) -> Self {
-        use tonic::Code;
+        use tonic::{Code, TimeoutExpired};
         if let Some(wrong) = kulprit_tls::error::find(status) {
             return Self::NotTrusted { address: whom.to_owned(), reason: chain(wrong) };
         }
-        // What central itself says has no source.
-        if let (Code::Unknown | Code::Internal, Some(broke)) = (status.code(), status.source()) {
+        // What central itself says has no source. A question that still waited is cancelled with its connection, as by the timeout.
+        let broke = status.source().filter(|error| {
+            !successors(Some(*error), |&error| error.source()).any(|cause| cause.is::<TimeoutExpired>())
+        });
+        if let (Code::Unknown | Code::Internal | Code::Cancelled, Some(broke)) = (status.code(), broke) {
             return Self::BrokenOff { whom: whom.to_owned(), reason: innermost(broke) };
         }
         match status.code() {

@@ -62,32 +62,70 @@ impl Client {
     /// If it is not who was asked for, or does not speak TLS 1.3.
     pub async fn connect<IO: AsyncRead + AsyncWrite + Unpin>(&self, io: IO) -> Result<Stream<IO>, TlsError> {
         let connected = TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), io).await;
-        connected.map(Stream).map_err(|error| TlsError::of_client(error, &self.name.to_str(), &self.ca))
+        connected.map(Stream::new).map_err(|error| TlsError::of_client(error, &self.name.to_str(), &self.ca))
     }
 }
 
 /// A stream to a server that is who was asked for.
 ///
-/// What the server thinks of the client it says after the handshake: a read then fails with a [`TlsError`].
+/// What the server thinks of the client it says after the handshake, and hangs up: a read then fails with a [`TlsError`]. So that the
+/// read comes to it, a write that finds the stream broken loses what is written without a word, as happens to whatever is on its way
+/// to a peer that is gone, and the read says what broke. HTTP/2 tells its callers nothing of a failed write.
 #[derive(Debug)]
-pub struct Stream<IO>(TlsStream<IO>);
+pub struct Stream<IO> {
+    tls: TlsStream<IO>,
+    /// The first failed write, until a read ends.
+    broken: Option<io::Error>,
+    read_ended: bool,
+}
+
+impl<IO> Stream<IO> {
+    fn new(tls: TlsStream<IO>) -> Self {
+        Self { tls, broken: None, read_ended: false }
+    }
+
+    /// What became of a write; `lost` is what it did where the stream is broken.
+    fn written<T>(&mut self, written: Poll<io::Result<T>>, lost: T) -> Poll<io::Result<T>> {
+        match written {
+            Poll::Ready(Err(error)) if !self.read_ended && is_broken(&error) => {
+                self.broken.get_or_insert(error);
+                Poll::Ready(Ok(lost))
+            }
+            written => written,
+        }
+    }
+}
+
+fn is_broken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = ready!(Pin::new(&mut self.0).poll_read(cx, buf));
-        Poll::Ready(read.map_err(|error| match inside(&error) {
-            Some(Error::AlertReceived(alert)) => match TlsError::of_alert(*alert) {
-                Some(refused) => io::Error::new(io::ErrorKind::PermissionDenied, refused),
-                None => error,
-            },
-            _ => error,
-        }))
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.tls).poll_read(cx, buf));
+        if read.is_ok() && (buf.filled().len() > before || buf.remaining() == 0) {
+            return Poll::Ready(Ok(()));
+        }
+        self.read_ended = true;
+        let broken = self.broken.take();
+        Poll::Ready(match read {
+            Err(error) => Err(match inside(&error) {
+                Some(Error::AlertReceived(alert)) => match TlsError::of_alert(*alert) {
+                    Some(refused) => io::Error::new(io::ErrorKind::PermissionDenied, refused),
+                    None => error,
+                },
+                _ => error,
+            }),
+            Ok(()) => broken.map_or(Ok(()), Err),
+        })
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        let written = Pin::new(&mut self.tls).poll_write(cx, buf);
+        self.written(written, buf.len())
     }
 
     fn poll_write_vectored(
@@ -95,19 +133,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.tls).poll_write_vectored(cx, bufs);
+        self.written(written, bufs.iter().map(|buf| buf.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.tls.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        let flushed = Pin::new(&mut self.tls).poll_flush(cx);
+        self.written(flushed, ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.tls).poll_shutdown(cx)
     }
 }
 

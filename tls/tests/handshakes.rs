@@ -87,17 +87,24 @@ async fn a_client_without_a_certificate_or_with_a_wrong_one_is_told_so_when_it_r
     let (ca, other) = (Authority::new("ca"), Authority::new("others"));
     let trusted = ca.pem();
     let config = server(&ca.issue("central", &[NAME]), Clients::Must(&trusted));
-    let heard = async |identity: Option<Identity>| {
+    let greeted = async |identity: Option<Identity>| {
         let client = Client::new(&ca.pem(), NAME, identity).unwrap();
-        let (server, client) = greet(Arc::clone(&config), &client).await;
-        let read = client.unwrap().read_u8().await.err();
-        let said = read.and_then(|error| error.into_inner()).and_then(|error| error.downcast::<TlsError>().ok());
-        (server.is_ok(), said.map(|error| *error))
+        greet(Arc::clone(&config), &client).await.1.unwrap()
     };
-    let (_, wanted) = heard(None).await;
-    check(wanted, "the server wants a certificate of its clients, and none was shown to it");
-    let (_, refused) = heard(Some(other.issue("n1", &["n1"]).identity())).await;
-    let refused = refused.map(|error| error.to_string()).unwrap_or_default();
+    let said = |error: Option<io::Error>| error.and_then(|error| error.into_inner()?.downcast().ok()).map(|said| *said);
+    let wanted = "the server wants a certificate of its clients, and none was shown to it";
+    check(said(greeted(None).await.read_u8().await.err()), wanted);
+    // The server's end of the stream is dropped by now, so a write fails; it is the read that says why.
+    let mut hung_up = greeted(None).await;
+    hung_up.write_all(b"a question").await.unwrap();
+    hung_up.flush().await.unwrap();
+    check(said(hung_up.read_u8().await.err()), wanted);
+    let mut gone = greeted(Some(ca.issue("n1", &["n1"]).identity())).await;
+    gone.write_all(b"a question").await.unwrap();
+    gone.read_u8().await.unwrap_err();
+    assert_eq!(gone.write_all(b"another").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    let mut refused = greeted(Some(other.issue("n1", &["n1"]).identity())).await;
+    let refused = said(refused.read_u8().await.err()).map(|error: TlsError| error.to_string()).unwrap_or_default();
     assert!(refused.starts_with("the server does not accept our certificate (UnknownCA)"), "{refused}");
     let client = Client::new(&ca.pem(), NAME, Some(ca.issue("n1", &["n1"]).identity())).unwrap();
     let (server, client) = greet(Arc::clone(&config), &client).await;
