@@ -250,14 +250,14 @@ pub struct Incoming {
     rest: Option<Pin<Box<Sleep>>>,
 }
 
-/// Accepts on `listener` whom `connections` has a seat for; never ends, and gives no error: whom the kernel could not hand over is counted.
+/// Accepts on `listener` whom `connections` has a seat for; never ends: whom the kernel could not hand over is counted.
 #[must_use]
 pub const fn incoming(listener: TcpListener, connections: Connections) -> Incoming {
     Incoming { listener, connections, rest: None }
 }
 
 impl Stream for Incoming {
-    type Item = io::Result<Connection>;
+    type Item = Connection;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
@@ -271,7 +271,7 @@ impl Stream for Incoming {
                     let Ok(seat) = this.connections.admit(peer.ip()) else { continue };
                     // Acks are small and wanted at once. It fails on a connection that is gone already.
                     let _ = stream.set_nodelay(true);
-                    return Poll::Ready(Some(Ok(Connection { stream, seat })));
+                    return Poll::Ready(Some(Connection { stream, seat }));
                 }
                 Err(error) if is_of_one_caller(&error) => {}
                 Err(_) => {
@@ -311,15 +311,6 @@ pub struct Prompt<S> {
 struct Greeting {
     n_read: usize,
     until: Pin<Box<Sleep>>,
-}
-
-impl Prompt<Connection> {
-    /// Without TLS.
-    #[must_use]
-    pub fn plain(connection: Connection) -> Self {
-        let (connections, address) = connection.whose();
-        Self::new(connection, connections, address)
-    }
 }
 
 impl<S> Prompt<S> {

@@ -11,7 +11,7 @@ use rustls::{AlertDescription, Error, PeerIncompatible, ServerConfig};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, StreamExt as _};
@@ -28,8 +28,6 @@ const HANDSHAKE_WITHIN_CROWDED: Duration = Duration::from_secs(1);
 const MAX_HANDSHAKES: usize = 1_024;
 /// Connections that wait for the server to take them; then those that have greeted keep their places.
 const N_WAITING: usize = 64;
-/// After the kernel could not give a connection: file descriptors come free meanwhile.
-const REST: Duration = Duration::from_millis(100);
 /// How often the same failure is said.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
@@ -59,7 +57,7 @@ struct Failure {
 
 impl<S, IO> Acceptor<S, IO>
 where
-    S: Stream<Item = io::Result<IO>> + Unpin,
+    S: Stream<Item = IO> + Unpin,
     IO: Tcp,
 {
     /// Of these connections, by TLS if there are `configs`; what has greeted comes out of the receiver.
@@ -97,11 +95,7 @@ where
                     }
                 }
                 (place, accepted) = next(&mut self.incoming, &self.places) => match accepted {
-                    Some(Ok(stream)) => self.begin(stream, place),
-                    Some(Err(error)) => {
-                        debug!(%error, "a connection could not be accepted");
-                        sleep(REST).await;
-                    }
+                    Some(stream) => self.begin(stream, place),
                     None => return Err("nothing listens any more".into()),
                 }
             }
