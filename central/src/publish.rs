@@ -6,6 +6,7 @@
 //! Events are written beside it (`teller`).
 
 mod desk;
+mod rounds;
 pub mod teller;
 #[cfg(test)]
 mod tests;
@@ -18,12 +19,12 @@ use kulprit_model::catalogue::NodeCondition;
 use tokio::{
     sync::watch,
     task::{JoinSet, spawn_blocking},
-    time::{MissedTickBehavior, interval},
 };
 use tracing::info;
 
 use self::{
     desk::{Decision, Desk, DueNode},
+    rounds::Rounds,
     trouble::Troubles,
 };
 use crate::{
@@ -79,45 +80,15 @@ pub struct Publisher {
     troubles: Troubles,
 }
 
-impl Publisher {
-    /// Writes by these settings.
-    #[must_use]
-    pub fn new(sources: Sources, settings: Settings) -> Self {
-        Self { sources, settings, desk: None, troubles: Troubles::default() }
-    }
+impl Rounds for Publisher {
+    const EVERY: Duration = LOOK_EVERY;
 
-    /// Runs until `stop`.
-    ///
-    /// # Errors
-    /// If what decides panics.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
-        let mut ticks = interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut leading = self.sources.leading.clone();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                _ = ticks.tick() => {}
-                () = leading.changed() => {}
-                Ok(()) = self.sources.verdicts.changed() => {}
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = leading.lost() => {}
-                done = self.look() => done?,
-            }
-            let is_leading = leading.holds();
-            self.sources.metrics.leading.set(i64::from(is_leading));
-            if !is_leading {
-                // Another may write now: what we wrote is no longer what stands.
-                self.desk = None;
-            }
+    async fn news(&mut self) {
+        if self.sources.verdicts.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
-    /// Decides what is due and writes it. Dropped when the Lease is lost, in the middle of a write too.
     async fn look(&mut self) -> Result<(), BoxError> {
         let verdicts = self.sources.verdicts.borrow_and_update().clone();
         let Some(verdicts) = verdicts else { return Ok(()) };
@@ -150,6 +121,30 @@ impl Publisher {
             due = rest;
         }
         Ok(())
+    }
+
+    fn looked(&mut self, is_leading: bool) {
+        self.sources.metrics.leading.set(i64::from(is_leading));
+        if !is_leading {
+            self.desk = None;
+        }
+    }
+}
+
+impl Publisher {
+    /// Writes by these settings.
+    #[must_use]
+    pub fn new(sources: Sources, settings: Settings) -> Self {
+        Self { sources, settings, desk: None, troubles: Troubles::default() }
+    }
+
+    /// Runs until `stop`.
+    ///
+    /// # Errors
+    /// If what decides panics.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
+        let leading = self.sources.leading.clone();
+        rounds::run(self, leading, stop).await
     }
 
     /// Writes conditions of some nodes at the same time; whether any could be written.

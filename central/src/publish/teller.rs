@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 use tokio::{
     sync::watch,
     task::{JoinSet, spawn_blocking},
-    time::{MissedTickBehavior, interval},
 };
 
-use super::trouble::Troubles;
+use super::{
+    rounds::{self, Rounds},
+    trouble::Troubles,
+};
 use crate::{
     conditions::PREFIX,
     events::{
@@ -87,43 +89,15 @@ impl Memory {
     }
 }
 
-impl Teller {
-    /// Writes from these.
-    #[must_use]
-    pub fn new(sources: Sources) -> Self {
-        Self { sources, memory: None, troubles: Troubles::default() }
-    }
+impl Rounds for Teller {
+    const EVERY: Duration = LOOK_EVERY;
 
-    /// Runs until `stop`.
-    ///
-    /// # Errors
-    /// If what decides panics.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
-        let mut ticks = interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut leading = self.sources.leading.clone();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                _ = ticks.tick() => {}
-                () = leading.changed() => {}
-                Ok(()) = self.sources.reports.changed() => {}
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = leading.lost() => {}
-                done = self.look() => done?,
-            }
-            if !leading.holds() {
-                // Another may say something now: what we know of it is not all.
-                self.memory = None;
-            }
+    async fn news(&mut self) {
+        if self.sources.reports.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
-    /// Decides what is due and writes it. Dropped when the Lease is lost, in the middle of a write too.
     async fn look(&mut self) -> Result<(), BoxError> {
         let reports = self.sources.reports.borrow_and_update().clone();
         let Some(reports) = reports.filter(|_| !self.troubles.is_resting(EVENTS)) else { return Ok(()) };
@@ -151,6 +125,29 @@ impl Teller {
             due = rest;
         }
         Ok(())
+    }
+
+    fn looked(&mut self, is_leading: bool) {
+        if !is_leading {
+            self.memory = None;
+        }
+    }
+}
+
+impl Teller {
+    /// Writes from these.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        Self { sources, memory: None, troubles: Troubles::default() }
+    }
+
+    /// Runs until `stop`.
+    ///
+    /// # Errors
+    /// If what decides panics.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
+        let leading = self.sources.leading.clone();
+        rounds::run(self, leading, stop).await
     }
 
     /// Writes some at the same time; whether the API server took any.
