@@ -92,16 +92,18 @@ impl Agent {
 
     /// The same, where it may be refused.
     pub(crate) async fn try_connect(address: SocketAddr, hello: v1::Hello) -> Result<Self, tonic::Status> {
-        let epoch = hello.epoch;
-        let agent = Self::open_on(channel(address).await, Message::Hello(hello)).await?;
-        Ok(Self { epoch, ..agent })
+        Self::try_connect_on(channel(address).await, hello).await
     }
 
     /// Says Hello on a connection that is there.
     pub(crate) async fn connect_on(channel: Channel, hello: v1::Hello) -> Self {
+        Self::try_connect_on(channel, hello).await.unwrap()
+    }
+
+    async fn try_connect_on(channel: Channel, hello: v1::Hello) -> Result<Self, tonic::Status> {
         let epoch = hello.epoch;
-        let agent = Self::open_on(channel, Message::Hello(hello)).await.unwrap();
-        Self { epoch, ..agent }
+        let agent = Self::open_on(channel, Message::Hello(hello)).await?;
+        Ok(Self { epoch, ..agent })
     }
 
     /// Opens a stream with another first message.
