@@ -11,17 +11,8 @@ cd "$(dirname "$0")/.."
 # The newest that builds with the toolchain of rust-toolchain.toml.
 version=0.20.2
 
-tools=target/tools
-export PATH="$PATH:$PWD/$tools/bin"
-if ! command -v cargo-deny >/dev/null; then
-    echo "deny: cargo-deny is not here; building $version into $tools, which takes minutes" >&2
-    cargo install --quiet --locked cargo-deny --version "$version" --root "$tools" --target-dir "$tools/build" || {
-        echo "deny: cargo-deny $version could not be built; install it by hand and run this again" >&2
-        exit 1
-    }
-    # 300 MB that are of no more use.
-    rm -rf "$tools/build"
-fi
+tools=$(scripts/cargo-tool.sh cargo-deny "$version")
+export PATH="$PATH:$tools"
 
 case ${1:-} in
     '')

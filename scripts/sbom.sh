@@ -12,17 +12,8 @@ cd "$(dirname "$0")/.."
 version=0.5.9
 crates=(agent agent/libvirt central cli)
 
-tools=target/tools
-export PATH="$PATH:$PWD/$tools/bin"
-if ! command -v cargo-cyclonedx >/dev/null; then
-    echo "sbom: cargo-cyclonedx is not here; building $version into $tools, which takes minutes" >&2
-    cargo install --quiet --locked cargo-cyclonedx --version "$version" --root "$tools" --target-dir "$tools/build" || {
-        echo "sbom: cargo-cyclonedx $version could not be built; install it by hand and run this again" >&2
-        exit 1
-    }
-    # Of no more use.
-    rm -rf "$tools/build"
-fi
+tools=$(scripts/cargo-tool.sh cargo-cyclonedx "$version")
+export PATH="$PATH:$tools"
 
 mkdir -p target/sbom
 for crate in "${crates[@]}"; do
