@@ -3,6 +3,7 @@
 //! A control plane without kubelets: a token of a pod needs the pod's object, not its containers. Central has the rights of `docs/central-role.yaml`
 //! and no others. The test speaks gRPC from inside the lab's network, where central listens on loopback.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use kulprit_proto::v1::{self, agent_message::Message, ingest_client::IngestClient, query_client::QueryClient};
 use kulprit_tests::check::report;
+use kulprit_tests::kubernetes::accounts::{MISSING, Right, THERE, logged, rights, used, without};
 use kulprit_tests::lab::built_binary;
 use kulprit_tests::node::Running;
 use kulprit_tests::wait::wait_until;
@@ -23,12 +25,18 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 const NAMESPACE: &str = "kulprit";
+const CENTRAL: &str = "kulprit-central";
 const AUDIENCE: &str = "kulprit-central";
 const PORT: u16 = 17443;
 /// Central's start, on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 /// Nothing that is asked here takes longer.
 const ANSWER: Duration = Duration::from_secs(20);
+
+fn document(name: &str) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
 
 fn role(name: &str, namespace: Option<&str>, rules: &Value) -> Value {
     let kind = if namespace.is_some() { "Role" } else { "ClusterRole" };
@@ -58,16 +66,15 @@ fn prepare(cluster: &Cluster) -> Result<()> {
                 "containers": [{"name": "agent", "image": "none", "imagePullPolicy": "Never"}]},
         }))?;
     }
-    let roles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/central-role.yaml");
-    cluster.kubectl(&["apply", "--filename", &roles.to_string_lossy()])?;
-    let roles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reader-role.yaml");
-    cluster.kubectl(&["apply", "--filename", &roles.to_string_lossy()])?;
-    cluster.create(&binding("kulprit-central", None))?;
+    cluster.grant(CENTRAL, &document("central-role.yaml")?)?;
+    cluster.apply(&document("reader-role.yaml")?)?;
     cluster.create(&binding("kulprit-reader", None))?;
     let get_vms = json!([{"apiGroups": ["kubevirt.io"], "resources": ["virtualmachineinstances"], "verbs": ["get"]}]);
     cluster.create(&role("ada", Some("prod"), &get_vms))?;
     cluster.create(&binding("ada", Some("prod")))
 }
+
+const ASKING: &str = "access: {agents: token, queries: review}\n";
 
 /// A central that asks the cluster's API server who calls.
 struct Scene<'a> {
@@ -78,7 +85,7 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn new(lab: &'a Lab, cluster: &'a Cluster) -> Result<Self> {
+    fn new(lab: &'a Lab, cluster: &'a Cluster, config_text: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
         fs::copy(cluster.admin_config(), at("kubeconfig"))?;
@@ -89,7 +96,7 @@ impl<'a> Scene<'a> {
         let namespace = format!("--namespace={NAMESPACE}");
         config(&["set-context", "central", "--cluster=lab", "--user=central", &namespace])?;
         let yaml = format!(
-            "access: {{agents: token, queries: review}}\nleader_election: false\nkubernetes: {{kubeconfig: {}, context: central}}\n",
+            "{config_text}leader_election: false\nkubernetes: {{kubeconfig: {}, context: central}}\n",
             at("kubeconfig")
         );
         fs::write(at("central.yaml"), yaml)?;
@@ -110,6 +117,15 @@ impl<'a> Scene<'a> {
 
     fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("central.log")).unwrap_or_default()
+    }
+
+    /// Waits until a line of central's log has both.
+    fn says(&self, words: &str, right: &Right) -> Result<()> {
+        let is_said = || Ok(self.log().lines().any(|line| line.contains(words) && line.contains(&logged(right))));
+        let what = format!("{words}: {}", logged(right));
+        let took = wait_until(&what, SOON, is_said).with_context(|| self.log())?;
+        report(&what, took);
+        Ok(())
     }
 
     /// A token of a service account; of a pod's if one is named.
@@ -257,7 +273,7 @@ fn kubernetes_says_who_may_talk_to_central_and_be_told_what() -> Result<()> {
     let lab = Lab::open()?;
     let (mut cluster, _) = Cluster::start(&lab, &[])?;
     prepare(&cluster)?;
-    let scene = Scene::new(&lab, &cluster)?;
+    let scene = Scene::new(&lab, &cluster, ASKING)?;
     let token = |account: &str, audience: Option<&str>, pod: Option<&str>| scene.token(account, audience, pod);
 
     // An agent, by the token of its pod.
@@ -309,5 +325,89 @@ fn kubernetes_says_who_may_talk_to_central_and_be_told_what() -> Result<()> {
     ensure!(agent.is_open()?, "{}", scene.log());
     let cannot = scene.nodes(Some(&reader))?;
     ensure!(cannot.is_ok() || cannot.as_ref().is_err_and(|status| status.code() == Code::Unavailable), "{cannot:?}");
+    Ok(())
+}
+
+/// What [`rights.rs`](./rights.rs) does with all other rights.
+#[test]
+fn central_names_the_right_to_ask_who_calls_and_to_keep_its_certificate_where_it_is_missing() -> Result<()> {
+    let lab = Lab::open()?;
+    let (cluster, _) = Cluster::start(&lab, &[])?;
+    prepare(&cluster)?;
+    let right = |namespace: &str, group: &str, resource: &str, verb: &str| {
+        [namespace, group, resource, verb].map(str::to_owned)
+    };
+    let used_well = |granted: &BTreeSet<Right>| -> Result<BTreeSet<Right>> {
+        let mut audited = cluster.audited(CENTRAL)?;
+        audited.retain(|one| one.code < 400);
+        Ok(used(&audited, granted))
+    };
+
+    // Who calls.
+    let roles = document("central-role.yaml")?;
+    let tokens = right("", "authentication.k8s.io", "tokenreviews", "create");
+    let access = right("", "authorization.k8s.io", "subjectaccessreviews", "create");
+    let scene = Scene::new(&lab, &cluster, ASKING)?;
+    let of_agent = || scene.token("kulprit-agent", Some(AUDIENCE), Some("agent-n1"));
+    let ada = scene.token("ada", None, None)?;
+    ensure!(scene.agent("n1", Some(&of_agent()?))?.is_ok(), "{}", scene.log());
+    ensure!(scene.explain(&ada, "prod/db-0")?.code() == Code::NotFound, "{}", scene.log());
+    let seen = used_well(&rights(&roles)?)?;
+    ensure!(seen.contains(&tokens) && seen.contains(&access), "{seen:?}");
+    cluster.apply(&without(&roles, |right| *right == tokens)?)?;
+    // An answer that is kept asks nobody, so each of these is by a token of its own.
+    wait_until("an agent to be refused", SOON, || Ok(scene.agent("n1", Some(&of_agent()?))?.is_err()))?;
+    scene.says(MISSING, &tokens)?;
+    scene.is_refused("n1", Some(&of_agent()?), Code::Unavailable, "cannot_verify")?;
+    cluster.apply(&without(&roles, |right| *right == access)?)?;
+    wait_until("an agent to be let in", SOON, || Ok(scene.agent("n1", Some(&of_agent()?))?.is_ok()))?;
+    scene.says(THERE, &tokens)?;
+    // What was allowed is known for a while; of another VM it has to be asked.
+    let refused = scene.explain(&ada, "prod/db-1")?;
+    ensure!(refused.code() == Code::Unavailable, "not known is not no: {refused:?}");
+    scene.says(MISSING, &access)?;
+    cluster.apply(&roles)?;
+    wait_until("ada to be told", SOON, || Ok(scene.explain(&ada, "prod/db-1")?.code() == Code::NotFound))?;
+    scene.says(THERE, &access)?;
+    drop(scene);
+
+    // The certificate: first as it is made, then as it is made again for another name, with the CA that others see spoilt.
+    let roles = document("made-role.yaml")?;
+    cluster.grant(CENTRAL, &roles)?;
+    let own = |resource: &str, verb: &str| right(NAMESPACE, "", resource, verb);
+    let mut all_named = BTreeSet::new();
+    let (first, then) = (
+        ["secrets create", "configmaps create"],
+        ["secrets get", "secrets update", "configmaps get", "configmaps update"],
+    );
+    for (name, order) in [("one.example", &first[..]), ("other.example", &then[..])] {
+        let config = format!("access: {{agents: open, queries: open}}\ntls: {{made: {{names: [{name}]}}}}\n");
+        let mut running = None;
+        for words in order {
+            let (resource, verb) = words.split_once(' ').context("two words")?;
+            let taken = own(resource, verb);
+            cluster.apply(&without(&roles, |right| *right == taken)?)?;
+            let scene = match running.take() {
+                Some(scene) => scene,
+                None => Scene::new(&lab, &cluster, &config)?,
+            };
+            scene.says(MISSING, &taken)?;
+            all_named.insert(taken);
+            running = Some(scene);
+        }
+        // With the names of what is kept, which the Role has and its parts above have not.
+        cluster.apply(&roles)?;
+        let scene = running.context("there is an order")?;
+        let map = ["get", "configmap", "kulprit-central-ca", "--namespace", NAMESPACE, "--output", "yaml"];
+        let is_kept = || Ok(cluster.kubectl(&map).is_ok_and(|map| map.contains("BEGIN CERTIFICATE")));
+        wait_until("the CA that all may see", SOON, is_kept).with_context(|| scene.log())?;
+        drop(scene);
+        let spoilt = r#"{"data": {"ca.crt": "spoilt"}}"#;
+        cluster.kubectl(&["patch", "configmap", "kulprit-central-ca", "--namespace", NAMESPACE, "--patch", spoilt])?;
+    }
+    let granted = rights(&roles)?;
+    ensure!(all_named == granted, "each right was taken away once: {all_named:?}");
+    let seen = used_well(&granted)?;
+    ensure!(granted.is_subset(&seen), "granted and not used: {:?}", granted.difference(&seen));
     Ok(())
 }

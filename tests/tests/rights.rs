@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use kulprit_tests::check::report;
 use kulprit_tests::fault::KvmMissing;
-use kulprit_tests::kubernetes::accounts::{Audited, Right, rights, without};
+use kulprit_tests::kubernetes::accounts::{Audited, MISSING, Right, THERE, logged, rights, used, without};
 use kulprit_tests::kubevirt::api::{Kind, Place};
 use kulprit_tests::kubevirt::{KubeVirt, VmSpec};
 use kulprit_tests::system::System;
@@ -32,27 +32,11 @@ fn document(name: &str) -> Result<String> {
     fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
-/// The rights that requests used. Of what is granted in one namespace alone the namespace counts.
-fn used(audited: &[Audited], granted: &BTreeSet<Right>) -> BTreeSet<Right> {
-    let right = |one: &Audited| {
-        let whole = [String::new(), one.group.clone(), one.resource.clone(), one.verb.clone()];
-        let own = [one.namespace.clone(), one.group.clone(), one.resource.clone(), one.verb.clone()];
-        if granted.contains(&whole) { whole } else { own }
-    };
-    audited.iter().map(right).collect()
-}
-
-/// As central's log has it.
-fn line([_, group, resource, verb]: &Right) -> String {
-    let resource = if group == "events.k8s.io" { format!("{resource}.{group}") } else { resource.clone() };
-    format!("verb=\"{verb}\" resource=\"{resource}\"")
-}
-
 /// Waits until central's log says of each of those rights that it is missing, or that it is there again.
 fn wait_for_words(system: &System, words: &str, rights: &BTreeSet<&Right>) -> Result<()> {
     let missing = |log: &str| -> Vec<String> {
         let said: Vec<&str> = log.lines().filter(|line| line.contains(words)).collect();
-        let lines = rights.iter().map(|right| line(right));
+        let lines = rights.iter().map(|right| logged(right));
         lines.filter(|line| !said.iter().any(|said| said.contains(line))).collect()
     };
     let is_said = || Ok(missing(&system.central_log()?).is_empty());
@@ -106,9 +90,6 @@ impl<'a> Shown<'a> {
     }
 }
 
-const MISSING: &str = "a right is missing in Kubernetes";
-const THERE: &str = "a right that was missing in Kubernetes is there";
-
 #[test]
 fn central_has_exactly_the_rights_that_it_uses_and_names_each_that_is_missing() -> Result<()> {
     let lab = Lab::open()?;
@@ -118,7 +99,7 @@ fn central_has_exactly_the_rights_that_it_uses_and_names_each_that_is_missing() 
     kubevirt.adopt(node)?;
     let role = document("central-role.yaml")?;
     let mut granted = rights(&role)?;
-    // Reviews of who asks are another topic's (`access.rs`), with the same roles.
+    // Reviews of who asks, and a certificate that central makes, are another topic's (`access.rs`), with the same roles.
     granted.retain(|right| !REVIEWS.contains(&right[1].as_str()));
     let kubeconfig = cluster.account("kulprit", CENTRAL)?;
     cluster.grant(CENTRAL, &role)?;
@@ -168,7 +149,7 @@ fn central_has_exactly_the_rights_that_it_uses_and_names_each_that_is_missing() 
     let refuse = |taken: &[&Right]| -> Result<()> { cluster.apply(&without(&role, |right| taken.contains(&right))?) };
     refuse(&[&status, &observed])?;
     let is_named =
-        || Ok(system.central_log()?.lines().any(|said| said.contains(MISSING) && said.contains(&line(&observed))));
+        || Ok(system.central_log()?.lines().any(|said| said.contains(MISSING) && said.contains(&logged(&observed))));
     let fault = KvmMissing::new(node)?;
     vm.comes_and_goes(&system, "the series to be refused", &is_named)?;
     wait_for_words(&system, MISSING, &[&status, &observed].into())?;

@@ -135,6 +135,33 @@ impl Cluster {
     }
 }
 
+/// The rights that requests used. Of what is granted in one namespace alone the namespace counts.
+#[must_use]
+pub fn used(audited: &[Audited], granted: &BTreeSet<Right>) -> BTreeSet<Right> {
+    let right = |one: &Audited| {
+        let whole = [String::new(), one.group.clone(), one.resource.clone(), one.verb.clone()];
+        let own = [one.namespace.clone(), one.group.clone(), one.resource.clone(), one.verb.clone()];
+        if granted.contains(&whole) { whole } else { own }
+    };
+    audited.iter().map(right).collect()
+}
+
+/// What central's log says of a right that is missing, or was.
+#[must_use]
+pub fn logged([_, group, resource, verb]: &Right) -> String {
+    let is_with_group = GROUPS_SAID.contains(&group.as_str());
+    let resource = if is_with_group { format!("{resource}.{group}") } else { resource.clone() };
+    format!("verb=\"{verb}\" resource=\"{resource}\"")
+}
+
+/// Groups that central names with their resources.
+const GROUPS_SAID: [&str; 3] = ["authentication.k8s.io", "authorization.k8s.io", "events.k8s.io"];
+
+/// What central's log says of a right that it misses.
+pub const MISSING: &str = "a right is missing in Kubernetes";
+/// What it says when the right is there after all.
+pub const THERE: &str = "a right that was missing in Kubernetes is there";
+
 /// Each verb on each resource of a file of roles.
 ///
 /// # Errors
