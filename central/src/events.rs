@@ -103,21 +103,30 @@ pub struct Report {
     pub cause: String,
     /// Node where the cause sits; empty if it is not one node's.
     pub node: String,
-    /// When the incident was opened, Unix microseconds.
-    pub opened_usec: i64,
     /// Whether diagnosis is sure of the cause.
     pub is_verdict: bool,
+    /// Whether it was seen to be over, and not for long enough yet: nobody is told now that it begins, nor that it is over.
+    pub is_quiet: bool,
     /// Whether it is over.
     pub is_over: bool,
     /// In words.
     pub note: String,
 }
 
+/// How it stands with one whom an incident touches; what counts more is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Over,
+    /// Seen to be over a moment ago.
+    Quiet,
+    Lasts,
+}
+
 /// What the engine last had to say; `None` before its first word.
 pub type Reports = Option<Arc<Vec<Report>>>;
 
 /// Whom the open incidents touch and why, and of those that closed a moment ago whom they touched, in the order of opening. A symptom
-/// that was seen to be over counts as lasting for `close_after_usec`, as its incident does.
+/// that was seen to be over is quiet for `close_after_usec`, as long as its incident lasts on.
 #[must_use]
 pub fn reports(
     attributions: &[Attribution],
@@ -133,32 +142,44 @@ pub fn reports(
     };
     let mut reports = Vec::new();
     for incident in incidents.iter().filter(is_told) {
-        let lasts = |member: &Member| {
-            let lasts_on = |until: i64| now_usec.saturating_sub(until) < close_after_usec;
-            incident.is_open() && member.until_wall_usec.is_none_or(lasts_on)
+        let standing = |member: &Member| match member.until_wall_usec {
+            _ if !incident.is_open() => Standing::Over,
+            None => Standing::Lasts,
+            Some(until) if now_usec.saturating_sub(until) < close_after_usec => Standing::Quiet,
+            Some(_) => Standing::Over,
         };
-        let mut touched: BTreeMap<&Whom, (&Member, bool)> = BTreeMap::new();
+        let mut touched: BTreeMap<&Whom, (&Member, Standing)> = BTreeMap::new();
         for member in &incident.members {
-            let known = touched.entry(&member.whom).or_insert((member, false));
-            // Of several symptoms one that lasts.
-            if lasts(member) {
-                *known = (member, true);
+            let is = standing(member);
+            let known = touched.entry(&member.whom).or_insert((member, is));
+            // Of several symptoms the one that counts most.
+            if is > known.1 {
+                *known = (member, is);
             }
         }
-        let mut is_verdict = false;
-        for (whom, (member, lasts)) in &touched {
-            let attribution = shown.get(&((*whom).clone(), member.symptom.as_str())).copied();
+        let (mut is_verdict, mut is_quiet) = (false, true);
+        for (whom, (member, standing)) in &touched {
+            // What was over may be back in another incident: then its explanation is that one's.
+            let lasts = *standing == Standing::Lasts;
+            let shown_for = |whom: &Whom| shown.get(&(whom.clone(), member.symptom.as_str())).copied();
+            let attribution = lasts.then(|| shown_for(whom)).flatten();
             is_verdict |= attribution.is_some_and(|shown| shown.confidence == Confidence::Verdict);
-            reports.extend(of_member(incident, member, attribution, !lasts));
+            is_quiet &= !lasts;
+            reports.extend(of_member(incident, member, attribution, *standing));
         }
         let is_its_own = touched.keys().any(|whom| whom.uid.is_empty() && whom.node == incident.node);
-        reports.extend((!is_its_own).then(|| of_place(incident, is_verdict)).flatten());
+        reports.extend((!is_its_own).then(|| of_place(incident, is_verdict, is_quiet)).flatten());
     }
     reports
 }
 
 /// Of one whom the incident touches; `None` of a VM that Kubernetes does not have.
-fn of_member(incident: &Incident, member: &Member, attribution: Option<&Attribution>, is_over: bool) -> Option<Report> {
+fn of_member(
+    incident: &Incident,
+    member: &Member,
+    attribution: Option<&Attribution>,
+    standing: Standing,
+) -> Option<Report> {
     let about = match (member.whom.uid.is_empty(), member.namespace.is_empty()) {
         (true, _) => About::Node { name: member.whom.node.clone() },
         (false, true) => return None,
@@ -171,11 +192,12 @@ fn of_member(incident: &Incident, member: &Member, attribution: Option<&Attribut
     };
     let is_verdict = attribution.is_some_and(|shown| shown.confidence == Confidence::Verdict);
     let note = note::of_trouble(incident, &about, &member.symptom, attribution);
-    Some(Report { about, is_verdict, is_over, note, ..blank(incident) })
+    let (is_quiet, is_over) = (standing == Standing::Quiet, standing == Standing::Over);
+    Some(Report { about, is_verdict, is_quiet, is_over, note, ..blank(incident) })
 }
 
 /// Of the node in which the cause sits, where the incident touches VMs of it.
-fn of_place(incident: &Incident, is_verdict: bool) -> Option<Report> {
+fn of_place(incident: &Incident, is_verdict: bool, is_quiet: bool) -> Option<Report> {
     let (place, node) = (&incident.key.place, &incident.node);
     let is_in_node = *place == format!("node/{node}")
         || place.starts_with(&format!("node/{node}/device/"))
@@ -183,7 +205,7 @@ fn of_place(incident: &Incident, is_verdict: bool) -> Option<Report> {
     (is_in_node && !node.is_empty() && incident.key.cause != UNEXPLAINED).then(|| {
         let about = About::Node { name: node.clone() };
         let note = note::of_trouble(incident, &about, "", None);
-        Report { about, note, is_verdict, is_over: !incident.is_open(), ..blank(incident) }
+        Report { about, note, is_verdict, is_quiet, is_over: !incident.is_open(), ..blank(incident) }
     })
 }
 
@@ -193,8 +215,8 @@ fn blank(incident: &Incident) -> Report {
         incident: incident.id,
         cause: incident.key.cause.clone(),
         node: incident.node.clone(),
-        opened_usec: incident.opened_wall_usec,
         is_verdict: false,
+        is_quiet: false,
         is_over: false,
         note: String::new(),
     }
@@ -230,9 +252,10 @@ pub fn sayings(reports: &[Report], cluster: &Cluster, nodes: &[StandingNode]) ->
                 topic: topic.clone(),
                 mode: if report.is_over { Mode::Over } else { Mode::Lasts },
                 episode: report.incident.to_string(),
-                not_before_usec: match report.is_verdict || report.is_over {
-                    true => 0,
-                    false => report.opened_usec.saturating_add(UNSURE_WAITS_USEC),
+                begins_after_usec: match (report.is_quiet, report.is_verdict) {
+                    (true, _) => None,
+                    (false, true) => Some(0),
+                    (false, false) => Some(UNSURE_WAITS_USEC),
                 },
                 reason: report.cause.clone(),
                 note: report.note.clone(),

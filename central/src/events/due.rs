@@ -47,8 +47,8 @@ pub struct Saying {
     pub mode: Mode,
     /// What tells apart the times at which a topic comes up.
     pub episode: String,
-    /// It is not said before, Unix microseconds.
-    pub not_before_usec: i64,
+    /// So long it has to last before it is said that it does, microseconds; `None`: that is not begun to be said now.
+    pub begins_after_usec: Option<i64>,
     /// `reason`.
     pub reason: String,
     /// `note` while it lasts.
@@ -121,6 +121,8 @@ struct Said {
     is_lasting: bool,
     warned: Option<Line>,
     ended: Option<Line>,
+    /// Since when it lasts without a break, as far as this central saw.
+    since_usec: Option<i64>,
     /// When it was spoken of last.
     seen_usec: i64,
     n_refused: u32,
@@ -151,7 +153,12 @@ impl Book {
             let key = (saying.object.uid.clone(), saying.topic.clone());
             let said = self.said.entry(key.clone()).or_insert_with(|| Said::adopted(&key, &spoken));
             said.seen_usec = now_usec;
+            let lasts = saying.mode == Mode::Lasts && saying.begins_after_usec.is_some();
+            said.since_usec = lasts.then(|| said.since_usec.unwrap_or(now_usec).min(now_usec));
             wanted.extend(said.due(now_usec, saying));
+        }
+        for said in self.said.values_mut().filter(|said| said.seen_usec != now_usec) {
+            said.since_usec = None;
         }
         wanted.sort_by_key(|due| (due.count > 1 && due.is_warning, due.saying.object.kind));
         let mut waited = std::mem::take(&mut self.waiting);
@@ -219,7 +226,13 @@ impl Said {
     }
 
     fn due(&self, now_usec: i64, saying: Saying) -> Option<Due> {
-        if now_usec < saying.not_before_usec || now_usec < self.again_usec {
+        if now_usec < self.again_usec {
+            return None;
+        }
+        let lasts_for_usec = self.since_usec.map(|since| now_usec.saturating_sub(since));
+        let may_begin =
+            lasts_for_usec.zip(saying.begins_after_usec).is_some_and(|(lasts_for, after)| lasts_for >= after);
+        if saying.mode == Mode::Lasts && !self.is_lasting && !may_begin {
             return None;
         }
         let (is_warning, action, known) = match saying.mode {

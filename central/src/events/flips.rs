@@ -73,7 +73,7 @@ fn saying(node: &StandingNode, flipped: &[&StandingCondition]) -> Saying {
         topic: format!("{}={}", short.join(","), first.status),
         mode: Mode::Once,
         episode: since.to_string(),
-        not_before_usec: 0,
+        begins_after_usec: Some(0),
         reason,
         note: shortened(&format!("{note}{message}"), MAX_NOTE_BYTES),
         over_note: String::new(),

@@ -118,6 +118,40 @@ fn who_is_well_again_is_told_so_after_a_while_and_the_rest_when_it_closes() {
 }
 
 #[test]
+fn what_was_unexplained_and_is_back_elsewhere_borrows_no_verdict() {
+    let mut unexplained = incident(6, "Unexplained", "");
+    unexplained.members.push(member("prod", "db", "n1"));
+    unexplained.members[0].until_wall_usec = Some(NOW - SECOND);
+    let told = reported(vec![unexplained, frozen()], &[attribution("db", "LocalDiskStalled", 1)]);
+    let [old, vm, _node] = told.as_slice() else { panic!("{told:#?}") };
+    assert!(old.is_quiet && !old.is_verdict && !old.note.contains("thread 3044"), "{old:#?}");
+    assert!(vm.is_verdict && !vm.is_quiet, "{vm:#?}");
+    let mut cluster = Cluster::new();
+    let vmi = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+        "metadata": {"name": "db", "namespace": "prod", "uid": "db"}});
+    cluster.add(&vmi).unwrap();
+    let mut book = Book::default();
+    for now in [NOW, NOW + 31 * SECOND] {
+        let decision = book.decide(now, sayings(&told, &cluster, &[]), std::iter::empty());
+        let reasons: Vec<&str> = decision.due.iter().map(|due| due.saying.reason.as_str()).collect();
+        assert_eq!(reasons, ["LocalDiskStalled"]);
+    }
+}
+
+#[test]
+fn of_two_symptoms_the_one_that_lasts_is_told() {
+    for is_first in [true, false] {
+        let mut incident = frozen();
+        let mut ended = member("prod", "db", "n1");
+        ended.symptom = "Paused".to_owned();
+        ended.until_wall_usec = Some(NOW - SECOND);
+        incident.members.insert(usize::from(is_first), ended);
+        let told = reported(vec![incident], &[attribution("db", "LocalDiskStalled", 1)]);
+        assert!(told[0].is_verdict && !told[0].is_quiet && !told[0].is_over, "{told:#?}");
+    }
+}
+
+#[test]
 fn a_fault_of_a_vm_alone_and_what_nothing_explains_are_not_told_to_the_node() {
     for (cause, place) in [("GuestHung", "node/n1/vm/db"), ("Unexplained", "node/n1")] {
         let mut incident = frozen();
@@ -266,7 +300,7 @@ impl World {
             topic: format!("Cause{topic}@n1"),
             mode: if truth.lasts { Mode::Lasts } else { Mode::Over },
             episode: format!("{}-{}", self.central, truth.n_begun),
-            not_before_usec: 0,
+            begins_after_usec: Some(0),
             reason: "Cause".to_owned(),
             note: "n".to_owned(),
             over_note: "o".to_owned(),

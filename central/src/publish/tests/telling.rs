@@ -23,8 +23,8 @@ fn report(vm: &str, incident: u128) -> Report {
         incident: Ulid::from(incident),
         cause: CAUSE.to_owned(),
         node: "n0".to_owned(),
-        opened_usec: testing::NOW,
         is_verdict: true,
+        is_quiet: false,
         is_over: false,
         note: format!("a disk of {vm} hangs"),
     }
@@ -195,9 +195,35 @@ async fn another_cause_is_another_event_and_one_that_is_not_sure_waits() {
     world.report(&[Report { cause: "DiskIoError".to_owned(), ..report("db", 7) }]);
     world.pass(2).await;
     assert_eq!(world.told().len(), 4);
-    world.report(&[Report { opened_usec: testing::NOW, ..unsure }]);
+    world.report(&[unsure]);
     world.pass(60).await;
     assert!(world.told().contains(&"VMI/db Unexplained Warning 1".to_owned()), "{:?}", world.told());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nothing_explained_for_a_moment_is_not_told() {
+    let world = World::telling(1, &["db"]).await;
+    let unsure = Report { is_verdict: false, cause: "Unexplained".to_owned(), node: String::new(), ..report("db", 7) };
+    world.report(std::slice::from_ref(&unsure));
+    world.pass(2).await;
+    world.report(&[Report { is_quiet: true, ..unsure.clone() }]);
+    world.pass(58).await;
+    world.report(&[over(&unsure)]);
+    world.pass(5).await;
+    assert_eq!(world.told(), [""; 0], "its incident lasted on for a minute, its trouble did not");
+    // Of an incident that is old as well.
+    world.report(&[report("db", 7)]);
+    world.pass(120).await;
+    world.report(std::slice::from_ref(&unsure));
+    world.pass(2).await;
+    world.report(&[report("db", 7)]);
+    world.pass(60).await;
+    assert_eq!(world.told(), WARNED);
+    world.report(std::slice::from_ref(&unsure));
+    world.pass(29).await;
+    assert_eq!(world.told(), WARNED);
+    world.pass(5).await;
+    assert_eq!(world.told().len(), 4, "{:?}", world.told());
 }
 
 #[tokio::test(start_paused = true)]
