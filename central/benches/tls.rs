@@ -83,7 +83,12 @@ fn main() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let ca = Authority::new("bench");
     let (certificate, key) = ca.issue("central", &[NAME]).write(folder.path(), "central");
-    let config = format!("tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display());
+    // All agents are of one address here.
+    let config = format!(
+        "tls: {{certificate: {}, key: {}}}\nlimits: {{connections_per_address: 12000}}\n",
+        certificate.display(),
+        key.display()
+    );
     fs::write(folder.path().join("central.yaml"), config).expect("the folder can be written");
     let client = Client::new(&ca.pem(), NAME, None).expect("the CA was just made");
     Runtime::new().expect("a runtime starts").block_on(measure(folder.path(), &client, n_agents));
