@@ -12,7 +12,7 @@ use kulprit_agent::probes::PROBES;
 use kulprit_central::config::{Config, Flags};
 use kulprit_tests::kubernetes::product::{chart, render};
 use kulprit_tests::shell;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -143,6 +143,38 @@ fn what_is_asked_for_is_rendered_and_nothing_else() -> Result<()> {
     assert_eq!(asked(&["namespace.create=true"])?, ["Namespace"]);
     let own_claim = ["central.store.type=persistentVolumeClaim", "central.store.existingClaim=own"];
     assert_eq!(asked(&own_claim)?, [] as [&str; 0]);
+    Ok(())
+}
+
+#[test]
+fn the_admin_port_of_central_is_open_to_those_who_are_named_alone() -> Result<()> {
+    let ingress = |values: &[&str]| -> Result<Vec<(Value, Value)>> {
+        let objects = objects(values)?;
+        let rules = find(&objects, "NetworkPolicy", "kulprit-central")?["spec"]["ingress"].clone();
+        let rules = rules.as_array().context("rules")?.clone();
+        Ok(rules.into_iter().map(|rule| (rule["ports"][0]["port"].clone(), rule["from"].clone())).collect())
+    };
+    let asked_of_all = ("grpc".into(), Value::Null);
+    assert_eq!(ingress(&[])?, [asked_of_all.clone()]);
+    assert_eq!(ingress(&["networkPolicy.metricsFrom=null"])?, [asked_of_all.clone()]);
+    let prometheus =
+        [r"networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=monitoring"];
+    let named = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]);
+    assert_eq!(ingress(&prometheus)?, [asked_of_all, ("metrics".into(), named)]);
+    Ok(())
+}
+
+#[test]
+fn agents_answer_on_the_nodes_address_only_where_prometheus_is_to_ask_them() -> Result<()> {
+    let args = |values: &[&str]| -> Result<Value> {
+        let objects = objects(values)?;
+        let agent = find(&objects, "DaemonSet", "kulprit-agent")?;
+        Ok(agent["spec"]["template"]["spec"]["containers"][0]["args"].clone())
+    };
+    let config = "--config=/etc/kulprit/agent/agent.yaml";
+    assert_eq!(args(&[])?, json!([config, "run"]));
+    let on_the_node = "--admin-listen=$(HOST_IP):7442";
+    assert_eq!(args(&["monitoring.serviceMonitor.enabled=true"])?, json!([config, on_the_node, "run"]));
     Ok(())
 }
 
