@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use kulprit_agent::config::AgentConfig;
 use kulprit_agent::probes::PROBES;
+use kulprit_central::conditions::{NpdCondition, type_of};
 use kulprit_central::config::{Config, Flags};
+use kulprit_central::taints::{Effect, key_of};
+use kulprit_model::catalogue::NodeCondition;
 use kulprit_tests::kubernetes::product::{chart, render};
 use kulprit_tests::shell;
 use serde_json::{Value, json};
@@ -223,6 +226,33 @@ fn the_chart_gives_central_the_rights_that_it_needs_and_agents_none() -> Result<
     let bound: BTreeSet<&str> =
         objects.iter().filter(binds).filter_map(|binding| binding["subjects"][0]["name"].as_str()).collect();
     assert!(bound.contains("kulprit-central") && !bound.contains("kulprit-agent"), "{bound:?}");
+    Ok(())
+}
+
+#[test]
+fn the_sample_of_an_admission_policy_names_central_and_what_it_writes() -> Result<()> {
+    let text = fs::read_to_string(workspace().join("deploy/samples/central-admission-policy.yaml"))?;
+    let sample = serde_saphyr::from_multiple::<Value>(&text)?;
+    let name = "kulprit-central-nodes";
+    let policy = &find(&sample, "ValidatingAdmissionPolicy", name)?["spec"];
+    let binding = &find(&sample, "ValidatingAdmissionPolicyBinding", name)?["spec"];
+    assert_eq!((&binding["policyName"], &binding["validationActions"]), (&name.into(), &json!(["Deny"])));
+    let objects = objects(&[])?;
+    let central = &find(&objects, "ServiceAccount", "kulprit-central")?["metadata"];
+    let (namespace, account) = (&central["namespace"], &central["name"]);
+    let user = format!("'system:serviceaccount:{}:{}'", namespace.as_str().unwrap(), account.as_str().unwrap());
+    assert_eq!(policy["matchConditions"][0]["expression"], format!("request.userInfo.username == {user}"));
+    assert_eq!(policy["matchConstraints"]["resourceRules"][0]["resources"], json!(["nodes", "nodes/status"]));
+    let written = NodeCondition::ALL.into_iter().flat_map(|condition| [type_of(condition), key_of(condition)]);
+    for name in written {
+        ensure!(name.starts_with("kulprit.io/"), "{name} is refused");
+    }
+    for effect in [Effect::NoSchedule, Effect::PreferNoSchedule] {
+        ensure!(text.contains(&format!("'{}'", effect.as_str())), "{} is refused", effect.as_str());
+    }
+    for condition in NpdCondition::ALL {
+        ensure!(text.contains(&format!("'{}'", condition.as_str())), "{} is not named", condition.as_str());
+    }
     Ok(())
 }
 
