@@ -289,3 +289,22 @@ fn systemd_takes_the_units() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn the_user_of_centrals_unit_is_one_that_systemd_makes_and_keys_can_be_given_to() -> Result<()> {
+    let folder = workspace().join("deploy/systemd");
+    let unit = fs::read_to_string(folder.join("kulprit-central.service"))?;
+    let user = unit.lines().find_map(|line| line.strip_prefix("User=")).context("a user that is there before it runs")?;
+    ensure!(unit.lines().any(|line| line == format!("Group={user}")), "{unit}");
+    let root = tempfile::tempdir()?;
+    fs::create_dir(root.path().join("etc"))?;
+    let at = format!("--root={}", root.path().display());
+    shell::run(&["systemd-sysusers", &at, &folder.join("kulprit-central.conf").to_string_lossy()])?;
+    for file in ["passwd", "group"] {
+        let made = fs::read_to_string(root.path().join("etc").join(file))?;
+        ensure!(made.lines().any(|line| line.starts_with(&format!("{user}:"))), "{file}: {made}");
+    }
+    let page = fs::read_to_string(workspace().join("docs/install.md"))?;
+    ensure!(page.contains(&format!("install -m 640 -o root -g {user} ")), "no owner of the key is named");
+    Ok(())
+}
