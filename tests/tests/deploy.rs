@@ -78,6 +78,43 @@ fn the_programs_read_the_files_that_the_chart_writes() -> Result<()> {
 }
 
 #[test]
+fn the_programs_take_certificates_that_are_given_from_where_they_are_mounted() -> Result<()> {
+    let in_folder = |mounts: &Value, file: &Path| {
+        let mut folders = mounts.as_array().into_iter().flatten().filter_map(|mount| mount["mountPath"].as_str());
+        folders.any(|folder| Some(Path::new(folder)) == file.parent())
+    };
+    let check = |values: &[&str]| -> Result<(AgentConfig, Config)> {
+        let (agent, central) = files(values)?;
+        let objects = objects(values)?;
+        let mounts = |kind: &str, name: &str| -> Result<Value> {
+            Ok(find(&objects, kind, name)?["spec"]["template"]["spec"]["containers"][0]["volumeMounts"].clone())
+        };
+        let (of_agent, of_central) = (mounts("DaemonSet", "kulprit-agent")?, mounts("Deployment", "kulprit-central")?);
+        let tls = &agent.tls;
+        for file in [tls.ca.as_ref(), tls.certificate.as_ref(), tls.key.as_ref()].into_iter().flatten() {
+            ensure!(file.starts_with("/host") || in_folder(&of_agent, file), "{}: {of_agent}", file.display());
+        }
+        let tls = central.tls.as_ref().context("tls of central")?;
+        for file in [tls.certificate.as_ref(), tls.key.as_ref(), tls.client_ca.as_ref()].into_iter().flatten() {
+            ensure!(in_folder(&of_central, file), "{}: {of_central}", file.display());
+        }
+        Ok((agent, central))
+    };
+    let (_, central) = check(&["tls.mode=given", "tls.secret=of-cert-manager"])?;
+    let tls = central.tls.context("tls")?;
+    assert_eq!((tls.certificate.is_some(), tls.key.is_some(), tls.made.is_none()), (true, true, true));
+
+    let by_certificate = ["tls.clientCaSecret=clients", "access.agents=certificate", "access.queries=certificate"];
+    let (agent, central) = check(&[&by_certificate[..], &["agent.certificateSecret=of-node"]].concat())?;
+    assert_eq!((agent.token, central.tls.context("tls")?.client_ca.is_some()), (None, true));
+    // One Secret is one node's.
+    let own = ["agent.config.tls.certificate=/host/etc/kulprit/a.crt", "agent.config.tls.key=/host/etc/kulprit/a.key"];
+    let (agent, _) = check(&[&by_certificate[..], &own].concat())?;
+    assert_eq!(agent.tls.certificate.as_deref(), Some(Path::new("/host/etc/kulprit/a.crt")));
+    Ok(())
+}
+
+#[test]
 fn values_that_make_no_sense_are_refused() -> Result<()> {
     for (value, part) in [
         ("agent.profile=most", "profile"),
@@ -294,7 +331,8 @@ fn systemd_takes_the_units() -> Result<()> {
 fn the_user_of_centrals_unit_is_one_that_systemd_makes_and_keys_can_be_given_to() -> Result<()> {
     let folder = workspace().join("deploy/systemd");
     let unit = fs::read_to_string(folder.join("kulprit-central.service"))?;
-    let user = unit.lines().find_map(|line| line.strip_prefix("User=")).context("a user that is there before it runs")?;
+    let user =
+        unit.lines().find_map(|line| line.strip_prefix("User=")).context("a user that is there before it runs")?;
     ensure!(unit.lines().any(|line| line == format!("Group={user}")), "{unit}");
     let root = tempfile::tempdir()?;
     fs::create_dir(root.path().join("etc"))?;

@@ -67,8 +67,8 @@ kulprit-central.{{ .Release.Namespace }}.svc
 {{- if .Values.agent.certificateSecret -}}
   {{- $_ := set $tls "certificate" "/etc/kulprit/tls/tls.crt" -}}
   {{- $_ := set $tls "key" "/etc/kulprit/tls/tls.key" -}}
-{{- else if eq .Values.access.agents "certificate" -}}
-  {{- fail "access.agents is `certificate`: set agent.certificateSecret" -}}
+{{- else if and (eq .Values.access.agents "certificate") (not (dig "tls" "certificate" "" .Values.agent.config)) -}}
+  {{- fail "access.agents is `certificate`: set agent.certificateSecret, or agent.config.tls to files of each node" -}}
 {{- end -}}
 {{- $_ := set $config "tls" $tls -}}
 {{- if eq .Values.access.agents "token" }}{{ $_ := set $config "token" "/var/run/secrets/kulprit/token" }}{{ end -}}
