@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -115,10 +116,26 @@ fn the_programs_take_certificates_that_are_given_from_where_they_are_mounted() -
 }
 
 #[test]
+fn in_a_cluster_without_ipv4_every_address_is_one_of_ipv6() -> Result<()> {
+    let values = ["ipFamily=IPv6", "monitoring.serviceMonitor.enabled=true"];
+    let (_, central) = files(&values)?;
+    assert_eq!((central.listen, central.admin_listen), ("[::]:7443".parse()?, "[::]:7444".parse()?));
+    let objects = objects(&values)?;
+    let agent = &find(&objects, "DaemonSet", "kulprit-agent")?["spec"]["template"]["spec"]["containers"][0];
+    let mut args = agent["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let listens = args.find_map(|arg| arg.strip_prefix("--admin-listen=")).context("an address")?;
+    // Kubernetes writes the address of the node without brackets.
+    let address: SocketAddr = listens.replace("$(HOST_IP)", "fd00::7").parse()?;
+    assert_eq!(address, "[fd00::7]:7442".parse()?);
+    Ok(())
+}
+
+#[test]
 fn values_that_make_no_sense_are_refused() -> Result<()> {
     for (value, part) in [
         ("agent.profile=most", "profile"),
         ("central.replicas=2", "replicas"),
+        ("ipFamily=ipv6", "ipFamily"),
         ("tls.mode=given", "tls.secret"),
         ("access.agents=certificate", "tls.clientCaSecret"),
         ("podDisruptionBudget.maxUnavailable=2", "maxUnavailable"),

@@ -27,9 +27,10 @@ kulprit-central.{{ .Release.Namespace }}.svc
 {{- end -}}
 
 {{- define "kulprit.central.config" -}}
+{{- $any := ternary "[::]" "0.0.0.0" (eq .Values.ipFamily "IPv6") -}}
 {{- $config := dict
-    "listen" "0.0.0.0:7443"
-    "admin_listen" "0.0.0.0:7444"
+    "listen" (printf "%s:7443" $any)
+    "admin_listen" (printf "%s:7444" $any)
     "data_dir" "/var/lib/kulprit-central"
     "log_format" .Values.log.format
     "log" .Values.log.filter
