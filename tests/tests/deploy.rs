@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use kulprit_agent::config::AgentConfig;
 use kulprit_agent::probes::PROBES;
-use kulprit_central::conditions::{NpdCondition, type_of};
-use kulprit_central::config::{Config, Flags};
+use kulprit_central::conditions::{NpdCondition, NpdMode, type_of};
+use kulprit_central::config::{Config, Flags, PublishConfig};
 use kulprit_central::taints::{Effect, key_of};
 use kulprit_model::catalogue::NodeCondition;
 use kulprit_tests::kubernetes::product::{chart, render};
@@ -307,6 +307,15 @@ fn the_sample_of_an_admission_policy_names_central_and_what_it_writes() -> Resul
     for condition in NpdCondition::ALL {
         ensure!(text.contains(&format!("'{}'", condition.as_str())), "{} is not named", condition.as_str());
     }
+    Ok(())
+}
+
+#[test]
+fn central_reads_the_sample_that_puts_it_in_the_place_of_node_problem_detector() -> Result<()> {
+    let sample = workspace().join("deploy/samples/central-replaces-npd.yaml");
+    let config = Config::effective(Flags { config: Some(sample), ..Flags::default() })?;
+    let publish = PublishConfig { npd_mode: NpdMode::Replace, ..PublishConfig::default() };
+    assert_eq!(config, Config { publish, ..Config::default() }, "it is what the sample is about, and nothing else");
     Ok(())
 }
 
