@@ -3,7 +3,8 @@
 #
 #   deploy/images/build.sh ARCH ROOT PROGRAM...    ARCH as Docker names it: amd64, arm64
 #
-# Another architecture than the builder's is compiled for by a cross compiler; nothing is emulated.
+# Another architecture than the builder's is compiled for by a cross compiler; nothing is emulated. Not tried for arm64, and run by no test: those
+# replace the stage that calls this.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

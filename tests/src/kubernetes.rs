@@ -28,6 +28,7 @@ mod control_plane;
 pub mod images;
 mod names;
 mod node;
+pub mod owned;
 mod pod;
 pub mod product;
 mod runtime;

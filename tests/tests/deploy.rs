@@ -3,16 +3,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kulprit_agent::config::AgentConfig;
 use kulprit_agent::probes::PROBES;
-use kulprit_central::config::{Config, Flags};
+use kulprit_central::conditions::{NpdCondition, NpdMode, type_of};
+use kulprit_central::config::{Config, Flags, PublishConfig};
+use kulprit_central::taints::{Effect, key_of};
+use kulprit_model::catalogue::NodeCondition;
 use kulprit_tests::kubernetes::product::{chart, render};
 use kulprit_tests::shell;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -75,10 +79,63 @@ fn the_programs_read_the_files_that_the_chart_writes() -> Result<()> {
 }
 
 #[test]
+fn the_programs_take_certificates_that_are_given_from_where_they_are_mounted() -> Result<()> {
+    let in_folder = |mounts: &Value, file: &Path| {
+        let mut folders = mounts.as_array().into_iter().flatten().filter_map(|mount| mount["mountPath"].as_str());
+        folders.any(|folder| Some(Path::new(folder)) == file.parent())
+    };
+    let check = |values: &[&str]| -> Result<(AgentConfig, Config)> {
+        let (agent, central) = files(values)?;
+        let objects = objects(values)?;
+        let mounts = |kind: &str, name: &str| -> Result<Value> {
+            Ok(find(&objects, kind, name)?["spec"]["template"]["spec"]["containers"][0]["volumeMounts"].clone())
+        };
+        let (of_agent, of_central) = (mounts("DaemonSet", "kulprit-agent")?, mounts("Deployment", "kulprit-central")?);
+        let tls = &agent.tls;
+        for file in [tls.ca.as_ref(), tls.certificate.as_ref(), tls.key.as_ref()].into_iter().flatten() {
+            ensure!(file.starts_with("/host") || in_folder(&of_agent, file), "{}: {of_agent}", file.display());
+        }
+        let tls = central.tls.as_ref().context("tls of central")?;
+        for file in [tls.certificate.as_ref(), tls.key.as_ref(), tls.client_ca.as_ref()].into_iter().flatten() {
+            ensure!(in_folder(&of_central, file), "{}: {of_central}", file.display());
+        }
+        Ok((agent, central))
+    };
+    let (_, central) = check(&["tls.mode=given", "tls.secret=of-cert-manager"])?;
+    let tls = central.tls.context("tls")?;
+    assert_eq!((tls.certificate.is_some(), tls.key.is_some(), tls.made.is_none()), (true, true, true));
+
+    let by_certificate = ["tls.clientCaSecret=clients", "access.agents=certificate", "access.queries=certificate"];
+    let (agent, central) = check(&[&by_certificate[..], &["agent.certificateSecret=of-node"]].concat())?;
+    assert_eq!((agent.token, central.tls.context("tls")?.client_ca.is_some()), (None, true));
+    // One Secret is one node's.
+    let own = ["agent.config.tls.certificate=/host/etc/kulprit/a.crt", "agent.config.tls.key=/host/etc/kulprit/a.key"];
+    let (agent, _) = check(&[&by_certificate[..], &own].concat())?;
+    assert_eq!(agent.tls.certificate.as_deref(), Some(Path::new("/host/etc/kulprit/a.crt")));
+    Ok(())
+}
+
+#[test]
+fn in_a_cluster_without_ipv4_every_address_is_one_of_ipv6() -> Result<()> {
+    let values = ["ipFamily=IPv6", "monitoring.serviceMonitor.enabled=true"];
+    let (_, central) = files(&values)?;
+    assert_eq!((central.listen, central.admin_listen), ("[::]:7443".parse()?, "[::]:7444".parse()?));
+    let objects = objects(&values)?;
+    let agent = &find(&objects, "DaemonSet", "kulprit-agent")?["spec"]["template"]["spec"]["containers"][0];
+    let mut args = agent["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let listens = args.find_map(|arg| arg.strip_prefix("--admin-listen=")).context("an address")?;
+    // Kubernetes writes the address of the node without brackets.
+    let address: SocketAddr = listens.replace("$(HOST_IP)", "fd00::7").parse()?;
+    assert_eq!(address, "[fd00::7]:7442".parse()?);
+    Ok(())
+}
+
+#[test]
 fn values_that_make_no_sense_are_refused() -> Result<()> {
     for (value, part) in [
         ("agent.profile=most", "profile"),
         ("central.replicas=2", "replicas"),
+        ("ipFamily=ipv6", "ipFamily"),
         ("tls.mode=given", "tls.secret"),
         ("access.agents=certificate", "tls.clientCaSecret"),
         ("podDisruptionBudget.maxUnavailable=2", "maxUnavailable"),
@@ -146,6 +203,38 @@ fn what_is_asked_for_is_rendered_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_admin_port_of_central_is_open_to_those_who_are_named_alone() -> Result<()> {
+    let ingress = |values: &[&str]| -> Result<Vec<(Value, Value)>> {
+        let objects = objects(values)?;
+        let rules = find(&objects, "NetworkPolicy", "kulprit-central")?["spec"]["ingress"].clone();
+        let rules = rules.as_array().context("rules")?.clone();
+        Ok(rules.into_iter().map(|rule| (rule["ports"][0]["port"].clone(), rule["from"].clone())).collect())
+    };
+    let asked_of_all = ("grpc".into(), Value::Null);
+    assert_eq!(ingress(&[])?, [asked_of_all.clone()]);
+    assert_eq!(ingress(&["networkPolicy.metricsFrom=null"])?, [asked_of_all.clone()]);
+    let prometheus =
+        [r"networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=monitoring"];
+    let named = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]);
+    assert_eq!(ingress(&prometheus)?, [asked_of_all, ("metrics".into(), named)]);
+    Ok(())
+}
+
+#[test]
+fn agents_answer_on_the_nodes_address_only_where_prometheus_is_to_ask_them() -> Result<()> {
+    let args = |values: &[&str]| -> Result<Value> {
+        let objects = objects(values)?;
+        let agent = find(&objects, "DaemonSet", "kulprit-agent")?;
+        Ok(agent["spec"]["template"]["spec"]["containers"][0]["args"].clone())
+    };
+    let config = "--config=/etc/kulprit/agent/agent.yaml";
+    assert_eq!(args(&[])?, json!([config, "run"]));
+    let on_the_node = "--admin-listen=$(HOST_IP):7442";
+    assert_eq!(args(&["monitoring.serviceMonitor.enabled=true"])?, json!([config, on_the_node, "run"]));
+    Ok(())
+}
+
 /// The rules of the roles of this name: namespace, group, resource, names, verb.
 fn rights(objects: &[Value], name: &str) -> BTreeSet<[String; 5]> {
     let texts = |value: &Value| -> Vec<String> {
@@ -195,6 +284,42 @@ fn the_chart_gives_central_the_rights_that_it_needs_and_agents_none() -> Result<
 }
 
 #[test]
+fn the_sample_of_an_admission_policy_names_central_and_what_it_writes() -> Result<()> {
+    let text = fs::read_to_string(workspace().join("deploy/samples/central-admission-policy.yaml"))?;
+    let sample = serde_saphyr::from_multiple::<Value>(&text)?;
+    let name = "kulprit-central-nodes";
+    let policy = &find(&sample, "ValidatingAdmissionPolicy", name)?["spec"];
+    let binding = &find(&sample, "ValidatingAdmissionPolicyBinding", name)?["spec"];
+    assert_eq!((&binding["policyName"], &binding["validationActions"]), (&name.into(), &json!(["Deny"])));
+    let objects = objects(&[])?;
+    let central = &find(&objects, "ServiceAccount", "kulprit-central")?["metadata"];
+    let (namespace, account) = (&central["namespace"], &central["name"]);
+    let user = format!("'system:serviceaccount:{}:{}'", namespace.as_str().unwrap(), account.as_str().unwrap());
+    assert_eq!(policy["matchConditions"][0]["expression"], format!("request.userInfo.username == {user}"));
+    assert_eq!(policy["matchConstraints"]["resourceRules"][0]["resources"], json!(["nodes", "nodes/status"]));
+    let written = NodeCondition::ALL.into_iter().flat_map(|condition| [type_of(condition), key_of(condition)]);
+    for name in written {
+        ensure!(name.starts_with("kulprit.io/"), "{name} is refused");
+    }
+    for effect in [Effect::NoSchedule, Effect::PreferNoSchedule] {
+        ensure!(text.contains(&format!("'{}'", effect.as_str())), "{} is refused", effect.as_str());
+    }
+    for condition in NpdCondition::ALL {
+        ensure!(text.contains(&format!("'{}'", condition.as_str())), "{} is not named", condition.as_str());
+    }
+    Ok(())
+}
+
+#[test]
+fn central_reads_the_sample_that_puts_it_in_the_place_of_node_problem_detector() -> Result<()> {
+    let sample = workspace().join("deploy/samples/central-replaces-npd.yaml");
+    let config = Config::effective(Flags { config: Some(sample), ..Flags::default() })?;
+    let publish = PublishConfig { npd_mode: NpdMode::Replace, ..PublishConfig::default() };
+    assert_eq!(config, Config { publish, ..Config::default() }, "it is what the sample is about, and nothing else");
+    Ok(())
+}
+
+#[test]
 fn what_each_probe_loses_when_restricted_is_said() -> Result<()> {
     let page = fs::read_to_string(workspace().join("docs/install.md"))?;
     let said: Vec<&str> = page
@@ -225,5 +350,25 @@ fn systemd_takes_the_units() -> Result<()> {
         fs::write(&copy, unit.replace(&start, &format!("ExecStart={} ", there.display())))?;
         shell::run(&["systemd-analyze", "verify", "--recursive-errors=no", "--man=no", &copy.to_string_lossy()])?;
     }
+    Ok(())
+}
+
+#[test]
+fn the_user_of_centrals_unit_is_one_that_systemd_makes_and_keys_can_be_given_to() -> Result<()> {
+    let folder = workspace().join("deploy/systemd");
+    let unit = fs::read_to_string(folder.join("kulprit-central.service"))?;
+    let user =
+        unit.lines().find_map(|line| line.strip_prefix("User=")).context("a user that is there before it runs")?;
+    ensure!(unit.lines().any(|line| line == format!("Group={user}")), "{unit}");
+    let root = tempfile::tempdir()?;
+    fs::create_dir(root.path().join("etc"))?;
+    let at = format!("--root={}", root.path().display());
+    shell::run(&["systemd-sysusers", &at, &folder.join("kulprit-central.conf").to_string_lossy()])?;
+    for file in ["passwd", "group"] {
+        let made = fs::read_to_string(root.path().join("etc").join(file))?;
+        ensure!(made.lines().any(|line| line.starts_with(&format!("{user}:"))), "{file}: {made}");
+    }
+    let page = fs::read_to_string(workspace().join("docs/install.md"))?;
+    ensure!(page.contains(&format!("install -m 640 -o root -g {user} ")), "no owner of the key is named");
     Ok(())
 }

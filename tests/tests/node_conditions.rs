@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use kulprit_tests::check::report;
 use kulprit_tests::fault::KvmMissing;
+use kulprit_tests::kubernetes::owned;
 use kulprit_tests::kubevirt::KubeVirt;
 use kulprit_tests::system::System;
 use kulprit_tests::wait::wait_until;
@@ -38,15 +39,6 @@ fn taints(node: &Value) -> BTreeSet<String> {
     let all = node["spec"]["taints"].as_array().into_iter().flatten();
     let word = |taint: &Value| format!("{}={}:{}", text(&taint["key"]), text(&taint["value"]), text(&taint["effect"]));
     all.map(word).filter(|taint| !taint.starts_with("node.kubernetes.io/")).collect()
-}
-
-/// Who else owns fields of it, but those who only own the taints, which are one field to Kubernetes and whoever wrote them last; and what is ours.
-fn owned(node: &Value) -> (BTreeSet<String>, Vec<Value>) {
-    let entries = node["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
-    let (ours, others): (Vec<Value>, Vec<Value>) =
-        entries.into_iter().partition(|entry| entry["manager"] == "kulprit-central");
-    let names = others.iter().map(|entry| format!("{} {}", entry["manager"], entry["subresource"]));
-    (names.filter(|name| !name.contains("kubectl-taint")).collect(), ours)
 }
 
 #[test]
@@ -81,6 +73,7 @@ fn a_fault_becomes_a_condition_and_a_taint_and_goes_and_nothing_else_is_touched(
     let tainted =
         wait_until("the taint", SEEN, || Ok(taints(&read()?).contains("kulprit.io/kvm-unavailable=:NoSchedule")));
     report("tainted", tainted.with_context(|| system.logs())?);
+    owned::n_conditions(&read()?)?;
     let told = wait_until("the incident in the message", SEEN, || {
         Ok(cluster.kubectl(&["describe", "node", "n1"])?.contains("Cause: KvmDeviceMissing, incident "))
     });
@@ -96,16 +89,9 @@ fn a_fault_becomes_a_condition_and_a_taint_and_goes_and_nothing_else_is_touched(
         let old = at_first.iter().find(|old| old[0] == own[0]);
         ensure!(old.is_none_or(|old| old[1] != own[1] || old[2] == own[2]), "{own:?} was {old:?}");
     }
-    let ((others_before, _), (others_after, ours)) = (owned(&before), owned(&after));
+    let (others_before, others_after) = (owned::others(&before), owned::others(&after));
     ensure!(others_before.is_subset(&others_after), "{others_before:?} and {others_after:?}");
-    let status = ours.iter().find(|entry| entry["subresource"] == "status").context("an entry of ours")?;
-    ensure!(status["operation"] == "Apply", "{status}");
-    let fields = status["fieldsV1"].as_object().context("fields")?;
-    ensure!(fields.keys().collect::<Vec<_>>() == ["f:status"], "{status}");
-    let fields = fields["f:status"].as_object().context("fields of the status")?;
-    ensure!(fields.keys().collect::<Vec<_>>() == ["f:conditions"], "{status}");
-    let types = fields["f:conditions"].as_object().context("conditions")?;
-    ensure!(types.len() == 8 && types.keys().all(|key| key.starts_with("k:{\"type\":\"kulprit.io/")), "{status}");
+    ensure!(owned::n_conditions(&after)? == 8, "{}", after["metadata"]["managedFields"]);
 
     let stood = conditions(&read()?);
     let lease = |field: &str| {

@@ -27,9 +27,10 @@ kulprit-central.{{ .Release.Namespace }}.svc
 {{- end -}}
 
 {{- define "kulprit.central.config" -}}
+{{- $any := ternary "[::]" "0.0.0.0" (eq .Values.ipFamily "IPv6") -}}
 {{- $config := dict
-    "listen" "0.0.0.0:7443"
-    "admin_listen" "0.0.0.0:7444"
+    "listen" (printf "%s:7443" $any)
+    "admin_listen" (printf "%s:7444" $any)
     "data_dir" "/var/lib/kulprit-central"
     "log_format" .Values.log.format
     "log" .Values.log.filter
@@ -67,8 +68,8 @@ kulprit-central.{{ .Release.Namespace }}.svc
 {{- if .Values.agent.certificateSecret -}}
   {{- $_ := set $tls "certificate" "/etc/kulprit/tls/tls.crt" -}}
   {{- $_ := set $tls "key" "/etc/kulprit/tls/tls.key" -}}
-{{- else if eq .Values.access.agents "certificate" -}}
-  {{- fail "access.agents is `certificate`: set agent.certificateSecret" -}}
+{{- else if and (eq .Values.access.agents "certificate") (not (dig "tls" "certificate" "" .Values.agent.config)) -}}
+  {{- fail "access.agents is `certificate`: set agent.certificateSecret, or agent.config.tls to files of each node" -}}
 {{- end -}}
 {{- $_ := set $config "tls" $tls -}}
 {{- if eq .Values.access.agents "token" }}{{ $_ := set $config "token" "/var/run/secrets/kulprit/token" }}{{ end -}}
