@@ -90,6 +90,46 @@ impl<'a> Shown<'a> {
     }
 }
 
+/// The sample of an admission policy, which the API server takes.
+fn policy() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples/central-admission-policy.yaml");
+    path.to_string_lossy().into_owned()
+}
+
+/// What a program in central's place might write with its rights, and what the policy says of it.
+const EVIL: [(&str, &str, &str); 6] = [
+    ("", r#"{"metadata": {"labels": {"a": "b"}}}"#, "central changes no labels"),
+    ("", r#"{"spec": {"unschedulable": true}}"#, "central cordons no node"),
+    (
+        "",
+        r#"{"spec": {"taints": [{"key": "kubevirt.io/drain", "effect": "NoSchedule"}]}}"#,
+        "no taints but those of its prefix",
+    ),
+    ("", r#"{"spec": {"taints": [{"key": "kulprit.io/x", "effect": "NoExecute"}]}}"#, "no taint that evicts"),
+    (
+        "status",
+        r#"{"status": {"conditions": [{"type": "Ready", "status": "False"}]}}"#,
+        "no conditions but those of its prefix",
+    ),
+    ("status", r#"{"status": {"capacity": {"cpu": "1"}}}"#, "nothing of a node's status but conditions"),
+];
+
+fn evil_is_denied(cluster: &Cluster) -> Result<()> {
+    // kubectl reads what it patches, which central has no need to.
+    cluster.kubectl(&["create", "clusterrole", "reads-status", "--verb=get", "--resource=nodes/status"])?;
+    let account = format!("--serviceaccount=kulprit:{CENTRAL}");
+    cluster.kubectl(&["create", "clusterrolebinding", "reads-status", "--clusterrole=reads-status", &account])?;
+    for (subresource, patch, said) in EVIL {
+        let (user, part) =
+            (format!("--as=system:serviceaccount:kulprit:{CENTRAL}"), format!("--subresource={subresource}"));
+        let mut words = vec!["patch", "node", "n1", &user, "--patch", patch];
+        words.extend((!subresource.is_empty()).then_some(&*part));
+        let denied = cluster.kubectl(&words).err().with_context(|| format!("it is let in: {patch}"))?;
+        ensure!(format!("{denied:#}").contains(said), "{patch}: {denied:#}");
+    }
+    Ok(())
+}
+
 #[test]
 fn central_has_exactly_the_rights_that_it_uses_and_names_each_that_is_missing() -> Result<()> {
     let lab = Lab::open()?;
@@ -103,6 +143,8 @@ fn central_has_exactly_the_rights_that_it_uses_and_names_each_that_is_missing() 
     granted.retain(|right| !REVIEWS.contains(&right[1].as_str()));
     let kubeconfig = cluster.account("kulprit", CENTRAL)?;
     cluster.grant(CENTRAL, &role)?;
+    // All that central does, it does under the policy.
+    cluster.kubectl(&["apply", "--validate=strict", "--filename", &policy()])?;
     let config = format!(
         "kubernetes: {{kubeconfig: {}}}\nincidents: {{close_after: 2s}}\n\
          publish: {{taints: {{effects: {{KvmUnavailable: NoSchedule}}, max_percent: 100, after: 1s}}}}\n",
@@ -189,6 +231,8 @@ fn central_has_exactly_the_rights_that_it_uses_and_names_each_that_is_missing() 
     }
     ensure!(all_named == granted.iter().collect(), "each right was taken away once");
     cluster.apply(&role)?;
+
+    evil_is_denied(&cluster)?;
 
     // Cleanup, with rights of its own.
     let role = document("cleanup-role.yaml")?;
