@@ -192,6 +192,13 @@ impl Access {
         Self::new(settings, None, clock, metrics).expect("nobody has to be asked")
     }
 
+    /// Whether nobody is asked who he is.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let Settings { agents, queries, .. } = &self.0.settings;
+        (*agents, *queries) == (Agents::Open, Queries::Open)
+    }
+
     /// Who calls, if he may call this.
     ///
     /// # Errors

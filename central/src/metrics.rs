@@ -249,8 +249,8 @@ table! {
         "Captures that nobody had asked for, not kept.";
     connections: Gauge, "gauge", "connections", "kulprit_central_connections", "", "Connections to the gRPC port now.";
     refused_connections: Family<ReasonLabel, Counter>, "counter", "refused_connections", "kulprit_central_refused_connections_total",
-        "reason: whole, address, no_file, silent",
-        "Connections to the gRPC port that were closed: too many in all, of one address, or for the files that central may open; or they did not begin to speak HTTP/2 in time.";
+        "reason: whole, address, no_file, silent, unadmitted",
+        "Connections to the gRPC port that were closed: too many in all, of one address, or for the files that central may open; or they did not begin to speak HTTP/2 in time, or had no call let in within 30 s.";
     handshakes: Family<OutcomeLabel, Counter>, "counter", "handshakes", "kulprit_central_handshakes_total",
         "outcome: ok, plaintext, old_version, no_certificate, bad_certificate, distrusted, timeout, crowded, closed, other",
         "TLS handshakes; bad_certificate is the client's, distrusted means that the client does not accept ours.";
