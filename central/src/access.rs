@@ -2,7 +2,7 @@
 //!
 //! Agents show the token of their pod, and report for the node of that pod alone. People show their own token of Kubernetes, and are told what
 //! Kubernetes lets them get. Read in this order: [`needs`] (what each question needs: the table), [`rights`] (what somebody may be shown; pure),
-//! `token` (what comes), [`Caller`], [`Refusal`], `asked` (answers that are remembered), [`Access`] here, [`guard`] (the door).
+//! `token` (what comes), [`Caller`], [`Refusal`], `asked` (answers that are remembered), `guesses` (what is not asked any more), [`Access`] here, [`guard`] (the door).
 //!
 //! A stream outlives the token it was opened with: [`Access::until_refused`] has it checked anew whenever that is due. An API server that
 //! does not answer ends no agent's stream, since what was verified when it began is the same connection still, and central is not to go blind with
@@ -11,6 +11,7 @@
 mod asked;
 mod caller;
 pub mod guard;
+mod guesses;
 pub mod needs;
 mod refusal;
 mod remembered;
@@ -23,6 +24,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     fmt,
     future::pending,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -44,13 +46,15 @@ pub use refusal::Refusal;
 
 use asked::Asked;
 use caller::{Place, place, service_account};
+use guesses::Guesses;
 use rights::{About, Right, Sight};
 use token::{Bearer, Hash};
 
 use crate::{
+    connections,
     kubernetes::{Failure, review::Reviews},
     metrics::{AccessLabels, CentralMetrics, WriteLabels},
-    tls::PeerName,
+    tls::{Peer, PeerName},
 };
 
 /// Tokens of which the answer is remembered: twice the largest fleet, and its garbage.
@@ -79,6 +83,8 @@ const RIGHTS_OF_A_QUESTION: usize = 1_000;
 const RIGHTS_AT_ONCE: usize = 8;
 /// Refusals of agents that are said once each; those beyond are counted only.
 const SAID_MAX: usize = 256;
+/// No longer than this nothing is asked, even if the API server wants more.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Name of the agents' service account.
 const AGENT: &str = "kulprit-agent";
 
@@ -143,6 +149,9 @@ struct Shared {
     agents: Asked<Hash, Checked>,
     askers: Asked<Hash, Checked>,
     rights: Asked<(Hash, Right), bool>,
+    guesses: Guesses,
+    /// Before that nothing is asked, as the API server said last.
+    ask_from: Mutex<Option<Instant>>,
     said: Mutex<HashSet<String>>,
 }
 
@@ -180,6 +189,8 @@ impl Access {
             agents: Asked::new("the token", TOKENS_MAX),
             askers: Asked::new("the token", TOKENS_MAX),
             rights: Asked::new("what you may see", RIGHTS_MAX),
+            guesses: Guesses::new(),
+            ask_from: Mutex::default(),
             said: Mutex::default(),
         })))
     }
@@ -190,6 +201,13 @@ impl Access {
         let (agents, queries, audience) = (Agents::Open, Queries::Open, String::new());
         let settings = Settings { agents, queries, audience, agent_account: None };
         Self::new(settings, None, clock, metrics).expect("nobody has to be asked")
+    }
+
+    /// Whether nobody is asked who he is.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let Settings { agents, queries, .. } = &self.0.settings;
+        (*agents, *queries) == (Agents::Open, Queries::Open)
     }
 
     /// Who calls, if he may call this.
@@ -225,7 +243,9 @@ impl Access {
                 };
                 let bearer = Bearer::of(&request.headers)?.ok_or(Refusal::NoToken(how))?;
                 self.check_claims(service, &bearer)?;
-                let verified = self.verify(service, &bearer).await?;
+                let address = request.extensions.get::<Peer>().and_then(|peer| peer.address);
+                let address = address.map(|address| connections::place(address.ip()));
+                let verified = self.verify(service, &bearer, address).await?;
                 if service == Service::Ingest && verified.user.name != self.0.agent {
                     let (name, wanted) = (verified.user.name.clone(), self.0.agent.clone());
                     return Err(Refusal::Account { name, wanted });
@@ -270,17 +290,35 @@ impl Access {
         Ok(())
     }
 
-    /// Whose token this is; remembered until it is due.
-    async fn verify(&self, service: Service, bearer: &Bearer) -> Checked {
+    /// Whose token this is; remembered until it is due. `address`: who shows it anew, and may be guessing.
+    async fn verify(&self, service: Service, bearer: &Bearer, address: Option<IpAddr>) -> Checked {
         let tokens = match service {
             Service::Ingest => &self.0.agents,
             Service::Query => &self.0.askers,
         };
-        tokens.get_or_ask(bearer.hash, self.ask_whose(service, bearer)).await?
+        if !tokens.knows(&bearer.hash) {
+            // Who guesses takes nobody's turn.
+            self.check_guesses(address)?;
+        }
+        tokens.get_or_ask(bearer.hash, self.ask_whose(service, bearer, address)).await?
     }
 
-    async fn ask_whose(&self, service: Service, bearer: &Bearer) -> Result<(Checked, Duration), Refusal> {
-        let reviews = self.reviews()?;
+    fn check_guesses(&self, address: Option<IpAddr>) -> Result<(), Refusal> {
+        match address.filter(|address| self.0.guesses.are_too_many(*address, Instant::now())) {
+            Some(address) => Err(Refusal::Guesses(address)),
+            None => Ok(()),
+        }
+    }
+
+    async fn ask_whose(
+        &self,
+        service: Service,
+        bearer: &Bearer,
+        address: Option<IpAddr>,
+    ) -> Result<(Checked, Duration), Refusal> {
+        // There may be more of them since it waited for its turn.
+        self.check_guesses(address)?;
+        let reviews = self.reviews("the token")?;
         let audience = &self.0.settings.audience;
         let claims = bearer.claims().unwrap_or_default();
         // A user's own token is made for the API server, one of the reader's for central.
@@ -288,7 +326,12 @@ impl Access {
         let whose = reviews.whose(&bearer.text, is_for_us.then_some(audience.as_str())).await;
         let user = match self.answered("token", "the token", whose.map(|whose| (whose.is_ok(), whose)))? {
             Ok(user) => user,
-            Err(why) => return Ok((Err(Refusal::Unauthenticated(why)), REFUSED_FOR)),
+            Err(why) => {
+                if let Some(address) = address {
+                    self.0.guesses.note(address, Instant::now());
+                }
+                return Ok((Err(Refusal::Unauthenticated(why)), REFUSED_FOR));
+            }
         };
         let node = match (service, place(&user)) {
             (Service::Query, _) | (_, Place::Nowhere) => None,
@@ -303,9 +346,23 @@ impl Access {
         Ok((Ok(Arc::new(Verified { bearer: bearer.clone(), user, node, due })), keep))
     }
 
-    fn reviews(&self) -> Result<&Reviews, Refusal> {
-        let nobody = || Refusal::CannotVerify { what: "the token", why: "there is no Kubernetes".to_owned() };
-        self.0.reviews.as_ref().ok_or_else(nobody)
+    /// Whom to ask, if he may be asked now.
+    fn reviews(&self, what: &'static str) -> Result<&Reviews, Refusal> {
+        let cannot = |why: &str| Refusal::CannotVerify { what, why: why.to_owned() };
+        let ask_from = *self.0.ask_from.lock().unwrap_or_else(PoisonError::into_inner);
+        if ask_from.is_some_and(|ask_from| ask_from > Instant::now()) {
+            return Err(cannot("Kubernetes has asked to be asked later"));
+        }
+        self.0.reviews.as_ref().ok_or_else(|| cannot("there is no Kubernetes"))
+    }
+
+    /// Asks nothing before the API server wants to be asked again.
+    fn heed(&self, failure: &Failure) {
+        if let Failure::Status { code: 429, retry_after, .. } = failure {
+            let from = Instant::now() + (*retry_after).min(MAX_RETRY_AFTER);
+            let mut ask_from = self.0.ask_from.lock().unwrap_or_else(PoisonError::into_inner);
+            *ask_from = (*ask_from).max(Some(from));
+        }
     }
 
     /// Counts an answer, or says what is in the way of one.
@@ -323,6 +380,7 @@ impl Access {
             }
             Err(failure) => {
                 count(failure.outcome());
+                self.heed(&failure);
                 Err(Refusal::CannotVerify { what, why: format!("Kubernetes says {failure}") })
             }
         }
@@ -352,7 +410,7 @@ impl Access {
         let (mut due, mut unverified_since) = (first.due, None);
         loop {
             sleep_until(due).await;
-            let refusal = match self.verify(service, &first.bearer).await {
+            let refusal = match self.verify(service, &first.bearer, None).await {
                 Ok(again) if again.user.name == first.user.name && again.node == first.node => {
                     (due, unverified_since) = (again.due, None);
                     continue;
@@ -447,7 +505,7 @@ impl Access {
 
     async fn may(&self, user: &Verified, right: &Right) -> Result<bool, Refusal> {
         let ask = async {
-            let may = self.reviews()?.may(&user.user, right.attributes()).await;
+            let may = self.reviews("what you may see")?.may(&user.user, right.attributes()).await;
             let may = self.answered("right", "what you may see", may.map(|may| (may, may)))?;
             Ok((may, RIGHT_FOR))
         };

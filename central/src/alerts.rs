@@ -178,7 +178,7 @@ const OWN: &[OwnAlert] = &[
         lasts: "10m",
         severity: "warning",
         summary: "Central closes connections to its gRPC port ({{ $labels.reason }}).",
-        description: "More come than it takes, in all or of one address, or they do not speak HTTP/2. Agents that are turned away try again.",
+        description: "More come than it takes, in all or of one address, or they do not speak HTTP/2, or show nothing that is let in. Agents that are turned away try again.",
         anchor: "an-agent-says-too-much",
     },
     OwnAlert {

@@ -27,7 +27,7 @@ use tracing::{info, warn};
 use crate::{
     access::{Access, Guarded, Service},
     config::Config,
-    connections::{self, Connections, Prompt},
+    connections::{self, Admitted, Connections, Prompt},
     engine::{Decided, Engine},
     ingest::{IngestService, MAX_MESSAGE_BYTES},
     kubernetes::{
@@ -49,7 +49,7 @@ use crate::{
     store::{HistoryReader, StoreError, StoreWriter, sqlite::SqliteStore},
     tls::{
         accept::Acceptor,
-        connection::{Connection, name_peer},
+        connection::{Connection, Peer, name_peer},
         keeper::Keeper,
     },
 };
@@ -230,15 +230,16 @@ async fn serve(
     let ingest = IngestServer::new(ingest).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let query = QueryServer::new(query).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let ingest = Guarded::new(ingest, access.clone(), Service::Ingest);
+    let is_asked = !access.is_open();
     let query = Guarded::new(query, access, Service::Query);
     // Who stands by asks nobody who comes.
     let of_ingest = gate.clone();
-    let incoming = connections.map(|connection| {
+    let incoming = connections.map(move |connection| {
         let (connections, address) = connection.tcp().whose();
-        Ok::<_, Infallible>(Prompt::new(connection, connections, address))
+        Ok::<_, Infallible>(Prompt::new(connection, connections, address, is_asked))
     });
     let served = connections::server()
-        .layer(MapRequestLayer::new(name_peer::<Body>))
+        .layer(MapRequestLayer::new(introduce))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(InterceptedService::new(ingest, move |request| of_ingest.pass(request)))
@@ -248,6 +249,22 @@ async fn serve(
         served = served => Ok(served?),
         () = serving => Ok(()),
     }
+}
+
+/// Says of each request who is at the other end of its connection. What asks for health and descriptors alone shows nothing of himself: on this host
+/// alone he may stay for it.
+fn introduce(request: http::Request<Body>) -> http::Request<Body> {
+    let request = name_peer(connections::unpack::<Peer, _>(request));
+    let extensions = request.extensions();
+    let address = extensions.get::<Peer>().and_then(|peer| peer.address);
+    let is_of_this_host = address.is_some_and(|address| address.ip().to_canonical().is_loopback());
+    if let Some(admitted) = extensions.get::<Admitted>()
+        && is_of_this_host
+        && request.uri().path().starts_with("/grpc.")
+    {
+        admitted.note();
+    }
+    request
 }
 
 /// Decides once this central leads: what a standby would decide from, nobody has told it.

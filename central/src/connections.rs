@@ -1,8 +1,8 @@
 //! Connections to the gRPC port, before anything that they say is believed.
 //!
 //! There are only so many, whole and from one address; who comes beyond is closed at once and counted, and who is there stays. A caller has to
-//! begin to speak HTTP/2 soon ([`Prompt`]); after that HTTP/2's own pings tell the slow from the dead. Why each bound is what it is:
-//! `docs/adr/0019-what-one-agent-may-take.md`.
+//! begin to speak HTTP/2 soon ([`Prompt`]), and where he is asked who he is, have a call let in soon after ([`Admitted`]); after that HTTP/2's own pings
+//! tell the slow from the dead. Why each bound is what it is: `docs/adr/0019-what-one-agent-may-take.md`.
 //!
 //! TLS goes in between: [`incoming`] gives TCP streams with their seats, [`Prompt`] wraps whatever HTTP/2 is spoken over.
 
@@ -11,7 +11,10 @@ use std::{
     io,
     net::{IpAddr, Ipv6Addr},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -51,6 +54,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// Until a caller has said the beginning of HTTP/2 (over TLS: after the handshake).
 const GREETED_WITHIN: Duration = Duration::from_secs(10);
+/// Until one call of a connection was let in, where callers are asked who they are: agents and the plugin show it with their first.
+const ADMITTED_WITHIN: Duration = Duration::from_secs(30);
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`, RFC 9113 section 3.4.
 const PREFACE_BYTES: usize = 24;
 /// File descriptors for all else: the store, the API server, the admin port.
@@ -114,6 +119,8 @@ pub enum Refusal {
     NoFile,
     /// It did not begin to speak HTTP/2 in time.
     Silent,
+    /// None of its calls was let in in time, or it made none.
+    Unadmitted,
 }
 
 impl Refusal {
@@ -124,6 +131,7 @@ impl Refusal {
             Self::OfAddress => "address",
             Self::NoFile => "no_file",
             Self::Silent => "silent",
+            Self::Unadmitted => "unadmitted",
         }
     }
 }
@@ -198,12 +206,15 @@ impl Connections {
             Refusal::Silent => {
                 warn!(address, within = ?GREETED_WITHIN, "a connection was closed that did not begin to speak HTTP/2 in time");
             }
+            Refusal::Unadmitted => {
+                warn!(address, within = ?ADMITTED_WITHIN, "a connection was closed of which no call was let in in time");
+            }
         }
     }
 }
 
 /// Who counts as one: an IPv6 host has a /64 to choose from.
-fn place(address: IpAddr) -> IpAddr {
+pub(crate) fn place(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 @ IpAddr::V4(_) => v4,
@@ -296,15 +307,53 @@ pub struct Connection {
     seat: Seat,
 }
 
-/// What HTTP/2 is spoken over: it has to begin soon.
+/// Whether a call of a connection was let in; once it was, for as long as the connection lives. Clones are of the same connection.
+#[derive(Clone, Debug, Default)]
+pub struct Admitted(Arc<AtomicBool>);
+
+impl Admitted {
+    /// One was.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What each request knows of its connection: an extension of it until [`unpack`].
+#[derive(Clone, Debug)]
+pub struct Greeted<P> {
+    peer: P,
+    admitted: Admitted,
+}
+
+/// Makes the peer of a request, and whether its connection is [`Admitted`], extensions of their own.
+#[must_use]
+pub fn unpack<P, B>(mut request: http::Request<B>) -> http::Request<B>
+where
+    P: Clone + Send + Sync + 'static,
+{
+    if let Some(Greeted { peer, admitted }) = request.extensions_mut().remove::<Greeted<P>>() {
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(admitted);
+    }
+    request
+}
+
+/// What HTTP/2 is spoken over: it has to begin soon, and where callers are asked who they are, one call has to be let in.
 ///
-/// The wait ends with the 24 bytes that every HTTP/2 connection begins with; then pings take over.
+/// The first wait ends with the 24 bytes that every HTTP/2 connection begins with, the second with [`Admitted::note`]; then pings take over.
 #[derive(Debug)]
 pub struct Prompt<S> {
     stream: S,
     connections: Connections,
     address: IpAddr,
     greeting: Option<Greeting>,
+    admitted: Admitted,
+    /// Until when that has to be; `None`: it has been, or nobody is asked.
+    admitted_until: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -314,11 +363,23 @@ struct Greeting {
 }
 
 impl<S> Prompt<S> {
-    /// From now on; `connections` counts it if it is closed. Both are [`Connection::whose`] of what is under `stream`.
+    /// From now on; `connections` counts it if it is closed. Both are [`Connection::whose`] of what is under `stream`. Where `is_asked`, a call has
+    /// to be let in.
     #[must_use]
-    pub fn new(stream: S, connections: Connections, address: IpAddr) -> Self {
-        let greeting = Greeting { n_read: 0, until: Box::pin(sleep(GREETED_WITHIN)) };
-        Self { stream, connections, address, greeting: Some(greeting) }
+    pub fn new(stream: S, connections: Connections, address: IpAddr, is_asked: bool) -> Self {
+        let greeting = Some(Greeting { n_read: 0, until: Box::pin(sleep(GREETED_WITHIN)) });
+        let admitted_until = is_asked.then(|| Box::pin(sleep(ADMITTED_WITHIN)));
+        Self { stream, connections, address, greeting, admitted: Admitted::default(), admitted_until }
+    }
+
+    /// Whether it is too late for a first call that is let in.
+    fn poll_too_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(until) = &mut self.admitted_until else { return false };
+        if self.admitted.is_so() {
+            self.admitted_until = None;
+            return false;
+        }
+        until.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -333,6 +394,11 @@ impl Connection {
 impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // HTTP/2 reads whenever it is polled, also while nothing comes.
+        if this.poll_too_late(cx) {
+            this.connections.refused(Refusal::Unadmitted, Some(this.address));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let n_before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
         let Some(greeting) = &mut this.greeting else { return read };
@@ -351,10 +417,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
 }
 
 impl<S: Connected> Connected for Prompt<S> {
-    type ConnectInfo = S::ConnectInfo;
+    type ConnectInfo = Greeted<S::ConnectInfo>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+        Greeted { peer: self.stream.connect_info(), admitted: self.admitted.clone() }
     }
 }
 
@@ -460,8 +526,13 @@ mod tests {
         assert_eq!((held.n, held.by_address.len()), (0, 0));
     }
 
-    /// What a server reads of a caller that says one byte of `bytes` each `every`, and how long that takes.
-    async fn read_of(bytes: &'static [u8], every: Duration) -> (io::Result<Vec<u8>>, Duration, String) {
+    /// What a server reads of a caller that says one byte of `bytes` each `every`, and how long that takes; a call of his is let in after
+    /// `admitted`, if he is asked.
+    async fn read_of(
+        bytes: &'static [u8],
+        every: Duration,
+        admitted: Option<Duration>,
+    ) -> (io::Result<Vec<u8>>, Duration, String) {
         let (connections, metrics) = connections(1, 1);
         let (theirs, ours) = duplex(64);
         let saying = tokio::spawn(async move {
@@ -473,7 +544,12 @@ mod tests {
                 }
             }
         });
-        let (mut prompt, began) = (Prompt::new(ours, connections, address("10.0.0.1")), Instant::now());
+        let mut prompt = Prompt::new(ours, connections, address("10.0.0.1"), admitted.is_some());
+        let (began, flag) = (Instant::now(), prompt.admitted.clone());
+        tokio::spawn(async move {
+            sleep(admitted.unwrap_or_default()).await;
+            flag.note();
+        });
         let mut read = Vec::new();
         let end = prompt.read_to_end(&mut read).await.map(|_| read);
         saying.abort();
@@ -484,15 +560,33 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_trickles_the_first_bytes_is_closed_and_counted() {
-        let (end, took, counted) = read_of(PREFACE, Duration::from_secs(1)).await;
+        let (end, took, counted) = read_of(PREFACE, Duration::from_secs(1), None).await;
         assert_eq!((end.unwrap_err().kind(), took.as_secs()), (io::ErrorKind::TimedOut, 10));
         assert!(counted.contains("kulprit_central_refused_connections_total{reason=\"silent\"} 1\n"), "{counted}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_has_begun_in_time_may_take_its_time() {
-        let (end, took, counted) = read_of(PREFACE, Duration::from_millis(400)).await;
+        let (end, took, counted) = read_of(PREFACE, Duration::from_millis(400), None).await;
         assert_eq!((end.unwrap(), took.as_millis()), (PREFACE.to_vec(), 400 * 33));
         assert!(!counted.contains("reason=\"silent\""), "{counted}");
+    }
+
+    const LONG: [u8; 200] = [0x20; 200];
+
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_and_is_never_let_in_is_closed_and_counted() {
+        let (end, took, counted) = read_of(&LONG, Duration::from_millis(400), Some(ADMITTED_WITHIN * 2)).await;
+        assert_eq!((end.unwrap_err().kind(), took.as_secs()), (io::ErrorKind::TimedOut, ADMITTED_WITHIN.as_secs()));
+        assert!(counted.contains("kulprit_central_refused_connections_total{reason=\"unadmitted\"} 1\n"), "{counted}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_let_in_once_or_is_not_asked_stays() {
+        for admitted in [None, Some(ADMITTED_WITHIN - Duration::from_secs(1))] {
+            let (end, took, counted) = read_of(&LONG, Duration::from_millis(400), admitted).await;
+            assert_eq!((end.unwrap(), took.as_secs()), (LONG.to_vec(), 80));
+            assert!(!counted.contains("reason=\"unadmitted\""), "{counted}");
+        }
     }
 }

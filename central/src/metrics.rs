@@ -249,8 +249,8 @@ table! {
         "Captures that nobody had asked for, not kept.";
     connections: Gauge, "gauge", "connections", "kulprit_central_connections", "", "Connections to the gRPC port now.";
     refused_connections: Family<ReasonLabel, Counter>, "counter", "refused_connections", "kulprit_central_refused_connections_total",
-        "reason: whole, address, no_file, silent",
-        "Connections to the gRPC port that were closed: too many in all, of one address, or for the files that central may open; or they did not begin to speak HTTP/2 in time.";
+        "reason: whole, address, no_file, silent, unadmitted",
+        "Connections to the gRPC port that were closed: too many in all, of one address, or for the files that central may open; or they did not begin to speak HTTP/2 in time, or had no call let in within 30 s.";
     handshakes: Family<OutcomeLabel, Counter>, "counter", "handshakes", "kulprit_central_handshakes_total",
         "outcome: ok, plaintext, old_version, no_certificate, bad_certificate, distrusted, timeout, crowded, closed, other",
         "TLS handshakes; bad_certificate is the client's, distrusted means that the client does not accept ours.";
@@ -265,8 +265,8 @@ table! {
         "reason: agent, replaced, behind, broken, stopping, credential, oversize, late_hello, no_hello, bad_hello, other_cluster, old_epoch, too_many_nodes, node",
         "Streams that ended; from oversize on those that were refused.";
     access: Family<AccessLabels, Counter>, "counter", "access", "kulprit_central_access_total",
-        "service: ingest, query; outcome: let_in, no_token, no_certificate, malformed, expired, audience, unauthenticated, account, node, forbidden, too_much, cannot_verify",
-        "Calls by whether they were let in; cannot_verify is no refusal: nobody could be asked.";
+        "service: ingest, query; outcome: let_in, no_token, no_certificate, malformed, expired, audience, unauthenticated, account, node, forbidden, too_much, guesses, cannot_verify",
+        "Calls by whether they were let in; guesses: of an address that has shown too many tokens which are nobody's; cannot_verify is no refusal: nobody could be asked.";
     reviews: Family<WriteLabels, Counter>, "counter", "reviews", "kulprit_central_reviews_total",
         "what: token, right, pod; outcome: yes, no, forbidden, gone, conflict, throttled, server, refused, no_answer",
         "Questions to Kubernetes of who somebody is and what he may see; what is remembered is not asked.";

@@ -1,8 +1,8 @@
 //! Central's word on the nodes of the cluster: what is decided is written, by the holder of the Lease, and nobody waits for it.
 //!
 //! What is due is decided purely (`conditions::due`, `taints`) from the engine's last verdicts and what the watches show; here it is
-//! written, some nodes at a time, recoveries first. A node whose write fails is tried again later and later; a round in which nothing
-//! works is followed by a longer and longer pause. Each kind of trouble is said when it begins and when it is over, and counted.
+//! written, some nodes at a time, recoveries first. A node whose write fails is tried again later and later, and holds up no other where it is
+//! refused for itself; a round in which nobody answers is followed by a longer and longer pause. Each kind of trouble is said when it begins and when it is over, and counted.
 //! Events are written beside it (`teller`).
 
 mod desk;
@@ -147,7 +147,7 @@ impl Publisher {
         rounds::run(self, leading, stop).await
     }
 
-    /// Writes conditions of some nodes at the same time; whether any could be written.
+    /// Writes conditions of some nodes at the same time; whether it makes sense to write more.
     async fn apply(&mut self, due: Vec<DueNode>) -> bool {
         let now_usec = self.sources.clock.now().wall_usec;
         let mut tasks = JoinSet::new();
@@ -162,23 +162,23 @@ impl Publisher {
                 (due, written)
             });
         }
-        let mut is_any_done = false;
+        let mut is_any_answered = false;
         while let Some(joined) = tasks.join_next().await {
             let Ok((due, written)) = joined else { continue };
             self.note(CONDITIONS, &due.standing.name, written.as_ref().err());
+            is_any_answered |= is_answered(&written);
             if let Some(desk) = self.desk.as_mut().filter(|_| written.is_ok()) {
-                is_any_done = true;
                 desk.wrote(now_usec, due);
             }
         }
-        self.troubles.rest(CONDITIONS, is_any_done);
-        is_any_done
+        self.troubles.rest(CONDITIONS, is_any_answered);
+        is_any_answered
     }
 
     async fn set_taints(&mut self, change: TaintChange) {
         let written = self.sources.writes.set_taints(&change).await;
         self.note(TAINTS, &change.node, written.as_ref().err());
-        self.troubles.rest(TAINTS, written.is_ok());
+        self.troubles.rest(TAINTS, is_answered(&written));
         let now_usec = self.sources.clock.now().wall_usec;
         let Some(desk) = &mut self.desk else { return };
         match written {
@@ -208,6 +208,11 @@ impl Publisher {
             gauge.set(i64::try_from(n_withheld).unwrap_or(i64::MAX));
         }
     }
+}
+
+/// Whether the API server works, whatever it says of this one node.
+fn is_answered(written: &Result<(), Failure>) -> bool {
+    written.as_ref().map_or_else(Failure::is_of_one, |()| true)
 }
 
 const CONDITIONS: &str = "conditions";

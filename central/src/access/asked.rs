@@ -37,6 +37,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Asked<K, V> {
         Self { remembered: Mutex::new(Remembered::new(max)), turns, hasher: RandomState::new(), what }
     }
 
+    /// Whether an answer is remembered.
+    pub(super) fn knows(&self, key: &K) -> bool {
+        self.lock().get(key, Instant::now()).is_some()
+    }
+
     /// The answer that is remembered, else that of `ask`, which says how long it may be.
     pub(super) async fn get_or_ask(
         &self,

@@ -11,6 +11,7 @@ use tonic::{body::Body, server::NamedService};
 use tower::Service as Tower;
 
 use super::{Access, Service};
+use crate::connections::Admitted;
 
 /// A service behind the door.
 #[derive(Clone, Debug)]
@@ -53,6 +54,9 @@ where
             let (mut head, body) = request.into_parts();
             match access.admit(service, &head).await {
                 Ok(caller) => {
+                    if let Some(admitted) = head.extensions.get::<Admitted>() {
+                        admitted.note();
+                    }
                     head.extensions.insert(caller);
                     inner.call(Request::from_parts(head, body)).await
                 }

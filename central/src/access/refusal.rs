@@ -3,6 +3,8 @@
 //! That nobody could be asked (`CannotVerify`) is another answer than no: who gets it is to try again, and an administrator is to look at the API
 //! server and not at rights.
 
+use std::net::IpAddr;
+
 use tonic::{Code, Status};
 
 /// Why not.
@@ -52,6 +54,9 @@ pub enum Refusal {
         "what you may see would have to be asked for {0} namespaces and names: get on all of them is needed, or a narrower question"
     )]
     TooMuch(usize),
+    /// From his address came too many tokens that are nobody's to ask whose this one is.
+    #[error("{0} has shown too many tokens that Kubernetes does not accept: one more may be shown in a second")]
+    Guesses(IpAddr),
     /// Nobody could be asked.
     #[error("cannot verify {what}: {why}; try again")]
     CannotVerify {
@@ -64,7 +69,7 @@ pub enum Refusal {
 
 /// Every word of [`Refusal::word`], for the documentation of metrics.
 #[cfg(test)]
-pub(super) const WORDS: [&str; 11] = [
+pub(super) const WORDS: [&str; 12] = [
     "no_token",
     "no_certificate",
     "malformed",
@@ -75,6 +80,7 @@ pub(super) const WORDS: [&str; 11] = [
     "node",
     "forbidden",
     "too_much",
+    "guesses",
     "cannot_verify",
 ];
 
@@ -93,6 +99,7 @@ impl Refusal {
             Self::Node { .. } => "node",
             Self::Forbidden(_) => "forbidden",
             Self::TooMuch(_) => "too_much",
+            Self::Guesses(_) => "guesses",
             Self::CannotVerify { .. } => "cannot_verify",
         }
     }
@@ -108,7 +115,7 @@ impl Refusal {
             | Self::Audience(_)
             | Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::Account { .. } | Self::Node { .. } | Self::Forbidden(_) => Code::PermissionDenied,
-            Self::TooMuch(_) => Code::ResourceExhausted,
+            Self::TooMuch(_) | Self::Guesses(_) => Code::ResourceExhausted,
             Self::CannotVerify { .. } => Code::Unavailable,
         };
         Status::new(code, self.to_string())

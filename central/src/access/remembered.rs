@@ -35,6 +35,12 @@ impl<K: Hash + Eq, V: Clone> Remembered<K, V> {
         Some(value)
     }
 
+    /// How many are held, due ones too.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
     pub(super) fn put(&mut self, key: K, value: V, until: Instant) {
         if self.young.len() >= self.max && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);

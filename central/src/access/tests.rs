@@ -2,6 +2,8 @@
 
 mod server;
 
+use std::net::SocketAddr;
+
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use http::{Request, header::AUTHORIZATION};
 use kulprit_daemon::{clock::ManualClock, metrics::Metrics};
@@ -44,11 +46,34 @@ impl Door {
     }
 
     async fn call(&self, service: Service, path: &str, header: Option<&str>) -> Result<Caller, Refusal> {
+        self.call_from(None, service, path, header).await
+    }
+
+    async fn call_from(
+        &self,
+        address: Option<IpAddr>,
+        service: Service,
+        path: &str,
+        header: Option<&str>,
+    ) -> Result<Caller, Refusal> {
         let mut request = Request::builder().uri(path);
         if let Some(header) = header {
             request = request.header(AUTHORIZATION, header);
         }
-        self.access.admit(service, &request.body(()).unwrap().into_parts().0).await
+        let (mut head, ()) = request.body(()).unwrap().into_parts();
+        let address = address.map(|address| SocketAddr::new(address, 50_000));
+        head.extensions.insert(Peer { address, name: None });
+        self.access.admit(service, &head).await
+    }
+
+    async fn report_from(&self, address: IpAddr, token: &str) -> Result<Caller, Refusal> {
+        self.call_from(Some(address), Service::Ingest, REPORT, Some(&format!("Bearer {token}"))).await
+    }
+
+    /// A token that nobody has signed.
+    async fn guess_from(&self, address: IpAddr, n: u32) -> &'static str {
+        let forged = token(&format!("forged-{n}"), &[AUDIENCE], NOW_SECS + 60);
+        self.report_from(address, &forged).await.unwrap_err().word()
     }
 
     async fn report(&self, token: &str) -> Result<Caller, Refusal> {
@@ -205,6 +230,95 @@ async fn that_nobody_can_be_asked_is_no_refusal_and_is_not_remembered() {
     door.server.spoil("subjectaccessreviews", Some(500));
     door.is_refused("query", door.ask("ListNodes", "ada").await, "cannot_verify", Code::Unavailable);
     assert_eq!(door.reviewed("right", "server"), 1);
+}
+
+const ATTACKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+#[tokio::test(start_paused = true)]
+async fn who_shows_one_forged_token_after_the_other_is_soon_not_asked_about_and_others_are() {
+    let door = Door::new();
+    let [known, new] = ["n1", "n2"].map(|node| door.agent(node, 3_600));
+    door.report_from(ATTACKER, &known).await.unwrap();
+    for n in 0..1_000 {
+        let want = if n < guesses::BURST { "unauthenticated" } else { "guesses" };
+        assert_eq!(door.guess_from(ATTACKER, n).await, want, "{n}");
+    }
+    assert_eq!((door.reviewed("token", "no"), door.counted("ingest", "guesses")), (20, 980));
+    // Also where any text may be a token.
+    let asks = door.call_from(Some(ATTACKER), Service::Query, "/kulprit.v1.Query/ListCauses", Some("Bearer x")).await;
+    let refusal = asks.unwrap_err();
+    assert_eq!((refusal.word(), refusal.status().code()), ("guesses", Code::ResourceExhausted));
+    assert!(refusal.to_string().starts_with("10.0.0.1 has shown too many tokens"), "{refusal}");
+    // What was accepted is, and who is elsewhere is asked about; an open stream is nobody's guess.
+    let caller = door.report_from(ATTACKER, &known).await.unwrap();
+    door.report_from(OTHER, &new).await.unwrap();
+    let until_refused = door.access.until_refused(Service::Ingest, &caller);
+    assert!(timeout(Duration::from_secs(7_200), until_refused).await.is_err());
+    for n in 0..100 {
+        door.guess_from(ATTACKER, 2_000 + n).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let mut n_asked = 0;
+    for n in 0..100 {
+        n_asked += u32::from(door.guess_from(ATTACKER, 3_000 + n).await == "unauthenticated");
+    }
+    assert_eq!(n_asked, 10, "ten a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn forged_tokens_that_wait_for_their_turn_are_not_asked_about_either() {
+    let door = Arc::new(Door::new());
+    let mut guesses = JoinSet::new();
+    for n in 0..2_000 {
+        let door = Arc::clone(&door);
+        guesses.spawn(async move { door.guess_from(ATTACKER, n).await });
+    }
+    while guesses.join_next().await.is_some() {}
+    let n_asked = door.server.count("tokenreviews");
+    assert!(n_asked <= 20 + 32, "{n_asked}: what was under way when there were too many");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_agents_behind_one_address_are_let_in() {
+    let door = Arc::new(Door::new());
+    let mut agents = JoinSet::new();
+    for n in 0..1_000 {
+        let (door, token) = (Arc::clone(&door), door.agent(&format!("n{n}"), 3_600));
+        agents.spawn(async move { door.report_from(OTHER, &token).await.is_ok() });
+    }
+    assert!(agents.join_all().await.into_iter().all(|is_in| is_in));
+    assert_eq!(door.counted("ingest", "let_in"), 1_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_server_is_asked_again_when_it_said_so() {
+    let door = Door::new();
+    let (known, new) = (door.agent("n1", 3_600), door.agent("n2", 3_600));
+    let caller = door.report(&known).await.unwrap();
+    door.server.spoil("tokenreviews", Some(429));
+    door.server.comes_again_after(20);
+    assert_eq!(door.report(&new).await.unwrap_err().word(), "cannot_verify");
+    door.server.heal();
+    let n_asked = door.server.count("");
+    for _ in 0..19 {
+        sleep(Duration::from_secs(1)).await;
+        let refusal = door.report(&new).await.unwrap_err();
+        assert_eq!((refusal.word(), refusal.status().code()), ("cannot_verify", Code::Unavailable));
+        door.report(&known).await.unwrap();
+    }
+    assert_eq!(door.server.count(""), n_asked);
+    sleep(Duration::from_secs(1)).await;
+    door.report(&new).await.unwrap();
+    // Nor for hours, whatever it says.
+    door.server.spoil("tokenreviews", Some(429));
+    door.server.comes_again_after(36_000);
+    let last = door.agent("n3", 3_600);
+    door.report(&last).await.unwrap_err();
+    door.server.heal();
+    sleep(MAX_RETRY_AFTER).await;
+    door.report(&last).await.unwrap();
+    assert_eq!(caller.name(), AGENT_USER);
 }
 
 #[tokio::test(start_paused = true)]

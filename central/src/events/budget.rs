@@ -57,6 +57,15 @@ impl Budget {
         has_room
     }
 
+    /// Gives back what [`take`](Self::take) took for something that was not said.
+    pub fn give_back(&mut self, uid: &str) {
+        // Full is full: a bucket that is fuller than that is cut when the next one takes.
+        if let Some(own) = self.objects.get_mut(uid) {
+            own.full_at_usec -= OBJECT_EVERY_USEC;
+        }
+        self.whole.full_at_usec -= WHOLE_EVERY_USEC;
+    }
+
     /// Forgets objects whose buckets are full.
     pub fn forget(&mut self, now_usec: i64) {
         self.objects.retain(|_, bucket| bucket.full_at_usec > now_usec);

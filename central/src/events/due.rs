@@ -87,7 +87,7 @@ pub enum Outcome {
     Refused,
     /// It will never be taken: its namespace goes, or what it says is not understood.
     Hopeless,
-    /// Nobody answers, or the API server has no time: nothing of this one.
+    /// Nobody answers, the API server has no time, or it was not tried: nothing of this one, and it costs nothing.
     Unanswered,
 }
 
@@ -202,7 +202,7 @@ impl Book {
                 said.note(due, line);
                 return true;
             }
-            Outcome::Unanswered => {}
+            Outcome::Unanswered => self.budget.give_back(&due.saying.object.uid),
         }
         false
     }

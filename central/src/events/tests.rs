@@ -282,8 +282,8 @@ struct World {
     book: Book,
     central: u32,
     answers: Answers,
-    /// When what was asked for of which object.
-    asked: Vec<(i64, String)>,
+    /// When what was answered of which object.
+    answered: Vec<(i64, String)>,
     /// Names of the warnings that were made for each truth, and the how manieth time it was so.
     warned: BTreeMap<(u8, u8, u32), Vec<String>>,
 }
@@ -315,12 +315,15 @@ impl World {
         let standing: Vec<Spoken> = self.events.values().cloned().collect();
         let decision = self.book.decide(self.now, sayings, standing.iter());
         for due in decision.due {
-            self.asked.push((self.now, due.saying.object.uid.clone()));
             let outcome = match self.answers {
                 Answers::Well => self.take(&due),
                 Answers::Nothing => Outcome::Unanswered,
                 Answers::No => Outcome::Refused,
             };
+            // How often it is tried while nobody answers is the pauses' matter, not the budget's.
+            if outcome != Outcome::Unanswered {
+                self.answered.push((self.now, due.saying.object.uid.clone()));
+            }
             self.book.wrote(self.now, &due, outcome);
         }
     }
@@ -379,7 +382,7 @@ proptest! {
             book: Book::default(),
             central: 0,
             answers: Answers::Well,
-            asked: Vec::new(),
+            answered: Vec::new(),
             warned: BTreeMap::new(),
         };
         let mut n_restarts = 0_i64;
@@ -403,9 +406,9 @@ proptest! {
             }
         }
         // A central that starts has a full budget; each window of the length that refills one Event may have one more.
-        for (index, (from, uid)) in world.asked.iter().enumerate() {
+        for (index, (from, uid)) in world.answered.iter().enumerate() {
             let (mut n_own, mut n_all) = (0, 0);
-            for (at, other) in &world.asked[index..] {
+            for (at, other) in &world.answered[index..] {
                 n_own += i64::from(other == uid);
                 n_all += 1;
                 let elapsed = at - from;

@@ -167,6 +167,12 @@ impl Failure {
         }
     }
 
+    /// Whether it is about the one object that was asked for, as a webhook's no is: others may go well. That nobody believes who we are, and
+    /// that the API server has no time, is not.
+    pub(crate) const fn is_of_one(&self) -> bool {
+        matches!(self, Self::Status { code: 400..=499, .. }) && !matches!(self.code(), 401 | 429)
+    }
+
     /// The word in metrics.
     pub(crate) const fn outcome(&self) -> &'static str {
         match self {

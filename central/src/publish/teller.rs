@@ -120,6 +120,7 @@ impl Rounds for Teller {
         while !due.is_empty() {
             let rest = due.split_off(due.len().min(AT_ONCE));
             if !self.write(due).await {
+                self.put_off(&rest);
                 break;
             }
             due = rest;
@@ -179,6 +180,15 @@ impl Teller {
         }
         self.troubles.rest(EVENTS, is_any_done);
         is_any_done
+    }
+
+    /// These are not tried now.
+    fn put_off(&mut self, due: &[Due]) {
+        let now_usec = self.sources.clock.now().wall_usec;
+        let Some(memory) = &mut self.memory else { return };
+        for due in due {
+            memory.book.wrote(now_usec, due, Outcome::Unanswered);
+        }
     }
 
     fn note(&mut self, due: &Due, failure: Option<&Failure>, outcome: Outcome) {

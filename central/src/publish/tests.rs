@@ -395,6 +395,21 @@ async fn a_webhook_that_rejects_one_node_is_said_once_counted_and_tried_again_mo
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_node_alone_that_is_refused_again_and_again_holds_up_no_other() {
+    for refused in [403, 422] {
+        let world = World::written(2, conditions_alone()).await;
+        world.server.spoil("n0/status", Some(refused));
+        world.judge(&[("n0", Status::Present)]);
+        while world.server.count("n0/status") < 8 {
+            world.pass(1).await;
+        }
+        world.judge(&[("n0", Status::Present), ("n1", Status::Present)]);
+        world.pass(1).await;
+        assert_eq!(world.troubles("n1"), ["KvmUnavailable=True"], "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_api_server_that_takes_seconds_gets_every_write_once() {
     let world = World::written(100, conditions_alone()).await;
     world.server.set(|state| state.slow = Some((STATUS.to_owned(), Duration::from_secs(3))));
@@ -527,6 +542,35 @@ async fn trouble_with_taints_holds_up_no_condition() {
     world.pass(2).await;
     assert_eq!((world.troubles("n0"), world.troubles("n1")), (vec![], vec!["KvmUnavailable=True".to_owned()]));
     assert!(world.server.count("PATCH /api/v1/nodes/n0?") < 20);
+}
+
+// Recovery is never limited.
+#[tokio::test(start_paused = true)]
+async fn a_taint_that_a_webhook_keeps_on_one_node_holds_up_no_other_nodes_removal() {
+    for refused in [403, 422] {
+        let all = settings();
+        let taints = Policy { max_nodes: 3, max_percent: 100, storm_nodes: 9, ..all.taints };
+        let world = World::written(4, Settings { taints, ..all }).await;
+        let [n0, n1, n2] = ["n0", "n1", "n2"].map(|name| (name, Status::Present));
+        let tainted = || ["n0", "n1", "n2"].map(|name| world.taints(name).len() == 2);
+        world.judge(&[n0, n1, n2]);
+        // Whoever starts sets one first, and sees what happens.
+        world.pass(700).await;
+        assert_eq!(tainted(), [true; 3]);
+        world.server.spoil("PATCH /api/v1/nodes/n0?", Some(refused));
+        world.judge(&[n2]);
+        world.pass(1).await;
+        assert_eq!(tainted(), [true, false, true], "{refused}: due at the same time");
+        while world.server.count("PATCH /api/v1/nodes/n0?") < 10 {
+            world.pass(1).await;
+        }
+        world.judge(&[]);
+        world.pass(1).await;
+        assert_eq!(tainted(), [true, false, false], "{refused}: due later");
+        world.server.heal();
+        world.pass(330).await;
+        assert_eq!(tainted(), [false; 3]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

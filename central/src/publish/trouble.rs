@@ -19,7 +19,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 pub(super) struct Troubles {
     /// By what was to be written and the object.
     failing: BTreeMap<(&'static str, String), Failing>,
-    /// By what was to be written: nothing of it could be.
+    /// By what was to be written: nobody took any of it, or said why not this one.
     resting: BTreeMap<&'static str, Resting>,
     /// When the API server wants to be asked again, as it said last.
     retry_after: Duration,
@@ -44,7 +44,7 @@ impl Troubles {
         self.failing.retain(|(_, object), _| is_known(object));
     }
 
-    /// Whether all wait, since nothing worked last.
+    /// Whether all wait, since the API server did not work last.
     pub(super) fn is_resting(&self, what: &'static str) -> bool {
         self.resting.get(what).is_some_and(|resting| resting.until > Instant::now())
     }
@@ -56,7 +56,7 @@ impl Troubles {
             && self.failing.get(&(what, object.to_owned())).is_none_or(|failing| failing.again_at <= now)
     }
 
-    /// Some writes are over, and one of them worked, or none: then all others wait, longer and longer.
+    /// Some writes are over, and the API server worked for one of them, or for none: then all others wait, longer and longer.
     pub(super) fn rest(&mut self, what: &'static str, has_worked: bool) {
         let asked = std::mem::take(&mut self.retry_after).min(MAX_RETRY_AFTER);
         if has_worked {

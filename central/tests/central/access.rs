@@ -19,6 +19,7 @@ use tonic::{
     service::interceptor::InterceptedService,
     transport::Channel,
 };
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     agent::{Agent, PATIENCE, channel, hello, kubelet, state},
@@ -221,6 +222,33 @@ async fn an_agent_reports_for_the_node_of_its_token_and_no_other() {
     assert!(Agent::try_open(scene.app.grpc(), first, Some(&"a".repeat(100_000))).await.is_err());
     let seq = good.say(kubelet(Status::Present, scene.app.now()), scene.app.now()).await;
     good.acked(seq).await;
+    scene.app.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_never_let_in_loses_his_connection_and_nobody_else_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::start(folder.path()).await;
+    let mut agent = scene.agent("n1", &scene.token("n1", 3_600, "kulprit-central")).await.unwrap();
+    let mut user = scene.user("ada", &["nodes "]).await;
+    user.list_nodes(v1::ListNodesRequest {}).await.unwrap();
+    // Loopback: a supervisor of this host.
+    let mut supervisor = HealthClient::new(channel(scene.app.grpc()).await);
+    supervisor.check(HealthCheckRequest::default()).await.unwrap();
+    let mut stranger = scene.client(None).await;
+    assert_eq!(stranger.list_nodes(v1::ListNodesRequest {}).await.unwrap_err().code(), Code::Unauthenticated);
+    // Says nothing, as the connection that the scene has of its own.
+    let silent = channel(scene.app.grpc()).await;
+    // Nor does who was let in once, when the API server is away.
+    scene.api.set(|state| state.reviews_fail = Some(500));
+    scene.app.wait_for_metric("kulprit_central_connections 6").await;
+    sleep(Duration::from_secs(20)).await;
+    scene.app.wait_for_metric("kulprit_central_refused_connections_total{reason=\"unadmitted\"} 3").await;
+    scene.app.wait_for_metric("kulprit_central_connections 3").await;
+    let seq = agent.say(kubelet(Status::Present, scene.app.now()), scene.app.now()).await;
+    agent.acked(seq).await;
+    scene.app.wait_for_metric("kulprit_central_connections 3").await;
+    drop((user, supervisor, stranger, silent));
     scene.app.stop().await;
 }
 

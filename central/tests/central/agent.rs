@@ -125,9 +125,20 @@ impl Agent {
         Self::try_open_on(channel(address).await, first, token).await
     }
 
+    /// Opens a stream and says nothing.
+    pub(crate) async fn open_silent(address: SocketAddr) -> Self {
+        Self::try_begin(channel(address).await, None, None).await.unwrap()
+    }
+
     async fn try_open_on(channel: Channel, first: Message, token: Option<&str>) -> Result<Self, tonic::Status> {
+        Self::try_begin(channel, Some(first), token).await
+    }
+
+    async fn try_begin(channel: Channel, first: Option<Message>, token: Option<&str>) -> Result<Self, tonic::Status> {
         let (to_central, messages) = mpsc::channel(1_024);
-        to_central.send(AgentMessage { message: Some(first) }).await.unwrap();
+        if first.is_some() {
+            to_central.send(AgentMessage { message: first }).await.unwrap();
+        }
         let mut request = tonic::Request::new(ReceiverStream::new(messages));
         if let Some(token) = token {
             request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());

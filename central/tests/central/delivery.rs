@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kulprit_model::{Body, Status, Subject};
 use kulprit_proto::v1::{self, agent_message::Message};
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
@@ -150,6 +151,22 @@ async fn who_does_not_say_who_he_is_is_refused_with_the_field() {
     assert_eq!((end.code(), end.message()), (Code::InvalidArgument, "hello.node: missing"));
     let mut impatient = Agent::open(app.grpc(), Message::SnapshotBegin(v1::SnapshotBegin {})).await;
     assert_eq!(impatient.end().await.message(), "hello: missing; it must be the first message of a stream");
+    for reason in ["no_hello", "bad_hello"] {
+        app.wait_for_metric(&format!("kulprit_central_stream_ends_total{{reason=\"{reason}\"}} 1")).await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn who_opens_a_stream_and_says_nothing_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::start(folder.path()).await;
+    let (opened, mut silent) = (Instant::now(), Agent::open_silent(app.grpc()).await);
+    let end = silent.end().await;
+    assert_eq!((end.code(), end.message()), (Code::DeadlineExceeded, "hello: none within 10 s"));
+    let waited = opened.elapsed();
+    assert!((9..20).contains(&waited.as_secs()), "{waited:?}");
+    app.wait_for_metric("kulprit_central_stream_ends_total{reason=\"late_hello\"} 1").await;
     app.stop().await;
 }
 

@@ -27,6 +27,7 @@ struct State {
     rights: BTreeSet<String>,
     pods: Vec<Value>,
     spoilt: Vec<(String, Spoilt)>,
+    retry_after_secs: u32,
     requests: Vec<String>,
 }
 
@@ -65,6 +66,11 @@ impl Server {
         self.set(|state| state.spoilt.push((text.to_owned(), spoilt)));
     }
 
+    /// Spoilt answers say when to come again.
+    pub(super) fn comes_again_after(&self, secs: u32) {
+        self.set(|state| state.retry_after_secs = secs);
+    }
+
     pub(super) fn heal(&self) {
         self.set(|state| state.spoilt.clear());
     }
@@ -88,7 +94,9 @@ impl Server {
         match spoilt {
             Some(None) => pending().await,
             Some(Some(code)) => {
-                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "spoilt"});
+                let secs = self.set(|state| state.retry_after_secs);
+                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+                    "message": "spoilt", "details": {"retryAfterSeconds": secs}});
                 (StatusCode::from_u16(code).unwrap(), status.to_string()).into_response()
             }
             None => {

@@ -265,7 +265,8 @@ async fn refusals_are_counted_and_outlived_without_a_storm_and_hold_no_condition
             .check_counted(&format!("kulprit_central_writes_total{{what=\"events\",outcome=\"{outcome}\"}} {n_asked}"));
         world.server.heal();
         world.server.forget();
-        world.pass(400).await;
+        // The longest pause between two tries, and no budget that was spent on them in vain.
+        world.pass(40).await;
         let n_told = world.told().len();
         match spoilt {
             // Given up: it would be refused again.
