@@ -268,12 +268,15 @@ impl<'a> Clocks<'a> {
         }
     }
 
-    /// What the objects show of a VM that is shown running and is not well. Asked last.
+    fn is_shown_running(&self) -> bool {
+        self.is_phase(&["Running", "Unknown"])
+            || self.life.phase.is_none() && self.life.printable_status.as_deref() == Some("Running")
+    }
+
+    /// What the objects show of a VM that is shown running and is not well.
     pub(super) fn unresponsive(&self) -> Option<Found> {
         let life = self.life;
-        let is_shown_running = self.is_phase(&["Running", "Unknown"])
-            || life.phase.is_none() && life.printable_status.as_deref() == Some("Running");
-        if !is_shown_running {
+        if !self.is_shown_running() {
             return None;
         }
         let unresponsive = |since, text: String| Some(found(SymptomId::Unresponsive, since, text));
@@ -286,10 +289,10 @@ impl<'a> Clocks<'a> {
                 return unresponsive(since, text);
             }
         }
-        if let Some(since) = self.socket_dead_since() {
+        if let Some(since) = self.socket_dead_since().filter(|since| !self.may_be_of_failed_migration(*since)) {
             return unresponsive(Some(since), "virt-handler finds its launcher's command socket dead".to_owned());
         }
-        if let Some(since) = self.unanswered_since() {
+        if let Some(since) = self.unanswered_since().filter(|since| !self.may_be_of_failed_migration(*since)) {
             return unresponsive(Some(since), "its launcher answers no command of virt-handler".to_owned());
         }
         if let Some(since) = self.node_lost_since() {
@@ -303,8 +306,14 @@ impl<'a> Clocks<'a> {
         {
             return unresponsive(None, format!("the VMI is Running and not ready: {reason}"));
         }
-        let agent_lost = self.present_since(FindingCode::GuestAgentLost).filter(|_| self.is_named);
-        agent_lost.and_then(|since| unresponsive(since, "its guest agent does not answer any more".to_owned()))
+        None
+    }
+
+    /// Its guest's own word alone, where the VM is named. Asked last.
+    pub(super) fn guest_agent_lost(&self) -> Option<Found> {
+        let since =
+            self.present_since(FindingCode::GuestAgentLost).filter(|_| self.is_named && self.is_shown_running())?;
+        Some(found(SymptomId::Unresponsive, since, "its guest agent does not answer any more".to_owned()))
     }
 
     /// A VM of which nothing but texts is known, and they tell lately of a start that fails: excerpts are often all there is.
@@ -363,6 +372,16 @@ impl<'a> Clocks<'a> {
                 && age_usec <= self.settings.occurrence_fresh_usec
         };
         of_objects.chain(of_nodes).filter(is_said).map(|occurrence| occurrence.first.wall_usec).min()
+    }
+
+    /// Whether what virt-handlers say of a launcher since then may be of the target that a migration left when it failed just now.
+    fn may_be_of_failed_migration(&self, since_usec: i64) -> bool {
+        self.life.migration.as_ref().is_some_and(|migration| {
+            let is_new = |ended: i64| self.now_usec.saturating_sub(ended) <= 2 * self.settings.occurrence_fresh_usec;
+            migration.outcome == Some(false)
+                && migration.ended_usec.is_none_or(is_new)
+                && migration.created_usec.is_none_or(|asked| asked <= since_usec)
+        })
     }
 
     fn node_lost_since(&self) -> Option<i64> {

@@ -261,6 +261,59 @@ fn a_vm_whose_node_is_not_ready_is_unresponsive() {
     check(&lost(59), Unspecified, Unresponsive);
 }
 
+// What failed hours ago is news for a day, and hides nothing that is now: nor do many migrations.
+#[test]
+fn a_vm_that_is_down_now_is_not_told_by_a_migration_of_the_past() {
+    let failed = |secs| World::well().in_kubernetes().migrating("Failed", secs);
+    let many = || World::well().in_kubernetes().life(|life| life.n_migrations_24h.failed = 12);
+    for (past, id) in
+        [(failed(20 * 3_600), MigrationFailed), (failed(60), MigrationFailed), (many(), ExcessiveMigrations)]
+    {
+        check(&past, id, id);
+        let is_down = |change: fn(World) -> World| change(World { snapshot: past.snapshot.clone() });
+        check(
+            &is_down(|world| world.node_shown("n1", FindingCode::NodeNotReady, 90, Attributes::new())),
+            Unresponsive,
+            Unresponsive,
+        );
+        check(&is_down(|world| world.life(|life| life.phase = Some("Unknown".to_owned()))), Unresponsive, Unresponsive);
+        check(
+            &is_down(|world| world.cluster_has(FindingCode::LauncherGone, 30, Attributes::new())),
+            Unresponsive,
+            Unresponsive,
+        );
+        let elsewhere = is_down(|world| {
+            let world = if world.snapshot.nodes.len() < 2 { world.with_second_node() } else { world };
+            world.node_shown("n2", FindingCode::NodeNotReady, 90, Attributes::new())
+        });
+        check(&elsewhere, id, id);
+    }
+}
+
+// virt-handler of the target speaks of the launcher that it takes down.
+#[test]
+fn what_is_said_of_a_launcher_hides_no_migration_that_failed_just_now() {
+    for (failed_secs, said_secs, want) in [
+        (60, 50, MigrationFailed),
+        (600, 50, MigrationFailed),
+        (601, 50, Unresponsive),
+        // Before the migration was asked for: it is what the migration failed by.
+        (60, 290, Unresponsive),
+    ] {
+        let dead = Attributes::new().with("signature", "launcher-socket-unresponsive").with("vmi", "prod/db-0");
+        let world = World::well().in_kubernetes().migrating("Failed", failed_secs).vm_said(None, None, said_secs, dead);
+        let world = world.life(|life| life.migration.as_mut().expect("it migrates").outcome = Some(false));
+        assert_eq!(of(&world, false).id, want, "failed {failed_secs} s ago, said {said_secs} s ago");
+    }
+}
+
+#[test]
+fn a_guest_agent_that_is_away_is_told_after_a_migration_that_failed() {
+    let away = |world: World| world.cluster_has(FindingCode::GuestAgentLost, 30, Attributes::new());
+    check(&away(World::well().in_kubernetes()), Unspecified, Unresponsive);
+    check(&away(World::well().in_kubernetes().migrating("Failed", 60)), MigrationFailed, MigrationFailed);
+}
+
 #[test]
 fn what_the_host_sees_of_a_kubevirt_vm_counts_as_for_any() {
     for (code, id) in [(FindingCode::QemuStopped, Unresponsive), (FindingCode::DomainControlOccupied, Unresponsive)] {
