@@ -167,6 +167,12 @@ impl Cluster {
         self.pods_that(Said::Handler(node.to_owned()))
     }
 
+    /// Migrations that take a slot or wait for one.
+    pub(crate) fn unfinished_migrations(&self) -> impl Iterator<Item = &Migration> {
+        let waiting = self.index.of(Said::MigrationWaits).filter_map(|key| self.migrations.get(key));
+        self.running_migrations().chain(waiting)
+    }
+
     /// Whether virt-handlers and what rolls them out were listed: then a node without one has none.
     pub(crate) fn has_handlers_listed(&self) -> bool {
         let is_handler = |said: &Said| matches!(said, Said::Handler(_));

@@ -112,7 +112,7 @@ pub(super) struct Found {
 pub(super) struct Clocks<'a> {
     pub(super) vm: &'a ClusterVm,
     pub(super) life: &'a Life,
-    snapshot: &'a Indexed<'a>,
+    pub(super) snapshot: &'a Indexed<'a>,
     pub(super) settings: &'a Settings,
     pub(super) now_usec: i64,
     pub(super) is_named: bool,

@@ -254,6 +254,64 @@ fn a_vm_that_is_to_leave_its_node_and_stays_is_blocked() {
 }
 
 #[test]
+fn a_vm_whose_copy_progresses_is_not_blocked_however_long_it_takes() {
+    let leaving = |secs| {
+        let to_leave = move |life: &mut Life| life.evacuation = Some(("n1".to_owned(), at(secs)));
+        World::well().in_kubernetes().migrating("Running", secs).life(to_leave)
+    };
+    let progressing = |secs| leaving(secs).cluster_has(FindingCode::MigrationProgressing, secs, Attributes::new());
+    check(&progressing(3_000), Unspecified, Unspecified);
+    let stalled = progressing(3_000).cluster_has(FindingCode::MigrationNoBytes, 40, Attributes::new());
+    check(&stalled, StuckMigrating, StuckMigrating);
+}
+
+/// `db-0` is to leave `n1` since 10 minutes and has no migration; another VM has, and the slots are or are not all taken.
+fn waits_for_its_turn(slots: Status, other: MigrationLife) -> World {
+    let mut world = World::well().in_kubernetes().life(|life| life.evacuation = Some(("n1".to_owned(), at(600))));
+    let slots = mk_state(FindingCode::MigrationWaitsForSlot, kulprit_model::Subject::vm(UID), slots, 600);
+    let mut other_vm = kulprit_cluster::ClusterVm::clone(world.cluster_vm());
+    let slots = kulprit_model::State { attributes: Attributes::new().with("what", "node"), ..slots };
+    let finding = kulprit_model::Finding::State(slots);
+    world.cluster_vm().findings.push(kulprit_cluster::ClusterFinding { side: None, node: None, finding });
+    (other_vm.uid, other_vm.uids, other_vm.name) = (OTHER_UID.to_owned(), Vec::new(), "db-1".to_owned());
+    (other_vm.source, other_vm.life.evacuation, other_vm.life.migration) = (Some("n1".to_owned()), None, Some(other));
+    world.snapshot.cluster_vms.push(other_vm.into());
+    world
+}
+
+#[test]
+fn a_vm_that_waits_for_its_turn_is_not_blocked_while_another_gets_on() {
+    let other = |phase: &str, secs| MigrationLife {
+        name: "db-1-mig".to_owned(),
+        phase: Some(phase.to_owned()),
+        phase_since_usec: at(secs),
+        started_usec: at(secs),
+        ..MigrationLife::default()
+    };
+    let ended = |secs| MigrationLife { outcome: Some(true), ended_usec: at(secs), ..other("Succeeded", secs) };
+    for (slots, other, id) in [
+        (Status::Present, other("Running", 299), Unspecified),
+        (Status::Present, other("Running", 300), EvacuationBlocked),
+        (Status::Present, other("Scheduling", 59), Unspecified),
+        (Status::Present, other("Scheduling", 60), EvacuationBlocked),
+        (Status::Absent, ended(119), Unspecified),
+        (Status::Absent, ended(120), EvacuationBlocked),
+        (Status::Absent, other("Running", 30), EvacuationBlocked),
+    ] {
+        let text = format!("{slots:?} {other:?}");
+        let world = waits_for_its_turn(slots, other);
+        let (unnamed, named) = (of(&world, false), of(&world, true));
+        assert_eq!((unnamed.id, named.id), (id, EvacuationBlocked), "{text}");
+    }
+    let world = waits_for_its_turn(Status::Present, other("Running", 299));
+    let why = world.why_named(None);
+    assert_eq!(why.causes[0].id, "MigrationLimitReached", "{}", table(&why));
+    let mut elsewhere = waits_for_its_turn(Status::Present, other("Running", 299));
+    std::sync::Arc::make_mut(&mut elsewhere.snapshot.cluster_vms[1]).source = Some("n7".to_owned());
+    assert_eq!(of(&elsewhere, false).id, EvacuationBlocked, "the slots of its node are what it waits for");
+}
+
+#[test]
 fn a_vm_whose_node_is_not_ready_is_unresponsive() {
     let lost =
         |secs| World::well().in_kubernetes().node_shown("n1", FindingCode::NodeNotReady, secs, Attributes::new());
