@@ -193,6 +193,11 @@ impl<'a> Clocks<'a> {
             self.is_beyond(since, limit_usec)
                 .then(|| found(SymptomId::StuckStarting, since, format!("{what}{}", self.for_so_long(since))))
         };
+        // The clock of one that waits for its volumes: not while they fill, and from then on anew.
+        let waiting = |since: Option<i64>, what: String| {
+            let since = self.filled_usec().max(since);
+            if self.is_filling() { None } else { starting(since, self.settings.pending_usec, what) }
+        };
         if life.has_vmi {
             let limit = match life.phase.as_deref() {
                 Some("" | "Pending") => Some(self.settings.pending_usec),
@@ -203,7 +208,8 @@ impl<'a> Clocks<'a> {
             if let (Some(limit), Some(phase)) = (limit, life.phase.as_deref()) {
                 let shown = if phase.is_empty() { "Pending" } else { phase };
                 let since = earliest([life.phase_since_usec, self.provisioning_since()]).or(life.created_usec);
-                return starting(since, limit, format!("the VMI is {shown}"));
+                let what = format!("the VMI is {shown}");
+                return if shown == "Pending" { waiting(since, what) } else { starting(since, limit, what) };
             }
         }
         // A VMI that ran and is over is what happened; that the VM is started again comes after it.
@@ -212,8 +218,11 @@ impl<'a> Clocks<'a> {
             life.printable_status.as_deref().filter(|_| !is_after_its_end)
         {
             let since = life.printable_since_usec.or(life.phase_since_usec).or_else(|| self.begin_of_start());
-            let limit = if status == "Starting" { self.settings.scheduling_usec } else { self.settings.pending_usec };
-            return starting(since, limit, format!("the VM is {status}"));
+            let what = format!("the VM is {status}");
+            return match status {
+                "Starting" => starting(since, self.settings.scheduling_usec, what),
+                _ => waiting(since, what),
+            };
         }
         let is_up = self.is_phase(&["Running", "Succeeded", "Failed"]);
         if life.launcher_phase.as_deref() == Some("Pending") && !is_up {
@@ -232,6 +241,34 @@ impl<'a> Clocks<'a> {
             return starting(since, self.settings.pending_usec, "the VM is to run and has no VMI".to_owned());
         }
         None
+    }
+
+    /// Whether its volumes are being filled and none is seen to fail: an import takes as long as it takes. Who names the VM does not
+    /// wait for it.
+    fn is_filling(&self) -> bool {
+        let mut states = self.vm.findings.iter().filter_map(|of| match &of.finding {
+            Finding::State(state) => Some(state).filter(|state| state.status == Status::Present),
+            Finding::Occurrence(_) => None,
+        });
+        // One that is only scheduled may wait for ever.
+        let fills = states.any(|state| {
+            let phase = state.attributes.get(REASON).unwrap_or_default();
+            state.code == FindingCode::DataVolumeProgressing && phase.ends_with("InProgress")
+        });
+        fills && !self.is_named && self.present_since(FindingCode::DataVolumeFailing).is_none()
+    }
+
+    /// When the last of its volumes was full, if that is known.
+    fn filled_usec(&self) -> Option<i64> {
+        let states = self.vm.findings.iter().filter_map(|of| match &of.finding {
+            Finding::State(state) => Some(state),
+            Finding::Occurrence(_) => None,
+        });
+        let full = states
+            .filter(|state| state.code == FindingCode::DataVolumeProgressing && state.status == Status::Absent)
+            .map(|state| (state.since.wall_usec, state.looked.wall_usec));
+        let known = full.filter(|(since, looked)| since < looked).map(|(since, _)| since);
+        known.max().filter(|_| !self.is_named)
     }
 
     /// Its VMI is over, and nobody asked for it.

@@ -49,6 +49,49 @@ fn each_phase_of_a_start_has_its_clock() {
     }
 }
 
+#[test]
+fn a_vm_whose_volumes_are_being_filled_is_not_stuck_until_one_fails() {
+    for status in ["Provisioning", "WaitingForVolumeBinding", "Pending"] {
+        let waits = || {
+            World::well().in_kubernetes().starting("Pending", 7_200).life(|life| {
+                if status != "Pending" {
+                    (life.has_vmi, life.phase, life.launcher_phase) = (false, None, None);
+                    life.printable_status = Some(status.to_owned());
+                }
+            })
+        };
+        let in_phase = |phase: &str| {
+            let attributes = Attributes::new().with("reason", phase);
+            waits().cluster_has(FindingCode::DataVolumeProgressing, 7_200, attributes)
+        };
+        let fills = || in_phase("ImportInProgress");
+        check(&in_phase("ImportScheduled"), StuckStarting, StuckStarting);
+        check(&waits(), StuckStarting, StuckStarting);
+        check(&fills(), Unspecified, StuckStarting);
+        check(
+            &fills().cluster_has(FindingCode::DataVolumeFailing, 60, Attributes::new()),
+            StuckStarting,
+            StuckStarting,
+        );
+    }
+    let scheduling = World::well().in_kubernetes().starting("Scheduling", 120);
+    let fills = Attributes::new().with("reason", "ImportInProgress");
+    check(&scheduling.cluster_has(FindingCode::DataVolumeProgressing, 7_200, fills), StuckStarting, StuckStarting);
+}
+
+#[test]
+fn the_clock_of_a_vm_that_waited_for_its_volumes_runs_from_when_they_were_full() {
+    let full = |since: i64| {
+        let world = World::well().in_kubernetes().starting("Pending", 7_200);
+        world.shown(None, None, FindingCode::DataVolumeProgressing, Status::Absent, since, Attributes::new())
+    };
+    check(&full(299), Unspecified, StuckStarting);
+    check(&full(300), StuckStarting, StuckStarting);
+    assert_eq!(of(&full(300), false).since_wall_usec, at(300));
+    // Since when is not known: it is looked at now.
+    check(&full(1), StuckStarting, StuckStarting);
+}
+
 // A watch that is lost says nothing of how a VM went on.
 #[test]
 fn no_clock_of_a_vm_runs_while_its_objects_are_not_seen() {
