@@ -40,6 +40,11 @@ impl Cluster {
             || self.told_pods(&key).next().is_some()
     }
 
+    /// Name of every node that has an object of its own, sorted.
+    pub fn nodes_with_object(&self) -> impl Iterator<Item = &str> {
+        self.nodes.keys().map(String::as_str)
+    }
+
     /// Name of every node that an object or an event tells of, sorted.
     #[must_use]
     pub fn node_names(&self) -> BTreeSet<&str> {
@@ -162,15 +167,15 @@ impl Cluster {
         self.index.of(Said::MigrationRuns).filter_map(|key| self.migrations.get(key))
     }
 
-    /// virt-handler pods of a node.
-    pub(crate) fn handlers(&self, node: &str) -> impl Iterator<Item = &Pod> + use<'_> {
-        self.pods_that(Said::Handler(node.to_owned()))
-    }
-
     /// Migrations that take a slot or wait for one.
     pub(crate) fn unfinished_migrations(&self) -> impl Iterator<Item = &Migration> {
         let waiting = self.index.of(Said::MigrationWaits).filter_map(|key| self.migrations.get(key));
         self.running_migrations().chain(waiting)
+    }
+
+    /// virt-handler pods of a node.
+    pub(crate) fn handlers(&self, node: &str) -> impl Iterator<Item = &Pod> + use<'_> {
+        self.pods_that(Said::Handler(node.to_owned()))
     }
 
     /// Whether virt-handlers and what rolls them out were listed: then a node without one has none.
