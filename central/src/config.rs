@@ -236,7 +236,7 @@ pub struct SymptomConfig {
     pub kill_grace: HumanDuration,
     /// How long a migration between plain hosts that failed is a symptom of its VM. Default 15 min: as long as a VM that went is shown.
     pub migration_failed: HumanDuration,
-    /// How long a VMI may be Pending, and a VM wait for its volumes. 5 min: an import of a small image.
+    /// How long a VMI may be Pending, and a VM wait for its volumes while none of them fills. 5 min: a slow provisioner.
     pub pending: HumanDuration,
     /// How long a VMI may be Scheduling. 2 min: an image of usual size is pulled by then.
     pub scheduling: HumanDuration,

@@ -31,7 +31,7 @@ use crate::{
     metrics::{CentralMetrics, EventLabel},
     publish::Verdicts,
     store::{StoreWriter, Write},
-    wishes::{CaptureBook, suspects},
+    wishes::{CaptureBook, places, suspects},
 };
 
 /// How long a change waits for others of the same fault.
@@ -104,6 +104,8 @@ pub struct Pass {
     pub changes: Vec<IncidentChange>,
     /// VMs to look closer at, by node.
     pub suspects: BTreeMap<String, BTreeSet<String>>,
+    /// Nodes on which there is something to see of a VM with a symptom, by its UID.
+    pub places: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Diagnoses a snapshot and moves incidents on. Pure.
@@ -113,8 +115,8 @@ pub fn pass(snapshot: &Snapshot, incidents: &Incidents, timers: &Timers) -> Pass
     let attributions: Vec<Attribution> = indexed.symptoms().iter().map(|symptom| indexed.attribute(symptom)).collect();
     let observations = observe(&indexed, &attributions);
     let changes = advance(incidents, &observations, &Looks::of(snapshot), snapshot.reference_wall_usec, timers);
-    let suspects = suspects(&indexed, &attributions);
-    Pass { attributions, changes, suspects }
+    let (suspects, places) = (suspects(&indexed, &attributions), places(&indexed, &attributions));
+    Pass { attributions, changes, suspects, places }
 }
 
 impl Engine {
@@ -240,7 +242,7 @@ impl Engine {
         figures.show(&self.metrics);
         self.metrics.diagnosis_passes.inc();
         self.metrics.diagnosis_seconds.observe(began.elapsed().as_secs_f64());
-        self.live.wish(done.suspects, self.captures.want(&incidents));
+        self.live.wish(done.suspects, self.captures.want(&incidents, &done.places));
         if !done.changes.is_empty() {
             self.decided.replace(incidents);
         }

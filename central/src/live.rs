@@ -15,6 +15,7 @@ use kulprit_model::{Moment, StreamId};
 use kulprit_proto::v1;
 use prost::Message as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot, watch};
+use tracing::info;
 use ulid::Ulid;
 
 use crate::{
@@ -199,7 +200,7 @@ impl Live {
     /// Some of a node's records became durable. Called from the store's thread.
     pub fn on_durable(&self, stream: &StreamId, watermarks: &[(Epoch, u64)]) {
         let mut inner = self.lock();
-        let node = inner.state.node_mut(stream);
+        let Some(node) = inner.state.known_mut(stream) else { return };
         for (epoch, seq) in watermarks {
             node.progress.durable(epoch, *seq);
         }
@@ -276,7 +277,12 @@ impl Live {
             .fold((0_i64, 0_i64), |(silent, all), (_, node)| (silent + i64::from(node.is_silent()), all + 1));
         let counts = inner.state.count_states();
         drop(inner);
-        if !fallen.is_empty() {
+        let has_forgotten = is_expiry_due
+            && self.0.cluster.as_ref().and_then(ClusterStore::nodes).is_some_and(|names| {
+                // Kubernetes is asked before, and without the lock: it may be busy.
+                forget_gone(&mut self.lock(), &names, store, now)
+            });
+        if !fallen.is_empty() || has_forgotten {
             self.bump();
         }
         for (word, count) in self.0.cluster.iter().flat_map(ClusterStore::count_rows) {
@@ -299,6 +305,21 @@ impl Live {
         // A panic while it was held leaves at most one batch half applied; the next snapshot of the node puts that right.
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Forgets nodes that are silent for long and not among `names`; whether there was one. What the store has no room to forget is found
+/// after a restart, and goes then.
+fn forget_gone(inner: &mut Inner, names: &BTreeSet<String>, store: &StoreWriter, now: Moment) -> bool {
+    let Inner { state, sessions, .. } = inner;
+    let gone = state.forget_gone(now, |id| names.contains(&id.node) || sessions.contains_key(id));
+    let is_any = !gone.is_empty();
+    for stream in gone {
+        info!(node = %stream.node, "a silent node that Kubernetes has no more is forgotten");
+        inner.wishes.remove(&stream.node);
+        inner.unsaved.remove(&stream);
+        let _ = store.try_queue(Write::Forget(stream));
+    }
+    is_any
 }
 
 /// Queues the rows of nodes that are out of date, as many as the store takes.
@@ -458,4 +479,51 @@ pub struct Touched {
     pub is_shown_otherwise: bool,
     /// The node's row in the store is out of date.
     pub is_node_row_old: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kulprit_daemon::{clock::ManualClock, metrics::Metrics};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        kubernetes::{kinds::ROWS, watch::Sink as _},
+        state::Limits,
+        store::sqlite::SqliteStore,
+    };
+
+    // A node that was deleted for good, or replaced under another name: nobody is to look for its agent for ever.
+    #[tokio::test]
+    async fn a_silent_node_that_kubernetes_has_no_more_is_forgotten() {
+        let clock = ManualClock::new(Moment { wall_usec: 1_800_000_000_000_000, boottime_usec: 0 });
+        let mut metrics = Metrics::new("x", "0", &clock.clock());
+        let central = CentralMetrics::register(metrics.section("central"));
+        let mut state = CurrentState::new(Limits::default(), clock.clock().now());
+        let stream = |node: &str| StreamId { cluster: "c".to_owned(), node: node.to_owned() };
+        for node in ["n1", "gone"] {
+            state.node_mut(&stream(node));
+        }
+        let live = Live::new(state, clock.clock(), Settings::default(), true);
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = SqliteStore::open(folder.path()).unwrap();
+        let (writer, end) = StoreWriter::start(store, Box::new(|_, _| {}), central.clone()).unwrap();
+        let names = || live.look(|state| state.nodes().map(|(id, _)| id.node.clone()).collect::<Vec<_>>());
+        let nodes = ROWS.iter().find(|row| row.kind.as_str() == "Node").unwrap();
+        let cluster = live.cluster().unwrap();
+        cluster.apply(nodes, json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}));
+        clock.advance(Duration::from_secs(2_000));
+        live.tick(&writer, &central);
+        assert_eq!(names(), ["gone", "n1"], "not all nodes were listed yet");
+        cluster.end_list(nodes);
+        clock.advance(Duration::from_secs(60));
+        live.tick(&writer, &central);
+        assert_eq!(names(), ["n1"]);
+        live.on_durable(&stream("gone"), &[]);
+        assert_eq!(names(), ["n1"], "what the store says of it afterwards makes no node");
+        writer.close();
+        end.await.unwrap();
+    }
 }

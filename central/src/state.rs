@@ -23,6 +23,9 @@ pub use node::{Arrived, Change, Forgotten, NodeState};
 pub use offset::ClockOffset;
 pub use progress::{Epoch, Progress, Receipt};
 
+/// A silent node that Kubernetes has no more is forgotten after this, microseconds: as long as an incident may come back.
+const FORGET_AFTER_USEC: i64 = 15 * 60_000_000;
+
 /// What bounds the memory of a node, and when silence becomes Unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -59,7 +62,7 @@ impl Default for Limits {
     }
 }
 
-/// Every node that ever reported.
+/// Every node that ever reported, but for those that are gone for good.
 #[derive(Clone, Debug)]
 pub struct CurrentState {
     nodes: BTreeMap<StreamId, NodeState>,
@@ -86,6 +89,25 @@ impl CurrentState {
             self.nodes.insert(id.clone(), NodeState::new(id.clone()));
         }
         self.nodes.get_mut(id).expect("it was inserted above if it was missing")
+    }
+
+    /// The node, if it is known.
+    pub fn known_mut(&mut self, id: &StreamId) -> Option<&mut NodeState> {
+        self.nodes.get_mut(id)
+    }
+
+    /// Forgets nodes that are silent for long and of which `is_there` says no; which they were.
+    pub fn forget_gone(&mut self, now: Moment, is_there: impl Fn(&StreamId) -> bool) -> Vec<StreamId> {
+        let started = self.started;
+        let is_gone = |(id, node): &(&StreamId, &NodeState)| {
+            let last = node.last_heard.unwrap_or(started);
+            node.is_silent() && now.usec_since(last) >= FORGET_AFTER_USEC && !is_there(id)
+        };
+        let gone: Vec<StreamId> = self.nodes.iter().filter(is_gone).map(|(id, _)| id.clone()).collect();
+        for id in &gone {
+            self.nodes.remove(id);
+        }
+        gone
     }
 
     /// Whether a node can be taken in: it is known, or there is room.

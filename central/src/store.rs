@@ -62,6 +62,8 @@ pub enum Write {
     Node(NodeWrite),
     /// Records of a node and what they changed.
     Records(RecordsWrite),
+    /// A node is gone for good: what holds of it is dropped. Its name stays with its history.
+    Forget(StreamId),
     /// Incidents as they are now.
     Incidents(Vec<Arc<Incident>>),
     /// Migrations of VMs as they are known now.

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use kulprit_cluster::ClusterVm;
 use kulprit_daemon::backoff::random_seed;
 use kulprit_diagnosis::{Attribution, Indexed, SymptomId, SymptomSubject, is_at_rest};
 use kulprit_model::{Severity, Status};
@@ -47,15 +48,9 @@ pub struct WantedCapture {
 #[must_use]
 pub fn suspects(snapshot: &Indexed<'_>, attributions: &[Attribution]) -> BTreeMap<String, BTreeSet<String>> {
     let mut by_node = BTreeMap::<String, BTreeSet<String>>::new();
-    for attribution in attributions {
-        if let SymptomSubject::Vm { node, uid } = &attribution.symptom.subject
-            && attribution.symptom.id != SymptomId::Unspecified
-        {
-            by_node.entry(node.clone()).or_default().insert(uid.clone());
-            // The other end of a migration: half of what there is to see is there.
-            for (other, _) in snapshot.views(uid).filter(|(_, vm)| vm.qemu.is_some()) {
-                by_node.entry(other.name.clone()).or_default().insert(uid.clone());
-            }
+    for (uid, nodes) in places(snapshot, attributions) {
+        for node in nodes {
+            by_node.entry(node).or_default().insert(uid.clone());
         }
     }
     // On its way for half a minute, or on its way home: nothing is wrong yet, and what goes wrong now is the cause.
@@ -79,6 +74,29 @@ pub fn suspects(snapshot: &Indexed<'_>, attributions: &[Attribution]) -> BTreeMa
     by_node
 }
 
+/// Where there is something to see of each VM with a symptom, by its UID: on its node, and on the other end of its migration. Half of what
+/// there is to see is there.
+#[must_use]
+pub fn places(snapshot: &Indexed<'_>, attributions: &[Attribution]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut by_vm = BTreeMap::<String, BTreeSet<String>>::new();
+    for symptom in attributions.iter().map(|attribution| &attribution.symptom) {
+        let SymptomSubject::Vm { node, uid } = &symptom.subject else { continue };
+        if symptom.id == SymptomId::Unspecified {
+            continue;
+        }
+        let nodes = by_vm.entry(uid.clone()).or_default();
+        nodes.insert(node.clone());
+        nodes.extend(snapshot.views(uid).filter(|(_, vm)| vm.qemu.is_some()).map(|(other, _)| other.name.clone()));
+        let migrates = |vm: &&ClusterVm| {
+            symptom.migration.is_some()
+                || vm.life.migration.as_ref().is_some_and(|migration| migration.outcome.is_none())
+        };
+        let ends = snapshot.cluster_vm(uid).filter(migrates).map(|vm| [&vm.source, &vm.target]);
+        nodes.extend(ends.into_iter().flatten().flatten().filter(|node| !node.is_empty()).cloned());
+    }
+    by_vm
+}
+
 /// Which captures were asked for, so that none is asked for twice.
 #[derive(Debug, Default)]
 pub struct CaptureBook {
@@ -86,8 +104,12 @@ pub struct CaptureBook {
 }
 
 impl CaptureBook {
-    /// The captures that are wanted now and were not before, by node. Closed incidents are forgotten.
-    pub fn want(&mut self, incidents: &Incidents) -> BTreeMap<String, Vec<WantedCapture>> {
+    /// The captures that are wanted now and were not before, by node; of a VM one on each of its [`places`]. Closed incidents are forgotten.
+    pub fn want(
+        &mut self,
+        incidents: &Incidents,
+        places: &BTreeMap<String, BTreeSet<String>>,
+    ) -> BTreeMap<String, Vec<WantedCapture>> {
         self.asked.retain(|id, _| incidents.get(*id).is_some_and(|incident| incident.is_open()));
         let mut wanted = BTreeMap::<String, Vec<WantedCapture>>::new();
         for incident in incidents.open() {
@@ -99,7 +121,10 @@ impl CaptureBook {
                 }
                 if asked.insert(whom.uid.clone()) {
                     let capture = WantedCapture { incident: incident.id, vm_uid: whom.uid.clone() };
-                    wanted.entry(whom.node.clone()).or_default().push(capture);
+                    let nodes = places.get(&whom.uid).into_iter().flatten().chain([&whom.node]);
+                    for node in nodes.collect::<BTreeSet<_>>() {
+                        wanted.entry(node.clone()).or_default().push(capture.clone());
+                    }
                 }
             }
         }
@@ -184,8 +209,8 @@ impl AskedBook {
 
 #[cfg(test)]
 mod tests {
-    use kulprit_cluster::{ClusterVm, Life};
-    use kulprit_diagnosis::Snapshot;
+    use kulprit_cluster::{Life, MigrationLife};
+    use kulprit_diagnosis::{Snapshot, Symptom};
 
     use super::*;
     use crate::incident::{Incident, Key, Member, Whom};
@@ -216,7 +241,7 @@ mod tests {
     }
 
     fn asked(book: &mut CaptureBook, incidents: Vec<Incident>) -> Vec<String> {
-        let wanted = book.want(&incidents.into_iter().collect());
+        let wanted = book.want(&incidents.into_iter().collect(), &BTreeMap::new());
         wanted.into_values().flatten().map(|capture| capture.vm_uid).collect()
     }
 
@@ -246,6 +271,44 @@ mod tests {
                 Snapshot { reference_wall_usec: 1_000 * SEC, cluster_vms: vec![vm.into()], ..Snapshot::default() };
             let nodes: Vec<String> = suspects(&Indexed::new(&snapshot), &[]).into_keys().collect();
             assert_eq!(nodes, if is_suspect { vec!["n1", "n2"] } else { vec![] }, "{phase} for {secs} s");
+        }
+    }
+
+    #[test]
+    fn a_vm_that_migrates_is_captured_on_both_ends() {
+        let symptom = |id: SymptomId, migration: Option<&str>| Symptom {
+            subject: SymptomSubject::Vm { node: "n1".to_owned(), uid: "a".to_owned() },
+            id,
+            since_wall_usec: None,
+            text: String::new(),
+            migration: migration.map(ToOwned::to_owned),
+        };
+        let with = |outcome: Option<bool>| {
+            let migration = Some(MigrationLife { outcome, ..MigrationLife::default() });
+            let life = Life { has_vmi: true, migration, ..Life::default() };
+            let [hosting, target] = ["n1", "n2"].map(|node| Some(node.to_owned()));
+            let vm = ClusterVm {
+                uid: "a".to_owned(),
+                source: hosting.clone(),
+                hosting,
+                target,
+                life,
+                ..ClusterVm::default()
+            };
+            Snapshot { cluster_vms: vec![vm.into()], ..Snapshot::default() }
+        };
+        for (outcome, symptom, want) in [
+            (None, symptom(SymptomId::StuckMigrating, Some("m")), vec!["n1", "n2"]),
+            (None, symptom(SymptomId::PausedUnexpectedly, None), vec!["n1", "n2"]),
+            (Some(false), symptom(SymptomId::MigrationFailed, Some("m")), vec!["n1", "n2"]),
+            (Some(true), symptom(SymptomId::PausedUnexpectedly, None), vec!["n1"]),
+        ] {
+            let snapshot = with(outcome);
+            let indexed = Indexed::new(&snapshot);
+            let places = places(&indexed, &[indexed.attribute(&symptom)]);
+            let wanted = CaptureBook::default().want(&[incident(1, &["a"])].into_iter().collect(), &places);
+            let nodes: Vec<String> = wanted.into_keys().collect();
+            assert_eq!(nodes, want, "{symptom:?}");
         }
     }
 

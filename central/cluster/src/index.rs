@@ -36,6 +36,8 @@ pub(crate) enum Said {
     VmiOn(String),
     /// A VMI: this node is, was or is to be its place.
     VmiNames(String),
+    /// A VMI: it is to leave its node.
+    VmiLeaves,
     /// A VMI: it waits for this image.
     VmiWaitsFor(String),
     /// A VMI: it has no node, or its pod finds none.
@@ -305,6 +307,7 @@ fn vmi_says(vmi: &Vmi) -> BTreeSet<Said> {
     said.extend(nodes.chain(vmi.migration.iter().flat_map(ends)).map(Said::VmiNames));
     let is_refused = vmi.conditions.get("PodScheduled").is_some_and(|condition| condition.is_false());
     said.extend((vmi.node.is_none() || is_refused).then_some(Said::VmiSeeksNode));
+    said.extend(vmi.is_to_leave().then_some(Said::VmiLeaves));
     let image = image::waited_for(&vmi.conditions).and_then(|condition| image::quoted(condition.message.as_deref()?));
     said.extend(image.map(|image| Said::VmiWaitsFor(whole_image(image))));
     said

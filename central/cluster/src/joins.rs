@@ -40,6 +40,11 @@ impl Cluster {
             || self.told_pods(&key).next().is_some()
     }
 
+    /// Name of every node that has an object of its own, sorted.
+    pub fn nodes_with_object(&self) -> impl Iterator<Item = &str> {
+        self.nodes.keys().map(String::as_str)
+    }
+
     /// Name of every node that an object or an event tells of, sorted.
     #[must_use]
     pub fn node_names(&self) -> BTreeSet<&str> {
@@ -160,6 +165,12 @@ impl Cluster {
     /// Migrations that take a slot.
     pub(crate) fn running_migrations(&self) -> impl Iterator<Item = &Migration> {
         self.index.of(Said::MigrationRuns).filter_map(|key| self.migrations.get(key))
+    }
+
+    /// Migrations that take a slot or wait for one.
+    pub(crate) fn unfinished_migrations(&self) -> impl Iterator<Item = &Migration> {
+        let waiting = self.index.of(Said::MigrationWaits).filter_map(|key| self.migrations.get(key));
+        self.running_migrations().chain(waiting)
     }
 
     /// virt-handler pods of a node.

@@ -9,6 +9,10 @@ use crate::{
     question::InQuestion,
 };
 
+/// After a failed evacuation KubeVirt waits 20 s, and twice as long after each that follows; it keeps five finished migrations, and so
+/// counts to 320 s. Source: `pkg/virt-controller/watch/migration/migration.go` (`handleMigrationBackoff`).
+const NEXT_ATTEMPT_USEC: i64 = 600_000_000;
+
 pub(crate) fn life(parts: &Parts<'_>) -> Life {
     let (vm, vmi) = (parts.vm, parts.vmi);
     let condition = |name: &str| vmi.and_then(|vmi| vmi.conditions.get(name));
@@ -147,13 +151,40 @@ pub(crate) fn is_aborted(parts: &Parts<'_>, migration: &InQuestion<'_>) -> Optio
 pub(crate) fn evacuation(parts: &Parts<'_>) -> Option<(String, Option<i64>)> {
     let vmi = parts.vmi?;
     let condition = vmi.conditions.get("EvictionRequested").filter(|condition| condition.is_true());
-    let of_migrations = || {
-        let is_its = |migration: &&Migration| Initiator::of(migration) != Initiator::User;
-        parts.migrations().filter(is_its).filter_map(Migration::created_usec).min()
-    };
-    let since = condition.and_then(|condition| condition.since_usec).or_else(of_migrations);
+    let since = condition.and_then(|condition| condition.since_usec).or_else(|| asked_to_leave(parts));
     match &vmi.evacuation_node {
         Some(node) => Some((node.clone(), since)),
         None => condition.map(|_| (parts.hosting.clone().unwrap_or_default(), since)),
     }
+}
+
+/// Since when KubeVirt tries to get it off its node, by its migrations: the first of the attempts that follow one another up to the
+/// one that is under way, or that failed lately. One that succeeded or was for something else is none of them.
+fn asked_to_leave(parts: &Parts<'_>) -> Option<i64> {
+    let succeeded = parts.migrations().filter(|migration| migration.outcome() == Some(true));
+    let last_moved_usec = succeeded.filter_map(Migration::created_usec).max();
+    let is_attempt = |migration: &&Migration| {
+        let is_its = matches!(Initiator::of(migration), Initiator::Evacuation | Initiator::Descheduler);
+        is_its && migration.outcome() != Some(true) && migration.created_usec() > last_moved_usec
+    };
+    let mut attempts: Vec<(i64, Option<i64>)> = parts
+        .migrations()
+        .filter(is_attempt)
+        .filter_map(|migration| {
+            let ended = migration.is_final().then(|| migration.ended_usec().or(migration.created_usec())).flatten();
+            Some((migration.created_usec()?, ended))
+        })
+        .collect();
+    attempts.sort_unstable();
+    // The attempt after one that failed, and after the last one: now.
+    let mut next_usec = parts.looked_usec;
+    let mut since = None;
+    for (asked, ended) in attempts.into_iter().rev() {
+        if ended.is_some_and(|ended| next_usec.saturating_sub(ended) > NEXT_ATTEMPT_USEC) {
+            break;
+        }
+        next_usec = asked;
+        since = Some(asked);
+    }
+    since
 }

@@ -53,6 +53,8 @@ pub(crate) struct Reach {
     images: BTreeSet<String>,
     /// Migrations that run, or where they leave from.
     slots: bool,
+    /// Migrations that run or wait, or where they leave from: whose turn is next.
+    turns: bool,
     /// A VMI is on another node than before: the slot that its migration takes may be another one.
     moved: Option<Key>,
     /// What every VM reads.
@@ -86,6 +88,7 @@ fn for_kind(old: Option<&Object>, new: Option<&Object>, reach: &mut Reach) {
         }
         Some(Object::Migration(_)) => {
             reach.slots = migration(old).and_then(slot) != migration(new).and_then(slot);
+            reach.turns = migration(old).and_then(turn) != migration(new).and_then(turn);
         }
         Some(Object::Vmi(any)) => {
             if vmi_node(old) != vmi_node(new) {
@@ -177,6 +180,12 @@ fn slot(migration: &Migration) -> Option<(Option<Key>, Option<&str>)> {
     migration.takes_slot().then(|| (migration.vm_key(), migration.source_node()))
 }
 
+/// The same of one that may wait for its slot.
+fn turn(migration: &Migration) -> Option<(Option<Key>, Option<&str>)> {
+    let is_unfinished = migration.takes_slot() || migration.may_wait_for_slot();
+    is_unfinished.then(|| (migration.vm_key(), migration.source_node()))
+}
+
 /// UIDs of an object, as it is and as it becomes or was.
 fn uids(meta: Option<&Meta>, other: Option<&Object>) -> BTreeSet<String> {
     let other = other.and_then(Object::uid);
@@ -244,6 +253,9 @@ impl Cluster {
         if reach.slots || moved.is_some_and(|vmi| self.migrations_of(vmi).any(Migration::takes_slot)) {
             let waiting = self.index.of(Said::MigrationWaits).filter_map(|key| self.migrations.get(key));
             touched.vms.extend(waiting.filter_map(Migration::vm_key));
+        }
+        if reach.turns || moved.is_some_and(|vmi| self.migrations_of(vmi).any(|migration| !migration.is_final())) {
+            touched.vms.extend(self.index.of(Said::VmiLeaves).cloned());
         }
         touched
     }

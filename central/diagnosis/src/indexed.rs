@@ -57,6 +57,8 @@ pub struct Indexed<'a> {
     by_code: OnceCell<HashMap<FindingCode, Vec<Place>>>,
     /// Indices of `of_sockets`, by the address of the VM that each names.
     sockets_of: OnceCell<HashMap<usize, Vec<usize>>>,
+    /// Positions of VMs of the cluster whose migration is under way, or ended not long ago.
+    migrating: OnceCell<Vec<usize>>,
     /// What is compared between nodes, by the address of the look.
     compared: RefCell<HashMap<usize, Rc<Compared>>>,
     /// What nodes show of what they share.
@@ -101,6 +103,7 @@ impl<'a> Indexed<'a> {
             mentions: OnceCell::new(),
             by_code: OnceCell::new(),
             sockets_of: OnceCell::new(),
+            migrating: OnceCell::new(),
             compared: RefCell::default(),
             tallies: RefCell::default(),
         };
@@ -182,6 +185,21 @@ impl<'a> Indexed<'a> {
     #[must_use]
     pub fn attribute(&self, symptom: &Symptom) -> Attribution {
         attribute_in(self, symptom)
+    }
+
+    /// VMs of the cluster whose migration is under way, or ended within `scheduling_usec`: as many as KubeVirt has slots, and who waits.
+    pub(crate) fn migrating(&self) -> impl Iterator<Item = &'a ClusterVm> {
+        let oldest_usec = self.snapshot.cluster_seen_usec().saturating_sub(self.snapshot.settings.scheduling_usec);
+        let positions = self.migrating.get_or_init(|| {
+            let is_so = |vm: &ClusterVm| {
+                vm.life.migration.as_ref().is_some_and(|migration| {
+                    migration.outcome.is_none() || migration.ended_usec.is_some_and(|ended| ended > oldest_usec)
+                })
+            };
+            let vms = self.snapshot.cluster_vms.iter().enumerate();
+            vms.filter(|(_, vm)| is_so(vm)).map(|(position, _)| position).collect()
+        });
+        positions.iter().map(|position| &*self.snapshot.cluster_vms[*position])
     }
 
     /// The snapshot itself.

@@ -16,7 +16,7 @@ use kulprit_model::{Domain, Occurrence, Qemu, State};
 pub struct Snapshot {
     /// The moment of asking, Unix time in microseconds.
     pub reference_wall_usec: i64,
-    /// Every node that ever reported, sorted by name.
+    /// Every node that ever reported and is not gone for good, sorted by name.
     pub nodes: Vec<NodeView>,
     /// Every VM that Kubernetes has, sorted by (namespace, name); empty without Kubernetes.
     pub cluster_vms: Vec<Arc<ClusterVm>>,
@@ -51,7 +51,7 @@ pub struct Settings {
     pub kill_grace_usec: i64,
     /// A finding that is older than this and was never refreshed is history, not evidence for now.
     pub occurrence_fresh_usec: i64,
-    /// Stuck in phase Pending (Provisioning, WaitingForVolumeBinding) after this.
+    /// Stuck in phase Pending (Provisioning, WaitingForVolumeBinding) after this; the time in which its DataVolumes fill is not counted.
     pub pending_usec: i64,
     /// Stuck in phase Scheduling after this.
     pub scheduling_usec: i64,

@@ -1,7 +1,8 @@
 //! What a pass over incidents sees: each attribution as an observation, and where nobody could look.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
+use kulprit_cluster::ClusterVm;
 use kulprit_diagnosis::{Attribution, Indexed, NodeView, Snapshot, SymptomSubject, place::incident_key};
 use kulprit_model::{FindingCode, Severity, State, Status, Subject};
 
@@ -43,6 +44,8 @@ pub struct Looks {
     pub unknown: BTreeSet<(String, String)>,
     /// Whether Kubernetes' objects are not known to be as they are shown: none of its VMs is seen to be well.
     pub is_cluster_unseen: bool,
+    /// The VMs that Kubernetes has on silent nodes, by node and UID; `None` while it is not watched or not seen as it is.
+    pub vms_on_silent: Option<BTreeSet<(String, String)>>,
 }
 
 impl Looks {
@@ -58,17 +61,36 @@ impl Looks {
             let unknown = node.states.iter().filter(|state| state.status == Status::Unknown);
             looks.unknown.extend(unknown.map(|state| (node.name.clone(), state_key(state.code, &state.subject))));
         }
+        if snapshot.cluster_sight.is_watched && !is_cluster_unseen {
+            looks.vms_on_silent = Some(vms_on(&snapshot.cluster_vms, &looks.silent_nodes));
+        }
         looks
     }
 
-    /// Whether it could be seen if the symptom were still there. Only a VM of Kubernetes has a namespace.
+    /// Whether it could be seen if the symptom were still there. Only a VM of Kubernetes has a namespace; of one that has left a silent
+    /// node nothing is left there to be seen.
     pub(super) fn can_see(&self, member: &Member) -> bool {
         let Member { whom, based_on, .. } = member;
         let is_hidden = self.is_cluster_unseen && !whom.uid.is_empty() && !member.namespace.is_empty();
-        !is_hidden
-            && !self.silent_nodes.contains(&whom.node)
-            && !based_on.iter().any(|key| self.unknown.contains(&(whom.node.clone(), key.clone())))
+        let is_blind = self.silent_nodes.contains(&whom.node)
+            || based_on.iter().any(|key| self.unknown.contains(&(whom.node.clone(), key.clone())));
+        !is_hidden && (!is_blind || self.has_left(member))
     }
+
+    /// Whether Kubernetes has a VM on that silent node no more: its VMI is gone, or runs elsewhere.
+    fn has_left(&self, member: &Member) -> bool {
+        let Member { whom, namespace, .. } = member;
+        let is_of_kubernetes = !whom.uid.is_empty() && !namespace.is_empty();
+        let vms = self.vms_on_silent.as_ref().filter(|_| is_of_kubernetes && self.silent_nodes.contains(&whom.node));
+        vms.is_some_and(|vms| !vms.contains(&(whom.node.clone(), whom.uid.clone())))
+    }
+}
+
+/// The VMs that have a VMI on one of `nodes`, under each of their UIDs.
+fn vms_on(vms: &[Arc<ClusterVm>], nodes: &BTreeSet<String>) -> BTreeSet<(String, String)> {
+    let with_vmi = vms.iter().filter(|vm| vm.life.has_vmi);
+    let placed = with_vmi.filter_map(|vm| Some((vm, vm.hosting.as_ref().filter(|node| nodes.contains(*node))?)));
+    placed.flat_map(|(vm, node)| vm.uids.iter().chain([&vm.uid]).map(move |uid| (node.clone(), uid.clone()))).collect()
 }
 
 /// What `attributions` say, in their order; those that make no incident are left out.

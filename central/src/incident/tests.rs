@@ -1,7 +1,9 @@
 //! The life of incidents, and the properties that hold whatever diagnosis says.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
+use kulprit_cluster::{ClusterVm, Life};
+use kulprit_diagnosis::{ClusterSight, NodeView, Snapshot};
 use kulprit_proto::v1;
 use proptest::prelude::*;
 
@@ -149,6 +151,46 @@ fn a_vm_of_kubernetes_is_not_seen_to_be_well_while_kubernetes_is_not_seen() {
     assert_eq!(book.see(10_001, &[]), [Event::MemberEnded]);
 }
 
+/// A VM `a` of Kubernetes on the node `n1` that is silent, as Kubernetes has it now.
+fn looks_with(vm: Option<(&str, &str)>, change: impl FnOnce(&mut ClusterSight)) -> Looks {
+    let of = |(uid, node): (&str, &str)| ClusterVm {
+        uid: uid.to_owned(),
+        uids: vec![uid.to_owned(), "vm-object".to_owned()],
+        namespace: "prod".to_owned(),
+        hosting: Some(node.to_owned()),
+        life: Life { has_vmi: true, ..Life::default() },
+        ..ClusterVm::default()
+    };
+    let mut cluster_sight = ClusterSight { is_watched: true, ..ClusterSight::default() };
+    change(&mut cluster_sight);
+    Looks::of(&Snapshot {
+        nodes: vec![NodeView { name: "n1".to_owned(), is_reporting: false, ..NodeView::default() }],
+        cluster_vms: vm.map(of).map(Arc::new).into_iter().collect(),
+        cluster_sight,
+        ..Snapshot::default()
+    })
+}
+
+// The node never comes back; what was its VM is somewhere else, or nowhere.
+#[test]
+fn a_vm_that_has_left_a_silent_node_is_over_there() {
+    let of_kubernetes = Observation { namespace: "prod".to_owned(), ..stuck("a") };
+    for (looks, observed, is_over) in [
+        (looks_with(Some(("a", "n1")), |_| {}), &of_kubernetes, false),
+        (looks_with(Some(("a", "n2")), |_| {}), &of_kubernetes, true),
+        (looks_with(Some(("new", "n1")), |_| {}), &of_kubernetes, true),
+        (looks_with(None, |_| {}), &of_kubernetes, true),
+        (looks_with(None, |_| {}), &stuck("a"), false),
+        (looks_with(None, |sight| sight.until_usec = Some(3)), &of_kubernetes, false),
+        (looks_with(None, |sight| sight.is_watched = false), &of_kubernetes, false),
+    ] {
+        let mut book = Book::default();
+        book.see(1, std::slice::from_ref(observed));
+        let events = book.pass(10, &[], &looks);
+        assert_eq!(events == [Event::MemberEnded], is_over, "{looks:?} {:?}", observed.namespace);
+    }
+}
+
 #[test]
 fn what_is_unknown_elsewhere_keeps_nothing_open() {
     let elsewhere = Looks {
@@ -156,6 +198,7 @@ fn what_is_unknown_elsewhere_keeps_nothing_open() {
         unknown: BTreeSet::from([("n1".to_owned(), "KvmUnusable node".to_owned())]),
         // The VM is none of Kubernetes'.
         is_cluster_unseen: true,
+        ..Looks::default()
     };
     let mut book = Book::default();
     book.see(1, &[stuck("a")]);

@@ -249,6 +249,14 @@ impl ClusterStore {
         is_whole.then(|| inner.cluster.standing(prefix, is_taken_over).collect())
     }
 
+    /// Name of every node that Kubernetes has. `None` while nodes are not seen, or if there is none.
+    #[must_use]
+    pub fn nodes(&self) -> Option<BTreeSet<String>> {
+        let inner = self.lock();
+        let names: BTreeSet<String> = inner.cluster.nodes_with_object().map(ToOwned::to_owned).collect();
+        (inner.is_seen(Kind::Node) && !names.is_empty()).then_some(names)
+    }
+
     /// Looks at the objects themselves, once everything was listed as far as it can be. `look` must not block.
     pub fn look<T>(&self, look: impl FnOnce(&Cluster) -> T) -> Option<T> {
         let now_usec = self.0.clock.now().wall_usec;

@@ -425,3 +425,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_silent_node_that_is_nowhere_is_forgotten_after_fifteen_minutes() {
+    for (sec, is_there, is_forgotten) in [(899, false, false), (900, false, true), (900, true, false)] {
+        let mut state = CurrentState::new(Limits::default(), at(0));
+        state.node_mut(&stream());
+        let gone = state.forget_gone(at(sec), |_| is_there);
+        assert_eq!(
+            (gone.len(), state.nodes().count()),
+            (usize::from(is_forgotten), usize::from(!is_forgotten)),
+            "{sec}"
+        );
+    }
+    let mut state = CurrentState::new(Limits::default(), at(0));
+    state.node_mut(&stream()).hello(v1::Hello::default(), at(900));
+    assert!(state.forget_gone(at(1_000), |_| false).is_empty(), "it was heard since");
+    assert_eq!(state.forget_gone(at(1_800), |_| false), [stream()]);
+}

@@ -108,6 +108,10 @@ impl Store for SqliteStore {
                         }
                         write_records(&transaction, id, day, records)?;
                     }
+                    Write::Forget(stream) => {
+                        let id = stream_id(&transaction, &self.streams, &mut new_streams, stream)?;
+                        forget_node(&transaction, id)?;
+                    }
                     Write::Incidents(incidents) => {
                         for incident in incidents {
                             write_incident(&transaction, incident)?;
@@ -233,6 +237,15 @@ fn write_node(transaction: &Transaction<'_>, id: i64, node: &NodeWrite) -> rusql
         "UPDATE stream SET hello = ?2, applied_offset_usec = ?3, is_silent = ?4 WHERE id = ?1",
         params![id, hello, applied_offset_usec, is_silent],
     )?;
+    Ok(())
+}
+
+/// A row without a Hello is that of a node that is gone: `load` makes no node of it.
+fn forget_node(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM current WHERE stream = ?1", params![id])?;
+    transaction.execute("DELETE FROM watermark WHERE stream = ?1", params![id])?;
+    transaction
+        .execute("UPDATE stream SET hello = x'', applied_offset_usec = 0, is_silent = 1 WHERE id = ?1", params![id])?;
     Ok(())
 }
 

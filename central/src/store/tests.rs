@@ -205,6 +205,23 @@ fn a_silent_node_is_silent_after_a_restart_too() {
 }
 
 #[test]
+fn a_node_that_was_forgotten_is_none_after_a_restart_and_its_history_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = SqliteStore::open(folder.path()).unwrap();
+    let hello = v1::Hello { node: "n1".to_owned(), ..v1::Hello::default() }.encode_to_vec();
+    let node = NodeWrite { stream: stream(), hello, applied_offset_usec: 0, is_silent: true };
+    store.commit(&[write(1, Status::Present, NOW), Write::Node(node), Write::Forget(stream())]).unwrap();
+    assert_eq!(seqs(&store, &all()), [1]);
+    drop(store);
+    let (mut store, loaded) = SqliteStore::open(folder.path()).unwrap();
+    assert!(loaded.nodes.is_empty());
+    store.commit(&[write(2, Status::Present, NOW)]).unwrap();
+    assert_eq!(seqs(&store, &HistoryQuery { node: "n1".to_owned(), ..all() }), [1, 2], "it came back under its name");
+    drop(store);
+    assert_eq!(SqliteStore::open(folder.path()).unwrap().1.nodes.len(), 1);
+}
+
+#[test]
 fn history_is_read_by_time_filter_and_page() {
     let folder = tempfile::tempdir().unwrap();
     let (mut store, _) = SqliteStore::open(folder.path()).unwrap();

@@ -14,7 +14,7 @@ use crate::{
     history::DAY_USEC,
     kind::Kind,
     life,
-    objects::Migration,
+    objects::{Condition, Migration},
     parts::{Part, Parts},
     past::Past,
     question::InQuestion,
@@ -37,6 +37,9 @@ const SAME_MOMENT_USEC: i64 = 2_000_000;
 
 pub(crate) fn facts(parts: &Parts<'_>, out: &mut Out<'_>) {
     many(parts, out);
+    if parts.migration.as_ref().is_none_or(|migration| migration.outcome().is_some() && !migration.is_named) {
+        waits_for_turn(parts, out);
+    }
     let Some(migration) = &parts.migration else { return };
     aborted(parts, migration, out);
     timed_out(parts, migration, out);
@@ -233,22 +236,39 @@ fn waits_for_slot(parts: &Parts<'_>, migration: &InQuestion<'_>, out: &mut Out<'
         }
         return;
     }
-    let running: Vec<&Migration> = parts.cluster.running_migrations().collect();
+    let since = object.phase_since_usec().or(object.created_usec());
+    of_slots(parts, &parts.cluster.running_migrations().collect::<Vec<_>>(), since, out);
+}
+
+/// A VM that is to leave its node gets a migration only when fewer than allowed are unfinished, those that wait included.
+///
+/// Source: KubeVirt `pkg/virt-controller/watch/drain/evacuation/evacuation.go`, `sync`.
+fn waits_for_turn(parts: &Parts<'_>, out: &mut Out<'_>) {
+    let Some((node, since)) = life::evacuation(parts) else { return };
+    let has_left = parts.hosting.as_ref().is_some_and(|hosting| !node.is_empty() && *hosting != node);
+    let conditions = parts.vmi.map(|vmi| &vmi.conditions);
+    let cannot = conditions.and_then(|all| all.get("LiveMigratable")).is_some_and(Condition::is_false);
+    if !has_left && !cannot {
+        of_slots(parts, &parts.cluster.unfinished_migrations().collect::<Vec<_>>(), since, out);
+    }
+}
+
+/// Whether `taken` are as many as the configuration allows.
+fn of_slots(parts: &Parts<'_>, taken: &[&Migration], since: Option<i64>, out: &mut Out<'_>) {
     let source = parts.source.as_deref().or(parts.hosting.as_deref());
     let leaves = |other: &&&Migration| {
         let of_vmi = || parts.cluster.vmis.get(&other.vm_key()?)?.node.as_deref();
         source.is_some() && other.source_node().or_else(of_vmi) == source
     };
-    let n_of_node = running.iter().filter(leaves).count();
+    let n_of_node = taken.iter().filter(leaves).count();
     let settings = parts.cluster.kubevirts.values().next().map(|kubevirt| &kubevirt.settings);
     let per_cluster = settings.and_then(|settings| settings.per_cluster).unwrap_or(PER_CLUSTER).max(1);
     let per_node = settings.and_then(|settings| settings.per_node).unwrap_or(PER_NODE).max(1);
     let is_at = |n: usize, limit: i64| i64::try_from(n).is_ok_and(|n| n >= limit);
     let text = format!(
         "{} migrations run of {per_cluster} allowed, {n_of_node} leave the node of {per_node} allowed",
-        running.len()
+        taken.len()
     );
-    let since = object.phase_since_usec().or(object.created_usec());
     let say = |what: &str, n: usize, limit: i64| {
         Fact::present(FindingCode::MigrationWaitsForSlot, "vmim", text.clone())
             .since(since)
@@ -256,8 +276,8 @@ fn waits_for_slot(parts: &Parts<'_>, migration: &InQuestion<'_>, out: &mut Out<'
             .with(MEASURED, n)
             .with(LIMIT, limit)
     };
-    if is_at(running.len(), per_cluster) {
-        out.push(say("cluster", running.len(), per_cluster));
+    if is_at(taken.len(), per_cluster) {
+        out.push(say("cluster", taken.len(), per_cluster));
     } else if is_at(n_of_node, per_node) {
         out.push(say("node", n_of_node, per_node));
     } else if parts.cluster.is_listed(Kind::VirtualMachineInstanceMigration, parts.namespace()) {

@@ -153,11 +153,20 @@ fn data_volume(parts: &Parts<'_>, claim: &VmClaim<'_>, out: &mut Out<'_>) {
         let percent = object.progress.as_deref().map(|progress| progress.trim_end_matches('%').to_owned());
         let percent = percent.filter(|percent| percent.starts_with(|c: char| c.is_ascii_digit()));
         out.push(
-            fact.since(object.meta.created_usec.filter(|_| is_so))
+            fact.since(if is_so { object.meta.created_usec } else { filled_usec(parts) })
                 .with(VOLUME, &claim.name)
+                .with(REASON, phase)
                 .with_some(PERCENT, percent),
         );
     }
+}
+
+/// When the last of the VM's DataVolumes was full.
+fn filled_usec(parts: &Parts<'_>) -> Option<i64> {
+    let key = |claim: &VmClaim<'_>| (parts.namespace().to_owned(), claim.name.clone());
+    let objects = parts.claims.iter().filter_map(|claim| parts.cluster.data_volumes.get(&key(claim)));
+    let full = objects.filter(|object| object.phase.as_deref() == Some("Succeeded"));
+    full.filter_map(|object| object.conditions.get("Running")?.since_usec).max()
 }
 
 /// What keeps a DataVolume from getting filled.

@@ -172,6 +172,11 @@ impl Vm {
 }
 
 impl Vmi {
+    /// Whether a drain or an eviction wants it off its node.
+    pub(crate) fn is_to_leave(&self) -> bool {
+        self.evacuation_node.is_some() || self.conditions.is_true("EvictionRequested")
+    }
+
     pub(crate) fn read(object: &Value) -> Option<Self> {
         let spec = value::at(object, &["spec"]);
         let status = value::at(object, &["status"]);

@@ -121,6 +121,47 @@ fn an_evacuation_has_its_node_and_its_beginning() {
     assert_eq!(vm_of(&[vmi()]).life.evacuation, None);
 }
 
+// Neither what moved it before nor what was for something else, and a failed attempt only while the next one follows it.
+#[test]
+fn an_evacuation_begins_with_the_first_of_the_attempts_that_follow_one_another() {
+    let attempt = |name: &str, phase: &str, created: &str, ended: &str| {
+        with(
+            vmim(phase),
+            &json!({"metadata": {"name": name, "uid": name, "creationTimestamp": created},
+            "status": {"phaseTransitionTimestamps": [{"phase": phase, "phaseTransitionTimestamp": ended}],
+                "migrationState": {"endTimestamp": if phase == "Failed" { json!(ended) } else { Value::Null }, "failed": phase == "Failed"}}}),
+        )
+    };
+    let drain = |n: usize, phase: &str, created: &str, ended: &str| {
+        attempt(&format!("kubevirt-evacuation-{n}"), phase, created, ended)
+    };
+    let (running, update) = ("Running", "kubevirt-workload-update-x");
+    let now = || drain(9, running, "2026-03-01T10:13:00Z", "2026-03-01T10:13:10Z");
+    let begun = Some(usec("2026-03-01T10:13:00Z"));
+    for (others, want) in [
+        (vec![now()], begun),
+        (vec![now(), drain(1, "Succeeded", "2026-02-28T10:00:00Z", "2026-02-28T10:01:00Z")], begun),
+        (vec![now(), drain(1, "Failed", "2026-02-28T10:00:00Z", "2026-02-28T10:01:00Z")], begun),
+        (vec![now(), attempt(update, running, "2026-03-01T09:00:00Z", "2026-03-01T09:00:10Z")], begun),
+        (
+            vec![
+                drain(1, "Failed", "2026-03-01T10:05:00Z", "2026-03-01T10:06:00Z"),
+                drain(2, "Failed", "2026-03-01T10:07:00Z", "2026-03-01T10:12:00Z"),
+                now(),
+            ],
+            Some(usec("2026-03-01T10:05:00Z")),
+        ),
+        (vec![drain(1, "Failed", "2026-03-01T10:10:00Z", "2026-03-01T10:12:00Z")], Some(usec("2026-03-01T10:10:00Z"))),
+        (vec![drain(1, "Failed", "2026-03-01T09:10:00Z", "2026-03-01T09:12:00Z")], None),
+        (vec![drain(1, "Succeeded", "2026-03-01T10:10:00Z", "2026-03-01T10:12:00Z")], None),
+    ] {
+        let to_leave = with(vmi(), &json!({"status": {"evacuationNodeName": "n1"}}));
+        let seen = event("Pod", "x", "Started", "y");
+        let objects: Vec<Value> = [to_leave, seen].into_iter().chain(others).collect();
+        assert_eq!(vm_of(&objects).life.evacuation, Some(("n1".to_owned(), want)), "{:#?}", &objects[2..]);
+    }
+}
+
 #[test]
 fn an_unscheduled_vm_names_the_nodes_that_it_wants() {
     let waits = with(

@@ -213,6 +213,25 @@ fn a_pending_migration_waits_for_a_slot_when_all_are_taken() {
     check(&[vmi(), vmim("Running")], FindingCode::MigrationWaitsForSlot, Some(Status::Absent));
 }
 
+// KubeVirt makes no migration of an evacuation while as many as may run are unfinished.
+#[test]
+fn a_vm_that_is_to_leave_and_has_no_migration_waits_for_its_turn() {
+    let to_leave = with(vmi(), &json!({"status": {"evacuationNodeName": "n1"}}));
+    let other = |n: usize, phase: &str| {
+        json!({"kind": "VirtualMachineInstanceMigration", "metadata": {"name": format!("o-{n}"), "namespace": "prod"},
+        "spec": {"vmiName": format!("other-{n}")}, "status": {"phase": phase, "migrationState": {"sourceNode": "n1"}}})
+    };
+    let full = [to_leave.clone(), other(0, "Running"), other(1, "Pending")];
+    let of = check(&full, FindingCode::MigrationWaitsForSlot, Some(Status::Present));
+    assert_eq!(attribute(of.as_ref(), WHAT), "node");
+    let list = json!({"kind": "List", "items": [other(0, "Running"), other(1, "Succeeded")]});
+    let free = [to_leave.clone(), list];
+    check(&free, FindingCode::MigrationWaitsForSlot, Some(Status::Absent));
+    check(&[vmi(), other(0, "Running"), other(1, "Pending")], FindingCode::MigrationWaitsForSlot, None);
+    let cannot = with(to_leave, &json!({"status": {"conditions": [{"type": "LiveMigratable", "status": "False"}]}}));
+    check(&[cannot, other(0, "Running"), other(1, "Pending")], FindingCode::MigrationWaitsForSlot, None);
+}
+
 #[test]
 fn a_blocked_migration_waits_for_what_blocks_it() {
     let blocked = with(

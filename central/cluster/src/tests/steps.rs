@@ -86,7 +86,7 @@ fn vm_like() -> impl Strategy<Value = Value> {
                 "status": {"printableStatus": "Starting", "conditions": conditions}})
         } else {
             let object = json!({"kind": "VirtualMachineInstance", "metadata": meta, "spec": spec,
-                "status": {"phase": phase, "nodeName": node, "conditions": conditions, "migrationState": state,
+                "status": {"phase": phase, "nodeName": node, "evacuationNodeName": pull.as_str().map(|_| "n1"), "conditions": conditions, "migrationState": state,
                     "activePods": {"u9": active}}});
             with(object, &json!({"metadata": {"labels": {"kubevirt.io/migrationTargetNodeName": label}}}))
         }

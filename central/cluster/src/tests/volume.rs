@@ -101,6 +101,20 @@ fn a_data_volume_that_fills_is_not_one_that_fails() {
 }
 
 #[test]
+fn volumes_are_full_since_the_last_one_is() {
+    let disks = ["root", "data"].map(|name| json!({"name": name, "dataVolume": {"name": name}}));
+    let vmi = with(vmi(), &json!({"spec": {"volumes": disks}}));
+    let full = |name: &str, at: &str| {
+        json!({"kind": "DataVolume", "apiVersion": "cdi.kubevirt.io/v1beta1", "metadata": meta(name), "status": {"phase": "Succeeded",
+            "conditions": [{"type": "Running", "status": "False", "reason": "Completed", "lastTransitionTime": at}]}})
+    };
+    let objects = [vmi, full("root", "2026-03-01T10:01:00Z"), full("data", "2026-03-01T10:09:00Z")];
+    let of = check(&objects, FindingCode::DataVolumeProgressing, Some(Status::Absent)).unwrap();
+    let Finding::State(state) = &of.finding else { panic!("{of:?}") };
+    assert_eq!(state.since.wall_usec, usec("2026-03-01T10:09:00Z"));
+}
+
+#[test]
 fn an_attachment_to_the_vms_node_is_there_or_late() {
     let code = FindingCode::VolumeNotAttached;
     let base = [vmi_with_claim(), pod_on_n1(), claim("Bound"), volume()];

@@ -112,7 +112,7 @@ pub(super) struct Found {
 pub(super) struct Clocks<'a> {
     pub(super) vm: &'a ClusterVm,
     pub(super) life: &'a Life,
-    snapshot: &'a Indexed<'a>,
+    pub(super) snapshot: &'a Indexed<'a>,
     pub(super) settings: &'a Settings,
     pub(super) now_usec: i64,
     pub(super) is_named: bool,
@@ -193,6 +193,11 @@ impl<'a> Clocks<'a> {
             self.is_beyond(since, limit_usec)
                 .then(|| found(SymptomId::StuckStarting, since, format!("{what}{}", self.for_so_long(since))))
         };
+        // The clock of one that waits for its volumes: not while they fill, and from then on anew.
+        let waiting = |since: Option<i64>, what: String| {
+            let since = self.filled_usec().max(since);
+            if self.is_filling() { None } else { starting(since, self.settings.pending_usec, what) }
+        };
         if life.has_vmi {
             let limit = match life.phase.as_deref() {
                 Some("" | "Pending") => Some(self.settings.pending_usec),
@@ -203,7 +208,8 @@ impl<'a> Clocks<'a> {
             if let (Some(limit), Some(phase)) = (limit, life.phase.as_deref()) {
                 let shown = if phase.is_empty() { "Pending" } else { phase };
                 let since = earliest([life.phase_since_usec, self.provisioning_since()]).or(life.created_usec);
-                return starting(since, limit, format!("the VMI is {shown}"));
+                let what = format!("the VMI is {shown}");
+                return if shown == "Pending" { waiting(since, what) } else { starting(since, limit, what) };
             }
         }
         // A VMI that ran and is over is what happened; that the VM is started again comes after it.
@@ -212,8 +218,11 @@ impl<'a> Clocks<'a> {
             life.printable_status.as_deref().filter(|_| !is_after_its_end)
         {
             let since = life.printable_since_usec.or(life.phase_since_usec).or_else(|| self.begin_of_start());
-            let limit = if status == "Starting" { self.settings.scheduling_usec } else { self.settings.pending_usec };
-            return starting(since, limit, format!("the VM is {status}"));
+            let what = format!("the VM is {status}");
+            return match status {
+                "Starting" => starting(since, self.settings.scheduling_usec, what),
+                _ => waiting(since, what),
+            };
         }
         let is_up = self.is_phase(&["Running", "Succeeded", "Failed"]);
         if life.launcher_phase.as_deref() == Some("Pending") && !is_up {
@@ -232,6 +241,34 @@ impl<'a> Clocks<'a> {
             return starting(since, self.settings.pending_usec, "the VM is to run and has no VMI".to_owned());
         }
         None
+    }
+
+    /// Whether its volumes are being filled and none is seen to fail: an import takes as long as it takes. Who names the VM does not
+    /// wait for it.
+    fn is_filling(&self) -> bool {
+        let mut states = self.vm.findings.iter().filter_map(|of| match &of.finding {
+            Finding::State(state) => Some(state).filter(|state| state.status == Status::Present),
+            Finding::Occurrence(_) => None,
+        });
+        // One that is only scheduled may wait for ever.
+        let fills = states.any(|state| {
+            let phase = state.attributes.get(REASON).unwrap_or_default();
+            state.code == FindingCode::DataVolumeProgressing && phase.ends_with("InProgress")
+        });
+        fills && !self.is_named && self.present_since(FindingCode::DataVolumeFailing).is_none()
+    }
+
+    /// When the last of its volumes was full, if that is known.
+    fn filled_usec(&self) -> Option<i64> {
+        let states = self.vm.findings.iter().filter_map(|of| match &of.finding {
+            Finding::State(state) => Some(state),
+            Finding::Occurrence(_) => None,
+        });
+        let full = states
+            .filter(|state| state.code == FindingCode::DataVolumeProgressing && state.status == Status::Absent)
+            .map(|state| (state.since.wall_usec, state.looked.wall_usec));
+        let known = full.filter(|(since, looked)| since < looked).map(|(since, _)| since);
+        known.max().filter(|_| !self.is_named)
     }
 
     /// Its VMI is over, and nobody asked for it.
@@ -268,12 +305,15 @@ impl<'a> Clocks<'a> {
         }
     }
 
-    /// What the objects show of a VM that is shown running and is not well. Asked last.
+    fn is_shown_running(&self) -> bool {
+        self.is_phase(&["Running", "Unknown"])
+            || self.life.phase.is_none() && self.life.printable_status.as_deref() == Some("Running")
+    }
+
+    /// What the objects show of a VM that is shown running and is not well.
     pub(super) fn unresponsive(&self) -> Option<Found> {
         let life = self.life;
-        let is_shown_running = self.is_phase(&["Running", "Unknown"])
-            || life.phase.is_none() && life.printable_status.as_deref() == Some("Running");
-        if !is_shown_running {
+        if !self.is_shown_running() {
             return None;
         }
         let unresponsive = |since, text: String| Some(found(SymptomId::Unresponsive, since, text));
@@ -286,10 +326,10 @@ impl<'a> Clocks<'a> {
                 return unresponsive(since, text);
             }
         }
-        if let Some(since) = self.socket_dead_since() {
+        if let Some(since) = self.socket_dead_since().filter(|since| !self.may_be_of_failed_migration(*since)) {
             return unresponsive(Some(since), "virt-handler finds its launcher's command socket dead".to_owned());
         }
-        if let Some(since) = self.unanswered_since() {
+        if let Some(since) = self.unanswered_since().filter(|since| !self.may_be_of_failed_migration(*since)) {
             return unresponsive(Some(since), "its launcher answers no command of virt-handler".to_owned());
         }
         if let Some(since) = self.node_lost_since() {
@@ -303,8 +343,14 @@ impl<'a> Clocks<'a> {
         {
             return unresponsive(None, format!("the VMI is Running and not ready: {reason}"));
         }
-        let agent_lost = self.present_since(FindingCode::GuestAgentLost).filter(|_| self.is_named);
-        agent_lost.and_then(|since| unresponsive(since, "its guest agent does not answer any more".to_owned()))
+        None
+    }
+
+    /// Its guest's own word alone, where the VM is named. Asked last.
+    pub(super) fn guest_agent_lost(&self) -> Option<Found> {
+        let since =
+            self.present_since(FindingCode::GuestAgentLost).filter(|_| self.is_named && self.is_shown_running())?;
+        Some(found(SymptomId::Unresponsive, since, "its guest agent does not answer any more".to_owned()))
     }
 
     /// A VM of which nothing but texts is known, and they tell lately of a start that fails: excerpts are often all there is.
@@ -363,6 +409,16 @@ impl<'a> Clocks<'a> {
                 && age_usec <= self.settings.occurrence_fresh_usec
         };
         of_objects.chain(of_nodes).filter(is_said).map(|occurrence| occurrence.first.wall_usec).min()
+    }
+
+    /// Whether what virt-handlers say of a launcher since then may be of the target that a migration left when it failed just now.
+    fn may_be_of_failed_migration(&self, since_usec: i64) -> bool {
+        self.life.migration.as_ref().is_some_and(|migration| {
+            let is_new = |ended: i64| self.now_usec.saturating_sub(ended) <= 2 * self.settings.occurrence_fresh_usec;
+            migration.outcome == Some(false)
+                && migration.ended_usec.is_none_or(is_new)
+                && migration.created_usec.is_none_or(|asked| asked <= since_usec)
+        })
     }
 
     fn node_lost_since(&self) -> Option<i64> {

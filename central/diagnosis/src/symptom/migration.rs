@@ -4,7 +4,7 @@
 //! phase is what counts. A copy that gets nearer to its end is left alone however long it takes.
 
 use kulprit_cluster::{GONE, MigrationLife};
-use kulprit_model::FindingCode;
+use kulprit_model::{Finding, FindingCode, Status, attribute::WHAT};
 
 use super::{
     SymptomId,
@@ -64,7 +64,7 @@ impl Clocks<'_> {
             "Succeeded" | "Failed" | GONE => return None,
             "Running" => {
                 let since = migration.started_usec.or(migration.phase_since_usec);
-                let stalled = HAS_STALLED.into_iter().find_map(|code| self.present_since(code));
+                let stalled = self.has_stalled();
                 let progresses = self.present_since(FindingCode::MigrationProgressing).is_some();
                 let age = since.map(|since| self.now_usec.saturating_sub(since));
                 // Nobody who lets a migration take minutes calls it stuck; without a look at its job only long ones are.
@@ -72,7 +72,7 @@ impl Clocks<'_> {
                     let limit = if self.is_named { SUSPECT_USEC } else { 10 * SUSPECT_USEC };
                     age >= limit
                 });
-                if stalled.is_none() && (progresses || !is_long) {
+                if !stalled && (progresses || !is_long) {
                     return None;
                 }
                 since
@@ -91,6 +91,43 @@ impl Clocks<'_> {
         let onset = earliest([created, since]);
         let text = format!("{} is {phase}{}", migration_name(migration), self.for_so_long(since));
         Some(of_migration(SymptomId::StuckMigrating, onset, text, migration))
+    }
+
+    fn has_stalled(&self) -> bool {
+        HAS_STALLED.into_iter().any(|code| self.present_since(code).is_some())
+    }
+
+    /// Whether a VM that is to leave its node is on its way, however long that takes: its copy progresses, or others go first and it has
+    /// no migration yet. Who names one that waits for its turn is told what it waits for.
+    fn gets_on(&self) -> bool {
+        if self.is_migrating() {
+            return self.present_since(FindingCode::MigrationProgressing).is_some() && !self.has_stalled();
+        }
+        !self.is_named && self.do_others_go_first()
+    }
+
+    /// Whether the slots that it waits for are taken by migrations of which one is not stuck; from the end of one to the begin of the
+    /// next they are free for a moment.
+    fn do_others_go_first(&self) -> bool {
+        let Some(slots) = self.vm.findings.iter().find_map(|of| match &of.finding {
+            Finding::State(state) => Some(state).filter(|state| state.code == FindingCode::MigrationWaitsForSlot),
+            Finding::Occurrence(_) => None,
+        }) else {
+            return false;
+        };
+        let is_full = slots.status == Status::Present;
+        let is_of_node = slots.attributes.get(WHAT) == Some("node");
+        let others = self.snapshot.migrating().filter(|vm| vm.uid != self.vm.uid);
+        let others = others.filter(|vm| !is_full || !is_of_node || vm.source == self.vm.hosting);
+        others.map(|vm| Clocks::new(self.snapshot, vm, false)).any(|other| {
+            let has_ended = other.life.migration.as_ref().is_some_and(|migration| migration.outcome.is_some());
+            has_ended || is_full && other.is_on_its_way()
+        })
+    }
+
+    fn is_on_its_way(&self) -> bool {
+        let phase = self.life.migration.as_ref().and_then(|migration| migration.phase.as_deref());
+        self.is_migrating() && phase.is_some_and(|phase| phase != GONE) && self.stuck_migrating().is_none()
     }
 
     fn failed(&self, migration: &MigrationLife) -> Option<Found> {
@@ -127,7 +164,7 @@ impl Clocks<'_> {
         let has_left = self.vm.hosting.as_deref().is_some_and(|hosting| node != "its node" && hosting != node);
         let migration = self.life.migration.as_ref();
         let is_new = self.is_migrating() && !self.is_beyond(since, self.settings.pending_usec);
-        if has_left || is_new || !self.is_beyond(since, self.settings.scheduling_usec) {
+        if has_left || is_new || !self.is_beyond(since, self.settings.scheduling_usec) || self.gets_on() {
             return None;
         }
         let text = format!("it is to leave {node}{}, and is still there", self.for_so_long(since));

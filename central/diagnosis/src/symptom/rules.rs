@@ -141,7 +141,8 @@ fn of_host((id, since_usec, text): OfHost) -> Found {
 }
 
 /// A VM of the cluster: what its objects show, joined with what its hosts do. A migration that is named comes first, then the VM's
-/// own way to start and to end, then migrations, and last a host side that is hung while the VM is shown running.
+/// own way to start and to end, then the migration that is under way or wanted, then a host side that is hung or gone while the VM
+/// is shown running, and only then migrations that are over: one that failed is news for a day, and hides nothing that is now.
 fn of_cluster_vm<'a>(
     snapshot: &'a Indexed<'a>,
     vm: &'a ClusterVm,
@@ -182,8 +183,9 @@ fn of_cluster_vm<'a>(
         .or_else(|| if is_up { stopped_or_paused() } else { None })
         .or_else(|| clocks.of_this_migration())
         .or_else(|| if is_up { hung().or_else(left_over) } else { None })
-        .or_else(|| clocks.of_past_migrations())
         .or_else(|| clocks.unresponsive())
+        .or_else(|| clocks.of_past_migrations())
+        .or_else(|| clocks.guest_agent_lost())
         .or_else(|| clocks.start_by_texts())
         .map(symptom)
 }

@@ -49,6 +49,49 @@ fn each_phase_of_a_start_has_its_clock() {
     }
 }
 
+#[test]
+fn a_vm_whose_volumes_are_being_filled_is_not_stuck_until_one_fails() {
+    for status in ["Provisioning", "WaitingForVolumeBinding", "Pending"] {
+        let waits = || {
+            World::well().in_kubernetes().starting("Pending", 7_200).life(|life| {
+                if status != "Pending" {
+                    (life.has_vmi, life.phase, life.launcher_phase) = (false, None, None);
+                    life.printable_status = Some(status.to_owned());
+                }
+            })
+        };
+        let in_phase = |phase: &str| {
+            let attributes = Attributes::new().with("reason", phase);
+            waits().cluster_has(FindingCode::DataVolumeProgressing, 7_200, attributes)
+        };
+        let fills = || in_phase("ImportInProgress");
+        check(&in_phase("ImportScheduled"), StuckStarting, StuckStarting);
+        check(&waits(), StuckStarting, StuckStarting);
+        check(&fills(), Unspecified, StuckStarting);
+        check(
+            &fills().cluster_has(FindingCode::DataVolumeFailing, 60, Attributes::new()),
+            StuckStarting,
+            StuckStarting,
+        );
+    }
+    let scheduling = World::well().in_kubernetes().starting("Scheduling", 120);
+    let fills = Attributes::new().with("reason", "ImportInProgress");
+    check(&scheduling.cluster_has(FindingCode::DataVolumeProgressing, 7_200, fills), StuckStarting, StuckStarting);
+}
+
+#[test]
+fn the_clock_of_a_vm_that_waited_for_its_volumes_runs_from_when_they_were_full() {
+    let full = |since: i64| {
+        let world = World::well().in_kubernetes().starting("Pending", 7_200);
+        world.shown(None, None, FindingCode::DataVolumeProgressing, Status::Absent, since, Attributes::new())
+    };
+    check(&full(299), Unspecified, StuckStarting);
+    check(&full(300), StuckStarting, StuckStarting);
+    assert_eq!(of(&full(300), false).since_wall_usec, at(300));
+    // Since when is not known: it is looked at now.
+    check(&full(1), StuckStarting, StuckStarting);
+}
+
 // A watch that is lost says nothing of how a VM went on.
 #[test]
 fn no_clock_of_a_vm_runs_while_its_objects_are_not_seen() {
@@ -254,11 +297,122 @@ fn a_vm_that_is_to_leave_its_node_and_stays_is_blocked() {
 }
 
 #[test]
+fn a_vm_whose_copy_progresses_is_not_blocked_however_long_it_takes() {
+    let leaving = |secs| {
+        let to_leave = move |life: &mut Life| life.evacuation = Some(("n1".to_owned(), at(secs)));
+        World::well().in_kubernetes().migrating("Running", secs).life(to_leave)
+    };
+    let progressing = |secs| leaving(secs).cluster_has(FindingCode::MigrationProgressing, secs, Attributes::new());
+    check(&progressing(3_000), Unspecified, Unspecified);
+    let stalled = progressing(3_000).cluster_has(FindingCode::MigrationNoBytes, 40, Attributes::new());
+    check(&stalled, StuckMigrating, StuckMigrating);
+}
+
+/// `db-0` is to leave `n1` since 10 minutes and has no migration; another VM has, and the slots are or are not all taken.
+fn waits_for_its_turn(slots: Status, other: MigrationLife) -> World {
+    let mut world = World::well().in_kubernetes().life(|life| life.evacuation = Some(("n1".to_owned(), at(600))));
+    let slots = mk_state(FindingCode::MigrationWaitsForSlot, kulprit_model::Subject::vm(UID), slots, 600);
+    let mut other_vm = kulprit_cluster::ClusterVm::clone(world.cluster_vm());
+    let slots = kulprit_model::State { attributes: Attributes::new().with("what", "node"), ..slots };
+    let finding = kulprit_model::Finding::State(slots);
+    world.cluster_vm().findings.push(kulprit_cluster::ClusterFinding { side: None, node: None, finding });
+    (other_vm.uid, other_vm.uids, other_vm.name) = (OTHER_UID.to_owned(), Vec::new(), "db-1".to_owned());
+    (other_vm.source, other_vm.life.evacuation, other_vm.life.migration) = (Some("n1".to_owned()), None, Some(other));
+    world.snapshot.cluster_vms.push(other_vm.into());
+    world
+}
+
+#[test]
+fn a_vm_that_waits_for_its_turn_is_not_blocked_while_another_gets_on() {
+    let other = |phase: &str, secs| MigrationLife {
+        name: "db-1-mig".to_owned(),
+        phase: Some(phase.to_owned()),
+        phase_since_usec: at(secs),
+        started_usec: at(secs),
+        ..MigrationLife::default()
+    };
+    let ended = |secs| MigrationLife { outcome: Some(true), ended_usec: at(secs), ..other("Succeeded", secs) };
+    for (slots, other, id) in [
+        (Status::Present, other("Running", 299), Unspecified),
+        (Status::Present, other("Running", 300), EvacuationBlocked),
+        (Status::Present, other("Scheduling", 59), Unspecified),
+        (Status::Present, other("Scheduling", 60), EvacuationBlocked),
+        (Status::Absent, ended(119), Unspecified),
+        (Status::Absent, ended(120), EvacuationBlocked),
+        (Status::Absent, other("Running", 30), EvacuationBlocked),
+    ] {
+        let text = format!("{slots:?} {other:?}");
+        let world = waits_for_its_turn(slots, other);
+        let (unnamed, named) = (of(&world, false), of(&world, true));
+        assert_eq!((unnamed.id, named.id), (id, EvacuationBlocked), "{text}");
+    }
+    let world = waits_for_its_turn(Status::Present, other("Running", 299));
+    let why = world.why_named(None);
+    assert_eq!(why.causes[0].id, "MigrationLimitReached", "{}", table(&why));
+    let mut elsewhere = waits_for_its_turn(Status::Present, other("Running", 299));
+    std::sync::Arc::make_mut(&mut elsewhere.snapshot.cluster_vms[1]).source = Some("n7".to_owned());
+    assert_eq!(of(&elsewhere, false).id, EvacuationBlocked, "the slots of its node are what it waits for");
+}
+
+#[test]
 fn a_vm_whose_node_is_not_ready_is_unresponsive() {
     let lost =
         |secs| World::well().in_kubernetes().node_shown("n1", FindingCode::NodeNotReady, secs, Attributes::new());
     check(&lost(60), Unresponsive, Unresponsive);
     check(&lost(59), Unspecified, Unresponsive);
+}
+
+// What failed hours ago is news for a day, and hides nothing that is now: nor do many migrations.
+#[test]
+fn a_vm_that_is_down_now_is_not_told_by_a_migration_of_the_past() {
+    let failed = |secs| World::well().in_kubernetes().migrating("Failed", secs);
+    let many = || World::well().in_kubernetes().life(|life| life.n_migrations_24h.failed = 12);
+    for (past, id) in
+        [(failed(20 * 3_600), MigrationFailed), (failed(60), MigrationFailed), (many(), ExcessiveMigrations)]
+    {
+        check(&past, id, id);
+        let is_down = |change: fn(World) -> World| change(World { snapshot: past.snapshot.clone() });
+        check(
+            &is_down(|world| world.node_shown("n1", FindingCode::NodeNotReady, 90, Attributes::new())),
+            Unresponsive,
+            Unresponsive,
+        );
+        check(&is_down(|world| world.life(|life| life.phase = Some("Unknown".to_owned()))), Unresponsive, Unresponsive);
+        check(
+            &is_down(|world| world.cluster_has(FindingCode::LauncherGone, 30, Attributes::new())),
+            Unresponsive,
+            Unresponsive,
+        );
+        let elsewhere = is_down(|world| {
+            let world = if world.snapshot.nodes.len() < 2 { world.with_second_node() } else { world };
+            world.node_shown("n2", FindingCode::NodeNotReady, 90, Attributes::new())
+        });
+        check(&elsewhere, id, id);
+    }
+}
+
+// virt-handler of the target speaks of the launcher that it takes down.
+#[test]
+fn what_is_said_of_a_launcher_hides_no_migration_that_failed_just_now() {
+    for (failed_secs, said_secs, want) in [
+        (60, 50, MigrationFailed),
+        (600, 50, MigrationFailed),
+        (601, 50, Unresponsive),
+        // Before the migration was asked for: it is what the migration failed by.
+        (60, 290, Unresponsive),
+    ] {
+        let dead = Attributes::new().with("signature", "launcher-socket-unresponsive").with("vmi", "prod/db-0");
+        let world = World::well().in_kubernetes().migrating("Failed", failed_secs).vm_said(None, None, said_secs, dead);
+        let world = world.life(|life| life.migration.as_mut().expect("it migrates").outcome = Some(false));
+        assert_eq!(of(&world, false).id, want, "failed {failed_secs} s ago, said {said_secs} s ago");
+    }
+}
+
+#[test]
+fn a_guest_agent_that_is_away_is_told_after_a_migration_that_failed() {
+    let away = |world: World| world.cluster_has(FindingCode::GuestAgentLost, 30, Attributes::new());
+    check(&away(World::well().in_kubernetes()), Unspecified, Unresponsive);
+    check(&away(World::well().in_kubernetes().migrating("Failed", 60)), MigrationFailed, MigrationFailed);
 }
 
 #[test]

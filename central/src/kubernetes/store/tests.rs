@@ -91,6 +91,20 @@ fn nodes_are_described_without_any_kind_of_kubevirts() {
 }
 
 #[test]
+fn kubernetes_has_the_nodes_that_were_listed_and_is_asked_only_while_they_are_seen() {
+    let world = World::new();
+    world.store.apply(row("Node"), node("n1"));
+    assert_eq!(world.store.nodes(), None, "half of them");
+    world.store.end_list(row("Node"));
+    assert_eq!(world.store.nodes(), Some(BTreeSet::from(["n1".to_owned()])));
+    world.store.lost(row("Node"), Duration::ZERO, "gone away");
+    assert_eq!(world.store.nodes(), None, "nobody looks");
+    let empty = World::new();
+    empty.store.end_list(row("Node"));
+    assert_eq!(empty.store.nodes(), None, "a cluster has nodes");
+}
+
+#[test]
 fn vms_are_described_without_what_configures_them_once_its_list_has_failed_for_long() {
     let world = World::new();
     let volumes = row("DataVolume");

@@ -1,6 +1,6 @@
 //! What a restart needs, read back: nodes with what they said last, watermarks, incidents, migrations.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use kulprit_model::{Moment, Record, StreamId};
 use kulprit_proto::v1;
@@ -23,7 +23,8 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<(Loaded, HashMap
     loaded.incidents = load_incidents(connection, &mut loaded.n_unreadable)?;
     (loaded.migrations, loaded.migrations_watched) = migrations::load(connection, &mut loaded.n_unreadable)?;
     let streams = nodes.iter().map(|(row, (id, _))| (id.clone(), *row)).collect();
-    loaded.nodes = nodes.into_values().map(|(_, node)| node).collect();
+    let forgotten = load_forgotten(connection)?;
+    loaded.nodes = nodes.into_iter().filter(|(row, _)| !forgotten.contains(row)).map(|(_, (_, node))| node).collect();
     Ok((loaded, streams))
 }
 
@@ -44,6 +45,15 @@ fn load_streams(connection: &Connection, n_unreadable: &mut usize) -> rusqlite::
         nodes.insert(row.get(0)?, (id, node));
     }
     Ok(nodes)
+}
+
+/// Rows of nodes that are gone for good, of which only the name is kept.
+fn load_forgotten(connection: &Connection) -> rusqlite::Result<HashSet<i64>> {
+    let mut statement = connection.prepare(
+        "SELECT id FROM stream WHERE hello = x'' AND NOT EXISTS (SELECT 1 FROM current WHERE current.stream = stream.id)
+           AND NOT EXISTS (SELECT 1 FROM watermark WHERE watermark.stream = stream.id)",
+    )?;
+    statement.query_map([], |row| row.get(0))?.collect()
 }
 
 fn load_watermarks(connection: &Connection, nodes: &mut Nodes) -> rusqlite::Result<()> {
