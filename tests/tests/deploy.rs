@@ -211,13 +211,13 @@ fn the_admin_port_of_central_is_open_to_those_who_are_named_alone() -> Result<()
         let rules = rules.as_array().context("rules")?.clone();
         Ok(rules.into_iter().map(|rule| (rule["ports"][0]["port"].clone(), rule["from"].clone())).collect())
     };
-    let asked_of_all = ("grpc".into(), Value::Null);
-    assert_eq!(ingress(&[])?, [asked_of_all.clone()]);
-    assert_eq!(ingress(&["networkPolicy.metricsFrom=null"])?, [asked_of_all.clone()]);
+    let everybody = || (Value::from("grpc"), Value::Null);
+    assert_eq!(ingress(&[])?, [everybody()]);
+    assert_eq!(ingress(&["networkPolicy.metricsFrom=null"])?, [everybody()]);
     let prometheus =
         [r"networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=monitoring"];
     let named = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]);
-    assert_eq!(ingress(&prometheus)?, [asked_of_all, ("metrics".into(), named)]);
+    assert_eq!(ingress(&prometheus)?, [everybody(), ("metrics".into(), named)]);
     Ok(())
 }
 
