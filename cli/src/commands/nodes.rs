@@ -28,8 +28,8 @@ pub(super) async fn answer_list(ask: &Ask, terminal: &mut Terminal) -> Result<()
                 reporting(node),
                 last_heard(node).into(),
                 node.n_vms.to_string().into(),
-                count(node.n_faults, Terminal::red),
-                count(node.n_unknown, Terminal::yellow),
+                of_agent(node, node.n_faults, Terminal::red),
+                of_agent(node, node.n_unknown, Terminal::yellow),
                 node.kernel.clone().into(),
                 node.os.clone().into(),
             ]);
@@ -127,9 +127,16 @@ fn vms_table(terminal: &Terminal, vms: &[v1::Vm]) -> String {
     table.render(terminal)
 }
 
+/// Whether Kubernetes has this node, and no agent of it ever reported.
+pub(super) const fn has_no_agent(node: &v1::Node) -> bool {
+    !node.is_reporting && node.agent_version.is_empty() && node.last_heard_wall_usec == 0
+}
+
 fn reporting(node: &v1::Node) -> Cell {
     if node.is_reporting {
         Cell::painted("reporting", Terminal::green)
+    } else if has_no_agent(node) {
+        Cell::painted("none", Terminal::yellow)
     } else {
         Cell::painted("silent", Terminal::yellow)
     }
@@ -142,6 +149,11 @@ fn last_heard(node: &v1::Node) -> String {
     }
 }
 
-fn count(number: u32, paint: fn(&Terminal, &str) -> String) -> Cell {
-    if number == 0 { "0".into() } else { Cell::painted(number.to_string(), paint) }
+/// How many its agent found; nobody looked where there is none.
+fn of_agent(node: &v1::Node, number: u32, paint: fn(&Terminal, &str) -> String) -> Cell {
+    match number {
+        _ if has_no_agent(node) => "-".into(),
+        0 => "0".into(),
+        number => Cell::painted(number.to_string(), paint),
+    }
 }
