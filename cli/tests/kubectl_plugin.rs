@@ -225,6 +225,25 @@ fn who_may_not_get_nodes_is_told_all_the_same_that_nothing_is_wrong() {
 }
 
 #[test]
+fn findings_are_cut_to_the_vms_of_a_namespace() {
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    let codes = |words: &[&str]| {
+        let output = run(&server, PLUGIN, &[&["findings", "-o", "json"], words].concat());
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let rows = answer["findings"].as_array().expect("rows").iter();
+        rows.map(|row| row["code"].as_str().expect("a code").to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(codes(&["-n", "prod"]), "VmDiskStalled");
+    assert_eq!(codes(&["-n", "test"]), "VmLinkLost QemuStuck");
+    assert_eq!(codes(&["-n", "tes"]), "");
+    let all = "VmDiskStalled VmLinkLost QemuStuck KubeletInactive";
+    assert_eq!(codes(&[]), all);
+    assert_eq!(codes(&["-n", "prod", "-A"]), all);
+    check_answered(&server, &["findings", "-n", "none"], &["Nothing found of VMs in namespace none"]);
+}
+
+#[test]
 fn a_pod_that_cannot_be_reached_is_passed_over_for_the_next() {
     let server = ApiServer::start();
     server.lists("kulprit", vec![pod("kulprit", "central-0", true), pod("kulprit", "central-1", true)]);

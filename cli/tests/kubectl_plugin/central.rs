@@ -78,6 +78,7 @@ impl tower::Service<Request<Body>> for Central {
                 "/kulprit.v1.Query/ListVms" => unary(request, vms).await,
                 "/kulprit.v1.Query/ListVerdicts" => unary(request, no_verdicts).await,
                 "/kulprit.v1.Query/ExplainVm" => unary(request, unknown).await,
+                "/kulprit.v1.Query/ListFindings" => unary(request, findings).await,
                 "/kulprit.v1.Query/ListNodes" => match request.headers().get("authorization") {
                     Some(shown) if shown == TENANT => {
                         Status::permission_denied("`tenant` may not get nodes").into_http()
@@ -108,12 +109,29 @@ where
 fn vms(request: v1::ListVmsRequest) -> Result<v1::ListVmsResponse, Status> {
     assert_eq!(request.node, "");
     let vm = |namespace: &str, name: &str| v1::Vm {
+        uid: format!("uid-of-{name}"),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         node: "n1".to_owned(),
         ..v1::Vm::default()
     };
     Ok(v1::ListVmsResponse { vms: vec![vm("prod", "db-0"), vm("test", "db-1")] })
+}
+
+/// One of each VM, of whose names its host knows that of the second, one of its QEMU, and one of the node.
+fn findings(_: v1::ListFindingsRequest) -> Result<v1::ListFindingsResponse, Status> {
+    let finding = |code: &str, subject: &str, vm_name: &str| {
+        let state = v1::State { code: code.to_owned(), subject: subject.to_owned(), ..v1::State::default() };
+        let finding = Some(v1::node_finding::Finding::State(state));
+        v1::NodeFinding { vm_name: vm_name.to_owned(), finding, ..v1::NodeFinding::default() }
+    };
+    let findings = vec![
+        finding("VmDiskStalled", "vm/uid-of-db-0", ""),
+        finding("VmLinkLost", "vm/uid-of-db-1", "test/db-1"),
+        finding("QemuStuck", "process/7/1", "test/db-1"),
+        finding("KubeletInactive", "unit/kubelet.service", ""),
+    ];
+    Ok(v1::ListFindingsResponse { findings, next_page_token: String::new() })
 }
 
 fn no_verdicts(_: v1::ListVerdictsRequest) -> Result<v1::ListVerdictsResponse, Status> {
