@@ -185,7 +185,8 @@ async fn an_agent_reports_for_the_node_of_its_token_and_no_other() {
     assert_eq!(foreign.end().await.code(), Code::InvalidArgument);
     let admin = scene.user("admin", &["nodes ", &format!("{VMIS} ")]).await;
     let nodes = admin.clone().list_nodes(v1::ListNodesRequest {}).await.unwrap().into_inner().nodes;
-    assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n1"]);
+    let heard = nodes.iter().filter(|node| node.last_heard_wall_usec != 0 || !node.agent_version.is_empty());
+    assert_eq!(heard.map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n1"]);
 
     let refused = async |token: Option<&str>, code: Code| {
         let first = Message::Hello(hello("n1", 1, scene.app.now()));
@@ -299,6 +300,29 @@ async fn what_can_be_asked_is_told_without_a_token_and_nothing_else() {
     // Who knows what could be asked is told no answer.
     let refused = scene.client(None).await.list_nodes(v1::ListNodesRequest {}).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    scene.app.stop().await;
+}
+
+#[tokio::test]
+async fn vms_that_no_host_shows_are_for_who_may_get_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::start(folder.path()).await;
+    let vmi = |namespace: &str, name: &str, uid: &str| {
+        let metadata = json!({"namespace": namespace, "name": name, "uid": uid});
+        json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "metadata": metadata})
+    };
+    scene.api.put(vmi("test", "secret", OF_TEST));
+    let listed = async |client: &Client| {
+        let vms = client.clone().list_vms(v1::ListVmsRequest::default()).await.unwrap().into_inner().vms;
+        vms.into_iter().map(|vm| format!("{}/{} {}", vm.namespace, vm.name, vm.node)).collect::<Vec<_>>()
+    };
+    let admin = scene.user("admin", &["nodes ", &format!("{VMIS} ")]).await;
+    let both = ["prod/db-0 n2", "test/secret "];
+    wait_for(async || listed(&admin).await, |vms| vms == &both).await;
+    let ada = scene.user("ada", &[&format!("{VMIS} prod")]).await;
+    assert_eq!(listed(&ada).await, both[..1]);
+    let nobody = scene.user("nobody", &[]).await;
+    assert_eq!(listed(&nobody).await, [] as [String; 0]);
     scene.app.stop().await;
 }
 
