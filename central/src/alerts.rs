@@ -106,7 +106,7 @@ const OWN: &[OwnAlert] = &[
         lasts: "15m",
         severity: "warning",
         summary: "{{ $value }} nodes of Kubernetes never had an agent.",
-        description: "`kulprit nodes` lists those that have one. The DaemonSet does not run there, or reports to another central.",
+        description: "`kulprit nodes` shows `none` as their agent. The DaemonSet does not run there, or reports to another central.",
         anchor: "an-agent-is-not-connected",
     },
     OwnAlert {

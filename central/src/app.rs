@@ -13,7 +13,10 @@ use kulprit_daemon::{
 };
 use kulprit_proto::{
     DESCRIPTORS,
-    v1::{ingest_server::IngestServer, query_server::QueryServer},
+    v1::{
+        ingest_server::{self, IngestServer},
+        query_server::{self, QueryServer},
+    },
 };
 use tokio::{
     sync::oneshot,
@@ -225,8 +228,17 @@ async fn serve(
         health.set_serving::<QueryServer<QueryService>>().await;
         std::future::pending::<()>().await;
     };
+    let served = [
+        tonic_health::pb::health_server::SERVICE_NAME,
+        tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME,
+        ingest_server::SERVICE_NAME,
+        query_server::SERVICE_NAME,
+    ];
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
     let reflection =
-        tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?;
+        served.into_iter().fold(reflection, |reflection, name| reflection.with_service_name(name)).build_v1()?;
     let ingest = IngestServer::new(ingest).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let query = QueryServer::new(query).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let ingest = Guarded::new(ingest, access.clone(), Service::Ingest);

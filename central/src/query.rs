@@ -277,6 +277,17 @@ impl QueryService {
         Ok(answer)
     }
 
+    /// Nodes, whoever may see them.
+    async fn all_nodes(&self) -> Result<v1::ListNodesResponse, Status> {
+        let live = self.sources.live.clone();
+        let decide = move |snapshot: &mut Snapshot, _: &Incidents| {
+            let now = snapshot.reference_wall_usec;
+            let heard = live.look(|state| state.nodes().map(|(id, node)| wire::node(id, node, now)).collect());
+            Ok(answer::all_nodes(snapshot, heard))
+        };
+        self.decide(decide).await
+    }
+
     async fn vms(&self, request: Request<v1::ListVmsRequest>) -> Result<v1::ListVmsResponse, Status> {
         let asker = self.asker(&request)?;
         let v1::ListVmsRequest { node } = request.into_inner();
@@ -426,13 +437,10 @@ impl Query for QueryService {
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         // The door has asked for what it needs.
-        let answer = self.asker(&request).map(|_| {
-            self.sources.live.look(|state| {
-                let nodes =
-                    state.nodes().map(|(id, node)| wire::node(id, node, self.sources.live.clock().now().wall_usec));
-                v1::ListNodesResponse { nodes: nodes.collect() }
-            })
-        });
+        let answer = match self.asker(&request) {
+            Ok(_) => self.all_nodes().await,
+            Err(status) => Err(status),
+        };
         self.answer("ListNodes", answer)
     }
 

@@ -159,13 +159,13 @@ pub(crate) enum Question {
         #[arg(short, long)]
         all: bool,
     },
-    /// The VMs, as their nodes show them.
+    /// The VMs, as their nodes show them, and those of Kubernetes that no node shows.
     Vms {
         /// Only on this node.
         #[arg(long)]
         node: Option<String>,
     },
-    /// What the agents found: faults and notices that hold now.
+    /// What the agents found: faults and notices that hold now; with -n only of the VMs there.
     Findings {
         /// Only of this node.
         #[arg(long)]

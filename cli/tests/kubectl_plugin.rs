@@ -211,6 +211,39 @@ fn a_short_name_is_looked_for_in_the_namespace_of_n_else_of_the_context_and_with
 }
 
 #[test]
+fn who_may_not_get_nodes_is_told_all_the_same_that_nothing_is_wrong() {
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    let output = run_as(&server, PLUGIN, &["why", "-n", "prod"], &json!({"token": "tenant"}));
+    let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for part in ["No VM of namespace prod that you may get shows a symptom", "may not get nodes", "is left out"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let refused = run_as(&server, PLUGIN, &["nodes"], &json!({"token": "tenant"}));
+    assert_eq!(refused.status.code(), Some(2), "asked for nodes themselves he is refused");
+}
+
+#[test]
+fn findings_are_cut_to_the_vms_of_a_namespace() {
+    let server = ApiServer::start();
+    server.lists("kulprit", vec![pod("kulprit", "central-0", true)]);
+    let codes = |words: &[&str]| {
+        let output = run(&server, PLUGIN, &[&["findings", "-o", "json"], words].concat());
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let rows = answer["findings"].as_array().expect("rows").iter();
+        rows.map(|row| row["code"].as_str().expect("a code").to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(codes(&["-n", "prod"]), "VmDiskStalled");
+    assert_eq!(codes(&["-n", "test"]), "VmLinkLost QemuStuck");
+    assert_eq!(codes(&["-n", "tes"]), "");
+    let all = "VmDiskStalled VmLinkLost QemuStuck KubeletInactive";
+    assert_eq!(codes(&[]), all);
+    assert_eq!(codes(&["-n", "prod", "-A"]), all);
+    check_answered(&server, &["findings", "-n", "none"], &["Nothing found of VMs in namespace none"]);
+}
+
+#[test]
 fn a_pod_that_cannot_be_reached_is_passed_over_for_the_next() {
     let server = ApiServer::start();
     server.lists("kulprit", vec![pod("kulprit", "central-0", true), pod("kulprit", "central-1", true)]);

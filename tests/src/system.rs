@@ -226,6 +226,36 @@ impl System {
         self.ask::<answers::Diagnosis>(&["why", vm]).map(Answer::rows)
     }
 
+    /// `kulprit record vm/NAMESPACE/NAME` to a new folder of that path, and what `kulprit diagnose` says of it.
+    ///
+    /// # Errors
+    /// If central does not answer, the case cannot be read, or a file of it holds a private key of this system.
+    pub fn recorded(&self, vm: &str, folder: &Path) -> Result<Vec<Verdict>> {
+        let words = folder.to_str().context("the path is text")?;
+        self.page(&["record", &format!("vm/{vm}"), "--out", words])?;
+        let secrets = self.secrets()?;
+        for path in files_below(folder)? {
+            let text = fs::read(&path)?;
+            let text = String::from_utf8_lossy(&text);
+            ensure!(!secrets.iter().any(|secret| text.contains(secret)), "{} holds a private key", path.display());
+        }
+        self.ask::<answers::Diagnosis>(&["diagnose", words]).map(Answer::rows)
+    }
+
+    /// The first line of each private key that central, an agent or the person who asks has.
+    fn secrets(&self) -> Result<Vec<String>> {
+        let keys = fs::read_dir(self.folder.path())?.map(|entry| Ok(entry?.path()));
+        let mut secrets = Vec::new();
+        for key in keys.collect::<Result<Vec<PathBuf>>>()? {
+            if key.extension().is_some_and(|extension| extension == "key") {
+                let text = fs::read_to_string(&key)?;
+                secrets.push(text.lines().nth(1).context("a key in PEM")?.to_owned());
+            }
+        }
+        ensure!(secrets.len() >= 2, "central and the person who asks have keys");
+        Ok(secrets)
+    }
+
     /// `kulprit incidents --all`: closed ones too.
     ///
     /// # Errors
@@ -343,6 +373,19 @@ pub fn agent_config(node: &Node) -> String {
 fn start(command: &mut Command, folder: &Path, name: &str) -> Result<Running> {
     let log = File::create(folder.join(format!("{name}.log")))?;
     Running::start(command.stdout(log.try_clone()?).stderr(log))
+}
+
+/// Every file in a folder and those in it, at least one.
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut folders, mut files) = (vec![folder.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    ensure!(!files.is_empty(), "{} is empty", folder.display());
+    Ok(files)
 }
 
 /// A binary under test. Cargo builds those of other packages only when told to.

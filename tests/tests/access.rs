@@ -175,10 +175,12 @@ impl<'a> Scene<'a> {
         answer.map(|answer| answer.into_inner()).err().context("no VM is known")
     }
 
+    /// Nodes of which an agent was heard.
     fn nodes(&self, token: Option<&str>) -> Result<Result<Vec<String>, Status>> {
         let answer =
             self.ask(token, async |mut client, token| client.list_nodes(with(v1::ListNodesRequest {}, token)).await)?;
-        Ok(answer.map(|answer| answer.into_inner().nodes.into_iter().map(|node| node.name).collect()))
+        let heard = |node: v1::Node| (node.last_heard_wall_usec != 0).then_some(node.name);
+        Ok(answer.map(|answer| answer.into_inner().nodes.into_iter().filter_map(heard).collect()))
     }
 
     fn metrics(&self) -> Result<String> {

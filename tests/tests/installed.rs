@@ -271,7 +271,12 @@ umount /mnt/later
     vm.runs()?;
     let runs = || {
         let answer = scene.ask_json(&["vms"])?;
-        let is_it = |vm: &&Value| vm["name"] == "prod/db-0" && vm["node"] == "n1";
+        // Kubernetes has it there before anybody looked.
+        let is_seen = |vm: &Value| vm["state"] == "running" || !vm["qemu_pid"].is_null();
+        let is_it = |vm: &&Value| {
+            (&vm["namespace"], &vm["name"], &vm["node"]) == (&"prod".into(), &"db-0".into(), &"n1".into())
+                && is_seen(vm)
+        };
         Ok(answer["vms"].as_array().into_iter().flatten().any(|vm| is_it(&vm)))
     };
     report(

@@ -178,7 +178,7 @@ fn central_is_asked_through_kubernetes_with_no_more_rights_than_it_says() -> Res
     cluster.kubectl(&["apply", "--filename", &role.to_string_lossy()])?;
     let account = format!("--serviceaccount={NAMESPACE}:kulprit-reader");
     cluster.kubectl(&["create", "clusterrolebinding", "kulprit-reader", "--clusterrole=kulprit-reader", &account])?;
-    let is_asked = || Ok(scene.plugin(&["nodes"]).is_ok_and(|answer| answer.contains("n1")));
+    let is_asked = || Ok(scene.plugin(&["nodes"]).is_ok_and(|answer| answer.contains("reporting")));
     let took = wait_until("the plugin's answer", SOON, is_asked)
         .with_context(|| format!("{:?}\n{}", scene.plugin(&["nodes"]), scene.told()))?;
     report("nodes, through Kubernetes", took);

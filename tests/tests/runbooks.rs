@@ -44,6 +44,19 @@ fn assert_blames(verdict: &Verdict, role: &str, node: &str) {
     assert!(first.node.split(',').any(|name| name == node), "{verdict:#?}");
 }
 
+/// That the case of a VM, taken away, has the verdict that central has.
+fn is_recorded(stage: &Stage, vm: &str, live: &Verdict) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let said = stage.system.recorded(vm, &folder.path().join("case"))?;
+    let place = |verdict: &Verdict| {
+        let first = verdict.causes.first().map(|cause| (cause.id.clone(), cause.role.clone(), cause.node.clone()));
+        (verdict.symptom.clone(), verdict.confidence.clone(), first)
+    };
+    let is_same = said.iter().any(|verdict| place(verdict) == place(live));
+    assert!(is_same, "central says {live:#?}, the case {said:#?}");
+    Ok(())
+}
+
 /// Ends a guest as virt-handler does. The launcher may end with it, and `virsh` with that before it can say so.
 fn end_guest(launcher: &Launcher<'_>) {
     let _ = launcher.virsh(&["destroy", &launcher.domain()]);
@@ -311,6 +324,7 @@ fn in_error_on_a_node_that_lets_nobody_open_kvm() -> Result<()> {
     vm.is_in_crash_loop()?;
     let verdict = stage.explained("prod/db-0", "InError", "KvmDeviceInaccessible", SEEN)?;
     assert_blames(&verdict, "hosting", "n1");
+    is_recorded(&stage, "prod/db-0", &verdict)?;
     drop(locked);
     Ok(())
 }

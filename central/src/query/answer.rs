@@ -1,6 +1,6 @@
 //! Answers, decided from a snapshot. Pure: the same snapshot and question give the same answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use kulprit_cluster::ClusterVm;
 use kulprit_diagnosis::{Indexed, NodeView, Snapshot, Symptom, SymptomId, SymptomSubject, VmView};
@@ -204,22 +204,52 @@ pub fn node_detail(
     sight: &Sight,
 ) -> Result<v1::GetNodeResponse, Status> {
     let view = named::node(snapshot, name, sight)?;
+    let indexed = Indexed::new(snapshot);
+    let shown = indexed.symptoms();
     Ok(v1::GetNodeResponse {
         node: Some(node.ok_or_else(|| named::no_node(snapshot, name, sight))?),
         findings: findings_of(view).map(|(_, _, finding)| finding).collect(),
-        vms: vms_of(view, &symptoms_by_vm(&kulprit_diagnosis::symptoms(snapshot))).collect(),
+        vms: vms_of(view, &indexed, &symptoms_by_vm(&shown)).collect(),
     })
 }
 
-/// VMs by name, of one node or all.
+/// Every node, by name. `heard` are those from which an agent reported; Kubernetes may have others.
+#[must_use]
+pub fn all_nodes(snapshot: &Snapshot, mut heard: Vec<v1::Node>) -> v1::ListNodesResponse {
+    let mut n_vms: HashMap<&str, usize> = HashMap::new();
+    for hosting in vmis(snapshot).filter_map(|vm| vm.hosting.as_deref()) {
+        *n_vms.entry(hosting).or_default() += 1;
+    }
+    let known: HashSet<String> = heard.iter().map(|node| node.name.clone()).collect();
+    let others = snapshot.cluster_nodes.iter().map(|node| node.name.as_str()).filter(|name| !known.contains(*name));
+    heard.extend(others.map(|name| wire::node_without_agent(name, n_vms.get(name).copied().unwrap_or(0))));
+    heard.sort_by(|a, b| (&a.name, &a.cluster).cmp(&(&b.name, &b.cluster)));
+    v1::ListNodesResponse { nodes: heard }
+}
+
+/// VMIs that Kubernetes has.
+fn vmis(snapshot: &Snapshot) -> impl Iterator<Item = &ClusterVm> {
+    snapshot.cluster_vms.iter().map(|vm| &**vm).filter(|vm| vm.life.has_vmi)
+}
+
+/// VMs by name, of one node or all: those that hosts show, and VMIs of Kubernetes that none does.
 ///
 /// # Errors
-/// NOT_FOUND if no node has that name.
+/// NOT_FOUND if neither an agent nor Kubernetes has a node of that name.
 pub fn vms(snapshot: &Snapshot, node: &str, sight: &Sight) -> Result<v1::ListVmsResponse, Status> {
-    let nodes = nodes(snapshot, node, sight)?;
-    let shown = kulprit_diagnosis::symptoms(snapshot);
-    let shown = symptoms_by_vm(&shown);
-    let mut vms: Vec<v1::Vm> = nodes.into_iter().flat_map(|view| vms_of(view, &shown)).collect();
+    let nodes = match nodes(snapshot, node, sight) {
+        Err(_) if snapshot.cluster_nodes.iter().any(|known| known.name == node) => Vec::new(),
+        nodes => nodes?,
+    };
+    let indexed = Indexed::new(snapshot);
+    let shown = indexed.symptoms();
+    let (by_vm, by_uid) = (symptoms_by_vm(&shown), symptoms_by_uid(&shown));
+    let mut vms: Vec<v1::Vm> = nodes.into_iter().flat_map(|view| vms_of(view, &indexed, &by_vm)).collect();
+    let of_hosts: HashSet<&str> = snapshot.nodes.iter().flat_map(|view| &*view.vms).map(|vm| vm.uid.as_str()).collect();
+    // A host may still remember the VM by the UID of a VMI that is gone.
+    let others = vmis(snapshot).filter(|vm| !of_hosts.contains(vm.uid.as_str()));
+    let others = others.filter(|vm| node.is_empty() || vm.hosting.as_deref() == Some(node));
+    vms.extend(others.map(|vm| wire::vm_without_host(vm, by_uid.get(vm.uid.as_str()).copied())));
     vms.sort_by(|a, b| (&a.namespace, &a.name, &a.node, &a.uid).cmp(&(&b.namespace, &b.name, &b.node, &b.uid)));
     Ok(v1::ListVmsResponse { vms })
 }
@@ -244,8 +274,20 @@ fn symptoms_by_vm(shown: &[Symptom]) -> SymptomsByVm<'_> {
     of_vms.collect()
 }
 
-fn vms_of<'a>(view: &'a NodeView, shown: &'a SymptomsByVm<'_>) -> impl Iterator<Item = v1::Vm> + 'a {
-    view.vms.iter().map(|vm| wire::vm(view, vm, shown.get(&(view.name.as_str(), vm.uid.as_str())).copied()))
+/// The symptom of each VM that shows one, by UID.
+fn symptoms_by_uid(shown: &[Symptom]) -> HashMap<&str, SymptomId> {
+    symptoms_by_vm(shown).into_iter().map(|((_, uid), id)| (uid, id)).collect()
+}
+
+fn vms_of<'a>(
+    view: &'a NodeView,
+    indexed: &'a Indexed<'_>,
+    shown: &'a SymptomsByVm<'_>,
+) -> impl Iterator<Item = v1::Vm> + 'a {
+    view.vms.iter().map(|vm| {
+        let symptom = shown.get(&(view.name.as_str(), vm.uid.as_str())).copied();
+        wire::vm(view, vm, indexed.cluster_vm(&vm.uid), symptom)
+    })
 }
 
 /// A question about findings, checked.

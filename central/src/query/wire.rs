@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use kulprit_cluster::ClusterVm;
 use kulprit_diagnosis::{
     Attribution, CAUSES, Candidate, Cause, Confidence, Indexed, MigrationOutcome, MigrationRecord, NodeView, Remedy,
     RuledOut, Symptom, SymptomId, SymptomSubject, VmView, WeighedEvidence, catalogue, libvirt,
@@ -185,9 +186,20 @@ pub(super) fn node(id: &StreamId, node: &NodeState, now_wall_usec: i64) -> v1::N
     }
 }
 
-/// A VM as its node shows it. `symptom` is what it shows, if anything.
-pub(super) fn vm(node: &NodeView, vm: &VmView, symptom: Option<SymptomId>) -> v1::Vm {
+/// A node of Kubernetes from which no agent ever reported. `n_vms` are those that Kubernetes has there.
+pub(super) fn node_without_agent(name: &str, n_vms: usize) -> v1::Node {
+    v1::Node { name: name.to_owned(), n_vms: count(n_vms), ..v1::Node::default() }
+}
+
+/// A VM as its node shows it, by Kubernetes' name if it has it. `symptom` is what it shows, if anything.
+pub(super) fn vm(node: &NodeView, vm: &VmView, of_cluster: Option<&ClusterVm>, symptom: Option<SymptomId>) -> v1::Vm {
     let VmView { uid, namespace, name, domain, qemu, last_qemu: _ } = vm;
+    // A host calls a VM of KubeVirt namespace/name.
+    let (namespace, name) = match (of_cluster, name.split_once('/')) {
+        (Some(of_cluster), _) => (of_cluster.namespace.clone(), of_cluster.name.clone()),
+        (None, Some((namespace, name))) => (namespace.to_owned(), name.to_owned()),
+        (None, None) => (namespace.clone().unwrap_or_default(), name.clone()),
+    };
     let state = domain.as_ref().map(|domain| {
         libvirt::state_word(domain.state).map_or_else(|| format!("state {}", domain.state), ToOwned::to_owned)
     });
@@ -197,13 +209,29 @@ pub(super) fn vm(node: &NodeView, vm: &VmView, symptom: Option<SymptomId>) -> v1
     });
     v1::Vm {
         uid: uid.clone(),
-        namespace: namespace.clone().unwrap_or_default(),
-        name: name.clone(),
+        namespace,
+        name,
         node: node.name.clone(),
         state: state.unwrap_or_else(|| "unknown".to_owned()),
         reason: reason.unwrap_or_default(),
         since_wall_usec: domain.as_ref().map_or(0, |domain| domain.since.wall_usec),
         qemu_pid: qemu.as_ref().map_or(0, |qemu| qemu.pid),
+        symptom: symptom.map(|id| id.as_str().to_owned()).unwrap_or_default(),
+    }
+}
+
+/// A VMI of Kubernetes that no host shows.
+pub(super) fn vm_without_host(vm: &ClusterVm, symptom: Option<SymptomId>) -> v1::Vm {
+    let phase = vm.life.phase.as_deref().filter(|phase| !phase.is_empty()).unwrap_or("no phase");
+    v1::Vm {
+        uid: vm.uid.clone(),
+        namespace: vm.namespace.clone(),
+        name: vm.name.clone(),
+        node: vm.hosting.clone().unwrap_or_default(),
+        state: "unknown".to_owned(),
+        reason: format!("{phase} in Kubernetes"),
+        since_wall_usec: vm.life.phase_since_usec.unwrap_or(0),
+        qemu_pid: 0,
         symptom: symptom.map(|id| id.as_str().to_owned()).unwrap_or_default(),
     }
 }

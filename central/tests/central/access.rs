@@ -11,6 +11,7 @@ use kulprit_central::{
 };
 use kulprit_model::{FindingCode, Status, Subject};
 use kulprit_proto::v1::{self, agent_message::Message, query_client::QueryClient, watch_incidents_response};
+use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use tonic::{
@@ -20,6 +21,10 @@ use tonic::{
     transport::Channel,
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
 
 use crate::{
     agent::{Agent, PATIENCE, channel, hello, kubelet, state},
@@ -181,7 +186,8 @@ async fn an_agent_reports_for_the_node_of_its_token_and_no_other() {
     assert_eq!(foreign.end().await.code(), Code::InvalidArgument);
     let admin = scene.user("admin", &["nodes ", &format!("{VMIS} ")]).await;
     let nodes = admin.clone().list_nodes(v1::ListNodesRequest {}).await.unwrap().into_inner().nodes;
-    assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n1"]);
+    let heard = nodes.iter().filter(|node| node.last_heard_wall_usec != 0 || !node.agent_version.is_empty());
+    assert_eq!(heard.map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n1"]);
 
     let refused = async |token: Option<&str>, code: Code| {
         let first = Message::Hello(hello("n1", 1, scene.app.now()));
@@ -222,6 +228,102 @@ async fn an_agent_reports_for_the_node_of_its_token_and_no_other() {
     assert!(Agent::try_open(scene.app.grpc(), first, Some(&"a".repeat(100_000))).await.is_err());
     let seq = good.say(kubelet(Status::Present, scene.app.now()), scene.app.now()).await;
     good.acked(seq).await;
+    scene.app.stop().await;
+}
+
+/// What is looked at of a `google.protobuf.FileDescriptorProto`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct File {
+    #[prost(string, tag = "1")]
+    name: String,
+    /// Names of those that it imports.
+    #[prost(string, repeated, tag = "3")]
+    needs: Vec<String>,
+    #[prost(message, repeated, tag = "6")]
+    services: Vec<Described>,
+}
+
+/// The same of a service.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Described {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, repeated, tag = "2")]
+    methods: Vec<Method>,
+}
+
+/// The same of a method.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Method {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+#[tokio::test]
+async fn what_can_be_asked_is_told_without_a_token_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::start(folder.path()).await;
+    let mut reflection = ServerReflectionClient::new(channel(scene.app.grpc()).await);
+    let questions = [
+        MessageRequest::ListServices(String::new()),
+        MessageRequest::FileContainingSymbol("kulprit.v1.Query".to_owned()),
+        MessageRequest::FileContainingSymbol("grpc.health.v1.Health".to_owned()),
+        MessageRequest::FileByFilename("kulprit/v1/finding.proto".to_owned()),
+        MessageRequest::FileByFilename("kulprit/v1/report.proto".to_owned()),
+        MessageRequest::FileContainingSymbol("kulprit.v1.Nothing".to_owned()),
+    ];
+    let questions =
+        questions.map(|question| ServerReflectionRequest { host: String::new(), message_request: Some(question) });
+    let mut answers = reflection.server_reflection_info(tokio_stream::iter(questions)).await.unwrap().into_inner();
+    let mut next = async || answers.message().await.map(|answer| answer.unwrap().message_response.unwrap());
+
+    let MessageResponse::ListServicesResponse(listed) = next().await.unwrap() else { panic!("services") };
+    let mut services: Vec<&str> = listed.service.iter().map(|service| service.name.as_str()).collect();
+    services.sort_unstable();
+    let want =
+        ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "kulprit.v1.Ingest", "kulprit.v1.Query"];
+    assert_eq!(services, want, "what is served, and nothing else");
+    let mut file = async || {
+        let MessageResponse::FileDescriptorResponse(found) = next().await? else { panic!("a file") };
+        Ok::<_, tonic::Status>(File::decode(found.file_descriptor_proto[0].as_slice()).unwrap())
+    };
+    let has = |file: &File, service: &str, method: &str| {
+        let described = file.services.iter().find(|described| described.name == service).unwrap();
+        described.methods.iter().any(|known| known.name == method)
+    };
+    let of_query = file().await.unwrap();
+    assert!(of_query.name == "kulprit/v1/query.proto" && has(&of_query, "Query", "ExplainVm"), "{of_query:?}");
+    let of_health = file().await.unwrap();
+    assert!(has(&of_health, "Health", "Check"), "{of_health:?}");
+    assert_eq!(of_query.needs, [file().await.unwrap().name, file().await.unwrap().name], "all that it needs is told");
+    assert_eq!(file().await.unwrap_err().code(), Code::NotFound);
+
+    // Who knows what could be asked is told no answer.
+    let refused = scene.client(None).await.list_nodes(v1::ListNodesRequest {}).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    scene.app.stop().await;
+}
+
+#[tokio::test]
+async fn vms_that_no_host_shows_are_for_who_may_get_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::start(folder.path()).await;
+    let vmi = |namespace: &str, name: &str, uid: &str| {
+        let metadata = json!({"namespace": namespace, "name": name, "uid": uid});
+        json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "metadata": metadata})
+    };
+    scene.api.put(vmi("test", "secret", OF_TEST));
+    let listed = async |client: &Client| {
+        let vms = client.clone().list_vms(v1::ListVmsRequest::default()).await.unwrap().into_inner().vms;
+        vms.into_iter().map(|vm| format!("{}/{} {}", vm.namespace, vm.name, vm.node)).collect::<Vec<_>>()
+    };
+    let admin = scene.user("admin", &["nodes ", &format!("{VMIS} ")]).await;
+    let both = ["prod/db-0 n2", "test/secret "];
+    wait_for(async || listed(&admin).await, |vms| vms == &both).await;
+    let ada = scene.user("ada", &[&format!("{VMIS} prod")]).await;
+    assert_eq!(listed(&ada).await, both[..1]);
+    let nobody = scene.user("nobody", &[]).await;
+    assert_eq!(listed(&nobody).await, [] as [String; 0]);
     scene.app.stop().await;
 }
 

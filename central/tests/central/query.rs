@@ -1,12 +1,16 @@
 //! The query API: every RPC, and what it answers to a bad question.
 
+use std::time::Duration;
+
 use kulprit_model::{FindingCode, Status, Subject};
 use kulprit_proto::v1;
+use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
-    agent::{Agent, channel, domain, hello, kubelet, state},
+    agent::{Agent, PATIENCE, channel, domain, hello, kubelet, state},
+    api::{AT, Api},
     app::App,
 };
 
@@ -76,6 +80,50 @@ async fn every_question_is_answered() {
     assert_eq!(shown, [("db-0", "n1", "running"), ("db-0", "n2", "running"), ("web-0", "n1", "running")]);
     let causes = query.list_causes(v1::ListCausesRequest {}).await.unwrap().into_inner().causes;
     assert!(causes.iter().any(|cause| cause.id == "Unexplained") && causes.len() > 10);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn nodes_without_an_agent_and_vms_that_no_host_shows_are_listed_as_kubernetes_has_them() {
+    const OF_PROD: &str = "23a93a57-8a28-4551-94a0-f9ee63305db5";
+    let folder = tempfile::tempdir().unwrap();
+    let app = Api::recorded().await.central(folder.path(), AT).await;
+    let nodes = async || {
+        let nodes = app.query.clone().list_nodes(v1::ListNodesRequest {}).await.unwrap().into_inner().nodes;
+        let row = |node: v1::Node| (node.name, node.is_reporting, !node.agent_version.is_empty(), node.n_vms);
+        nodes.into_iter().map(row).collect::<Vec<_>>()
+    };
+    let vms = async |node: &str| {
+        let request = v1::ListVmsRequest { node: node.to_owned() };
+        let vms = app.query.clone().list_vms(request).await.map(|answer| answer.into_inner().vms);
+        let row = |vm: v1::Vm| [vm.uid, vm.namespace, vm.name, vm.node, vm.state, vm.reason];
+        vms.map(|vms| vms.into_iter().map(row).collect::<Vec<_>>())
+    };
+    let (n1, n2) = (("n1".to_owned(), false, false, 0), ("n2".to_owned(), false, false, 1));
+    let unseen = [OF_PROD, "prod", "db-0", "n2", "unknown", "Running in Kubernetes"].map(str::to_owned);
+    let waited = timeout(PATIENCE, async {
+        while nodes().await != [n1.clone(), n2.clone()] || vms("").await.unwrap() != [unseen.clone()] {
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("Kubernetes has them"));
+    assert_eq!(vms("n2").await.unwrap(), [unseen]);
+    assert_eq!(vms("n1").await.unwrap(), [] as [[String; 6]; 0]);
+    check_refused(vms("n9").await, Code::NotFound, "no node `n9`; no node has reported yet");
+    let no_agent = "no agent of node `n2` has ever reported; start one there";
+    let (name, node) = ("n2".to_owned(), "n2".to_owned());
+    check_refused(app.query.clone().get_node(v1::GetNodeRequest { name }).await, Code::NotFound, no_agent);
+    check_refused(app.query.clone().explain_node(v1::ExplainNodeRequest { node }).await, Code::NotFound, no_agent);
+
+    // A host that shows it says more of it than Kubernetes, and calls it by both names at once.
+    let now = app.now();
+    let mut agent = Agent::connect(app.grpc(), hello("n2", 1, now)).await;
+    agent.snapshot(vec![domain(OF_PROD, "prod/db-0", now), domain(A, "test/gone", now)], now).await;
+    agent.acked(2).await;
+    let row =
+        |uid: &str, namespace: &str, name: &str| [uid, namespace, name, "n2", "running", "booted"].map(str::to_owned);
+    assert_eq!(vms("").await.unwrap(), [row(OF_PROD, "prod", "db-0"), row(A, "test", "gone")]);
+    assert_eq!(nodes().await, [n1, ("n2".to_owned(), true, true, 2)]);
     app.stop().await;
 }
 

@@ -1,5 +1,7 @@
 //! `kulprit findings`: what the agents found, now or in a span of history.
 
+use std::collections::BTreeSet;
+
 use kulprit_proto::v1;
 
 use crate::{
@@ -7,7 +9,7 @@ use crate::{
     commands::Ask,
     error::AskError,
     output, shape,
-    table::{Cell, Table},
+    table::{Cell, Table, one_line},
     when::{local_date_time, now_wall_usec, parse_span},
 };
 
@@ -38,10 +40,18 @@ pub(super) async fn answer(
         page_token: String::new(),
     };
     let mut central = ask.central().await?;
+    let vms = match ask.only_namespace() {
+        Some(namespace) => {
+            let vms = ask.take(central.list_vms(v1::ListVmsRequest::default()).await)?.vms;
+            Some(VmsOf::new(namespace, &vms))
+        }
+        None => None,
+    };
     let mut shaped = shape::Findings { findings: Vec::new() };
     loop {
         let page = ask.take(central.list_findings(request.clone()).await)?;
-        shaped.findings.extend(page.findings.into_iter().map(shape::Finding::from));
+        let findings = page.findings.into_iter().map(shape::Finding::from);
+        shaped.findings.extend(findings.filter(|finding| vms.as_ref().is_none_or(|vms| vms.has(finding))));
         if page.next_page_token.is_empty() || shaped.findings.len() >= MAX_FINDINGS {
             break;
         }
@@ -49,10 +59,39 @@ pub(super) async fn answer(
     }
     output::print(terminal, ask.format, &shaped, |terminal| {
         if shaped.findings.is_empty() {
-            return "Nothing found.\n".to_owned();
+            return none_of(ask.only_namespace());
         }
         table(terminal, &shaped.findings, true)
     })
+}
+
+/// The VMs of a namespace.
+struct VmsOf {
+    /// How findings call one whose name is known.
+    prefix: String,
+    /// Keys of those that central lists.
+    subjects: BTreeSet<String>,
+}
+
+impl VmsOf {
+    fn new(namespace: &str, vms: &[v1::Vm]) -> Self {
+        let of = vms.iter().filter(|vm| vm.namespace == namespace);
+        Self { prefix: format!("{namespace}/"), subjects: of.map(|vm| format!("vm/{}", vm.uid)).collect() }
+    }
+
+    /// Whether it is about one of them.
+    fn has(&self, finding: &shape::Finding) -> bool {
+        self.subjects.contains(&finding.subject) || finding.vm.starts_with(&self.prefix)
+    }
+}
+
+fn none_of(namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => {
+            format!("Nothing found of VMs in namespace {}; what is found of nodes is in none.\n", one_line(namespace))
+        }
+        None => "Nothing found.\n".to_owned(),
+    }
 }
 
 /// The findings as a table; with a column for the node if several may be in it.

@@ -21,20 +21,7 @@ pub(super) async fn answer_list(ask: &Ask, terminal: &mut Terminal) -> Result<()
         if nodes.is_empty() {
             return "No agent has reported yet.\n".to_owned();
         }
-        let mut table = Table::new(&["NODE", "AGENT", "LAST HEARD", "VMS", "FAULTS", "UNKNOWN", "KERNEL", "OS"]);
-        for node in &nodes {
-            table.row([
-                node.name.clone().into(),
-                reporting(node),
-                last_heard(node).into(),
-                node.n_vms.to_string().into(),
-                count(node.n_faults, Terminal::red),
-                count(node.n_unknown, Terminal::yellow),
-                node.kernel.clone().into(),
-                node.os.clone().into(),
-            ]);
-        }
-        table.render(terminal)
+        nodes_table(terminal, &nodes)
     })
 }
 
@@ -107,6 +94,23 @@ pub(super) async fn answer_vms(ask: &Ask, terminal: &mut Terminal, node: Option<
     })
 }
 
+fn nodes_table(terminal: &Terminal, nodes: &[v1::Node]) -> String {
+    let mut table = Table::new(&["NODE", "AGENT", "LAST HEARD", "VMS", "FAULTS", "UNKNOWN", "KERNEL", "OS"]);
+    for node in nodes {
+        table.row([
+            node.name.clone().into(),
+            reporting(node),
+            last_heard(node).into(),
+            node.n_vms.to_string().into(),
+            of_agent(node, node.n_faults, Terminal::red),
+            of_agent(node, node.n_unknown, Terminal::yellow),
+            node.kernel.clone().into(),
+            node.os.clone().into(),
+        ]);
+    }
+    table.render(terminal)
+}
+
 fn vms_table(terminal: &Terminal, vms: &[v1::Vm]) -> String {
     let mut table = Table::new(&["VM", "NODE", "STATE", "REASON", "SINCE", "QEMU", "SYMPTOM"]);
     for vm in vms {
@@ -127,9 +131,16 @@ fn vms_table(terminal: &Terminal, vms: &[v1::Vm]) -> String {
     table.render(terminal)
 }
 
+/// Whether Kubernetes has this node, and no agent of it ever reported.
+pub(super) const fn has_no_agent(node: &v1::Node) -> bool {
+    !node.is_reporting && node.agent_version.is_empty() && node.last_heard_wall_usec == 0
+}
+
 fn reporting(node: &v1::Node) -> Cell {
     if node.is_reporting {
         Cell::painted("reporting", Terminal::green)
+    } else if has_no_agent(node) {
+        Cell::painted("none", Terminal::yellow)
     } else {
         Cell::painted("silent", Terminal::yellow)
     }
@@ -142,6 +153,27 @@ fn last_heard(node: &v1::Node) -> String {
     }
 }
 
-fn count(number: u32, paint: fn(&Terminal, &str) -> String) -> Cell {
-    if number == 0 { "0".into() } else { Cell::painted(number.to_string(), paint) }
+/// How many its agent found; nobody looked where there is none.
+fn of_agent(node: &v1::Node, number: u32, paint: fn(&Terminal, &str) -> String) -> Cell {
+    match number {
+        _ if has_no_agent(node) => "-".into(),
+        0 => "0".into(),
+        number => Cell::painted(number.to_string(), paint),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_without_an_agent_is_not_one_whose_agent_is_silent_or_found_nothing() {
+        let terminal = Terminal::capturing(Box::new(std::io::sink()), Box::new(std::io::sink()));
+        let node = |name: &str| v1::Node { name: name.to_owned(), n_vms: 3, ..v1::Node::default() };
+        let silent = v1::Node { agent_version: "1".to_owned(), ..node("n1") };
+        let text = nodes_table(&terminal, &[silent, node("n2")]);
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[1], ["n1", "silent", "never", "3", "0", "0"]);
+        assert_eq!(rows[2], ["n2", "none", "never", "3", "-", "-"]);
+    }
 }

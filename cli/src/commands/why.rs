@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use jiff::tz::TimeZone;
 use kulprit_proto::v1;
+use tonic::Code;
 
 use crate::{
     Terminal,
-    commands::Ask,
+    commands::{Ask, nodes::has_no_agent},
     error::AskError,
     output, page, shape,
     when::{now_wall_usec, span},
@@ -15,6 +16,9 @@ use crate::{
 
 /// What `case` is in the answer of a live system.
 const LIVE: &str = "live";
+
+/// So many nodes without an agent are named.
+const NODES_NAMED: usize = 10;
 
 /// Exit status when a symptom is there and nothing explains it.
 pub(super) const ONLY_UNEXPLAINED: u8 = 3;
@@ -82,11 +86,18 @@ pub(super) async fn answer(
     };
     let is_unexplained = !verdicts.is_empty() && verdicts.iter().all(has_unexplained_symptom);
     if verdicts.is_empty() {
-        let mut nodes = ask.take(central.list_nodes(v1::ListNodesRequest {}).await)?.nodes;
-        nodes.retain(|node| only_on.is_empty() || node.name == only_on);
+        let nodes = match central.list_nodes(v1::ListNodesRequest {}).await {
+            // The answer stands without them.
+            Err(status) if status.code() == Code::PermissionDenied => None,
+            answer => Some(ask.take(answer)?.nodes),
+        };
+        let nodes = nodes.map(|mut nodes| {
+            nodes.retain(|node| only_on.is_empty() || node.name == only_on);
+            nodes
+        });
         let empty = shape::Diagnosis { case: LIVE.to_owned(), verdicts: Vec::new(), problems: Vec::new() };
         output::print(terminal, ask.format, &empty, |terminal| {
-            nothing_wrong(terminal, ask.only_namespace(), &nodes, &unseen)
+            nothing_wrong(terminal, ask.only_namespace(), nodes.as_deref(), &unseen)
         })?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -108,41 +119,75 @@ fn is_of(namespace: Option<&str>, verdict: &v1::Verdict) -> bool {
     subject.namespace == namespace || subject.name.is_empty()
 }
 
-/// "Nothing is stuck" is only worth something with what was looked at, and what could not be.
-fn nothing_wrong(terminal: &Terminal, namespace: Option<&str>, nodes: &[v1::Node], unseen: &[String]) -> String {
-    if nodes.is_empty() {
-        return "No agent has reported yet, so nothing is known. Start one with `kulprit-agent run` on each node.\n"
-            .to_owned();
+/// "Nothing is stuck" is only worth something with what was looked at, and what could not be. `nodes` is `None` for who may not get them.
+fn nothing_wrong(
+    terminal: &Terminal,
+    namespace: Option<&str>,
+    nodes: Option<&[v1::Node]>,
+    unseen: &[String],
+) -> String {
+    let of = namespace.map(|namespace| format!(" of namespace {namespace}")).unwrap_or_default();
+    let mut text = match nodes {
+        Some(nodes) => of_nodes(terminal, &of, nodes),
+        None => {
+            let claim = terminal.green(&format!("No VM{of} that you may get shows a symptom"));
+            let unknown = terminal.yellow("Unknown: which nodes report is not shown to you, who may not get nodes.");
+            format!("{claim}.\n{unknown}\n")
+        }
+    };
+    for sentence in unseen {
+        text.push_str(&terminal.yellow(&format!("Unknown: {sentence}.")));
+        text.push('\n');
     }
-    let n_vms: u32 = nodes.iter().map(|node| node.n_vms).sum();
-    let silent: Vec<&v1::Node> = nodes.iter().filter(|node| !node.is_reporting).collect();
+    text
+}
+
+/// What the nodes' agents have looked at, and what nobody has.
+fn of_nodes(terminal: &Terminal, of_namespace: &str, nodes: &[v1::Node]) -> String {
     let mut text = String::new();
-    if silent.len() < nodes.len() {
-        let of = namespace.map(|namespace| format!(" of namespace {namespace}")).unwrap_or_default();
-        let claim = terminal.green(&format!("No VM{of} and no node shows a symptom"));
-        let (vms, n_nodes) = (if n_vms == 1 { "VM" } else { "VMs" }, nodes.len() - silent.len());
+    let mut line = |words: String| {
+        text.push_str(&words);
+        text.push('\n');
+    };
+    let reporting: Vec<&v1::Node> = nodes.iter().filter(|node| node.is_reporting).collect();
+    let (without, silent): (Vec<&v1::Node>, Vec<&v1::Node>) =
+        nodes.iter().filter(|node| !node.is_reporting).partition(|node| has_no_agent(node));
+    if without.len() == nodes.len() {
+        let nobody = "No agent has reported yet, so nothing is known of any host";
+        line(format!("{nobody}. Start one with `kulprit-agent run` on each node."));
+    }
+    if !reporting.is_empty() {
+        let claim = terminal.green(&format!("No VM{of_namespace} and no node shows a symptom"));
+        let n_vms: u32 = reporting.iter().map(|node| node.n_vms).sum();
+        let (vms, n_nodes) = (if n_vms == 1 { "VM" } else { "VMs" }, reporting.len());
         let node = if n_nodes == 1 { "node" } else { "nodes" };
-        text.push_str(&format!("{claim}: {n_vms} {vms} on {n_nodes} {node} watched.\n"));
+        line(format!("{claim}: {n_vms} {vms} on {n_nodes} {node} watched."));
     }
     for node in silent {
         let heard = match node.last_heard_wall_usec {
             0 => "never heard".to_owned(),
             heard => format!("last heard {} ago", span(now_wall_usec() - heard)),
         };
-        let line =
+        let words =
             format!("Unknown: the agent of {} is silent ({heard}); whatever happens there is not seen.", node.name);
-        text.push_str(&terminal.yellow(&line));
-        text.push('\n');
+        line(terminal.yellow(&words));
     }
-    for sentence in unseen {
-        text.push_str(&terminal.yellow(&format!("Unknown: {sentence}.")));
-        text.push('\n');
+    if !without.is_empty() {
+        let named: Vec<&str> = without.iter().take(NODES_NAMED).map(|node| node.name.as_str()).collect();
+        let more = match without.len() - named.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let words = format!(
+            "Unknown: no agent of {}{more} has ever reported; whatever happens there is not seen.",
+            named.join(", ")
+        );
+        line(terminal.yellow(&words));
     }
-    for node in nodes.iter().filter(|node| node.is_reporting && node.n_unknown > 0) {
+    for node in reporting.into_iter().filter(|node| node.n_unknown > 0) {
         let states = if node.n_unknown == 1 { "state of {} is" } else { "states of {} are" }.replace("{}", &node.name);
-        let line = format!("{} {states} Unknown: `kulprit node {}` says why.", node.n_unknown, node.name);
-        text.push_str(&terminal.yellow(&line));
-        text.push('\n');
+        let words = format!("{} {states} Unknown: `kulprit node {}` says why.", node.n_unknown, node.name);
+        line(terminal.yellow(&words));
     }
     text
 }
@@ -154,6 +199,35 @@ mod tests {
     #[track_caller]
     fn check(text: &str, namespace: Option<&str>, want: Whom) {
         assert_eq!(Whom::new(text, namespace), want, "{text}");
+    }
+
+    #[track_caller]
+    fn check_nothing_wrong(nodes: Option<&[v1::Node]>, unseen: &[&str], want: &[&str]) {
+        let unseen: Vec<String> = unseen.iter().map(|sentence| (*sentence).to_owned()).collect();
+        let terminal = Terminal::capturing(Box::new(std::io::sink()), Box::new(std::io::sink()));
+        let text = nothing_wrong(&terminal, Some("prod"), nodes, &unseen);
+        assert_eq!(text.lines().collect::<Vec<_>>(), want);
+    }
+
+    #[test]
+    fn nothing_wrong_comes_with_what_could_not_be_seen_whoever_asks() {
+        let (unseen, said) = (["pods are not listed"], "Unknown: pods are not listed.");
+        let nobody = "No agent has reported yet, so nothing is known of any host. Start one with `kulprit-agent run` on each node.";
+        check_nothing_wrong(Some(&[]), &unseen, &[nobody, said]);
+        let node = |name: &str| v1::Node { name: name.to_owned(), n_vms: 2, ..v1::Node::default() };
+        let bare = "Unknown: no agent of n2 has ever reported; whatever happens there is not seen.";
+        check_nothing_wrong(Some(&[node("n2")]), &unseen, &[nobody, bare, said]);
+        let reporting = v1::Node { is_reporting: true, ..node("n1") };
+        let silent = v1::Node { agent_version: "1".to_owned(), ..node("n3") };
+        let claim = "No VM of namespace prod and no node shows a symptom: 2 VMs on 1 node watched.";
+        let away = "Unknown: the agent of n3 is silent (never heard); whatever happens there is not seen.";
+        check_nothing_wrong(Some(&[reporting, node("n2"), silent]), &unseen, &[claim, away, bare, said]);
+        let many: Vec<v1::Node> = (0..12).map(|n| node(&format!("m{n}"))).collect();
+        let named = "Unknown: no agent of m0, m1, m2, m3, m4, m5, m6, m7, m8, m9 and 2 more has ever reported; whatever happens there is not seen.";
+        check_nothing_wrong(Some(&many), &[], &[nobody, named]);
+        let claim = "No VM of namespace prod that you may get shows a symptom.";
+        let hidden = "Unknown: which nodes report is not shown to you, who may not get nodes.";
+        check_nothing_wrong(None, &unseen, &[claim, hidden, said]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A central that has two VMs and knows of no trouble; asked why, it says whom it does not know, and asked for nodes, who asks.
+//! A central that has two VMs and knows of no trouble; asked why, it says whom it does not know, and asked for nodes, who asks, but for one who may
+//! not get them.
 
 use std::{
     convert::Infallible,
@@ -52,6 +53,9 @@ pub(crate) fn listen(config: Arc<ServerConfig>) -> SocketAddr {
     address
 }
 
+/// What one shows who may not get nodes.
+const TENANT: &str = "Bearer tenant";
+
 #[derive(Clone)]
 struct Central;
 
@@ -74,7 +78,11 @@ impl tower::Service<Request<Body>> for Central {
                 "/kulprit.v1.Query/ListVms" => unary(request, vms).await,
                 "/kulprit.v1.Query/ListVerdicts" => unary(request, no_verdicts).await,
                 "/kulprit.v1.Query/ExplainVm" => unary(request, unknown).await,
+                "/kulprit.v1.Query/ListFindings" => unary(request, findings).await,
                 "/kulprit.v1.Query/ListNodes" => match request.headers().get("authorization") {
+                    Some(shown) if shown == TENANT => {
+                        Status::permission_denied("`tenant` may not get nodes").into_http()
+                    }
                     Some(shown) => {
                         Status::not_found(format!("shown `{}`", shown.to_str().expect("a text"))).into_http()
                     }
@@ -101,6 +109,7 @@ where
 fn vms(request: v1::ListVmsRequest) -> Result<v1::ListVmsResponse, Status> {
     assert_eq!(request.node, "");
     let vm = |namespace: &str, name: &str| v1::Vm {
+        uid: format!("uid-of-{name}"),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         node: "n1".to_owned(),
@@ -109,8 +118,25 @@ fn vms(request: v1::ListVmsRequest) -> Result<v1::ListVmsResponse, Status> {
     Ok(v1::ListVmsResponse { vms: vec![vm("prod", "db-0"), vm("test", "db-1")] })
 }
 
+/// One of each VM, of whose names its host knows that of the second, one of its QEMU, and one of the node.
+fn findings(_: v1::ListFindingsRequest) -> Result<v1::ListFindingsResponse, Status> {
+    let finding = |code: &str, subject: &str, vm_name: &str| {
+        let state = v1::State { code: code.to_owned(), subject: subject.to_owned(), ..v1::State::default() };
+        let finding = Some(v1::node_finding::Finding::State(state));
+        v1::NodeFinding { vm_name: vm_name.to_owned(), finding, ..v1::NodeFinding::default() }
+    };
+    let findings = vec![
+        finding("VmDiskStalled", "vm/uid-of-db-0", ""),
+        finding("VmLinkLost", "vm/uid-of-db-1", "test/db-1"),
+        finding("QemuStuck", "process/7/1", "test/db-1"),
+        finding("KubeletInactive", "unit/kubelet.service", ""),
+    ];
+    Ok(v1::ListFindingsResponse { findings, next_page_token: String::new() })
+}
+
 fn no_verdicts(_: v1::ListVerdictsRequest) -> Result<v1::ListVerdictsResponse, Status> {
-    Ok(v1::ListVerdictsResponse::default())
+    let unseen = vec!["what you may not get in Kubernetes is left out".to_owned()];
+    Ok(v1::ListVerdictsResponse { verdicts: Vec::new(), unseen })
 }
 
 fn unknown(request: v1::ExplainVmRequest) -> Result<v1::ExplainVmResponse, Status> {

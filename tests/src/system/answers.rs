@@ -163,14 +163,31 @@ impl Finding {
 
 /// A VM as its node shows it.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(from = "VmRow")]
 pub struct Vm {
-    /// Name of its domain.
+    /// `namespace/name`, or its name alone if it has no namespace.
     pub name: String,
     /// libvirt's word for its state.
     pub state: String,
     /// The node that shows it.
-    #[serde(default)]
     pub node: String,
+}
+
+#[derive(Deserialize)]
+struct VmRow {
+    #[serde(default)]
+    namespace: String,
+    name: String,
+    state: String,
+    node: String,
+}
+
+impl From<VmRow> for Vm {
+    fn from(row: VmRow) -> Self {
+        let VmRow { namespace, name, state, node } = row;
+        let name = if namespace.is_empty() { name } else { format!("{namespace}/{name}") };
+        Self { name, state, node }
+    }
 }
 
 /// A node as central knows it.

@@ -125,8 +125,12 @@ fn without_times_a_name_is_enough() {
 }
 
 #[test]
-fn an_error_status_is_one_at_once() {
-    for status in ["CrashLoopBackOff", "ErrorUnschedulable", "ErrImagePull", "ErrorPvcNotFound", "DataVolumeError"] {
+fn every_error_status_that_the_docs_name_is_one_at_once() {
+    let runbooks = include_str!("../../../../docs/runbooks.md");
+    let named = runbooks.split_once("InError (").and_then(|(_, rest)| rest.split_once(')')).expect("they are named").0;
+    let statuses: Vec<&str> = named.split(", ").collect();
+    assert!(statuses.len() == 7 && statuses.contains(&"DataVolumeError"), "{statuses:?}");
+    for status in statuses {
         check_life(|life| life.printable_status = Some(status.to_owned()), InError, InError);
     }
     let by_pod = |status: &str| {
