@@ -85,8 +85,8 @@ fn time_to_write(
     is_written: impl Fn(&Audited) -> bool,
 ) -> Result<f64> {
     let look = || -> Result<Option<(Timestamp, Timestamp)>> {
-        let Some(opened) = system.incidents()?.iter().find(|incident| is_it(incident)).and_then(|one| one.opened)
-        else {
+        let incidents = system.incidents()?;
+        let Some(opened) = incidents.iter().find(|incident| is_it(incident)).map(Incident::opened).transpose()? else {
             return Ok(None);
         };
         let audited = cluster.audited(CENTRAL)?;

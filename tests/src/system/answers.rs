@@ -1,6 +1,9 @@
 //! What `kulprit -o json` answers, as far as the tests look at it. A field that is missing there fails the test here.
 
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
 use serde::Deserialize;
+use ulid::Ulid;
 
 /// An answer is one object with its rows in one field.
 pub trait Answer {
@@ -109,10 +112,19 @@ pub struct Incident {
     pub node: String,
     /// Whether it goes on.
     pub open: bool,
-    /// When it was opened.
-    pub opened: Option<jiff::Timestamp>,
     /// Whom it touches.
     pub members: Vec<Member>,
+}
+
+impl Incident {
+    /// When it was opened, to the millisecond: its id is made of that. `opened` in the answer has whole seconds.
+    ///
+    /// # Errors
+    /// If its id is no ULID.
+    pub fn opened(&self) -> Result<Timestamp> {
+        let id = Ulid::from_string(&self.id).map_err(|_| anyhow!("incident `{}`", self.id))?;
+        Ok(Timestamp::from_millisecond(i64::try_from(id.timestamp_ms())?)?)
+    }
 }
 
 /// Somebody touched by an incident.
