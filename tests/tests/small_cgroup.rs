@@ -21,7 +21,7 @@ use kulprit_tests::check::{SOON, report};
 use kulprit_tests::guest::Program;
 use kulprit_tests::kernel_log::KernelLog;
 use kulprit_tests::system::System;
-use kulprit_tests::system::answers::Finding;
+use kulprit_tests::system::answers::{Finding, Vm};
 use kulprit_tests::wait::{Stopwatch, pause, wait_until};
 use kulprit_tests::{Guest, Lab};
 use nix::sys::signal::Signal;
@@ -74,12 +74,14 @@ fn storm(lab: &Lab, is_over: &AtomicBool) -> Result<Logged> {
     Ok(logged)
 }
 
-/// Kills the guest's QEMU and starts it again, over and over.
-fn crash(guest: &Guest<'_>) -> Result<()> {
+/// Kills the guest's QEMU and starts it again, over and over. One that dies before anybody saw it is told by libvirt alone.
+fn crash(guest: &Guest<'_>, system: &System) -> Result<()> {
     for n in 0..N_CRASHES {
         if n > 0 {
             guest.start()?;
         }
+        let is_known = |vm: &Vm| vm.name == guest.name() && vm.qemu_pid.is_some() && vm.qemu_pid == guest.qemu_pid();
+        wait_until("the small agent to see the QEMU", SETTLED, || Ok(system.vms()?.iter().any(is_known)))?;
         guest.signal(Signal::SIGKILL)?;
         guest.wait_for_state("shut off (crashed)", SOON)?;
     }
@@ -109,7 +111,7 @@ fn a_small_agent_misses_nothing_in_a_storm() -> Result<()> {
     let (is_over, clock, before) = (AtomicBool::new(false), Stopwatch::start(), cage.figures()?);
     let logged = thread::scope(|scope| {
         let stormy = scope.spawn(|| storm(&lab, &is_over));
-        let crashed = crash(&guest);
+        let crashed = crash(&guest, &system);
         is_over.store(true, Ordering::Relaxed);
         let logged = stormy.join().expect("a storm does not panic");
         crashed.and(logged)
@@ -129,12 +131,14 @@ fn a_small_agent_misses_nothing_in_a_storm() -> Result<()> {
         Ok(counts)
     };
     // Each with how many there were until then.
-    let deaths = || -> Result<BTreeSet<u64>> {
-        let of_guest = history(&system, "QemuExited")?.into_iter().filter(|finding| finding.subject.contains(&uuid));
+    let counts_of = |code: &str| -> Result<BTreeSet<u64>> {
+        let of_guest = history(&system, code)?.into_iter().filter(|finding| finding.subject.contains(&uuid));
         Ok(of_guest.filter_map(|finding| finding.count).collect())
     };
+    // By the kernel's word, and by libvirt's.
+    let deaths = || -> Result<[BTreeSet<u64>; 2]> { Ok([counts_of("QemuExited")?, counts_of("DomainFailed")?]) };
     let all = wait_until("all lines and deaths at central", SETTLED, || {
-        Ok(planted()? == logged.written && deaths()? == (1..=N_CRASHES).collect())
+        Ok(planted()? == logged.written && deaths()?.iter().all(|told| told.iter().copied().eq(1..=N_CRASHES)))
     });
     let caught_up = all.with_context(|| {
         format!("{:?} of {:?}, {:?} deaths: {}", planted(), logged.written, deaths(), system.logs())

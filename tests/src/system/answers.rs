@@ -183,6 +183,8 @@ pub struct Vm {
     pub state: String,
     /// The node that shows it.
     pub node: String,
+    /// Its QEMU as its agent knows it.
+    pub qemu_pid: Option<i32>,
 }
 
 #[derive(Deserialize)]
@@ -192,13 +194,14 @@ struct VmRow {
     name: String,
     state: String,
     node: String,
+    qemu_pid: Option<i32>,
 }
 
 impl From<VmRow> for Vm {
     fn from(row: VmRow) -> Self {
-        let VmRow { namespace, name, state, node } = row;
+        let VmRow { namespace, name, state, node, qemu_pid } = row;
         let name = if namespace.is_empty() { name } else { format!("{namespace}/{name}") };
-        Self { name, state, node }
+        Self { name, state, node, qemu_pid }
     }
 }
 
