@@ -74,14 +74,12 @@ fn storm(lab: &Lab, is_over: &AtomicBool) -> Result<Logged> {
     Ok(logged)
 }
 
-/// Kills the guest's QEMU and starts it again, over and over. One that dies before anybody saw it is told by libvirt alone.
-fn crash(guest: &Guest<'_>, system: &System) -> Result<()> {
+/// Kills the guest's QEMU and starts it again, over and over.
+fn crash(guest: &Guest<'_>) -> Result<()> {
     for n in 0..N_CRASHES {
         if n > 0 {
             guest.start()?;
         }
-        let is_known = |vm: &Vm| vm.name == guest.name() && vm.qemu_pid.is_some() && vm.qemu_pid == guest.qemu_pid();
-        wait_until("the small agent to see the QEMU", SETTLED, || Ok(system.vms()?.iter().any(is_known)))?;
         guest.signal(Signal::SIGKILL)?;
         guest.wait_for_state("shut off (crashed)", SOON)?;
     }
@@ -106,12 +104,15 @@ fn a_small_agent_misses_nothing_in_a_storm() -> Result<()> {
     let clock = Stopwatch::start();
     system.watch_in(&node, &cage)?;
     report("the small agent's start", clock.elapsed());
+    let is_known = |vm: &Vm| vm.name == guest.name() && vm.qemu_pid.is_some() && vm.qemu_pid == guest.qemu_pid();
+    let took = wait_until("the small agent to see the QEMU", SETTLED, || Ok(system.vms()?.iter().any(is_known)));
+    report("the QEMU is seen", took.with_context(|| system.logs())?);
     let pid = *system.agent_family()?.first().context("the agent runs")?;
 
     let (is_over, clock, before) = (AtomicBool::new(false), Stopwatch::start(), cage.figures()?);
     let logged = thread::scope(|scope| {
         let stormy = scope.spawn(|| storm(&lab, &is_over));
-        let crashed = crash(&guest, &system);
+        let crashed = crash(&guest);
         is_over.store(true, Ordering::Relaxed);
         let logged = stormy.join().expect("a storm does not panic");
         crashed.and(logged)
@@ -135,10 +136,15 @@ fn a_small_agent_misses_nothing_in_a_storm() -> Result<()> {
         let of_guest = history(&system, code)?.into_iter().filter(|finding| finding.subject.contains(&uuid));
         Ok(of_guest.filter_map(|finding| finding.count).collect())
     };
-    // By the kernel's word, and by libvirt's.
-    let deaths = || -> Result<[BTreeSet<u64>; 2]> { Ok([counts_of("QemuExited")?, counts_of("DomainFailed")?]) };
+    // libvirt tells of all, the kernel of each QEMU that was seen: one may be killed before.
+    let deaths = || -> Result<[BTreeSet<u64>; 2]> { Ok([counts_of("DomainFailed")?, counts_of("QemuExited")?]) };
+    let are_all = |[told, seen]: &[BTreeSet<u64>; 2]| {
+        told.iter().copied().eq(1..=N_CRASHES)
+            && !seen.is_empty()
+            && seen.iter().copied().zip(1..).all(|(n, want)| n == want)
+    };
     let all = wait_until("all lines and deaths at central", SETTLED, || {
-        Ok(planted()? == logged.written && deaths()?.iter().all(|told| told.iter().copied().eq(1..=N_CRASHES)))
+        Ok(planted()? == logged.written && are_all(&deaths()?))
     });
     let caught_up = all.with_context(|| {
         format!("{:?} of {:?}, {:?} deaths: {}", planted(), logged.written, deaths(), system.logs())
@@ -149,12 +155,13 @@ fn a_small_agent_misses_nothing_in_a_storm() -> Result<()> {
     let now = cage.figures()?;
     let (resident_mib, _) = memory_mib(pid)?;
     println!(
-        "small cgroup ({build} build, {CPU_MILLIS} m CPU, {MEMORY_MIB} MiB): {} lines in {:.0} s, {} planted, {N_CRASHES} deaths, all at \
-         central {:.1} s later; {:.1} m CPU, {} periods throttled; {:.1} MiB charged at most, {:.1} of its own, {resident_mib:.1} resident \
+        "small cgroup ({build} build, {CPU_MILLIS} m CPU, {MEMORY_MIB} MiB): {} lines in {:.0} s, {} planted, {N_CRASHES} deaths ({} of a \
+         QEMU that was seen), all at central {:.1} s later; {:.1} m CPU, {} periods throttled; {:.1} MiB charged at most, {:.1} of its own, {resident_mib:.1} resident \
          with its binary, {} reclaims, {} OOM kills",
         logged.n_lines,
         took.as_secs_f64(),
         logged.written.len(),
+        deaths()?[1].len(),
         caught_up.as_secs_f64(),
         f64::from(u32::try_from((now.cpu_nsec - before.cpu_nsec) / 1000)?) / 1e3 / (took + caught_up).as_secs_f64(),
         now.throttled - before.throttled,
