@@ -7,7 +7,7 @@
 
 use kulprit_cluster::{ClusterVm, Life};
 use kulprit_model::{
-    Finding, FindingCode, Occurrence, Side, Status,
+    Finding, FindingCode, Occurrence, Side, State, Status,
     attribute::{OPERATION, REASON, SIDE, SIGNATURE},
     said::operation,
 };
@@ -246,26 +246,19 @@ impl<'a> Clocks<'a> {
     /// Whether its volumes are being filled and none is seen to fail: an import takes as long as it takes. Who names the VM does not
     /// wait for it.
     fn is_filling(&self) -> bool {
-        let mut states = self.vm.findings.iter().filter_map(|of| match &of.finding {
-            Finding::State(state) => Some(state).filter(|state| state.status == Status::Present),
-            Finding::Occurrence(_) => None,
-        });
         // One that is only scheduled may wait for ever.
-        let fills = states.any(|state| {
+        let fills = self.states(FindingCode::DataVolumeProgressing).any(|state| {
             let phase = state.attributes.get(REASON).unwrap_or_default();
-            state.code == FindingCode::DataVolumeProgressing && phase.ends_with("InProgress")
+            state.status == Status::Present && phase.ends_with("InProgress")
         });
         fills && !self.is_named && self.present_since(FindingCode::DataVolumeFailing).is_none()
     }
 
     /// When the last of its volumes was full, if that is known.
     fn filled_usec(&self) -> Option<i64> {
-        let states = self.vm.findings.iter().filter_map(|of| match &of.finding {
-            Finding::State(state) => Some(state),
-            Finding::Occurrence(_) => None,
-        });
-        let full = states
-            .filter(|state| state.code == FindingCode::DataVolumeProgressing && state.status == Status::Absent)
+        let full = self
+            .states(FindingCode::DataVolumeProgressing)
+            .filter(|state| state.status == Status::Absent)
             .map(|state| (state.since.wall_usec, state.looked.wall_usec));
         let known = full.filter(|(since, looked)| since < looked).map(|(since, _)| since);
         known.max().filter(|_| !self.is_named)
@@ -433,16 +426,22 @@ impl<'a> Clocks<'a> {
         (self.is_named || self.now_usec.saturating_sub(since) >= NODE_LOST_USEC).then_some(since)
     }
 
-    /// Since when a state of the VM is present, by its objects or by a look of any node: `Some(None)` where that is not known.
-    #[expect(clippy::option_option, reason = "present since an unknown time is not the same as not present")]
-    pub(super) fn present_since(&self, code: FindingCode) -> Option<Option<i64>> {
-        let of_objects = self.vm.findings.iter().filter_map(|of| match &of.finding {
+    /// States of this code that its objects show.
+    pub(super) fn states(&self, code: FindingCode) -> impl Iterator<Item = &'a State> {
+        let states = self.vm.findings.iter().filter_map(|of| match &of.finding {
             Finding::State(state) => Some(state),
             Finding::Occurrence(_) => None,
         });
+        states.filter(move |state| state.code == code)
+    }
+
+    /// Since when a state of the VM is present, by its objects or by a look of any node: `Some(None)` where that is not known.
+    #[expect(clippy::option_option, reason = "present since an unknown time is not the same as not present")]
+    pub(super) fn present_since(&self, code: FindingCode) -> Option<Option<i64>> {
         let uids = std::iter::once(&self.vm.uid).chain(&self.vm.uids);
         let of_nodes = uids.flat_map(|uid| self.snapshot.present(uid)).map(|(_, state)| *state);
-        let mut present: Vec<_> = of_objects
+        let mut present: Vec<_> = self
+            .states(code)
             .chain(of_nodes)
             .filter(|state| state.code == code && state.status == Status::Present)
             .map(|state| {

@@ -4,7 +4,7 @@
 //! phase is what counts. A copy that gets nearer to its end is left alone however long it takes.
 
 use kulprit_cluster::{GONE, MigrationLife};
-use kulprit_model::{Finding, FindingCode, Status, attribute::WHAT};
+use kulprit_model::{FindingCode, Status, attribute::WHAT};
 
 use super::{
     SymptomId,
@@ -109,12 +109,7 @@ impl Clocks<'_> {
     /// Whether the slots that it waits for are taken by migrations of which one is not stuck; from the end of one to the begin of the
     /// next they are free for a moment.
     fn do_others_go_first(&self) -> bool {
-        let Some(slots) = self.vm.findings.iter().find_map(|of| match &of.finding {
-            Finding::State(state) => Some(state).filter(|state| state.code == FindingCode::MigrationWaitsForSlot),
-            Finding::Occurrence(_) => None,
-        }) else {
-            return false;
-        };
+        let Some(slots) = self.states(FindingCode::MigrationWaitsForSlot).next() else { return false };
         let is_full = slots.status == Status::Present;
         let is_of_node = slots.attributes.get(WHAT) == Some("node");
         let others = self.snapshot.migrating().filter(|vm| vm.uid != self.vm.uid);
