@@ -49,10 +49,28 @@ pub(super) struct State {
     /// Nodes that the watch has not shown as they are.
     changed: BTreeSet<String>,
     requests: Vec<String>,
+    /// Requests whose asker still waits.
+    n_open: usize,
 }
 
 #[derive(Clone, Default)]
 pub(super) struct Server(Arc<Mutex<State>>);
+
+/// A request, until it is answered or its asker gives up.
+struct Open(Server);
+
+impl Open {
+    fn new(server: Server) -> Self {
+        server.set(|state| state.n_open += 1);
+        Self(server)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(|state| state.n_open -= 1);
+    }
+}
 
 type Answer = Result<Value, (u16, String)>;
 
@@ -70,6 +88,11 @@ impl Server {
     /// Requests with that text in method and path, since they were forgotten last.
     pub(super) fn count(&self, text: &str) -> usize {
         self.set(|state| state.requests.iter().filter(|request| request.contains(text)).count())
+    }
+
+    /// Whether somebody waits for an answer.
+    pub(super) fn is_asked(&self) -> bool {
+        self.set(|state| state.n_open > 0)
     }
 
     pub(super) fn forget(&self) {
@@ -98,6 +121,7 @@ impl Server {
     }
 
     async fn serve(self, request: Request) -> Response<Body> {
+        let _open = Open::new(self.clone());
         let (parts, body) = request.into_parts();
         let line = format!("{} {}", parts.method, parts.uri);
         let spoilt = self.set(|state| {
