@@ -24,7 +24,7 @@ use tracing::info;
 
 use self::{
     desk::{Decision, Desk, DueNode},
-    rounds::Rounds,
+    rounds::{Rounds, news_of},
     trouble::Troubles,
 };
 use crate::{
@@ -84,9 +84,7 @@ impl Rounds for Publisher {
     const EVERY: Duration = LOOK_EVERY;
 
     async fn news(&mut self) {
-        if self.sources.verdicts.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        news_of(&mut self.sources.verdicts).await;
     }
 
     async fn look(&mut self) -> Result<(), BoxError> {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use kulprit_daemon::{BoxError, CancellationToken};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 
 use crate::kubernetes::lease::Leading;
 
@@ -20,6 +23,13 @@ pub(super) trait Rounds {
 
     /// A look is over, or was dropped; without the Lease another may write now, and what is remembered of it is not all.
     fn looked(&mut self, is_leading: bool);
+}
+
+/// Resolves when `told` has something new to say; never once nobody says anything any more. Cancel-safe.
+pub(super) async fn news_of<T>(told: &mut watch::Receiver<T>) {
+    if told.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Looks again and again until `stop`.

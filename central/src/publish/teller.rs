@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    rounds::{self, Rounds},
+    rounds::{self, Rounds, news_of},
     trouble::Troubles,
 };
 use crate::{
@@ -93,9 +93,7 @@ impl Rounds for Teller {
     const EVERY: Duration = LOOK_EVERY;
 
     async fn news(&mut self) {
-        if self.sources.reports.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        news_of(&mut self.sources.reports).await;
     }
 
     async fn look(&mut self) -> Result<(), BoxError> {
