@@ -115,7 +115,8 @@ pub fn pass(snapshot: &Snapshot, incidents: &Incidents, timers: &Timers) -> Pass
     let attributions: Vec<Attribution> = indexed.symptoms().iter().map(|symptom| indexed.attribute(symptom)).collect();
     let observations = observe(&indexed, &attributions);
     let changes = advance(incidents, &observations, &Looks::of(snapshot), snapshot.reference_wall_usec, timers);
-    let (suspects, places) = (suspects(&indexed, &attributions), places(&indexed, &attributions));
+    let places = places(&indexed, &attributions);
+    let suspects = suspects(&indexed, &places);
     Pass { attributions, changes, suspects, places }
 }
 

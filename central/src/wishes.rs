@@ -44,13 +44,16 @@ pub struct WantedCapture {
     pub vm_uid: String,
 }
 
-/// The suspects of each node, by its name; a node without any is not in it.
+/// The suspects of each node, by its name; a node without any is not in it. `places` are those of [`places`].
 #[must_use]
-pub fn suspects(snapshot: &Indexed<'_>, attributions: &[Attribution]) -> BTreeMap<String, BTreeSet<String>> {
+pub fn suspects(
+    snapshot: &Indexed<'_>,
+    places: &BTreeMap<String, BTreeSet<String>>,
+) -> BTreeMap<String, BTreeSet<String>> {
     let mut by_node = BTreeMap::<String, BTreeSet<String>>::new();
-    for (uid, nodes) in places(snapshot, attributions) {
+    for (uid, nodes) in places {
         for node in nodes {
-            by_node.entry(node).or_default().insert(uid.clone());
+            by_node.entry(node.clone()).or_default().insert(uid.clone());
         }
     }
     // On its way for half a minute, or on its way home: nothing is wrong yet, and what goes wrong now is the cause.
@@ -269,7 +272,7 @@ mod tests {
             let vm = ClusterVm { uid, hosting, target: Some("n2".to_owned()), life, ..ClusterVm::default() };
             let snapshot =
                 Snapshot { reference_wall_usec: 1_000 * SEC, cluster_vms: vec![vm.into()], ..Snapshot::default() };
-            let nodes: Vec<String> = suspects(&Indexed::new(&snapshot), &[]).into_keys().collect();
+            let nodes: Vec<String> = suspects(&Indexed::new(&snapshot), &BTreeMap::new()).into_keys().collect();
             assert_eq!(nodes, if is_suspect { vec!["n1", "n2"] } else { vec![] }, "{phase} for {secs} s");
         }
     }
