@@ -7,13 +7,12 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use kulprit_proto::v1::{self, agent_message::Message, ingest_client::IngestClient, query_client::QueryClient};
 use kulprit_tests::check::report;
-use kulprit_tests::kubernetes::accounts::{MISSING, Right, THERE, logged, rights, used, without};
+use kulprit_tests::kubernetes::accounts::{MISSING, Right, THERE, document, logged, rights, used, without};
 use kulprit_tests::lab::built_binary;
 use kulprit_tests::node::Running;
 use kulprit_tests::wait::wait_until;
@@ -32,11 +31,6 @@ const PORT: u16 = 17443;
 const SOON: Duration = Duration::from_secs(60);
 /// Nothing that is asked here takes longer.
 const ANSWER: Duration = Duration::from_secs(20);
-
-fn document(name: &str) -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
-    fs::read_to_string(&path).with_context(|| path.display().to_string())
-}
 
 fn role(name: &str, namespace: Option<&str>, rules: &Value) -> Value {
     let kind = if namespace.is_some() { "Role" } else { "ClusterRole" };

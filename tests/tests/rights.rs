@@ -2,14 +2,13 @@
 //! each that is missing is named. Judged by the API server's own audit of central's service account.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kulprit_tests::check::report;
 use kulprit_tests::fault::KvmMissing;
-use kulprit_tests::kubernetes::accounts::{Audited, MISSING, Right, THERE, logged, rights, used, without};
+use kulprit_tests::kubernetes::accounts::{Audited, MISSING, Right, THERE, document, logged, rights, used, without};
 use kulprit_tests::kubevirt::api::{Kind, Place};
 use kulprit_tests::kubevirt::{KubeVirt, VmSpec};
 use kulprit_tests::system::System;
@@ -26,11 +25,6 @@ const SEEN: Duration = Duration::from_secs(90);
 /// From an incident to what is written of it.
 const TRY: Duration = Duration::from_secs(5);
 const N_TRIES: usize = 4;
-
-fn document(name: &str) -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
-    fs::read_to_string(&path).with_context(|| path.display().to_string())
-}
 
 /// Waits until central's log says of each of those rights that it is missing, or that it is there again.
 fn wait_for_words(system: &System, words: &str, rights: &BTreeSet<&Right>) -> Result<()> {

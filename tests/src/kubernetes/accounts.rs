@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
@@ -161,6 +161,15 @@ const GROUPS_SAID: [&str; 3] = ["authentication.k8s.io", "authorization.k8s.io",
 pub const MISSING: &str = "a right is missing in Kubernetes";
 /// What it says when the right is there after all.
 pub const THERE: &str = "a right that was missing in Kubernetes is there";
+
+/// A file of roles among the product's documents.
+///
+/// # Errors
+/// If there is none of that name.
+pub fn document(name: &str) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
 
 /// Each verb on each resource of a file of roles.
 ///
