@@ -22,7 +22,7 @@ use crate::guest::{self, Guest};
 use crate::kubernetes::ensure_runtime;
 use crate::migration::{Ended, How, Migration};
 use crate::node::Running;
-use crate::system::answers::Verdict;
+use crate::system::answers::{Incident, Verdict};
 use crate::wait::{pause, wait_for, wait_until};
 use crate::{Node, process};
 
@@ -407,7 +407,7 @@ impl<'a, 'stage> Player<'a, 'stage> {
             let last = last.as_ref().map_or_else(|| "nothing".to_owned(), words::of_verdict);
             format!("said last: {last}; {}: {found:?}", expected.finding)
         })?;
-        self.check_incident(expected, &verdict)?;
+        self.wait_for_incident(expected, &verdict)?;
         let first = verdict.causes.first().context("it is met")?;
         if let Some(safe) = expected.safe_to_force_delete {
             ensure!(first.safe_to_force_delete == safe, "safe to force-delete: {}", first.safe_to_force_delete);
@@ -423,15 +423,24 @@ impl<'a, 'stage> Player<'a, 'stage> {
         })
     }
 
-    fn check_incident(&self, expected: &Expected, verdict: &Verdict) -> Result<()> {
-        let incidents = self.stage.system.incidents()?;
-        let incident = incidents.iter().find(|incident| incident.id == verdict.incident);
-        let incident = incident.with_context(|| format!("no incident {}: {incidents:#?}", verdict.incident))?;
-        let is_member = incident.members.iter().any(|member| member.subject == verdict.subject);
-        let is_at = |at: &String| incident.node.is_empty() || at.split(',').any(|node| incident.node == node);
-        let is_there = expected.at.as_ref().is_none_or(is_at);
-        let is_right = incident.open && incident.cause == expected.root() && is_member && is_there;
-        ensure!(is_right, "the wrong incident: {incident:#?}");
+    /// An answer is made when it is asked for; its incident is changed by the engine's next pass.
+    fn wait_for_incident(&self, expected: &Expected, verdict: &Verdict) -> Result<()> {
+        let mut last = Vec::new();
+        let seen = wait_for("its incident", Duration::from_secs(10), || {
+            last = self.stage.system.incidents()?;
+            let is_there = |node: &str| {
+                node.is_empty() || expected.at.as_ref().is_none_or(|at| at.split(',').any(|own| own == node))
+            };
+            let is_right = |incident: &Incident| {
+                incident.id == verdict.incident
+                    && incident.open
+                    && incident.cause == expected.root()
+                    && incident.members.iter().any(|member| member.subject == verdict.subject)
+                    && is_there(&incident.node)
+            };
+            Ok(last.iter().any(is_right).then_some(()))
+        });
+        seen.with_context(|| format!("{} is not as wanted: {last:#?}", verdict.incident))?;
         Ok(())
     }
 }
