@@ -217,7 +217,7 @@ fn is_dirtying(running: &[&Sample]) -> Option<bool> {
     if last.n_postcopy_requests.is_some_and(|n| n > 0) || is_throttle_rising(running) {
         return Some(false);
     }
-    if let Some((sent, left)) = rounds::last_two(running) {
+    if let Some((sent, left)) = rounds::sent_and_left(running) {
         return Some(rounds::is_standing(sent, left) && !is_within_reach(left, running));
     }
     let (copy, dirty) = (last.copy_bytes_per_sec?, last.dirty_bytes_per_sec?);

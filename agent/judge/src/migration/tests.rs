@@ -141,6 +141,32 @@ fn within_a_smaller_round_there_is_progress_though_the_rest_was_less_before() {
     check(&two_rounds(250, 60), MigrationProgressing, Some(Absent));
 }
 
+/// Milliseconds, and what the round that begins then has to send, KiB; 8 MiB are copied a second.
+fn short_rounds(begins: &[(i64, u64)]) -> Vec<Sample> {
+    let mut samples = samples(&vec![(0, 0, 0, 8.0, 4.0, 0); begins.len()]);
+    for ((sample, (at, rest_kib)), round) in samples.iter_mut().zip(begins).zip(2..) {
+        sample.at = Moment::default().offset_usec(at * 1_000);
+        sample.is_round_begin = true;
+        sample.job.elapsed_ms = u64::try_from(at + 60_000).ok();
+        sample.job.processed_bytes = u64::try_from(at * 8 * 1_049).ok().map(|bytes| bytes + 256 * MIB);
+        sample.job.remaining_bytes = Some(rest_kib * 1024);
+        sample.job.iteration = Some(round);
+    }
+    samples
+}
+
+#[test]
+fn short_rounds_are_compared_with_one_three_seconds_earlier() {
+    use FindingCode::MigrationDirtying;
+    // Near its end: the last round left more than the one before it by chance, and far less than the third last.
+    let near_its_end = [(0, 24_000), (2_900, 10_000), (4_100, 3_000), (4_500, 3_000)];
+    check_samples(&short_rounds(&near_its_end), MigrationDirtying, Some(Absent));
+    // The guest writes the same three megabytes for ever.
+    let for_ever: Vec<(i64, u64)> = (0..12).map(|n| (n * 400, 3_000)).collect();
+    check_samples(&short_rounds(&for_ever), MigrationDirtying, Some(Present));
+    check_samples(&short_rounds(&near_its_end[2..]), MigrationDirtying, Some(Present));
+}
+
 #[test]
 fn only_the_last_migration_is_judged() {
     let mut two = samples(&[(4, 138, 40, 50.0, 45.8, 3), (8, 333, 54, 49.6, 48.9, 7), (12, 60, 196, 50.0, 0.0, 1)]);
