@@ -101,7 +101,13 @@ fn disks_that_are_copied_first_are_what_the_copy_waits_for() {
         })
     };
     let disks = JobInfo { disk_remaining_bytes: Some(900 * MIB), ..figures(5, 20, 900, 0) };
-    assert_eq!(limit(&book.sample(secs(5), UID, disks, false)).as_deref(), Some("storage"));
+    assert_eq!(
+        limit(&book.sample(secs(5), UID, disks.clone(), false)),
+        None,
+        "whether it waits for the path is not known"
+    );
+    book.set_around(UID, Around { at: secs(5), queued_bytes: Some(0), thread: None }, None);
+    assert_eq!(limit(&book.sample(secs(6), UID, disks, false)).as_deref(), Some("storage"));
     // Its memory goes now; what is written to the disks meanwhile goes beside it.
     let memory = JobInfo { disk_remaining_bytes: Some(MIB), ..figures(9, 950, 200, 1) };
     assert_eq!(limit(&book.sample(secs(9), UID, memory, false)), None);
