@@ -131,8 +131,9 @@ fn judge_userfaultfd(look: &NodeLimitsLook) -> StateVerdict {
     let code = FindingCode::UserfaultfdForbidden;
     match &look.userfaultfd {
         Ok(0) => {
+            // Linux 5.11 (the setting), 6.1 (the device); `Documentation/admin-guide/mm/userfaultfd.rst`.
             let text =
-                "vm.unprivileged_userfaultfd is 0: post-copy needs another way (seccomp profile, capability) here";
+                "vm.unprivileged_userfaultfd is 0: post-copy needs another way (/dev/userfaultfd, CAP_SYS_PTRACE) here";
             present(code, &Subject::Node, look.at, PROCFS, Attributes::new(), text)
         }
         Ok(value) => absent(code, &Subject::Node, look.at, PROCFS, format!("vm.unprivileged_userfaultfd is {value}")),

@@ -33,7 +33,7 @@ const SENDING: [u8; 5] = [1, 4, 8, 9, 11];
 const STORAGE_PORTS: [(u16, &str); 5] =
     [(2049, "nfs"), (3260, "iscsi"), (3300, "ceph"), (6789, "ceph"), (4420, "nvme")];
 /// libvirt's own ports of a migration (`migration_port_min`, `_max` in `qemu.conf`); KubeVirt uses the first two.
-const LIBVIRT_PORTS: std::ops::RangeInclusive<u16> = 49_152..=49_215;
+pub(crate) const LIBVIRT_PORTS: std::ops::RangeInclusive<u16> = 49_152..=49_215;
 /// First port that servers of a migration's proxies may have: they listen on one that the kernel chose (`ip_local_port_range`).
 const FIRST_CHOSEN_PORT: u16 = 30_000;
 

@@ -17,7 +17,7 @@ use kulprit_host::process::{Procfs, TaskState};
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Verdict;
 use kulprit_judge::migration::book::{Direction, JobSeen, MigrationBook, MigrationSeen};
-use kulprit_judge::migration::limit::{Around, ThreadTimes};
+use kulprit_judge::migration::limit::{Around, ThreadTimes, queued_bytes};
 use kulprit_model::Moment;
 use tokio::time::{Instant, sleep_until};
 
@@ -242,7 +242,7 @@ fn migration_seen(job: DomainJob, now: Moment) -> Option<MigrationSeen> {
 /// A QEMU that sends: its queues and threads, and where a connection of it gets no answer.
 fn around(procfs: &Procfs, uid: &str, pid: u32, at: Moment) -> (String, Around, Option<String>) {
     let sockets = procfs.tcp_of(pid).ok();
-    let queued_bytes = sockets.as_ref().map(|sockets| sockets.iter().map(|socket| socket.send_queue_bytes).sum());
+    let queued_bytes = sockets.as_deref().and_then(queued_bytes);
     let silent = sockets.iter().flatten().find(|socket| socket.is_syn_sent() && socket.n_retransmits > 0);
     let thread = busiest(&procfs.copy_threads(pid).unwrap_or_default());
     (uid.to_owned(), Around { at, queued_bytes, thread }, silent.map(|socket| socket.remote.to_string()))

@@ -151,6 +151,8 @@ pub const PHASE: &str = "phase";
 pub const RAN_SECS: &str = "ran_secs";
 /// Round over the memory that a migration is in, decimal.
 pub const ROUND: &str = "round";
+/// How long the guest would stand if a migration sent its rest now, by QEMU's estimate, ms.
+pub const EXPECTED_DOWNTIME_MS: &str = "expected_downtime_ms";
 /// Percent by which auto-converge slows the guest.
 pub const THROTTLE_PCT: &str = "throttle_pct";
 

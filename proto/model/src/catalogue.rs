@@ -323,7 +323,7 @@ catalogue! {
     LauncherLimitReached, State, "limits", Vm, Fault, raise 0, clear 0, "at the limit",
         None, "A limit of the launcher or QEMU is reached: `what` is pids, files, locked-memory or address-space.";
     UserfaultfdForbidden, State, "limits", Node, Notice, raise 0, clear 0, "vm.unprivileged_userfaultfd is 0",
-        None, "Unprivileged processes get no userfaultfd: post-copy migration cannot arrive here.";
+        None, "Unprivileged processes get no full userfaultfd by its system call: post-copy arrives only at a QEMU that may open /dev/userfaultfd or has CAP_SYS_PTRACE.";
     FilesystemFull, State, "filesystem", Mount, Fault, raise 0, clear 30_000, "97 % of bytes or inodes used",
         Some(HostPressure), "A file system that kubelet, the runtime or KubeVirt uses is full; `what` is bytes or inodes.";
     VmFilesystemFull, State, "filesystem", Vm, Fault, raise 0, clear 30_000, "99 % of bytes or inodes used",

@@ -30,7 +30,7 @@ pub struct JobInfo {
     pub dirty_bytes_per_sec: Option<f64>,
     /// Round of the copy.
     pub iteration: Option<u64>,
-    /// Downtime that a switch-over would take now, ms.
+    /// Downtime that a switch-over would take now, ms; in the first round QEMU's limit.
     pub expected_downtime_ms: Option<u64>,
     /// Requests for pages in post-copy.
     pub n_postcopy_requests: Option<u64>,

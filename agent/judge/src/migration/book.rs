@@ -248,10 +248,13 @@ impl Running {
 
     fn facts(&self) -> Attributes {
         let job = self.samples.last().map(|sample| &sample.job);
+        // Until the first round is over it is the limit (recorded: 300); QEMU `migration/migration.c`, `expected_downtime`.
+        let estimated = job.filter(|job| job.iteration.is_some_and(|round| round > 1));
         Attributes::new()
             .with(attribute::PHASE, &self.phase)
             .with_some(attribute::ROUND, job.and_then(|job| job.iteration))
             .with_some(attribute::THROTTLE_PCT, job.and_then(|job| job.throttle_pct).filter(|pct| *pct > 0))
+            .with_some(attribute::EXPECTED_DOWNTIME_MS, estimated.and_then(|job| job.expected_downtime_ms))
             .with_some(attribute::SERVER, self.silent_peer.as_deref())
     }
 

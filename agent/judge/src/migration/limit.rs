@@ -3,11 +3,15 @@
 //!
 //! Each end says what it sees: bytes that stand in the send queue wait for the path or for a target that does not take them, and
 //! whoever has both ends joins the two. An empty queue means that QEMU makes nothing to send; then its copying thread is either on
-//! a CPU all the time, waits for one, or is held back by the limit, or disks are read and written. Source of the times:
+//! a CPU all the time, waits for one, or is held back by the limit, or disks are read and written. Under KubeVirt QEMU sends to a
+//! proxy over a Unix socket: no queue of its own shows the path, and it is not known. Source of the times:
 //! `/proc/PID/task/TID/schedstat` (kernel
 //! `Documentation/scheduler/sched-stats.rst`); of the queues: `tx_queue` of `/proc/PID/net/tcp`.
 
+use kulprit_host::network::TcpSocket;
 use kulprit_model::{Moment, attribute};
+
+use crate::network::LIBVIRT_PORTS;
 
 /// From this share of a limit on, the limit holds the copy back: QEMU keeps to it within some percent (measured: 38 of 40 MiB/s).
 const AT_CAP: f64 = 0.85;
@@ -29,7 +33,8 @@ const LEAST_USEC: i64 = 900_000;
 pub struct Around {
     /// When.
     pub at: Moment,
-    /// Bytes in the send queues of its sockets; `None` where they could not be told, and of a guest that arrives.
+    /// Bytes in the send queues of its connections, see [`queued_bytes`]; `None` where they could not be told, and of a guest that
+    /// arrives.
     pub queued_bytes: Option<u64>,
     /// How long the busiest thread that sends it or takes it in has run and has waited for a CPU since its start; `None` where
     /// there is none to be seen.
@@ -47,6 +52,14 @@ pub struct ThreadTimes {
     pub waited_nsec: u64,
 }
 
+/// Bytes in the send queues of the migration's connections among those of a QEMU. `None` where there is none: it has not connected
+/// yet, or sends over another kind of socket, as under KubeVirt.
+#[must_use]
+pub fn queued_bytes(sockets: &[TcpSocket]) -> Option<u64> {
+    let is_its = |socket: &&TcpSocket| LIBVIRT_PORTS.contains(&socket.remote.port());
+    sockets.iter().filter(is_its).map(|socket| socket.send_queue_bytes).reduce(u64::saturating_add)
+}
+
 /// What the copy waits for, one of the `LIMITED_BY_*` values of [`attribute`]; `None` where that cannot be told.
 #[must_use]
 pub fn limited_by(
@@ -60,20 +73,28 @@ pub fn limited_by(
     if rate_bytes_per_sec.zip(cap).is_some_and(|(rate, cap)| rate >= AT_CAP * super::as_f64(cap)) {
         return Some(attribute::LIMITED_BY_CAP);
     }
-    let queued: Vec<u64> = looks.iter().rev().take(N_QUEUED).filter_map(|look| look.queued_bytes).collect();
-    let is_queued = queued.len() == N_QUEUED && queued.iter().all(|bytes| *bytes >= QUEUED_BYTES);
-    if !is_queued && is_thread_short(looks) == Some(true) {
+    let is_queued = is_queued(looks);
+    if is_queued != Some(true) && is_thread_short(looks) == Some(true) {
         return Some(attribute::LIMITED_BY_SOURCE_CPU);
     }
     if is_dirtying && rate_bytes_per_sec.is_some_and(|rate| rate >= super::SLOW_BYTES_PER_SEC) {
         return Some(attribute::LIMITED_BY_GUEST);
     }
     match (is_queued, is_copying_disks) {
-        (true, _) => Some(attribute::LIMITED_BY_PATH),
+        (Some(true), _) => Some(attribute::LIMITED_BY_PATH),
         // Disks go before the memory does. Whose are slow, those that are read or those that are written, does not show here.
-        (false, true) => Some(attribute::LIMITED_BY_STORAGE),
-        (false, false) => None,
+        (Some(false), true) => Some(attribute::LIMITED_BY_STORAGE),
+        (Some(false), false) | (None, _) => None,
     }
+}
+
+/// Whether bytes stand in the send queue, by the last looks. One that saw few shows that they do not; `None` where neither was seen.
+fn is_queued(looks: &[Around]) -> Option<bool> {
+    let last = || looks.iter().rev().take(N_QUEUED).map(|look| look.queued_bytes.map(|bytes| bytes >= QUEUED_BYTES));
+    if last().any(|is_full| is_full == Some(false)) {
+        return Some(false);
+    }
+    (last().flatten().count() == N_QUEUED).then_some(true)
 }
 
 /// What a guest that arrives waits for: [`attribute::LIMITED_BY_TARGET`] where the thread that takes it in has no CPU to use.
@@ -170,13 +191,46 @@ mod tests {
         let full = 128 << 10;
         for (cap, rows, want) in [
             (None, &[(0, 0, 0), (0, 100, 0), (0, 0, 0)][..], "storage"),
-            (None, &[], "storage"),
+            (None, &[(full, 0, 0), (full, 0, 0), (0, 0, 0)], "storage"),
             (Some(5 << 20), &[], "cap"),
             (None, &[(full, 0, 0), (full, 0, 0), (full, 0, 0)], "path"),
             (None, &[(0, 0, 0), (0, 0, 400)], "source_cpu"),
         ] {
             assert_eq!(limited_by(Some(5.0 * MIB), cap, false, true, &looks(rows)), Some(want), "{cap:?} {rows:?}");
         }
+    }
+
+    #[test]
+    fn a_queue_that_is_not_known_leaves_open_whether_disks_or_the_path_are_waited_for() {
+        let full = 128 << 10;
+        let waits_for = |looks: &[Around]| limited_by(Some(5.0 * MIB), None, false, true, looks);
+        assert_eq!(waits_for(&[]), None);
+        assert_eq!(waits_for(&looks(&[(full, 0, 0), (full, 0, 0)])), None, "it may be about to stand");
+        let mut over_unix = looks(&[(0, 0, 0), (0, 100, 0), (0, 100, 0)]);
+        for look in &mut over_unix {
+            look.queued_bytes = None;
+        }
+        assert_eq!(waits_for(&over_unix), None);
+    }
+
+    #[test]
+    fn the_queue_is_known_where_qemu_has_a_tcp_connection_of_the_migration() {
+        let to = |remote: &str, send_queue_bytes| TcpSocket {
+            local: "192.0.2.1:40000".parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            state: 1,
+            n_retransmits: 0,
+            send_queue_bytes,
+            receive_queue_bytes: 0,
+            inode: 1,
+        };
+        // The listening socket of its VNC server, and a storage server.
+        let others = [to("0.0.0.0:0", 0), to("192.0.2.5:6800", 9)];
+        assert_eq!(queued_bytes(&[]), None);
+        assert_eq!(queued_bytes(&others), None);
+        let [vnc, storage] = others;
+        assert_eq!(queued_bytes(&[vnc, storage, to("192.0.2.2:49152", 7), to("192.0.2.2:49153", 0)]), Some(7));
+        assert_eq!(queued_bytes(&[to("192.0.2.2:49152", 0)]), Some(0));
     }
 
     #[test]

@@ -51,6 +51,13 @@ fn happened(verdicts: &[Verdict]) -> Vec<&OccurrenceVerdict> {
     occurrences.collect()
 }
 
+fn fact(verdicts: &[Verdict], code: FindingCode, key: &str) -> Option<String> {
+    verdicts.iter().find_map(|verdict| match verdict {
+        Verdict::State(state) if state.code == code => state.attributes.get(key).map(str::to_owned),
+        Verdict::State(_) | Verdict::Occurrence(_) => None,
+    })
+}
+
 #[track_caller]
 fn check(verdicts: &[Verdict], want: [Status; 6]) {
     let codes = [FindingCode::MigrationOutgoing, FindingCode::MigrationIncoming].into_iter().chain(OF_COPY);
@@ -76,12 +83,7 @@ fn what_a_domain_that_arrives_waits_for_is_said_by_the_target() {
         let thread = Some(super::super::limit::ThreadTimes { tid: 7, ran_nsec: ran_ms * 1_000_000, waited_nsec: 0 });
         book.set_around(UID, Around { at: secs(at), queued_bytes: None, thread }, None);
         let verdicts = book.look(secs(at), &[goes(Direction::In, began)], true);
-        verdicts.iter().find_map(|verdict| match verdict {
-            Verdict::State(state) if state.code == FindingCode::MigrationIncoming => {
-                state.attributes.get(attribute::LIMITED_BY).map(str::to_owned)
-            }
-            _ => None,
-        })
+        fact(&verdicts, FindingCode::MigrationIncoming, attribute::LIMITED_BY)
     };
     assert_eq!(limit_at(1, 1_000), None);
     assert_eq!(limit_at(2, 2_000).as_deref(), Some("target"));
@@ -92,19 +94,30 @@ fn what_a_domain_that_arrives_waits_for_is_said_by_the_target() {
 fn disks_that_are_copied_first_are_what_the_copy_waits_for() {
     let mut book = MigrationBook::default();
     book.look(secs(0), &[leaves(0)], true);
-    let limit = |verdicts: &[Verdict]| {
-        verdicts.iter().find_map(|verdict| match verdict {
-            Verdict::State(state) if state.code == FindingCode::MigrationOutgoing => {
-                state.attributes.get(attribute::LIMITED_BY).map(str::to_owned)
-            }
-            _ => None,
-        })
-    };
+    let limit = |verdicts: &[Verdict]| fact(verdicts, FindingCode::MigrationOutgoing, attribute::LIMITED_BY);
     let disks = JobInfo { disk_remaining_bytes: Some(900 * MIB), ..figures(5, 20, 900, 0) };
-    assert_eq!(limit(&book.sample(secs(5), UID, disks, false)).as_deref(), Some("storage"));
+    assert_eq!(
+        limit(&book.sample(secs(5), UID, disks.clone(), false)),
+        None,
+        "whether it waits for the path is not known"
+    );
+    book.set_around(UID, Around { at: secs(5), queued_bytes: Some(0), thread: None }, None);
+    assert_eq!(limit(&book.sample(secs(6), UID, disks, false)).as_deref(), Some("storage"));
     // Its memory goes now; what is written to the disks meanwhile goes beside it.
     let memory = JobInfo { disk_remaining_bytes: Some(MIB), ..figures(9, 950, 200, 1) };
     assert_eq!(limit(&book.sample(secs(9), UID, memory, false)), None);
+}
+
+#[test]
+fn how_long_the_last_pause_would_take_is_told_once_qemu_estimates_it() {
+    let told = |round| {
+        let (mut book, _) = play(&[]);
+        let job = JobInfo { expected_downtime_ms: Some(1_276), ..figures(5, 125, 132, round) };
+        let verdicts = book.sample(secs(5), UID, job, false);
+        fact(&verdicts, FindingCode::MigrationOutgoing, attribute::EXPECTED_DOWNTIME_MS)
+    };
+    assert_eq!(told(1), None, "in the first round it is QEMU's limit");
+    assert_eq!(told(2).as_deref(), Some("1276"));
 }
 
 #[test]
