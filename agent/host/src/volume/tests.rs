@@ -119,13 +119,21 @@ fn drbd_of_both_versions_is_read() {
         eight.iter().map(|row| (row.minor, row.is_suspended)).collect::<Vec<_>>(),
         [(0, Some(false)), (1, Some(true))]
     );
-    assert_eq!(eight[1].peers[0].1, "WFConnection");
+    let peer = |name: &str, state: Option<&str>, role: Option<&str>| DrbdPeer {
+        name: name.to_owned(),
+        state: state.map(str::to_owned),
+        role: role.map(str::to_owned),
+    };
+    assert_eq!(eight[1].peers, [peer("the peer", Some("WFConnection"), Some("Unknown"))]);
     let nine = read_drbd_device(&fixture("rbd-crio"), 1000).unwrap().unwrap();
     assert_eq!(
         (nine.resource.as_deref(), nine.is_suspended, nine.disk.as_deref()),
         (Some("pvc-9"), Some(true), Some("UpToDate"))
     );
-    assert_eq!(nine.peers, [("n2".to_owned(), "Connecting".to_owned()), ("n3".to_owned(), "Connected".to_owned())]);
+    assert_eq!(
+        nine.peers,
+        [peer("n2", Some("Off"), Some("Unknown")), peer("n3", Some("Established"), Some("Secondary"))]
+    );
     assert_eq!(read_drbd_device(&fixture("rbd-crio"), 1001).unwrap(), None);
     assert_eq!(read_drbd_device(&fixture("nfs-kubeadm"), 1000).unwrap(), None);
 }

@@ -11,7 +11,9 @@ use kulprit_host::captured::Descriptor;
 use kulprit_host::command::block::{BlockRow, DrbdRow};
 use kulprit_host::hardware::StoragePath;
 use kulprit_host::mount::DeviceNumber;
-use kulprit_host::volume::{DrbdDevice, IscsiSession, Layer, MultipathMap, NvmeController, PodDevice, PodNode};
+use kulprit_host::volume::{
+    DrbdDevice, DrbdPeer, IscsiSession, Layer, MultipathMap, NvmeController, PodDevice, PodNode,
+};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Status, Subject, attribute};
 
 use super::{NO_ANSWER_USEC, backend_of_layer, stack_of};
@@ -247,17 +249,33 @@ pub fn judge_layer_paths(
     verdicts
 }
 
+/// Whether a peer of DRBD is connected; `None` where its state could not be read, or is no word that is known.
+///
+/// Source: `drbd_conn_s_names` of version 8, `drbd_repl_s_names` of version 9. There `Off` is every volume of a connection that is
+/// lost, but also one that a connected peer does not replicate (yet): what tells them apart is the peer's role.
+fn is_connected(peer: &DrbdPeer) -> Option<bool> {
+    match peer.state.as_deref()? {
+        "Connected" | "Established" | "StartingSyncS" | "StartingSyncT" | "WFBitMapS" | "WFBitMapT" | "WFSyncUUID"
+        | "SyncSource" | "SyncTarget" | "VerifyS" | "VerifyT" | "PausedSyncS" | "PausedSyncT" | "Ahead" | "Behind" => {
+            Some(true)
+        }
+        "StandAlone" | "Disconnecting" | "Unconnected" | "Timeout" | "BrokenPipe" | "NetworkFailure"
+        | "ProtocolError" | "TearDown" | "WFConnection" | "WFReportParams" => Some(false),
+        "Off" => peer.role.as_deref().map(|role| role != "Unknown"),
+        _ => None,
+    }
+}
+
 /// `ReplicationSuspended` and `PathsFailed` of the DRBD devices.
 #[must_use]
 pub fn judge_drbd_devices(at: Moment, devices: &[DrbdDevice]) -> Vec<Verdict> {
     let row = |device: &DrbdDevice| {
-        let is_lost = |(_, state): &&(String, String)| state != "Connected" && !state.starts_with("Sync");
-        let lost: Vec<(String, String)> = device.peers.iter().filter(is_lost).cloned().collect();
+        let lost = device.peers.iter().filter(|peer| is_connected(peer) == Some(false));
         DrbdRow {
             name: format!("drbd{}", device.minor),
             suspended: device.is_suspended.map(|is_suspended| if is_suspended { "yes" } else { "no" }.to_owned()),
             disk: device.disk.clone(),
-            lost_peers: lost,
+            lost_peers: lost.map(|peer| (peer.name.clone(), peer.state.clone().unwrap_or_default())).collect(),
             ..DrbdRow::default()
         }
     };
@@ -276,8 +294,21 @@ pub fn judge_drbd_devices(at: Moment, devices: &[DrbdDevice]) -> Vec<Verdict> {
         let mut told = judge_drbd(at, SYSFS, std::slice::from_ref(&row));
         told.retain(is_known);
         if row.lost_peers.is_empty() && !device.peers.is_empty() {
-            let text = format!("{} is connected to {} peers", row.name, device.peers.len());
-            told.push(Verdict::State(absent(FindingCode::PathsFailed, &subject, at, SYSFS, text)));
+            let unclear = device.peers.iter().find(|peer| is_connected(peer).is_none());
+            told.push(Verdict::State(match unclear {
+                Some(DrbdPeer { name, state: Some(state), .. }) => {
+                    let why = format!("whether {} is connected to {name} is not told by `{state}`", row.name);
+                    unknown(FindingCode::PathsFailed, &subject, why)
+                }
+                Some(DrbdPeer { name, state: None, .. }) => {
+                    let why = format!("the state of {} at {name} could not be read", row.name);
+                    unknown(FindingCode::PathsFailed, &subject, why)
+                }
+                None => {
+                    let text = format!("{} is connected to {} peers", row.name, device.peers.len());
+                    absent(FindingCode::PathsFailed, &subject, at, SYSFS, text)
+                }
+            }));
         }
         for verdict in &mut told {
             if let Verdict::State(state) = verdict {

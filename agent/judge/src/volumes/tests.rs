@@ -6,7 +6,7 @@ use kulprit_host::HostRoot;
 use kulprit_host::block::{DiskCounters, parse_diskstats};
 use kulprit_host::mount::{DeviceNumber, Mount, parse_mountinfo};
 use kulprit_host::volume::{
-    CephClient, DrbdDevice, MultipathMap, NfsMount, NfsTransport, PendingRequests, PodDevice, PodNode,
+    CephClient, DrbdDevice, DrbdPeer, MultipathMap, NfsMount, NfsTransport, PendingRequests, PodDevice, PodNode,
     read_ceph_clients, read_drbd_device, read_iscsi_sessions, read_layers, read_nfs_mounts, read_nvme_controllers,
     read_rbd_image,
 };
@@ -452,9 +452,14 @@ fn drbd_tells_suspended_io_and_lost_peers_and_what_it_cannot_see() {
     assert_eq!(status_of(&verdicts, FindingCode::ReplicationSuspended), Some(Present));
     assert_eq!(status_of(&verdicts, FindingCode::PathsFailed), Some(Present));
     assert!(shown(&verdicts, "volume").iter().all(|row| row.2 == Some("pvc-9")), "{verdicts:?}");
+    let peer = |state: Option<&str>, role: &str| DrbdPeer {
+        name: "n2".to_owned(),
+        state: state.map(str::to_owned),
+        role: Some(role.to_owned()),
+    };
     let well = DrbdDevice {
         is_suspended: Some(false),
-        peers: vec![("n2".to_owned(), "Connected".to_owned()), ("n3".to_owned(), "SyncSource".to_owned())],
+        peers: vec![peer(Some("Established"), "Primary"), peer(Some("SyncSource"), "Secondary")],
         ..device.clone()
     };
     let verdicts = judge_drbd_devices(sec(0), &[well]);
@@ -464,6 +469,25 @@ fn drbd_tells_suspended_io_and_lost_peers_and_what_it_cannot_see() {
     let verdicts = judge_drbd_devices(sec(0), &[closed]);
     assert_eq!(status_of(&verdicts, FindingCode::ReplicationSuspended), Some(Unknown));
     assert_eq!(status_of(&verdicts, FindingCode::PathsFailed), None);
+
+    let by_words = |words: &str, role: &str, want: Status| {
+        for word in words.split(' ') {
+            let device = DrbdDevice { peers: vec![peer(Some(word), role)], ..DrbdDevice::default() };
+            let verdicts = judge_drbd_devices(sec(0), &[device]);
+            assert_eq!(status_of(&verdicts, FindingCode::PathsFailed), Some(want), "{word} {role}");
+        }
+    };
+    let under_way = "VerifyS VerifyT PausedSyncS PausedSyncT Ahead Behind SyncSource SyncTarget WFBitMapS WFBitMapT StartingSyncS StartingSyncT WFSyncUUID";
+    by_words(under_way, "Secondary", Absent);
+    by_words("Connected Established Off", "Secondary", Absent);
+    let lost = "Off StandAlone Disconnecting Unconnected Timeout BrokenPipe NetworkFailure ProtocolError TearDown WFConnection WFReportParams";
+    by_words(lost, "Unknown", Present);
+    by_words("OfALaterVersion", "Secondary", Unknown);
+    let with_unread = |other| DrbdDevice { peers: vec![peer(None, "Unknown"), other], ..DrbdDevice::default() };
+    for (other, want) in [("Established", Unknown), ("StandAlone", Present)] {
+        let verdicts = judge_drbd_devices(sec(0), &[with_unread(peer(Some(other), "Unknown"))]);
+        assert_eq!(status_of(&verdicts, FindingCode::PathsFailed), Some(want), "{other}");
+    }
 }
 
 #[test]
