@@ -4,7 +4,7 @@
 //! waits in the kernel. A device that QEMU holds is today's when sysfs still knows its number, no other disk has taken it
 //! (`diskseq`), and the kubelet's node of the volume leads to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kulprit_host::block::DiskCounters;
 use kulprit_host::captured::Descriptor;
@@ -175,6 +175,9 @@ pub fn judge_stale(
 
 /// `PathsFailed` of the disks, sessions and controllers that say their state. What was taken away is told by the kernel's log.
 ///
+/// Ways to one thing are judged together: disks below a multipath device as that device, controllers as their subsystem, sessions as
+/// their target; of targets that have a multipath device in common as the first of them.
+///
 /// `multipath`: what multipathd says of its maps, or why it hangs; `None` where it was not asked. A path is up when both the disk and
 /// multipathd say so: while multipathd hangs, nobody knows of a path that looks well to SCSI.
 #[must_use]
@@ -200,11 +203,18 @@ pub fn judge_layer_paths(
             target: None,
         })
     };
+    let maps_of = |session: &IscsiSession| -> BTreeSet<&str> {
+        let is_its = |disk: &String| layers.get(disk).is_some_and(|disk| disk.session.as_ref() == Some(&session.name));
+        let maps = layers.values().filter(|above| above.is_multipath() && above.below.iter().any(is_its));
+        maps.map(|map| map.name.as_str()).collect()
+    };
     let session = |row: &IscsiSession| {
+        let maps = maps_of(row);
+        let is_way = |other: &&IscsiSession| other.target == row.target || !maps.is_disjoint(&maps_of(other));
         Some(StoragePath {
             name: row.name.clone(),
             state: row.state.clone()?,
-            multipath: None,
+            multipath: sessions.iter().filter(is_way).filter_map(|way| way.target.clone()).min(),
             target: row.target.clone(),
         })
     };
@@ -212,7 +222,7 @@ pub fn judge_layer_paths(
         Some(StoragePath {
             name: row.name.clone(),
             state: row.state.clone()?,
-            multipath: None,
+            multipath: row.subsystem.clone(),
             target: row.portal.clone(),
         })
     };

@@ -6,9 +6,9 @@ use kulprit_host::HostRoot;
 use kulprit_host::block::{DiskCounters, parse_diskstats};
 use kulprit_host::mount::{DeviceNumber, Mount, parse_mountinfo};
 use kulprit_host::volume::{
-    CephClient, DrbdDevice, DrbdPeer, MultipathMap, NfsMount, NfsTransport, PendingRequests, PodDevice, PodNode,
-    read_ceph_clients, read_drbd_device, read_iscsi_sessions, read_layers, read_nfs_mounts, read_nvme_controllers,
-    read_rbd_image,
+    CephClient, DrbdDevice, DrbdPeer, IscsiSession, MultipathMap, NfsMount, NfsTransport, NvmeController,
+    PendingRequests, PodDevice, PodNode, read_ceph_clients, read_drbd_device, read_iscsi_sessions, read_layers,
+    read_nfs_mounts, read_nvme_controllers, read_rbd_image,
 };
 use kulprit_model::Status::{Absent, Present, Unknown};
 use kulprit_model::{FindingCode, Moment, Status, Subject};
@@ -291,7 +291,50 @@ fn a_target_is_reached_while_one_session_is_and_its_lost_path_is_told() {
     let told = shown(&paths, "what");
     assert!(told.contains(&(Present, "device/dm-0".to_owned(), Some("some"))), "{told:?}");
     assert!(told.contains(&(Absent, "device/dm-1".to_owned(), None)), "{told:?}");
-    assert!(told.contains(&(Present, "device/session2".to_owned(), Some("all"))), "{told:?}");
+    assert!(told.contains(&(Present, "device/nqn.2014-08.org.example:vol".to_owned(), Some("all"))), "{told:?}");
+}
+
+#[test]
+fn every_way_is_down_only_when_no_other_way_to_the_same_thing_is_up() {
+    let root = fixture("iscsi-k3s");
+    let layers = layers(&root, &["253:0", "253:1"]);
+    let session = |name: &str, target: &str, state: &str| IscsiSession {
+        name: name.to_owned(),
+        state: Some(state.to_owned()),
+        target: Some(target.to_owned()),
+        portal: None,
+        recovery_secs: None,
+    };
+    let controller = |name: &str, state: &str| NvmeController {
+        name: name.to_owned(),
+        state: Some(state.to_owned()),
+        transport: "tcp".to_owned(),
+        portal: Some(format!("portal-of-{name}")),
+        subsystem: Some("nqn.vol".to_owned()),
+    };
+    let what = |device: &str, sessions: &[IscsiSession], controllers: &[NvmeController]| {
+        let verdicts = judge_layer_paths(sec(0), &layers, sessions, controllers, None);
+        let found = verdicts.iter().map(state).find(|state| state.subject.to_string() == device);
+        let word = |key| found.and_then(|state| state.attributes.get(key)).map(str::to_owned);
+        (word("what"), word("backend"), word("server"))
+    };
+    let told =
+        |what: &str, backend: &str, server: &str| [what, backend, server].map(|word| Some(word.to_owned())).into();
+    for (other, want) in [("live", "some"), ("connecting", "all")] {
+        let controllers = [controller("nvme0", other), controller("nvme1", "connecting")];
+        let server = if want == "all" { "portal-of-nvme0" } else { "portal-of-nvme1" };
+        assert_eq!(what("device/nqn.vol", &[], &controllers), told(want, "nvme", server));
+    }
+    // The second leads to a target of its own, and to the same multipath device.
+    for second in ["iqn.a", "iqn.b"] {
+        for (other, want) in [("LOGGED_IN", "some"), ("FAILED", "all")] {
+            let sessions = [session("session1", "iqn.a", other), session("session2", second, "FAILED")];
+            let server = if want == "all" { "iqn.a" } else { second };
+            assert_eq!(what("device/iqn.a", &sessions, &[]), told(want, "iscsi", server), "{second} {other}");
+        }
+    }
+    let apart = [session("session1", "iqn.a", "LOGGED_IN"), session("session3", "iqn.b", "FAILED")];
+    assert_eq!(what("device/iqn.b", &apart, &[]), told("all", "iscsi", "iqn.b"));
 }
 
 #[test]
