@@ -66,7 +66,7 @@ impl Layer {
 /// device any more.
 ///
 /// # Errors
-/// When sysfs cannot be read. A layer below that vanishes meanwhile is left out.
+/// When sysfs cannot be read, or is not there. A layer below that vanishes meanwhile is left out.
 pub fn read_layers(
     root: &HostRoot,
     device: DeviceNumber,
@@ -74,7 +74,8 @@ pub fn read_layers(
 ) -> Result<Option<String>, ReadError> {
     let target = match root.read_link(format!("sys/dev/block/{device}")) {
         Ok(target) => target,
-        Err(error) if error.is_not_found() => return Ok(None),
+        // Only a list without it tells that it is gone: there is none where sysfs is not mounted.
+        Err(error) if error.is_not_found() && root.list("sys/dev/block").is_ok() => return Ok(None),
         Err(error) => return Err(error),
     };
     let Some(name) = target.file_name().and_then(|name| name.to_str()) else { return Ok(None) };

@@ -89,6 +89,19 @@ fn a_multipath_device_is_followed_to_its_sessions() {
 }
 
 #[test]
+fn a_device_is_gone_only_where_sysfs_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = HostRoot::new(dir.path());
+    let read = || read_layers(&root, number("8:16"), &mut BTreeMap::new());
+    assert!(read().unwrap_err().is_not_found(), "sysfs is not mounted");
+    std::fs::create_dir_all(dir.path().join("sys/dev/block")).unwrap();
+    assert_eq!(read().unwrap(), None);
+    std::fs::remove_dir(dir.path().join("sys/dev/block")).unwrap();
+    symlink("block", dir.path().join("sys/dev/block")).unwrap();
+    assert!(matches!(read().unwrap_err(), ReadError::Io { .. }), "a ring of links");
+}
+
+#[test]
 fn sessions_name_their_portal_and_target() {
     let sessions = read_iscsi_sessions(&fixture("iscsi-k3s"));
     let shown: Vec<_> = sessions.iter().map(|row| (row.state.as_deref(), row.portal.as_deref())).collect();

@@ -110,8 +110,8 @@ pub struct OpenDevice {
     pub device: DeviceNumber,
     /// Whether that path has been removed.
     pub is_deleted: bool,
-    /// Name of the device that has this number today. `None`: none has.
-    pub name: Option<String>,
+    /// Name of the device that has this number today; `None` when none has.
+    pub name: Reading<Option<String>>,
     /// `diskseq` of that number when this QEMU was first seen with it, and today. `None` where the kernel does not say.
     pub sequences: Option<(u64, u64)>,
 }
@@ -140,10 +140,10 @@ pub fn judge_stale(
             .with(attribute::WHAT, what)
             .with(attribute::PATH, &row.path)
             .with(attribute::DEVICE, row.device)
-            .with_some(attribute::DEVICE_NAME, row.name.as_deref());
+            .with_some(attribute::DEVICE_NAME, row.name.iter().flatten().next());
         Verdict::State(present(code, vm, at, SYSFS, facts, text))
     };
-    if let Some(row) = open.iter().find(|row| row.name.is_none()) {
+    if let Some(row) = open.iter().find(|row| row.name == Ok(None)) {
         let text = format!("QEMU has {} ({}) open, and the node has no such device any more", row.path, row.device);
         return says("gone", row, text);
     }
@@ -169,7 +169,10 @@ pub fn judge_stale(
             let text = format!("QEMU has {} ({}) open; the volume {} is {now}", row.path, row.device, today.volume);
             says("replaced", row, text)
         }
-        _ => by_name,
+        _ => match open.iter().find_map(|row| row.name.as_ref().err()) {
+            Some(why) => Verdict::State(unknown(code, vm, why.as_str())),
+            None => by_name,
+        },
     }
 }
 

@@ -443,7 +443,7 @@ fn open(path: &str, device: &str) -> OpenDevice {
         path: path.to_owned(),
         device: number(device),
         is_deleted: false,
-        name: Some("sdb".to_owned()),
+        name: Ok(Some("sdb".to_owned())),
         sequences: Some((7, 7)),
     }
 }
@@ -454,11 +454,16 @@ fn a_device_is_stale_when_its_name_number_disk_or_volume_is_another() {
     let today = |volume: &str, node| PodDevice { volume: volume.to_owned(), node };
     let block = |device| PodNode::Block(number(device));
     let own = open("/dev/vol1", "8:16");
+    let unread = OpenDevice { name: Err("no memory".to_owned()), sequences: None, ..own.clone() };
     for (rows, pod, want, what) in [
         (vec![own.clone()], vec![today("pvc-1", block("8:16"))], Absent, None),
         (vec![own.clone()], vec![], Absent, None),
         (vec![OpenDevice { is_deleted: true, ..own.clone() }], vec![], Present, None),
-        (vec![OpenDevice { name: None, ..own.clone() }], vec![], Present, Some("gone")),
+        (vec![OpenDevice { name: Ok(None), ..own.clone() }], vec![], Present, Some("gone")),
+        (vec![unread.clone()], vec![], Unknown, None),
+        (vec![unread.clone()], vec![today("pvc-1", block("8:16"))], Unknown, None),
+        (vec![unread.clone()], vec![today("pvc-1", block("8:32"))], Present, Some("replaced")),
+        (vec![unread.clone(), OpenDevice { name: Ok(None), ..own.clone() }], vec![], Present, Some("gone")),
         (vec![OpenDevice { sequences: Some((7, 9)), ..own.clone() }], vec![], Present, Some("replaced")),
         (vec![OpenDevice { sequences: None, ..own.clone() }], vec![], Absent, None),
         (vec![own.clone()], vec![today("pvc-1", block("8:32"))], Present, Some("replaced")),
