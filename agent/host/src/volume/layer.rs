@@ -16,8 +16,10 @@ use crate::{HostRoot, ReadError};
 
 /// How deep devices may stand on each other; real ones are five or six deep.
 const MAX_DEPTH: usize = 16;
-/// Most layers that are read of one device.
+/// Most layers that are read of one device; a multipath device has one for each path.
 const MAX_LAYERS: usize = 256;
+/// Most layers that are read of all devices of a node: a thousand LUNs of seven paths.
+pub const MAX_LAYERS_OF_ALL: usize = 8192;
 
 /// One device of a stack. Each value is `None` where it was not there or could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,7 +65,7 @@ impl Layer {
 }
 
 /// Adds the device and everything below it to `layers`, which is by name; returns its name, `None` when there is no such
-/// device any more.
+/// device any more. Nothing is added to [`MAX_LAYERS_OF_ALL`].
 ///
 /// # Errors
 /// When sysfs cannot be read, or is not there. A layer below that vanishes meanwhile is left out.
@@ -79,7 +81,8 @@ pub fn read_layers(
         Err(error) => return Err(error),
     };
     let Some(name) = target.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
-    add(root, name, &format!("sys/dev/block/{device}"), &target, 0, layers);
+    let limit = MAX_LAYERS_OF_ALL.min(layers.len() + MAX_LAYERS);
+    add(root, name, &format!("sys/dev/block/{device}"), &target, 0, limit, layers);
     Ok(Some(name.to_owned()))
 }
 
@@ -89,9 +92,10 @@ fn add(
     directory: &str,
     target: &Path,
     depth: usize,
+    limit: usize,
     layers: &mut BTreeMap<String, Layer>,
 ) {
-    if depth >= MAX_DEPTH || layers.len() >= MAX_LAYERS || layers.contains_key(name) {
+    if depth >= MAX_DEPTH || layers.len() >= limit || layers.contains_key(name) {
         return;
     }
     let text = |file: &str| word(root, format!("{directory}/{file}"));
@@ -128,7 +132,7 @@ fn add(
     for name in below {
         let directory = format!("sys/class/block/{name}");
         if let Ok(target) = root.read_link(&directory) {
-            add(root, &name, &directory, &target, depth + 1, layers);
+            add(root, &name, &directory, &target, depth + 1, limit, layers);
         }
     }
 }

@@ -101,6 +101,52 @@ fn a_device_is_gone_only_where_sysfs_says_so() {
     assert!(matches!(read().unwrap_err(), ReadError::Io { .. }), "a ring of links");
 }
 
+/// Multipath devices of four paths each.
+fn add_maps(root: &HostRoot, minors: std::ops::Range<u32>) {
+    let sys = root.path().join("sys");
+    for folder in ["dev/block", "class/block"] {
+        std::fs::create_dir_all(sys.join(folder)).unwrap();
+    }
+    for minor in minors {
+        let slaves = sys.join(format!("devices/virtual/block/dm-{minor}/slaves"));
+        std::fs::create_dir_all(&slaves).unwrap();
+        let link = |to: String, from: String| symlink(format!("../../devices/{to}"), sys.join(from)).unwrap();
+        link(format!("virtual/block/dm-{minor}"), format!("dev/block/253:{minor}"));
+        for path in 0..4 {
+            std::fs::write(slaves.join(format!("sd{minor}p{path}")), "").unwrap();
+            link(format!("block/sd{minor}p{path}"), format!("class/block/sd{minor}p{path}"));
+        }
+    }
+}
+
+#[test]
+fn many_devices_are_all_read_with_their_paths_and_one_without_end_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = HostRoot::new(dir.path());
+    let mut layers = BTreeMap::new();
+    add_maps(&root, 0..60);
+    for minor in 0..60 {
+        read_layers(&root, number(&format!("253:{minor}")), &mut layers).unwrap();
+    }
+    assert_eq!(layers.len(), 60 * 5);
+    let filler = |n: usize| (format!("filler{n}"), Layer::default());
+    layers.extend((0..MAX_LAYERS_OF_ALL - layers.len() - 2).map(filler));
+    add_maps(&root, 60..61);
+    assert_eq!(read_layers(&root, number("253:60"), &mut layers).unwrap().as_deref(), Some("dm-60"));
+    assert_eq!(layers.len(), MAX_LAYERS_OF_ALL);
+    assert_eq!(layers["dm-60"].below.len(), 4, "what it stands on is known by name");
+
+    let mut layers = BTreeMap::new();
+    let endless = dir.path().join("sys/devices/virtual/block/dm-0/slaves");
+    for path in 4..300 {
+        std::fs::write(endless.join(format!("sd0p{path}")), "").unwrap();
+        symlink(format!("../../devices/block/sd0p{path}"), dir.path().join(format!("sys/class/block/sd0p{path}")))
+            .unwrap();
+    }
+    read_layers(&root, number("253:0"), &mut layers).unwrap();
+    assert_eq!(layers.len(), 256);
+}
+
 #[test]
 fn sessions_name_their_portal_and_target() {
     let sessions = read_iscsi_sessions(&fixture("iscsi-k3s"));

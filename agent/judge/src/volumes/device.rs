@@ -12,7 +12,7 @@ use kulprit_host::command::block::{BlockRow, DrbdRow};
 use kulprit_host::hardware::StoragePath;
 use kulprit_host::mount::DeviceNumber;
 use kulprit_host::volume::{
-    DrbdDevice, DrbdPeer, IscsiSession, Layer, MultipathMap, NvmeController, PodDevice, PodNode,
+    DrbdDevice, DrbdPeer, IscsiSession, Layer, MAX_LAYERS_OF_ALL, MultipathMap, NvmeController, PodDevice, PodNode,
 };
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Status, Subject, attribute};
 
@@ -81,6 +81,12 @@ pub fn judge_stalls(
             }
         }
         verdicts.push(Verdict::State(match own {
+            None if stack.is_empty() => {
+                let why = format!(
+                    "{top} was not looked at: of devices and what they stand on at most {MAX_LAYERS_OF_ALL} are"
+                );
+                unknown(code, &subject, why)
+            }
             None => unknown(code, &subject, format!("`/proc/diskstats` does not list {top}")),
             Some((row, since, true)) => {
                 let secs = at.usec_since(since) / 1_000_000;

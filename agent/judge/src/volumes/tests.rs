@@ -415,8 +415,12 @@ fn a_device_is_stalled_when_requests_wait_and_none_is_finished_for_5_s() {
     assert_eq!(status(&[(0, 10, 1), (10, 10, 0), (20, 10, 1)]), (Absent, None), "it was idle between");
     assert_eq!(status(&[(0, 10, 0), (10, 10, 1)]), (Absent, None), "the request may have come just now");
     assert_eq!(status(&[(0, 10, 1), (10, 4, 1)]), (Absent, None), "another disk of that name");
-    let gone = judge_stalls(sec(0), &["sdb"], &layers, &Ok(Vec::new()), &mut StallHistory::default());
-    assert_eq!(status_of(&gone, FindingCode::DeviceStalled), Some(Unknown));
+    let because = |top| {
+        let verdicts = judge_stalls(sec(0), &[top], &layers, &Ok(Vec::new()), &mut StallHistory::default());
+        state(&verdicts[0]).unknown_because.clone().unwrap()
+    };
+    assert_eq!(because("sda"), "`/proc/diskstats` does not list sda");
+    assert_eq!(because("sdb"), "sdb was not looked at: of devices and what they stand on at most 8192 are");
     let unread = judge_stalls(sec(0), &["sda"], &layers, &Err("no".to_owned()), &mut StallHistory::default());
     assert_eq!(status_of(&unread, FindingCode::DeviceStalled), Some(Unknown));
 }
