@@ -55,6 +55,8 @@ pub struct DmState {
     pub uuid: Option<String>,
     /// Whether it holds all I/O back.
     pub is_suspended: Option<bool>,
+    /// How many devices its table names.
+    pub n_below: Option<usize>,
 }
 
 impl Layer {
@@ -111,9 +113,11 @@ fn add(
         });
         found.map(str::to_owned)
     };
-    let dm = name
-        .starts_with("dm-")
-        .then(|| DmState { uuid: text("dm/uuid"), is_suspended: text("dm/suspended").map(|word| word == "1") });
+    let dm = name.starts_with("dm-").then(|| DmState {
+        uuid: text("dm/uuid"),
+        is_suspended: text("dm/suspended").map(|word| word == "1"),
+        n_below: root.list(format!("{directory}/slaves")).ok().map(|names| names.len()),
+    });
     let is_nvme = name.starts_with("nvme");
     let layer = Layer {
         device: text("dev").and_then(|text| DeviceNumber::parse(&text)),

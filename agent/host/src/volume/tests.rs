@@ -78,7 +78,8 @@ fn a_multipath_device_is_followed_to_its_sessions() {
     assert_eq!(read_layers(&root, number("253:0"), &mut layers).unwrap().as_deref(), Some("dm-0"));
     assert_eq!(layers.keys().map(String::as_str).collect::<Vec<_>>(), ["dm-0", "sdb", "sdc"]);
     assert!(layers["dm-0"].is_multipath());
-    assert_eq!(layers["dm-0"].dm.as_ref().and_then(|dm| dm.is_suspended), Some(false));
+    let dm = layers["dm-0"].dm.as_ref().unwrap();
+    assert_eq!((dm.is_suspended, dm.n_below), (Some(false), Some(2)));
     assert_eq!((layers["sdb"].session.as_deref(), layers["sdb"].state.as_deref()), (Some("session1"), Some("running")));
     assert_eq!(
         (layers["sdc"].session.as_deref(), layers["sdc"].state.as_deref()),

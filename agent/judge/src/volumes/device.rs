@@ -243,6 +243,8 @@ pub fn judge_layer_paths(
         .collect();
     let mut verdicts = judge_paths(at, &paths);
     verdicts.retain(|verdict| matches!(verdict, Verdict::State(_)));
+    let is_bare = |layer: &&Layer| layer.is_multipath() && layer.below.is_empty();
+    verdicts.extend(layers.values().filter(is_bare).filter_map(|map| judge_map(at, map)));
     for verdict in &mut verdicts {
         let Verdict::State(state) = verdict else { continue };
         let Subject::Device { name } = &state.subject else { continue };
@@ -266,6 +268,22 @@ pub fn judge_layer_paths(
         }
     }
     verdicts
+}
+
+/// `PathsFailed` of a multipath device of which no path is known: it stands on nothing, or nobody can tell on what.
+fn judge_map(at: Moment, map: &Layer) -> Option<Verdict> {
+    let (code, subject) = (FindingCode::PathsFailed, Subject::Device { name: map.name.clone() });
+    Some(Verdict::State(match map.dm.as_ref()?.n_below {
+        Some(0) => {
+            let facts = Attributes::new()
+                .with(attribute::WHAT, "all")
+                .with(attribute::DEVICE_NAME, &map.name)
+                .with(attribute::BACKEND, "multipath");
+            present(code, &subject, at, SYSFS, facts, format!("{} has no path left", map.name))
+        }
+        Some(_) => return None,
+        None => unknown(code, &subject, format!("the paths of {} could not be listed", map.name)),
+    }))
 }
 
 /// Whether a peer of DRBD is connected; `None` where its state could not be read, or is no word that is known.

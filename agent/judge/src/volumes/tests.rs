@@ -318,8 +318,8 @@ fn every_way_is_down_only_when_no_other_way_to_the_same_thing_is_up() {
         let word = |key| found.and_then(|state| state.attributes.get(key)).map(str::to_owned);
         (word("what"), word("backend"), word("server"))
     };
-    let told =
-        |what: &str, backend: &str, server: &str| [what, backend, server].map(|word| Some(word.to_owned())).into();
+    let some = |word: &str| Some(word.to_owned());
+    let told = |what: &str, backend: &str, server: &str| (some(what), some(backend), some(server));
     for (other, want) in [("live", "some"), ("connecting", "all")] {
         let controllers = [controller("nvme0", other), controller("nvme1", "connecting")];
         let server = if want == "all" { "portal-of-nvme0" } else { "portal-of-nvme1" };
@@ -366,6 +366,24 @@ fn a_path_that_runs_for_scsi_and_failed_for_multipath_is_down_and_a_multipathd_t
     let hung = || Some(Err("multipathd gave no answer".to_owned()));
     assert_eq!(told(hung(), "device/dm-1"), (Unknown, None, None));
     assert_eq!(told(hung(), "device/dm-0"), (Present, some("some"), None), "what the disk says is enough");
+}
+
+#[test]
+fn a_multipath_device_without_any_path_has_lost_all_of_them() {
+    let mut layers = layers(&fixture("iscsi-k3s"), &["253:1"]);
+    layers.remove("sdd");
+    layers.get_mut("dm-1").unwrap().below.clear();
+    for (n_below, want) in [(Some(0), Some(Present)), (None, Some(Unknown)), (Some(1), None)] {
+        layers.get_mut("dm-1").unwrap().dm.as_mut().unwrap().n_below = n_below;
+        let verdicts = judge_layer_paths(sec(0), &layers, &[], &[], None);
+        assert_eq!(status_of(&verdicts, FindingCode::PathsFailed), want, "{n_below:?}");
+        if want == Some(Present) {
+            assert_eq!(shown(&verdicts, "what"), [(Present, "device/dm-1".to_owned(), Some("all"))]);
+        }
+    }
+    let dm = layers.get_mut("dm-1").unwrap().dm.as_mut().unwrap();
+    (dm.n_below, dm.uuid) = (Some(0), Some("LVM-x".to_owned()));
+    assert!(judge_layer_paths(sec(0), &layers, &[], &[], None).is_empty());
 }
 
 #[test]
@@ -467,7 +485,7 @@ fn a_device_is_stale_when_its_name_number_disk_or_volume_is_another() {
         (vec![unread.clone()], vec![], Unknown, None),
         (vec![unread.clone()], vec![today("pvc-1", block("8:16"))], Unknown, None),
         (vec![unread.clone()], vec![today("pvc-1", block("8:32"))], Present, Some("replaced")),
-        (vec![unread.clone(), OpenDevice { name: Ok(None), ..own.clone() }], vec![], Present, Some("gone")),
+        (vec![unread, OpenDevice { name: Ok(None), ..own.clone() }], vec![], Present, Some("gone")),
         (vec![OpenDevice { sequences: Some((7, 9)), ..own.clone() }], vec![], Present, Some("replaced")),
         (vec![OpenDevice { sequences: None, ..own.clone() }], vec![], Absent, None),
         (vec![own.clone()], vec![today("pvc-1", block("8:32"))], Present, Some("replaced")),
