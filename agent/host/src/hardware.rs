@@ -141,7 +141,7 @@ pub struct StoragePath {
     pub name: String,
     /// `running`, `offline`, `live`, `LOGGED_IN`, `FAILED` …
     pub state: String,
-    /// The multipath device above it: `dm-3`.
+    /// What it is one of several ways to: the multipath device above it (`dm-3`), an iSCSI target, an NVMe subsystem.
     pub multipath: Option<String>,
     /// Where it leads: an iSCSI target's name, an NVMe subsystem's address. `None` where not known.
     pub target: Option<String>,

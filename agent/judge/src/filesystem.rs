@@ -78,7 +78,7 @@ fn is_path_up(state: &str) -> Option<bool> {
 
 /// `PathsFailed` of each device whose paths say their state, and `BlockDeviceGone` for those that were taken away.
 ///
-/// Paths below one multipath device are judged together, as that device.
+/// Paths with one thing above them are judged together, as that thing.
 #[must_use]
 pub fn judge_paths(at: Moment, paths: &[StoragePath]) -> Vec<Verdict> {
     let mut by_device: BTreeMap<&str, Vec<(&StoragePath, bool)>> = BTreeMap::new();
@@ -91,14 +91,15 @@ pub fn judge_paths(at: Moment, paths: &[StoragePath]) -> Vec<Verdict> {
         let code = FindingCode::PathsFailed;
         let subject = Subject::Device { name: device.to_owned() };
         let shown: Vec<String> = rows.iter().map(|(path, _)| format!("{} is {}", path.name, path.state)).collect();
-        let n_down = rows.iter().filter(|(_, is_up)| !is_up).count();
+        let down = || rows.iter().filter(|(_, is_up)| !is_up);
+        let n_down = down().count();
         let text = shown.join(", ");
         verdicts.push(Verdict::State(if n_down > 0 {
             let facts = Attributes::new()
                 .with(attribute::WHAT, if n_down == rows.len() { "all" } else { "some" })
                 .with(attribute::DEVICE_NAME, device)
                 .with_some(attribute::BACKEND, backend_of(&rows))
-                .with_some(attribute::SERVER, rows.iter().find_map(|(path, _)| path.target.as_deref()));
+                .with_some(attribute::SERVER, down().find_map(|(path, _)| path.target.as_deref()));
             present(code, &subject, at, SYSFS, facts, text)
         } else {
             absent(code, &subject, at, SYSFS, text)
@@ -116,7 +117,7 @@ pub fn judge_paths(at: Moment, paths: &[StoragePath]) -> Vec<Verdict> {
 fn backend_of(rows: &[(&StoragePath, bool)]) -> Option<&'static str> {
     let (path, _) = rows.first()?;
     match () {
-        () if path.multipath.is_some() => Some("multipath"),
+        () if path.multipath.as_deref().is_some_and(|above| above.starts_with("dm-")) => Some("multipath"),
         () if path.name.starts_with("session") => Some("iscsi"),
         () if path.name.starts_with("nvme") => Some("nvme"),
         () => None,

@@ -1,7 +1,8 @@
 //! DRBD: whether a device is connected and whether it has suspended I/O.
 //!
 //! Sources: `/proc/drbd` of version 8 (`drbd_proc.c`), debugfs `drbd/minors/N` of version 9, which is a link to
-//! `drbd/resources/NAME/volumes/V` (`drbd_debugfs.c`: `io_frozen`; `connections/PEER/V/proc_drbd`).
+//! `drbd/resources/NAME/volumes/V` (`drbd_debugfs.c`: `io_frozen`; `connections/PEER/V/proc_drbd`). Both print a line of one form,
+//! but `cs:` is the state of the connection in version 8, and that of the replication of one volume in version 9.
 
 use super::{names, word};
 use crate::{HostRoot, ReadError};
@@ -17,8 +18,20 @@ pub struct DrbdDevice {
     pub is_suspended: Option<bool>,
     /// State of the own disk: `UpToDate`, `Diskless`.
     pub disk: Option<String>,
-    /// Peers, with the state of the connection to each: `Connected`, `Connecting`. Version 8 does not name its one peer.
-    pub peers: Vec<(String, String)>,
+    /// Those that it is replicated to.
+    pub peers: Vec<DrbdPeer>,
+}
+
+/// A peer of one device. Each value is `None` where it could not be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DrbdPeer {
+    /// Its name; version 8 does not name its one peer.
+    pub name: String,
+    /// Version 8: of the connection and, while there is one, of the replication: `WFConnection`, `Connected`, `SyncSource`.
+    /// Version 9: of the replication alone: `Off`, `Established`, `SyncSource`.
+    pub state: Option<String>,
+    /// `Primary`, `Secondary`; `Unknown` while there is no connection (`sanitize_state` of `drbd_state.c`).
+    pub role: Option<String>,
 }
 
 /// Whether `io_frozen` says that I/O is suspended. `None` when it does not say.
@@ -27,15 +40,16 @@ pub fn parse_drbd_frozen(text: &str) -> Option<bool> {
     value.parse::<u32>().ok().map(|value| value != 0)
 }
 
-/// Parses a line ` 0: cs:Connected ro:Primary/Secondary ds:UpToDate/UpToDate C r-----`: minor, state of the connection,
-/// state of the own disk, whether I/O is suspended. `None` for another line.
-pub fn parse_drbd_line(line: &str) -> Option<(u32, String, Option<String>, Option<bool>)> {
+/// Parses a line ` 0: cs:Connected ro:Primary/Secondary ds:UpToDate/UpToDate C r-----`: a device with one peer, which it does
+/// not name. `None` for another line.
+pub fn parse_drbd_line(line: &str) -> Option<DrbdDevice> {
     let (minor, rest) = line.split_once(':')?;
     let minor = minor.trim().parse().ok()?;
     let words: Vec<&str> = rest.split_ascii_whitespace().collect();
     let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
-    let connection = value("cs:")?.to_owned();
-    let disk = value("ds:").and_then(|both| both.split('/').next()).map(str::to_owned);
+    // The own, then the peer's.
+    let both = |key: &str| value(key).map(|both| both.split_once('/').unwrap_or((both, "")));
+    let role = both("ro:").map(|(_, peers)| peers.to_owned()).filter(|role| !role.is_empty());
     // The flags stand last: `r` runs, `s` suspended.
     let is_suspended = words.last().filter(|flags| flags.len() >= 5 && !flags.contains(':')).and_then(|flags| {
         match flags.as_bytes()[0] {
@@ -44,22 +58,19 @@ pub fn parse_drbd_line(line: &str) -> Option<(u32, String, Option<String>, Optio
             _ => None,
         }
     });
-    Some((minor, connection, disk, is_suspended))
+    Some(DrbdDevice {
+        minor,
+        resource: None,
+        is_suspended,
+        disk: both("ds:").map(|(own, _)| own.to_owned()),
+        peers: vec![DrbdPeer { name: "the peer".to_owned(), state: Some(value("cs:")?.to_owned()), role }],
+    })
 }
 
 /// The devices of `/proc/drbd`; empty for version 9, which prints only its version there.
 pub fn parse_proc_drbd(text: &str) -> Vec<DrbdDevice> {
-    let device = |line| {
-        let (minor, connection, disk, is_suspended) = parse_drbd_line(line)?;
-        (connection != "Unconfigured").then(|| DrbdDevice {
-            minor,
-            resource: None,
-            is_suspended,
-            disk,
-            peers: vec![("the peer".to_owned(), connection)],
-        })
-    };
-    text.lines().filter_map(device).collect()
+    let is_set_up = |device: &DrbdDevice| device.peers.iter().all(|peer| peer.state.as_deref() != Some("Unconfigured"));
+    text.lines().filter_map(parse_drbd_line).filter(is_set_up).collect()
 }
 
 /// What is known of the device with this minor number. `None`: neither version lists it.
@@ -90,12 +101,16 @@ pub fn read_drbd_device(root: &HostRoot, minor: u32) -> Result<Option<DrbdDevice
         peers: Vec::new(),
     };
     for peer in names(root, &format!("{base}/connections")) {
-        let text = word(root, format!("{base}/connections/{peer}/{volume}/proc_drbd")).unwrap_or_default();
-        if let Some((_, connection, disk, is_suspended)) = text.lines().find_map(parse_drbd_line) {
-            device.disk = device.disk.take().or(disk);
-            device.is_suspended = device.is_suspended.or(is_suspended);
-            device.peers.push((peer, connection));
-        }
+        let text = match root.read_text_if_any(format!("{base}/connections/{peer}/{volume}/proc_drbd")) {
+            Ok(Some(text)) => text,
+            Ok(None) => continue,
+            Err(_) => String::new(),
+        };
+        let told = text.lines().find_map(parse_drbd_line).unwrap_or_default();
+        device.disk = device.disk.take().or(told.disk);
+        device.is_suspended = device.is_suspended.or(told.is_suspended);
+        let DrbdPeer { state, role, .. } = told.peers.into_iter().next().unwrap_or_default();
+        device.peers.push(DrbdPeer { name: peer, state, role });
     }
     Ok(Some(device))
 }

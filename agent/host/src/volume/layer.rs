@@ -16,8 +16,10 @@ use crate::{HostRoot, ReadError};
 
 /// How deep devices may stand on each other; real ones are five or six deep.
 const MAX_DEPTH: usize = 16;
-/// Most layers that are read of one device.
+/// Most layers that are read of one device; a multipath device has one for each path.
 const MAX_LAYERS: usize = 256;
+/// Most layers that are read of all devices of a node: a thousand LUNs of seven paths.
+pub const MAX_LAYERS_OF_ALL: usize = 8192;
 
 /// One device of a stack. Each value is `None` where it was not there or could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub struct DmState {
     pub uuid: Option<String>,
     /// Whether it holds all I/O back.
     pub is_suspended: Option<bool>,
+    /// How many devices its table names.
+    pub n_below: Option<usize>,
 }
 
 impl Layer {
@@ -63,10 +67,10 @@ impl Layer {
 }
 
 /// Adds the device and everything below it to `layers`, which is by name; returns its name, `None` when there is no such
-/// device any more.
+/// device any more. Nothing is added to [`MAX_LAYERS_OF_ALL`].
 ///
 /// # Errors
-/// When sysfs cannot be read. A layer below that vanishes meanwhile is left out.
+/// When sysfs cannot be read, or is not there. A layer below that vanishes meanwhile is left out.
 pub fn read_layers(
     root: &HostRoot,
     device: DeviceNumber,
@@ -74,11 +78,13 @@ pub fn read_layers(
 ) -> Result<Option<String>, ReadError> {
     let target = match root.read_link(format!("sys/dev/block/{device}")) {
         Ok(target) => target,
-        Err(error) if error.is_not_found() => return Ok(None),
+        // Only a list without it tells that it is gone: there is none where sysfs is not mounted.
+        Err(error) if error.is_not_found() && root.list("sys/dev/block").is_ok() => return Ok(None),
         Err(error) => return Err(error),
     };
     let Some(name) = target.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
-    add(root, name, &format!("sys/dev/block/{device}"), &target, 0, layers);
+    let limit = MAX_LAYERS_OF_ALL.min(layers.len() + MAX_LAYERS);
+    add(root, name, &format!("sys/dev/block/{device}"), &target, 0, limit, layers);
     Ok(Some(name.to_owned()))
 }
 
@@ -88,9 +94,10 @@ fn add(
     directory: &str,
     target: &Path,
     depth: usize,
+    limit: usize,
     layers: &mut BTreeMap<String, Layer>,
 ) {
-    if depth >= MAX_DEPTH || layers.len() >= MAX_LAYERS || layers.contains_key(name) {
+    if depth >= MAX_DEPTH || layers.len() >= limit || layers.contains_key(name) {
         return;
     }
     let text = |file: &str| word(root, format!("{directory}/{file}"));
@@ -106,9 +113,11 @@ fn add(
         });
         found.map(str::to_owned)
     };
-    let dm = name
-        .starts_with("dm-")
-        .then(|| DmState { uuid: text("dm/uuid"), is_suspended: text("dm/suspended").map(|word| word == "1") });
+    let dm = name.starts_with("dm-").then(|| DmState {
+        uuid: text("dm/uuid"),
+        is_suspended: text("dm/suspended").map(|word| word == "1"),
+        n_below: root.list(format!("{directory}/slaves")).ok().map(|names| names.len()),
+    });
     let is_nvme = name.starts_with("nvme");
     let layer = Layer {
         device: text("dev").and_then(|text| DeviceNumber::parse(&text)),
@@ -127,7 +136,7 @@ fn add(
     for name in below {
         let directory = format!("sys/class/block/{name}");
         if let Ok(target) = root.read_link(&directory) {
-            add(root, &name, &directory, &target, depth + 1, layers);
+            add(root, &name, &directory, &target, depth + 1, limit, layers);
         }
     }
 }

@@ -78,7 +78,8 @@ fn a_multipath_device_is_followed_to_its_sessions() {
     assert_eq!(read_layers(&root, number("253:0"), &mut layers).unwrap().as_deref(), Some("dm-0"));
     assert_eq!(layers.keys().map(String::as_str).collect::<Vec<_>>(), ["dm-0", "sdb", "sdc"]);
     assert!(layers["dm-0"].is_multipath());
-    assert_eq!(layers["dm-0"].dm.as_ref().and_then(|dm| dm.is_suspended), Some(false));
+    let dm = layers["dm-0"].dm.as_ref().unwrap();
+    assert_eq!((dm.is_suspended, dm.n_below), (Some(false), Some(2)));
     assert_eq!((layers["sdb"].session.as_deref(), layers["sdb"].state.as_deref()), (Some("session1"), Some("running")));
     assert_eq!(
         (layers["sdc"].session.as_deref(), layers["sdc"].state.as_deref()),
@@ -86,6 +87,65 @@ fn a_multipath_device_is_followed_to_its_sessions() {
     );
     assert_eq!(layers["sdc"].sequence, Some(14));
     assert_eq!(read_layers(&root, number("8:240"), &mut layers).unwrap(), None, "it is gone");
+}
+
+#[test]
+fn a_device_is_gone_only_where_sysfs_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = HostRoot::new(dir.path());
+    let read = || read_layers(&root, number("8:16"), &mut BTreeMap::new());
+    assert!(read().unwrap_err().is_not_found(), "sysfs is not mounted");
+    std::fs::create_dir_all(dir.path().join("sys/dev/block")).unwrap();
+    assert_eq!(read().unwrap(), None);
+    std::fs::remove_dir(dir.path().join("sys/dev/block")).unwrap();
+    symlink("block", dir.path().join("sys/dev/block")).unwrap();
+    assert!(matches!(read().unwrap_err(), ReadError::Io { .. }), "a ring of links");
+}
+
+/// Multipath devices of four paths each.
+fn add_maps(root: &HostRoot, minors: std::ops::Range<u32>) {
+    let sys = root.path().join("sys");
+    for folder in ["dev/block", "class/block"] {
+        std::fs::create_dir_all(sys.join(folder)).unwrap();
+    }
+    for minor in minors {
+        let slaves = sys.join(format!("devices/virtual/block/dm-{minor}/slaves"));
+        std::fs::create_dir_all(&slaves).unwrap();
+        let link = |to: String, from: String| symlink(format!("../../devices/{to}"), sys.join(from)).unwrap();
+        link(format!("virtual/block/dm-{minor}"), format!("dev/block/253:{minor}"));
+        for path in 0..4 {
+            std::fs::write(slaves.join(format!("sd{minor}p{path}")), "").unwrap();
+            link(format!("block/sd{minor}p{path}"), format!("class/block/sd{minor}p{path}"));
+        }
+    }
+}
+
+#[test]
+fn many_devices_are_all_read_with_their_paths_and_one_without_end_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = HostRoot::new(dir.path());
+    let mut layers = BTreeMap::new();
+    add_maps(&root, 0..60);
+    for minor in 0..60 {
+        read_layers(&root, number(&format!("253:{minor}")), &mut layers).unwrap();
+    }
+    assert_eq!(layers.len(), 60 * 5);
+    let filler = |n: usize| (format!("filler{n}"), Layer::default());
+    layers.extend((0..MAX_LAYERS_OF_ALL - layers.len() - 2).map(filler));
+    add_maps(&root, 60..61);
+    assert_eq!(read_layers(&root, number("253:60"), &mut layers).unwrap().as_deref(), Some("dm-60"));
+    assert_eq!(layers.len(), MAX_LAYERS_OF_ALL);
+    assert_eq!(layers["dm-60"].below.len(), 4, "what it stands on is known by name");
+
+    let mut layers = BTreeMap::new();
+    let endless = dir.path().join("sys/devices/virtual/block/dm-0/slaves");
+    for path in 4..300 {
+        std::fs::write(endless.join(format!("sd0p{path}")), "").unwrap();
+        symlink(format!("../../devices/block/sd0p{path}"), dir.path().join(format!("sys/class/block/sd0p{path}")))
+            .unwrap();
+    }
+    read_layers(&root, number("253:0"), &mut layers).unwrap();
+    assert_eq!(layers.len(), 256);
 }
 
 #[test]
@@ -119,13 +179,21 @@ fn drbd_of_both_versions_is_read() {
         eight.iter().map(|row| (row.minor, row.is_suspended)).collect::<Vec<_>>(),
         [(0, Some(false)), (1, Some(true))]
     );
-    assert_eq!(eight[1].peers[0].1, "WFConnection");
+    let peer = |name: &str, state: Option<&str>, role: Option<&str>| DrbdPeer {
+        name: name.to_owned(),
+        state: state.map(str::to_owned),
+        role: role.map(str::to_owned),
+    };
+    assert_eq!(eight[1].peers, [peer("the peer", Some("WFConnection"), Some("Unknown"))]);
     let nine = read_drbd_device(&fixture("rbd-crio"), 1000).unwrap().unwrap();
     assert_eq!(
         (nine.resource.as_deref(), nine.is_suspended, nine.disk.as_deref()),
         (Some("pvc-9"), Some(true), Some("UpToDate"))
     );
-    assert_eq!(nine.peers, [("n2".to_owned(), "Connecting".to_owned()), ("n3".to_owned(), "Connected".to_owned())]);
+    assert_eq!(
+        nine.peers,
+        [peer("n2", Some("Off"), Some("Unknown")), peer("n3", Some("Established"), Some("Secondary"))]
+    );
     assert_eq!(read_drbd_device(&fixture("rbd-crio"), 1001).unwrap(), None);
     assert_eq!(read_drbd_device(&fixture("nfs-kubeadm"), 1000).unwrap(), None);
 }

@@ -4,14 +4,16 @@
 //! waits in the kernel. A device that QEMU holds is today's when sysfs still knows its number, no other disk has taken it
 //! (`diskseq`), and the kubelet's node of the volume leads to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kulprit_host::block::DiskCounters;
 use kulprit_host::captured::Descriptor;
 use kulprit_host::command::block::{BlockRow, DrbdRow};
 use kulprit_host::hardware::StoragePath;
 use kulprit_host::mount::DeviceNumber;
-use kulprit_host::volume::{DrbdDevice, IscsiSession, Layer, MultipathMap, NvmeController, PodDevice, PodNode};
+use kulprit_host::volume::{
+    DrbdDevice, DrbdPeer, IscsiSession, Layer, MAX_LAYERS_OF_ALL, MultipathMap, NvmeController, PodDevice, PodNode,
+};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Status, Subject, attribute};
 
 use super::{NO_ANSWER_USEC, backend_of_layer, stack_of};
@@ -79,6 +81,12 @@ pub fn judge_stalls(
             }
         }
         verdicts.push(Verdict::State(match own {
+            None if stack.is_empty() => {
+                let why = format!(
+                    "{top} was not looked at: of devices and what they stand on at most {MAX_LAYERS_OF_ALL} are"
+                );
+                unknown(code, &subject, why)
+            }
             None => unknown(code, &subject, format!("`/proc/diskstats` does not list {top}")),
             Some((row, since, true)) => {
                 let secs = at.usec_since(since) / 1_000_000;
@@ -108,8 +116,8 @@ pub struct OpenDevice {
     pub device: DeviceNumber,
     /// Whether that path has been removed.
     pub is_deleted: bool,
-    /// Name of the device that has this number today. `None`: none has.
-    pub name: Option<String>,
+    /// Name of the device that has this number today; `None` when none has.
+    pub name: Reading<Option<String>>,
     /// `diskseq` of that number when this QEMU was first seen with it, and today. `None` where the kernel does not say.
     pub sequences: Option<(u64, u64)>,
 }
@@ -138,10 +146,10 @@ pub fn judge_stale(
             .with(attribute::WHAT, what)
             .with(attribute::PATH, &row.path)
             .with(attribute::DEVICE, row.device)
-            .with_some(attribute::DEVICE_NAME, row.name.as_deref());
+            .with_some(attribute::DEVICE_NAME, row.name.iter().flatten().next());
         Verdict::State(present(code, vm, at, SYSFS, facts, text))
     };
-    if let Some(row) = open.iter().find(|row| row.name.is_none()) {
+    if let Some(row) = open.iter().find(|row| row.name == Ok(None)) {
         let text = format!("QEMU has {} ({}) open, and the node has no such device any more", row.path, row.device);
         return says("gone", row, text);
     }
@@ -167,11 +175,17 @@ pub fn judge_stale(
             let text = format!("QEMU has {} ({}) open; the volume {} is {now}", row.path, row.device, today.volume);
             says("replaced", row, text)
         }
-        _ => by_name,
+        _ => match open.iter().find_map(|row| row.name.as_ref().err()) {
+            Some(why) => Verdict::State(unknown(code, vm, why.as_str())),
+            None => by_name,
+        },
     }
 }
 
 /// `PathsFailed` of the disks, sessions and controllers that say their state. What was taken away is told by the kernel's log.
+///
+/// Ways to one thing are judged together: disks below a multipath device as that device, controllers as their subsystem, sessions as
+/// their target; of targets that have a multipath device in common as the first of them.
 ///
 /// `multipath`: what multipathd says of its maps, or why it hangs; `None` where it was not asked. A path is up when both the disk and
 /// multipathd say so: while multipathd hangs, nobody knows of a path that looks well to SCSI.
@@ -198,11 +212,18 @@ pub fn judge_layer_paths(
             target: None,
         })
     };
+    let maps_of = |session: &IscsiSession| -> BTreeSet<&str> {
+        let is_its = |disk: &String| layers.get(disk).is_some_and(|disk| disk.session.as_ref() == Some(&session.name));
+        let maps = layers.values().filter(|above| above.is_multipath() && above.below.iter().any(is_its));
+        maps.map(|map| map.name.as_str()).collect()
+    };
     let session = |row: &IscsiSession| {
+        let maps = maps_of(row);
+        let is_way = |other: &&IscsiSession| other.target == row.target || !maps.is_disjoint(&maps_of(other));
         Some(StoragePath {
             name: row.name.clone(),
             state: row.state.clone()?,
-            multipath: None,
+            multipath: sessions.iter().filter(is_way).filter_map(|way| way.target.clone()).min(),
             target: row.target.clone(),
         })
     };
@@ -210,7 +231,7 @@ pub fn judge_layer_paths(
         Some(StoragePath {
             name: row.name.clone(),
             state: row.state.clone()?,
-            multipath: None,
+            multipath: row.subsystem.clone(),
             target: row.portal.clone(),
         })
     };
@@ -222,6 +243,8 @@ pub fn judge_layer_paths(
         .collect();
     let mut verdicts = judge_paths(at, &paths);
     verdicts.retain(|verdict| matches!(verdict, Verdict::State(_)));
+    let is_bare = |layer: &&Layer| layer.is_multipath() && layer.below.is_empty();
+    verdicts.extend(layers.values().filter(is_bare).filter_map(|map| judge_map(at, map)));
     for verdict in &mut verdicts {
         let Verdict::State(state) = verdict else { continue };
         let Subject::Device { name } = &state.subject else { continue };
@@ -247,17 +270,49 @@ pub fn judge_layer_paths(
     verdicts
 }
 
+/// `PathsFailed` of a multipath device of which no path is known: it stands on nothing, or nobody can tell on what.
+fn judge_map(at: Moment, map: &Layer) -> Option<Verdict> {
+    let (code, subject) = (FindingCode::PathsFailed, Subject::Device { name: map.name.clone() });
+    Some(Verdict::State(match map.dm.as_ref()?.n_below {
+        Some(0) => {
+            let facts = Attributes::new()
+                .with(attribute::WHAT, "all")
+                .with(attribute::DEVICE_NAME, &map.name)
+                .with(attribute::BACKEND, "multipath");
+            present(code, &subject, at, SYSFS, facts, format!("{} has no path left", map.name))
+        }
+        Some(_) => return None,
+        None => unknown(code, &subject, format!("the paths of {} could not be listed", map.name)),
+    }))
+}
+
+/// Whether a peer of DRBD is connected; `None` where its state could not be read, or is no word that is known.
+///
+/// Source: `drbd_conn_s_names` of version 8, `drbd_repl_s_names` of version 9. There `Off` is every volume of a connection that is
+/// lost, but also one that a connected peer does not replicate (yet): what tells them apart is the peer's role.
+fn is_connected(peer: &DrbdPeer) -> Option<bool> {
+    match peer.state.as_deref()? {
+        "Connected" | "Established" | "StartingSyncS" | "StartingSyncT" | "WFBitMapS" | "WFBitMapT" | "WFSyncUUID"
+        | "SyncSource" | "SyncTarget" | "VerifyS" | "VerifyT" | "PausedSyncS" | "PausedSyncT" | "Ahead" | "Behind" => {
+            Some(true)
+        }
+        "StandAlone" | "Disconnecting" | "Unconnected" | "Timeout" | "BrokenPipe" | "NetworkFailure"
+        | "ProtocolError" | "TearDown" | "WFConnection" | "WFReportParams" => Some(false),
+        "Off" => peer.role.as_deref().map(|role| role != "Unknown"),
+        _ => None,
+    }
+}
+
 /// `ReplicationSuspended` and `PathsFailed` of the DRBD devices.
 #[must_use]
 pub fn judge_drbd_devices(at: Moment, devices: &[DrbdDevice]) -> Vec<Verdict> {
     let row = |device: &DrbdDevice| {
-        let is_lost = |(_, state): &&(String, String)| state != "Connected" && !state.starts_with("Sync");
-        let lost: Vec<(String, String)> = device.peers.iter().filter(is_lost).cloned().collect();
+        let lost = device.peers.iter().filter(|peer| is_connected(peer) == Some(false));
         DrbdRow {
             name: format!("drbd{}", device.minor),
             suspended: device.is_suspended.map(|is_suspended| if is_suspended { "yes" } else { "no" }.to_owned()),
             disk: device.disk.clone(),
-            lost_peers: lost,
+            lost_peers: lost.map(|peer| (peer.name.clone(), peer.state.clone().unwrap_or_default())).collect(),
             ..DrbdRow::default()
         }
     };
@@ -276,8 +331,21 @@ pub fn judge_drbd_devices(at: Moment, devices: &[DrbdDevice]) -> Vec<Verdict> {
         let mut told = judge_drbd(at, SYSFS, std::slice::from_ref(&row));
         told.retain(is_known);
         if row.lost_peers.is_empty() && !device.peers.is_empty() {
-            let text = format!("{} is connected to {} peers", row.name, device.peers.len());
-            told.push(Verdict::State(absent(FindingCode::PathsFailed, &subject, at, SYSFS, text)));
+            let unclear = device.peers.iter().find(|peer| is_connected(peer).is_none());
+            told.push(Verdict::State(match unclear {
+                Some(DrbdPeer { name, state: Some(state), .. }) => {
+                    let why = format!("whether {} is connected to {name} is not told by `{state}`", row.name);
+                    unknown(FindingCode::PathsFailed, &subject, why)
+                }
+                Some(DrbdPeer { name, state: None, .. }) => {
+                    let why = format!("the state of {} at {name} could not be read", row.name);
+                    unknown(FindingCode::PathsFailed, &subject, why)
+                }
+                None => {
+                    let text = format!("{} is connected to {} peers", row.name, device.peers.len());
+                    absent(FindingCode::PathsFailed, &subject, at, SYSFS, text)
+                }
+            }));
         }
         for verdict in &mut told {
             if let Verdict::State(state) = verdict {

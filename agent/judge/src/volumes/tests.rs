@@ -6,9 +6,9 @@ use kulprit_host::HostRoot;
 use kulprit_host::block::{DiskCounters, parse_diskstats};
 use kulprit_host::mount::{DeviceNumber, Mount, parse_mountinfo};
 use kulprit_host::volume::{
-    CephClient, DrbdDevice, MultipathMap, NfsMount, NfsTransport, PendingRequests, PodDevice, PodNode,
-    read_ceph_clients, read_drbd_device, read_iscsi_sessions, read_layers, read_nfs_mounts, read_nvme_controllers,
-    read_rbd_image,
+    CephClient, DrbdDevice, DrbdPeer, IscsiSession, MultipathMap, NfsMount, NfsTransport, NvmeController,
+    PendingRequests, PodDevice, PodNode, read_ceph_clients, read_drbd_device, read_iscsi_sessions, read_layers,
+    read_nfs_mounts, read_nvme_controllers, read_rbd_image,
 };
 use kulprit_model::Status::{Absent, Present, Unknown};
 use kulprit_model::{FindingCode, Moment, Status, Subject};
@@ -291,7 +291,50 @@ fn a_target_is_reached_while_one_session_is_and_its_lost_path_is_told() {
     let told = shown(&paths, "what");
     assert!(told.contains(&(Present, "device/dm-0".to_owned(), Some("some"))), "{told:?}");
     assert!(told.contains(&(Absent, "device/dm-1".to_owned(), None)), "{told:?}");
-    assert!(told.contains(&(Present, "device/session2".to_owned(), Some("all"))), "{told:?}");
+    assert!(told.contains(&(Present, "device/nqn.2014-08.org.example:vol".to_owned(), Some("all"))), "{told:?}");
+}
+
+#[test]
+fn every_way_is_down_only_when_no_other_way_to_the_same_thing_is_up() {
+    let root = fixture("iscsi-k3s");
+    let layers = layers(&root, &["253:0", "253:1"]);
+    let session = |name: &str, target: &str, state: &str| IscsiSession {
+        name: name.to_owned(),
+        state: Some(state.to_owned()),
+        target: Some(target.to_owned()),
+        portal: None,
+        recovery_secs: None,
+    };
+    let controller = |name: &str, state: &str| NvmeController {
+        name: name.to_owned(),
+        state: Some(state.to_owned()),
+        transport: "tcp".to_owned(),
+        portal: Some(format!("portal-of-{name}")),
+        subsystem: Some("nqn.vol".to_owned()),
+    };
+    let what = |device: &str, sessions: &[IscsiSession], controllers: &[NvmeController]| {
+        let verdicts = judge_layer_paths(sec(0), &layers, sessions, controllers, None);
+        let found = verdicts.iter().map(state).find(|state| state.subject.to_string() == device);
+        let word = |key| found.and_then(|state| state.attributes.get(key)).map(str::to_owned);
+        (word("what"), word("backend"), word("server"))
+    };
+    let some = |word: &str| Some(word.to_owned());
+    let told = |what: &str, backend: &str, server: &str| (some(what), some(backend), some(server));
+    for (other, want) in [("live", "some"), ("connecting", "all")] {
+        let controllers = [controller("nvme0", other), controller("nvme1", "connecting")];
+        let server = if want == "all" { "portal-of-nvme0" } else { "portal-of-nvme1" };
+        assert_eq!(what("device/nqn.vol", &[], &controllers), told(want, "nvme", server));
+    }
+    // The second leads to a target of its own, and to the same multipath device.
+    for second in ["iqn.a", "iqn.b"] {
+        for (other, want) in [("LOGGED_IN", "some"), ("FAILED", "all")] {
+            let sessions = [session("session1", "iqn.a", other), session("session2", second, "FAILED")];
+            let server = if want == "all" { "iqn.a" } else { second };
+            assert_eq!(what("device/iqn.a", &sessions, &[]), told(want, "iscsi", server), "{second} {other}");
+        }
+    }
+    let apart = [session("session1", "iqn.a", "LOGGED_IN"), session("session3", "iqn.b", "FAILED")];
+    assert_eq!(what("device/iqn.b", &apart, &[]), told("all", "iscsi", "iqn.b"));
 }
 
 #[test]
@@ -323,6 +366,24 @@ fn a_path_that_runs_for_scsi_and_failed_for_multipath_is_down_and_a_multipathd_t
     let hung = || Some(Err("multipathd gave no answer".to_owned()));
     assert_eq!(told(hung(), "device/dm-1"), (Unknown, None, None));
     assert_eq!(told(hung(), "device/dm-0"), (Present, some("some"), None), "what the disk says is enough");
+}
+
+#[test]
+fn a_multipath_device_without_any_path_has_lost_all_of_them() {
+    let mut layers = layers(&fixture("iscsi-k3s"), &["253:1"]);
+    layers.remove("sdd");
+    layers.get_mut("dm-1").unwrap().below.clear();
+    for (n_below, want) in [(Some(0), Some(Present)), (None, Some(Unknown)), (Some(1), None)] {
+        layers.get_mut("dm-1").unwrap().dm.as_mut().unwrap().n_below = n_below;
+        let verdicts = judge_layer_paths(sec(0), &layers, &[], &[], None);
+        assert_eq!(status_of(&verdicts, FindingCode::PathsFailed), want, "{n_below:?}");
+        if want == Some(Present) {
+            assert_eq!(shown(&verdicts, "what"), [(Present, "device/dm-1".to_owned(), Some("all"))]);
+        }
+    }
+    let dm = layers.get_mut("dm-1").unwrap().dm.as_mut().unwrap();
+    (dm.n_below, dm.uuid) = (Some(0), Some("LVM-x".to_owned()));
+    assert!(judge_layer_paths(sec(0), &layers, &[], &[], None).is_empty());
 }
 
 #[test]
@@ -372,8 +433,12 @@ fn a_device_is_stalled_when_requests_wait_and_none_is_finished_for_5_s() {
     assert_eq!(status(&[(0, 10, 1), (10, 10, 0), (20, 10, 1)]), (Absent, None), "it was idle between");
     assert_eq!(status(&[(0, 10, 0), (10, 10, 1)]), (Absent, None), "the request may have come just now");
     assert_eq!(status(&[(0, 10, 1), (10, 4, 1)]), (Absent, None), "another disk of that name");
-    let gone = judge_stalls(sec(0), &["sdb"], &layers, &Ok(Vec::new()), &mut StallHistory::default());
-    assert_eq!(status_of(&gone, FindingCode::DeviceStalled), Some(Unknown));
+    let because = |top| {
+        let verdicts = judge_stalls(sec(0), &[top], &layers, &Ok(Vec::new()), &mut StallHistory::default());
+        state(&verdicts[0]).unknown_because.clone().unwrap()
+    };
+    assert_eq!(because("sda"), "`/proc/diskstats` does not list sda");
+    assert_eq!(because("sdb"), "sdb was not looked at: of devices and what they stand on at most 8192 are");
     let unread = judge_stalls(sec(0), &["sda"], &layers, &Err("no".to_owned()), &mut StallHistory::default());
     assert_eq!(status_of(&unread, FindingCode::DeviceStalled), Some(Unknown));
 }
@@ -400,7 +465,7 @@ fn open(path: &str, device: &str) -> OpenDevice {
         path: path.to_owned(),
         device: number(device),
         is_deleted: false,
-        name: Some("sdb".to_owned()),
+        name: Ok(Some("sdb".to_owned())),
         sequences: Some((7, 7)),
     }
 }
@@ -411,11 +476,16 @@ fn a_device_is_stale_when_its_name_number_disk_or_volume_is_another() {
     let today = |volume: &str, node| PodDevice { volume: volume.to_owned(), node };
     let block = |device| PodNode::Block(number(device));
     let own = open("/dev/vol1", "8:16");
+    let unread = OpenDevice { name: Err("no memory".to_owned()), sequences: None, ..own.clone() };
     for (rows, pod, want, what) in [
         (vec![own.clone()], vec![today("pvc-1", block("8:16"))], Absent, None),
         (vec![own.clone()], vec![], Absent, None),
         (vec![OpenDevice { is_deleted: true, ..own.clone() }], vec![], Present, None),
-        (vec![OpenDevice { name: None, ..own.clone() }], vec![], Present, Some("gone")),
+        (vec![OpenDevice { name: Ok(None), ..own.clone() }], vec![], Present, Some("gone")),
+        (vec![unread.clone()], vec![], Unknown, None),
+        (vec![unread.clone()], vec![today("pvc-1", block("8:16"))], Unknown, None),
+        (vec![unread.clone()], vec![today("pvc-1", block("8:32"))], Present, Some("replaced")),
+        (vec![unread, OpenDevice { name: Ok(None), ..own.clone() }], vec![], Present, Some("gone")),
         (vec![OpenDevice { sequences: Some((7, 9)), ..own.clone() }], vec![], Present, Some("replaced")),
         (vec![OpenDevice { sequences: None, ..own.clone() }], vec![], Absent, None),
         (vec![own.clone()], vec![today("pvc-1", block("8:32"))], Present, Some("replaced")),
@@ -452,9 +522,14 @@ fn drbd_tells_suspended_io_and_lost_peers_and_what_it_cannot_see() {
     assert_eq!(status_of(&verdicts, FindingCode::ReplicationSuspended), Some(Present));
     assert_eq!(status_of(&verdicts, FindingCode::PathsFailed), Some(Present));
     assert!(shown(&verdicts, "volume").iter().all(|row| row.2 == Some("pvc-9")), "{verdicts:?}");
+    let peer = |state: Option<&str>, role: &str| DrbdPeer {
+        name: "n2".to_owned(),
+        state: state.map(str::to_owned),
+        role: Some(role.to_owned()),
+    };
     let well = DrbdDevice {
         is_suspended: Some(false),
-        peers: vec![("n2".to_owned(), "Connected".to_owned()), ("n3".to_owned(), "SyncSource".to_owned())],
+        peers: vec![peer(Some("Established"), "Primary"), peer(Some("SyncSource"), "Secondary")],
         ..device.clone()
     };
     let verdicts = judge_drbd_devices(sec(0), &[well]);
@@ -464,6 +539,25 @@ fn drbd_tells_suspended_io_and_lost_peers_and_what_it_cannot_see() {
     let verdicts = judge_drbd_devices(sec(0), &[closed]);
     assert_eq!(status_of(&verdicts, FindingCode::ReplicationSuspended), Some(Unknown));
     assert_eq!(status_of(&verdicts, FindingCode::PathsFailed), None);
+
+    let by_words = |words: &str, role: &str, want: Status| {
+        for word in words.split(' ') {
+            let device = DrbdDevice { peers: vec![peer(Some(word), role)], ..DrbdDevice::default() };
+            let verdicts = judge_drbd_devices(sec(0), &[device]);
+            assert_eq!(status_of(&verdicts, FindingCode::PathsFailed), Some(want), "{word} {role}");
+        }
+    };
+    let under_way = "VerifyS VerifyT PausedSyncS PausedSyncT Ahead Behind SyncSource SyncTarget WFBitMapS WFBitMapT StartingSyncS StartingSyncT WFSyncUUID";
+    by_words(under_way, "Secondary", Absent);
+    by_words("Connected Established Off", "Secondary", Absent);
+    let lost = "Off StandAlone Disconnecting Unconnected Timeout BrokenPipe NetworkFailure ProtocolError TearDown WFConnection WFReportParams";
+    by_words(lost, "Unknown", Present);
+    by_words("OfALaterVersion", "Secondary", Unknown);
+    let with_unread = |other| DrbdDevice { peers: vec![peer(None, "Unknown"), other], ..DrbdDevice::default() };
+    for (other, want) in [("Established", Unknown), ("StandAlone", Present)] {
+        let verdicts = judge_drbd_devices(sec(0), &[with_unread(peer(Some(other), "Unknown"))]);
+        assert_eq!(status_of(&verdicts, FindingCode::PathsFailed), Some(want), "{other}");
+    }
 }
 
 #[test]

@@ -233,9 +233,10 @@ impl Reader {
                 continue;
             }
             let name = self.stack(device, mounts, found, &mut vm.devices);
-            tops.extend(name.clone());
+            tops.extend(name.clone().ok().flatten());
             if file.is_block_device {
-                let sequences = name.as_deref().and_then(|name| self.sequences(target.id, device, name, &found.layers));
+                let of = |name: &String| self.sequences(target.id, device, name, &found.layers);
+                let sequences = name.iter().flatten().next().and_then(of);
                 let path = file.path.to_string_lossy().into_owned();
                 open.push(OpenDevice { fd: file.fd, path, device, is_deleted: file.is_deleted, name, sequences });
             }
@@ -264,29 +265,30 @@ impl Reader {
         Ok(files)
     }
 
-    /// Adds what the device stands on, through loop devices too; its name. `None`: no disk has this number.
+    /// Adds what the device stands on, through loop devices too; its name, `None` when no disk has this number.
     fn stack(
         &self,
         device: DeviceNumber,
         mounts: &[Mount],
         found: &mut Structure,
         devices: &mut BTreeSet<DeviceNumber>,
-    ) -> Option<String> {
+    ) -> Reading<Option<String>> {
         if device.major == 0 {
-            return None;
+            return Ok(None);
         }
-        let name = counted(read_layers(&self.host, device, &mut found.layers), &mut found.n_errors).flatten()?;
+        let read = read_layers(&self.host, device, &mut found.layers);
+        let Some(name) = counted_text(read, &mut found.n_errors)? else { return Ok(None) };
         let file = found.layers.get(&name).and_then(|layer| layer.loop_file.clone());
         // The file system below a loop device is one more that the VM lies on.
         if let Some(mount) = file.and_then(|file| mount_of(mounts, Path::new(&file)))
             && devices.insert(mount.device)
-            && let Some(below) = self.stack(mount.device, mounts, found, devices)
+            && let Ok(Some(below)) = self.stack(mount.device, mounts, found, devices)
             && let Some(layer) = found.layers.get_mut(&name)
             && below != name
         {
             layer.below = vec![below];
         }
-        Some(name)
+        Ok(Some(name))
     }
 
     fn sequences(

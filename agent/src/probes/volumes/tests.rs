@@ -223,7 +223,7 @@ async fn the_recorded_layouts_are_told_as_they_were() {
     for want in [
         "BackendUnreachable mount/iqn.2001-05.com.example:lun Absent",
         "BackendUnreachable mount/nqn.2014-08.org.example:vol Present",
-        "PathsFailed device/session2 Present",
+        "PathsFailed device/iqn.2001-05.com.example:lun Present",
         "DeviceClaimed device/sdd Present",
     ] {
         assert!(iscsi.iter().any(|row| row == want), "{want}: {iscsi:?}");
