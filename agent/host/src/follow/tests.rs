@@ -125,6 +125,28 @@ fn a_line_longer_than_64_kib_is_cut_and_its_rest_counted() {
 }
 
 #[test]
+fn what_follows_a_line_longer_than_192_kib_does_not_wait_for_the_next_write() {
+    for n_bytes in [3 * MAX_LINE_BYTES, 5 * MAX_LINE_BYTES, 3 * MAX_LINE_BYTES + 100] {
+        let (folder, mut file) = (Folder::new(), begin(FollowStart::Beginning));
+        folder.write(&("y".repeat(n_bytes) + "\nz\n"));
+        let mut text = String::new();
+        loop {
+            let (more, followed) = folder.read(&mut file, FollowLimits { max_bytes: 1024 * 1024, ..LIMITS });
+            text += &more;
+            if !followed.is_behind {
+                break;
+            }
+        }
+        assert!(text.ends_with("yz\n") && text.len() == MAX_LINE_BYTES + 2, "{n_bytes}: {}", text.len());
+    }
+    // The cut falls into the line behind it.
+    let (folder, mut file) = (Folder::new(), begin(FollowStart::Beginning));
+    let next = "z".repeat(MAX_LINE_BYTES - 200) + "\n";
+    folder.write(&("y".repeat(3 * MAX_LINE_BYTES - 100) + "\n" + &next));
+    assert!(folder.read(&mut file, LIMITS).0.ends_with(&next));
+}
+
+#[test]
 fn a_file_is_begun_at_a_time() {
     let line = |n: usize| format!("2026-11-21T06:{:02}:{:02}.000000000Z stderr F line {n}\n", n / 60 % 60, n % 60);
     let all: Vec<String> = (0..3_000).map(line).collect();
