@@ -7,7 +7,7 @@
 //! (the `private` emptyDir with QEMU's log), libvirt `qemu.conf` (`/var/log/libvirt/qemu`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -68,6 +68,8 @@ pub(super) struct Files {
     buffer: Vec<u8>,
     swept: Option<Moment>,
     blind_because: Option<String>,
+    /// Folders that are there and cannot be listed, and why; what they hold is known anew at each sweep.
+    unread: BTreeMap<PathBuf, String>,
     n_looks: u64,
     n_added: u64,
 }
@@ -116,6 +118,7 @@ impl Files {
             buffer: Vec::new(),
             swept: None,
             blind_because: None,
+            unread: BTreeMap::new(),
             n_looks: 0,
             n_added: 0,
         }
@@ -135,7 +138,7 @@ impl Files {
         for (path, log) in &mut self.logs {
             log.is_changed |= is_sweep || path.parent().is_some_and(|folder| changes.folders.contains(folder));
         }
-        let mut read = Read { blind_because: self.blind_because.clone(), ..Read::default() };
+        let mut read = Read::default();
         let mut statements = Statements::new(MAX_STATEMENTS);
         loop {
             self.n_looks += 1;
@@ -151,6 +154,7 @@ impl Files {
             }
         }
         read.verdicts = statements.into_verdicts(|attributes| attributes).collect();
+        read.blind_because = self.blind_because.clone().or_else(|| self.unread_because());
         // Most looks find nothing to read.
         self.buffer = Vec::new();
         read
@@ -170,6 +174,7 @@ impl Files {
             log.read_at = self.n_looks;
             match log.read(&mut ear) {
                 Ok(followed) => {
+                    log.unread = None;
                     log.is_changed = followed.is_behind;
                     left = left.saturating_sub(followed.n_bytes);
                     read.skipped.extend(left_out(&followed).map(|what| (path, what)));
@@ -177,11 +182,22 @@ impl Files {
                 Err(error) => {
                     // Gone, or between two names: its folder tells when there is one again.
                     log.is_changed = false;
+                    log.unread = unread_because(&error);
                     read.n_errors += u64::from(!error.is_not_found());
                 }
             }
         }
         logs.values().any(|log| log.is_changed)
+    }
+
+    /// Why not all is seen: the first of what is there and cannot be read, and how many more there are.
+    fn unread_because(&self) -> Option<String> {
+        let mut unread = self.unread.values().chain(self.logs.values().filter_map(|log| log.unread.as_ref()));
+        let first = unread.next()?;
+        Some(match unread.count() {
+            0 => first.clone(),
+            n_more => format!("{first}; and {n_more} more logs or folders of logs cannot be read"),
+        })
     }
 
     /// What was read: all lines up to now, and of QEMU's logs so many bytes.
@@ -197,6 +213,9 @@ impl Files {
     fn find(&mut self, changes: &FolderChanges, is_sweep: bool) {
         let is_due = |folder: &Path| is_sweep || changes.named.contains(folder);
         let mut failed = None;
+        if is_sweep {
+            self.unread.clear();
+        }
         if is_due(Path::new(PODS)) {
             match self.list(Path::new(PODS)) {
                 Ok(names) => self.find_pods(names, is_sweep),
@@ -233,10 +252,20 @@ impl Files {
         {
             self.watched.insert(folder.to_owned());
         }
-        let names = self.host.list(folder);
+        let names = self.names(folder);
         if names.is_err() {
             self.forget(folder);
         }
+        names
+    }
+
+    /// The names in a folder, and whether it can be listed.
+    fn names(&mut self, folder: &Path) -> Result<Vec<String>, ReadError> {
+        let names = self.host.list(folder);
+        match names.as_ref().err().and_then(unread_because) {
+            Some(because) => self.unread.insert(folder.to_owned(), because),
+            None => self.unread.remove(folder),
+        };
         Ok(names?.into_iter().filter_map(|name| name.into_string().ok()).collect())
     }
 
@@ -255,10 +284,16 @@ impl Files {
         let gone: Vec<String> = self.pods.keys().filter(|known| !names.contains(*known)).cloned().collect();
         for folder_name in gone {
             if let Some(pod) = self.pods.remove(&folder_name) {
+                let qemus = self.qemu_folder(&pod.name);
                 self.forget(&Path::new(PODS).join(folder_name));
-                self.forget(&self.qemu_folder(&pod.name));
+                self.forget(&qemus);
+                self.unread.remove(&qemus);
             }
         }
+        self.unread.retain(|folder, _| {
+            let pod = folder.strip_prefix(PODS).ok().and_then(|below| below.iter().next()?.to_str());
+            pod.is_none_or(|pod| names.contains(pod))
+        });
         // What a pod is may be told by its containers only, and these come later: they are looked at again with a sweep.
         self.others.retain(|other| !is_sweep && names.contains(other));
         for folder_name in names {
@@ -266,10 +301,8 @@ impl Files {
                 continue;
             }
             let Some(name) = PodName::parse(&folder_name) else { continue };
-            let containers = || self.host.list(Path::new(PODS).join(&folder_name)).unwrap_or_default();
-            let is_wanted =
-                |container: &OsString| container.to_str().is_some_and(|name_of| name.is_of_interest(name_of));
-            if name.is_of_interest("") || containers().iter().any(is_wanted) {
+            let mut containers = || self.names(&Path::new(PODS).join(&folder_name)).unwrap_or_default();
+            if name.is_of_interest("") || containers().iter().any(|container| name.is_of_interest(container)) {
                 self.pods.insert(folder_name, Pod { name, containers: None, has_qemu: false });
             } else {
                 self.others.insert(folder_name);
@@ -356,4 +389,17 @@ impl Files {
         let log = Log::new(path.clone(), source, pod_uid, start, self.n_added);
         self.logs.insert(path, log);
     }
+}
+
+/// Why a log or a folder that is there says nothing; `None` where there is none, and for a folder in the place of a log.
+fn unread_because(error: &ReadError) -> Option<String> {
+    let is_none = match error {
+        ReadError::NotFound { .. } => true,
+        ReadError::Io { source, .. } => source.kind() == ErrorKind::IsADirectory,
+        ReadError::Denied { .. }
+        | ReadError::Unsupported { .. }
+        | ReadError::TooLarge { .. }
+        | ReadError::Malformed { .. } => false,
+    };
+    (!is_none).then(|| chain(error))
 }

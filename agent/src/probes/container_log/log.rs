@@ -35,6 +35,8 @@ pub(super) struct Log {
     is_first: bool,
     /// Whether something is to be read.
     pub(super) is_changed: bool,
+    /// Why it could not be read at the last look.
+    pub(super) unread: Option<String>,
     /// Number of the look that read it last.
     pub(super) read_at: u64,
 }
@@ -49,6 +51,7 @@ impl Log {
             id,
             is_first: true,
             is_changed: true,
+            unread: None,
             read_at: 0,
         }
     }

@@ -254,6 +254,46 @@ async fn a_host_with_neither_pods_nor_libvirt_is_blind_and_a_plain_one_is_not() 
     assert!(host.once().await.blind_because.is_some());
 }
 
+/// A link to itself is what root cannot open either, as where SELinux denies.
+#[tokio::test]
+async fn logs_and_folders_that_cannot_be_read_make_it_blind_for_as_long_as_they_are_there() {
+    let unread = [
+        format!("{HANDLER}/0.log"),
+        HANDLER.to_owned(),
+        HANDLER.rsplit_once('/').unwrap().0.to_owned(),
+        format!("var/log/pods/kube-system_agent-9xk2p_{UID}"),
+        format!("var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~empty-dir/private/libvirt/qemu/log"),
+        "var/log/libvirt/qemu".to_owned(),
+    ];
+    for unread in unread {
+        let host = Host::new();
+        host.write(&format!("{LAUNCHER}/0.log"), &line(5, &of_launcher(BUSY)));
+        let link = host.path(&unread);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(link.file_name().unwrap(), &link).unwrap();
+        let look = host.once().await;
+        let because = look.blind_because.as_deref().unwrap_or_default();
+        assert!(because.contains(&unread), "{unread}: {because}");
+        assert_eq!(count(&look), 1, "{unread}: what can be read is");
+        fs::remove_file(&link).unwrap();
+        assert_eq!(host.once().await.blind_because, None, "{unread}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_could_not_be_read_and_is_gone_makes_nobody_blind() {
+    let host = Host::new();
+    host.write(&format!("{LAUNCHER}/0.log"), "");
+    let link = host.path(HANDLER).parent().unwrap().to_owned();
+    std::os::unix::fs::symlink(link.file_name().unwrap(), &link).unwrap();
+    let mut probe = host.start();
+    assert!(probe.look().await.blind_because.is_some());
+    fs::remove_file(&link).unwrap();
+    host.write(&format!("var/log/pods/prod_shop-1_{UID}/app/0.log"), "");
+    probe.look_until(|look| look.blind_because.is_none()).await;
+    probe.stop().await;
+}
+
 #[tokio::test]
 async fn garbage_in_names_and_logs_is_passed_over() {
     let host = Host::new();
