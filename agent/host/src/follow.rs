@@ -162,7 +162,8 @@ impl FollowedFile {
     }
 
     fn find_renamed(&self, root: &HostRoot) -> Option<File> {
-        let (folder, name) = (Path::new("/").join(self.path.parent()?), self.path.file_name()?.as_encoded_bytes());
+        // `kubelet.log` becomes `kubelet-2026-11-21T06-42-07.000.log` where a program renames its own (lumberjack).
+        let (folder, name) = (Path::new("/").join(self.path.parent()?), self.path.file_stem()?.as_encoded_bytes());
         let names = root.list(&folder).ok()?;
         let beside =
             names.iter().filter(|other| other.as_encoded_bytes().starts_with(name) && other.len() > name.len());

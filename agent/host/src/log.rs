@@ -117,7 +117,10 @@ pub fn parse_line(line: &str, clock: Clock) -> Line<'_> {
 /// and for seconds since boot.
 #[must_use]
 pub fn parse_stamp(text: &str, at_usec: i64) -> Option<i64> {
-    match stamp::take(text.trim_start(), at_usec)?.when {
+    let text = text.trim_start();
+    let klog = || stamp::klog(text.strip_prefix(['I', 'W', 'E', 'F'])?, at_usec);
+    // containerd's lines begin with the name of the stamp.
+    match stamp::take(text.strip_prefix("time=\"").unwrap_or(text), at_usec).or_else(klog)?.when {
         When::Wall(usec) => Some(usec),
         When::Boot(_) => None,
     }

@@ -67,6 +67,18 @@ fn a_renamed_file_is_read_to_its_end_before_the_new_one() {
 }
 
 #[test]
+fn a_file_that_its_program_renamed_itself_is_read_to_its_end() {
+    let (folder, mut file) = (Folder::new(), begin(FollowStart::Beginning));
+    folder.write("a\n");
+    folder.read(&mut file, LIMITS);
+    folder.write("b\n");
+    folder.rename("0-2026-11-21T06-42-07.000.log");
+    folder.write("c\n");
+    let (text, followed) = folder.read(&mut file, LIMITS);
+    assert_eq!((text.as_str(), followed.n_lost_files), ("b\nc\n", 0));
+}
+
+#[test]
 fn a_rest_that_was_removed_and_a_truncated_file_are_counted() {
     let (folder, mut file) = (Folder::new(), begin(FollowStart::Beginning));
     folder.write("a\nb\n");

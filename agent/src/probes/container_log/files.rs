@@ -24,7 +24,16 @@ use crate::probes::{Launchers, ProbeContext, chain};
 /// Where libvirt on a plain host puts its own logs when it is told to, and QEMU's.
 const LIBVIRT: &str = "/var/log/libvirt";
 const LIBVIRT_QEMU: &str = "/var/log/libvirt/qemu";
-const LIBVIRT_LOGS: [&str; 2] = ["libvirtd.log", "virtqemud.log"];
+/// Logs that have one place: folder, name, and the unit that writes them to a file and not to the journal; without one they are
+/// libvirt's. Sources: libvirt `virtqemud.conf`; RKE2 `pkg/cli/defaults` (kubelet) and k3s `pkg/agent/containerd`, of which
+/// Harvester is made.
+const PLACED: [(&str, &str, Option<&str>); 5] = [
+    (LIBVIRT, "libvirtd.log", None),
+    (LIBVIRT, "virtqemud.log", None),
+    ("/var/lib/rancher/rke2/agent/logs", "kubelet.log", Some("kubelet")),
+    ("/var/lib/rancher/rke2/agent/containerd", "containerd.log", Some("containerd")),
+    ("/var/lib/rancher/k3s/agent/containerd", "containerd.log", Some("containerd")),
+];
 /// QEMU's log, below a launcher pod's folder of the kubelet.
 const PRIVATE_QEMU: &str = "volumes/kubernetes.io~empty-dir/private/libvirt/qemu/log";
 /// All folders and files are looked at this often, microseconds; without watches, the second.
@@ -225,22 +234,23 @@ impl Files {
         for folder_name in self.pods.keys().cloned().collect::<Vec<_>>() {
             self.find_pods_logs(&folder_name, &is_due);
         }
-        let mut has_libvirt = false;
-        for folder in [LIBVIRT, LIBVIRT_QEMU].map(Path::new) {
-            let names = if is_due(folder) { self.list(folder).ok() } else { None };
-            has_libvirt |= names.is_some() || self.watched.contains(folder);
-            for name in names.into_iter().flatten() {
-                if folder == Path::new(LIBVIRT_QEMU) {
-                    self.add_qemu(folder, &name, None);
-                } else if LIBVIRT_LOGS.contains(&name.as_str()) {
-                    self.add(folder.join(name), LogSource::Libvirt { of: None }, None, self.start_of_dated());
+        for folder in PLACED.map(|(folder, ..)| Path::new(folder)).into_iter().collect::<BTreeSet<_>>() {
+            let names = if is_due(folder) { self.list(folder).unwrap_or_default() } else { Vec::new() };
+            for (_, name, unit) in PLACED.into_iter().filter(|(of, ..)| Path::new(of) == folder) {
+                if names.iter().any(|known| known == name) {
+                    let source = unit.map_or(LogSource::Libvirt { of: None }, |unit| LogSource::Unit(unit.to_owned()));
+                    self.add(folder.join(name), source, None, self.start_of_dated());
                 }
             }
         }
+        let qemus = Path::new(LIBVIRT_QEMU);
+        let names = if is_due(qemus) { self.list(qemus).unwrap_or_default() } else { Vec::new() };
+        names.iter().for_each(|name| self.add_qemu(qemus, name, None));
         if is_sweep || failed.is_some() {
             // A plain host has no pods, and a node no libvirt of its own.
+            let has_libvirt = || [LIBVIRT, LIBVIRT_QEMU].iter().any(|folder| self.host.list(folder).is_ok());
             self.blind_because =
-                failed.filter(|error| !(error.is_not_found() && has_libvirt)).map(|error| chain(&error));
+                failed.filter(|error| !(error.is_not_found() && has_libvirt())).map(|error| chain(&error));
         }
     }
 

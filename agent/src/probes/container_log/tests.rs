@@ -295,6 +295,28 @@ async fn a_pod_that_could_not_be_read_and_is_gone_makes_nobody_blind() {
 }
 
 #[tokio::test]
+async fn kubelet_and_containerd_are_heard_where_they_write_to_files() {
+    let utc = |secs_ago: i64| jiff::Timestamp::now() - jiff::SignedDuration::from_secs(secs_ago);
+    let klog = |secs_ago| {
+        format!("E{} 1 a.go:1] \"x\" err=\"connection refused\"\n", utc(secs_ago).strftime("%m%d %H:%M:%S.%6f"))
+    };
+    let containerd = |secs_ago| format!("time=\"{:.9}\" level=error msg=\"connection refused\"\n", utc(secs_ago));
+    for (path, lines, actor) in [
+        ("rke2/agent/logs/kubelet.log", [klog(20 * 60), klog(5)], "kubelet"),
+        ("rke2/agent/containerd/containerd.log", [containerd(20 * 60), containerd(5)], "containerd"),
+        ("k3s/agent/containerd/containerd.log", [containerd(20 * 60), containerd(5)], "containerd"),
+    ] {
+        let host = Host::new();
+        fs::create_dir_all(host.path("var/log/pods")).unwrap();
+        host.write(&format!("var/lib/rancher/{path}"), &lines.concat());
+        let look = host.once().await;
+        assert_eq!(count(&look), 1, "{path}: of the last 15 minutes");
+        assert_eq!(said(&look)[0].evidence[0].source, actor, "{path}");
+        assert_eq!(look.blind_because, None);
+    }
+}
+
+#[tokio::test]
 async fn garbage_in_names_and_logs_is_passed_over() {
     let host = Host::new();
     host.write(&format!("{LAUNCHER}/0.log"), "\u{0}\u{1}garbage error failed\n");
