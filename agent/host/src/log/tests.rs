@@ -238,7 +238,9 @@ fn the_stamp_at_a_lines_beginning_is_read_in_the_forms_of_programs_that_write_fi
     ] {
         assert_eq!(parse_stamp(line, AT), want, "{line}");
     }
-    for line in ["Error 1121", "time=\"soon\"", "E"] {
+    let record = "type=AVC msg=audit(1795243350.091:4411): avc:  denied  { read } for  pid=7";
+    assert_eq!(parse_stamp(record, AT), Some(AT + 91_000));
+    for line in ["Error 1121", "type=AVC msg=audit(x): y", "time=\"soon\"", "E"] {
         assert_eq!(parse_stamp(line, AT), None, "{line}");
     }
 }

@@ -17,6 +17,7 @@ use kulprit_judge::OccurrenceVerdict;
 use kulprit_judge::said::{Hearing, LogSource, Statements};
 use kulprit_model::Moment;
 
+use super::denials::Denials;
 use super::log::{Ear, Log, left_out};
 use super::names::{PODS, PodName, newest_logs};
 use crate::probes::{Launchers, ProbeContext, chain};
@@ -24,15 +25,15 @@ use crate::probes::{Launchers, ProbeContext, chain};
 /// Where libvirt on a plain host puts its own logs when it is told to, and QEMU's.
 const LIBVIRT: &str = "/var/log/libvirt";
 const LIBVIRT_QEMU: &str = "/var/log/libvirt/qemu";
-/// Logs that have one place: folder, name, and the unit that writes them to a file and not to the journal; without one they are
-/// libvirt's. Sources: libvirt `virtqemud.conf`; RKE2 `pkg/cli/defaults` (kubelet) and k3s `pkg/agent/containerd`, of which
-/// Harvester is made.
-const PLACED: [(&str, &str, Option<&str>); 5] = [
-    (LIBVIRT, "libvirtd.log", None),
-    (LIBVIRT, "virtqemud.log", None),
-    ("/var/lib/rancher/rke2/agent/logs", "kubelet.log", Some("kubelet")),
-    ("/var/lib/rancher/rke2/agent/containerd", "containerd.log", Some("containerd")),
-    ("/var/lib/rancher/k3s/agent/containerd", "containerd.log", Some("containerd")),
+/// Logs that have one place: folder, name. Sources: `auditd.conf(5)`; libvirt `virtqemud.conf`; RKE2 `pkg/cli/defaults` (kubelet)
+/// and k3s `pkg/agent/containerd`, of which Harvester is made.
+const PLACED: [(&str, &str); 6] = [
+    (LIBVIRT, "libvirtd.log"),
+    (LIBVIRT, "virtqemud.log"),
+    ("/var/log/audit", "audit.log"),
+    ("/var/lib/rancher/rke2/agent/logs", "kubelet.log"),
+    ("/var/lib/rancher/rke2/agent/containerd", "containerd.log"),
+    ("/var/lib/rancher/k3s/agent/containerd", "containerd.log"),
 ];
 /// QEMU's log, below a launcher pod's folder of the kubelet.
 const PRIVATE_QEMU: &str = "volumes/kubernetes.io~empty-dir/private/libvirt/qemu/log";
@@ -74,6 +75,7 @@ pub(super) struct Files {
     /// By path.
     logs: BTreeMap<PathBuf, Log>,
     hearing: Hearing,
+    denials: Denials,
     buffer: Vec<u8>,
     swept: Option<Moment>,
     blind_because: Option<String>,
@@ -124,6 +126,7 @@ impl Files {
             others: BTreeSet::new(),
             logs: BTreeMap::new(),
             hearing: Hearing::new(),
+            denials: Denials::new(context),
             buffer: Vec::new(),
             swept: None,
             blind_because: None,
@@ -162,7 +165,7 @@ impl Files {
                 break;
             }
         }
-        read.verdicts = statements.into_verdicts(|attributes| attributes).collect();
+        read.verdicts = statements.into_verdicts(|attributes| attributes).chain(self.denials.take()).collect();
         read.blind_because = self.blind_because.clone().or_else(|| self.unread_because());
         // Most looks find nothing to read.
         self.buffer = Vec::new();
@@ -175,8 +178,8 @@ impl Files {
         changed
             .extend(self.logs.iter().filter(|(_, log)| log.is_changed).map(|(path, log)| (log.read_at, path.clone())));
         changed.sort_unstable();
-        let Self { host, logs, hearing, buffer, .. } = self;
-        let mut ear = Ear { host, now, launchers, hearing, buffer };
+        let Self { host, logs, hearing, denials, buffer, .. } = self;
+        let mut ear = Ear { host, now, launchers, hearing, denials, buffer };
         let mut left = MAX_BYTES;
         for (_, path) in changed {
             let Some(log) = logs.get_mut(&path).filter(|_| left > 0) else { break };
@@ -234,12 +237,11 @@ impl Files {
         for folder_name in self.pods.keys().cloned().collect::<Vec<_>>() {
             self.find_pods_logs(&folder_name, &is_due);
         }
-        for folder in PLACED.map(|(folder, ..)| Path::new(folder)).into_iter().collect::<BTreeSet<_>>() {
+        for folder in PLACED.map(|(folder, _)| Path::new(folder)).into_iter().collect::<BTreeSet<_>>() {
             let names = if is_due(folder) { self.list(folder).unwrap_or_default() } else { Vec::new() };
-            for (_, name, unit) in PLACED.into_iter().filter(|(of, ..)| Path::new(of) == folder) {
+            for (_, name) in PLACED.into_iter().filter(|(of, _)| Path::new(of) == folder) {
                 if names.iter().any(|known| known == name) {
-                    let source = unit.map_or(LogSource::Libvirt { of: None }, |unit| LogSource::Unit(unit.to_owned()));
-                    self.add(folder.join(name), source, None, self.start_of_dated());
+                    self.add(folder.join(name), source_of(name), None, self.start_of_dated());
                 }
             }
         }
@@ -398,6 +400,16 @@ impl Files {
         self.n_added += 1;
         let log = Log::new(path.clone(), source, pod_uid, start, self.n_added);
         self.logs.insert(path, log);
+    }
+}
+
+/// Who writes a log that has one place.
+fn source_of(name: &str) -> LogSource {
+    match name {
+        "audit.log" => LogSource::Kernel,
+        "kubelet.log" => LogSource::Unit("kubelet".to_owned()),
+        "containerd.log" => LogSource::Unit("containerd".to_owned()),
+        _ => LogSource::Libvirt { of: None },
     }
 }
 

@@ -9,6 +9,7 @@ use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::said::{Hearing, LogSource, Speaker, vm_of_source};
 use kulprit_model::{Attributes, Moment, attribute};
 
+use super::denials::Denials;
 use crate::probes::Launchers;
 use crate::probes::said::{clock_of, moment_at};
 
@@ -21,6 +22,7 @@ pub(super) struct Ear<'a> {
     pub(super) now: Moment,
     pub(super) launchers: &'a Launchers,
     pub(super) hearing: &'a mut Hearing,
+    pub(super) denials: &'a mut Denials,
     pub(super) buffer: &'a mut Vec<u8>,
 }
 
@@ -67,6 +69,9 @@ impl Log {
 
     /// Hears what is new.
     pub(super) fn read(&mut self, ear: &mut Ear<'_>) -> Result<Followed, ReadError> {
+        if self.source == LogSource::Kernel {
+            return self.file.read(ear.host, LIMITS, ear.buffer, |lines| ear.denials.hear(lines, ear.now));
+        }
         let is_qemus = self.is_qemus();
         let Self { source, pod_uid, file, reader, id, is_first, .. } = self;
         let (now, launchers) = (ear.now, ear.launchers);

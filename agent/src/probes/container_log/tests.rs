@@ -317,6 +317,39 @@ async fn kubelet_and_containerd_are_heard_where_they_write_to_files() {
 }
 
 #[tokio::test]
+async fn denials_that_auditd_keeps_are_heard_through_its_rotation() {
+    let host = Host::new();
+    fs::create_dir_all(host.path("var/log/pods")).unwrap();
+    let record = |secs_ago: i64, comm: &str, permissive: u8| {
+        let at = jiff::Timestamp::now().as_second() - secs_ago;
+        format!(
+            "type=AVC msg=audit({at}.091:4411): avc:  denied  {{ open }} for  pid=4000000 comm=\"{comm}\" path=\"/dev/sdb\" dev=\"devtmpfs\" permissive={permissive}\n"
+        )
+    };
+    let audit = "var/log/audit/audit.log";
+    let noise = "type=SYSCALL msg=audit(1795243350.091:4411): arch=c000003e syscall=257 success=no exit=-13\n";
+    host.write(
+        audit,
+        &[&record(20 * 60, "old", 0), noise, &record(5, "qemu-kvm", 0), &record(5, "x", 1)]
+            .map(|line| line.to_owned())
+            .concat(),
+    );
+    let mut probe = host.start();
+    let denied = |look: &Look| occurrences(look, FindingCode::SecurityDenied).into_iter().cloned().collect::<Vec<_>>();
+    let first = denied(&probe.look_until(|look| !denied(look).is_empty()).await);
+    let [one] = &first[..] else { panic!("{first:?}") };
+    let get = |key| one.attributes.get(key);
+    assert_eq!((get(attribute::COMM), get(attribute::OBJECT)), (Some("qemu-kvm"), Some("/dev/sdb")));
+    assert_eq!((get(attribute::WHAT), one.count, one.evidence[0].source.as_str()), (Some("selinux"), 1, "audit"));
+    host.write(audit, &record(0, "virtqemud", 0));
+    fs::rename(host.path(audit), host.path("var/log/audit/audit.log.1")).unwrap();
+    host.write(audit, noise);
+    let second = denied(&probe.look_until(|look| !denied(look).is_empty()).await);
+    assert_eq!(second[0].attributes.get(attribute::COMM), Some("virtqemud"));
+    probe.stop().await;
+}
+
+#[tokio::test]
 async fn garbage_in_names_and_logs_is_passed_over() {
     let host = Host::new();
     host.write(&format!("{LAUNCHER}/0.log"), "\u{0}\u{1}garbage error failed\n");
