@@ -162,7 +162,8 @@ impl FollowedFile {
     }
 
     fn find_renamed(&self, root: &HostRoot) -> Option<File> {
-        let (folder, name) = (Path::new("/").join(self.path.parent()?), self.path.file_name()?.as_encoded_bytes());
+        // `kubelet.log` becomes `kubelet-2026-11-21T06-42-07.000.log` where a program renames its own (lumberjack).
+        let (folder, name) = (Path::new("/").join(self.path.parent()?), self.path.file_stem()?.as_encoded_bytes());
         let names = root.list(&folder).ok()?;
         let beside =
             names.iter().filter(|other| other.as_encoded_bytes().starts_with(name) && other.len() > name.len());
@@ -196,14 +197,15 @@ impl FollowedFile {
             let want = usize::try_from(n_bytes - self.offset).unwrap_or(usize::MAX).min(2 * MAX_LINE_BYTES);
             buffer.resize(want, 0);
             let n_read = read_at(file, buffer, self.offset)?;
-            let mut bytes = &buffer[..n_read];
-            if self.is_inside_line {
+            let bytes = &buffer[..n_read];
+            if self.is_inside_line && n_read > 0 {
                 let n_over = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
                 followed.n_skipped_bytes += n_over as u64;
                 self.offset += n_over as u64;
                 left = left.saturating_sub(n_over as u64);
                 self.is_inside_line = n_over == bytes.len() && bytes.last() != Some(&b'\n');
-                bytes = &bytes[n_over..];
+                // What is left of the buffer may end inside a line that is whole in the file.
+                continue;
             }
             let n_given = match memchr::memrchr(b'\n', bytes) {
                 Some(end) => end + 1,

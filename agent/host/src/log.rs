@@ -117,10 +117,26 @@ pub fn parse_line(line: &str, clock: Clock) -> Line<'_> {
 /// and for seconds since boot.
 #[must_use]
 pub fn parse_stamp(text: &str, at_usec: i64) -> Option<i64> {
-    match stamp::take(text.trim_start(), at_usec)?.when {
+    if let Some(usec) = audit_usec(text) {
+        return Some(usec);
+    }
+    let text = text.trim_start();
+    let klog = || stamp::klog(text.strip_prefix(['I', 'W', 'E', 'F'])?, at_usec);
+    // containerd's lines begin with the name of the stamp.
+    match stamp::take(text.strip_prefix("time=\"").unwrap_or(text), at_usec).or_else(klog)?.when {
         When::Wall(usec) => Some(usec),
         When::Boot(_) => None,
     }
+}
+
+/// When the kernel wrote a record that auditd keeps, microseconds: `type=AVC msg=audit(1735079251.599:81009): …`. `None` for what is
+/// no such record. Source: linux-audit `auditd.conf(5)`, kernel `kernel/audit.c` audit_log_start.
+#[must_use]
+pub fn audit_usec(text: &str) -> Option<i64> {
+    let (_, rest) = text.strip_prefix("type=")?.split_once(" msg=audit(")?;
+    let (secs, rest) = rest.split_once('.')?;
+    let millis = rest.get(..3)?;
+    secs.parse::<i64>().ok()?.checked_mul(1_000_000)?.checked_add(millis.parse::<i64>().ok()?.checked_mul(1_000)?)
 }
 
 impl LogReader {

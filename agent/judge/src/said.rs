@@ -237,7 +237,21 @@ pub fn speaker_of_pod(pod: &str, container: &str) -> Speaker {
         Speaker::ControllerManager
     } else if has(&["kube-apiserver", "etcd"]) {
         Speaker::ApiServer
-    } else if has(&["calico", "cilium", "multus", "ovn", "flannel", "weave", "cni", "canal"]) {
+    } else if has(&[
+        "calico",
+        "cilium",
+        "multus",
+        "ovn",
+        "flannel",
+        "weave",
+        "cni",
+        "canal",
+        "antrea",
+        "kube-router",
+        "whereabouts",
+    ]) || container == "aws-node"
+    {
+        // The container's whole name: `aws-node-termination-handler` is no network.
         Speaker::Cni
     } else if has(&[
         "csi",
@@ -255,6 +269,9 @@ pub fn speaker_of_pod(pod: &str, container: &str) -> Speaker {
         "instance-manager",
         "provisioner",
         "storage",
+        "mayastor",
+        "portworx",
+        "topolvm",
     ]) {
         Speaker::Csi
     } else {

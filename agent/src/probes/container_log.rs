@@ -2,9 +2,11 @@
 //!
 //! `files` knows which logs there are and reads what is new of them; here it is asked at the shared beat and what it heard is
 //! handed over. **Where it begins.** With what was written after the kept position, else within the last 15 min. **What it
-//! says.** `ErrorSaid` of the node through the signatures, with the pod and VM it is about, equal lines folded; what was left
-//! out is `LogLinesSkipped`. Files are read on a thread of their own: the disk below may hang.
+//! says.** `ErrorSaid` of the node through the signatures, with the pod and VM it is about, equal lines folded, and `SecurityDenied` where auditd runs; what was left
+//! out is `LogLinesSkipped`, and what is there and cannot be read makes it blind. Files are read on a thread of their own: the
+//! disk below may hang.
 
+mod denials;
 mod files;
 mod log;
 mod names;
@@ -26,10 +28,10 @@ const NAME: &str = "container-log";
 /// The probe's row in the table.
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
-    meaning: "What launchers, virt-handler, CSI and CNI pods of this node, QEMU and libvirt write to their logs.",
-    sources: "/var/log/pods/**, QEMU's logs inside launchers, /var/log/libvirt/**",
-    needs: "/var/log/pods and /var/lib/kubelet/pods readable (root)",
-    lost_without: "what launchers, virt-handler and drivers write",
+    meaning: "What launchers, virt-handler, CSI and CNI pods of this node, QEMU and libvirt write to their logs, kubelet and containerd of RKE2 and k3s, and denials that auditd keeps.",
+    sources: "/var/log/pods/**, QEMU's logs inside launchers, /var/log/libvirt/**, /var/lib/rancher/{rke2,k3s}/agent/**/{kubelet,containerd}.log, /var/log/audit/audit.log",
+    needs: "/var/log/pods, /var/lib/kubelet/pods and /var/log/audit readable (root)",
+    lost_without: "what launchers, virt-handler and drivers write; denials where auditd runs",
     look_every: Duration::from_secs(30),
     spawn: |context| Box::pin(run(context)),
 };

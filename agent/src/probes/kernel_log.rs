@@ -298,7 +298,7 @@ fn moment_of(usec: u64, now: Moment, skew_usec: Option<i64>) -> Moment {
 }
 
 /// Whose task that is or was: QEMUs are remembered after their end, others are looked up while they live.
-fn find_owner(procfs: &Procfs, vms: &VmIndex, task: u32, at: Moment) -> Option<TaskOwner> {
+pub(super) fn find_owner(procfs: &Procfs, vms: &VmIndex, task: u32, at: Moment) -> Option<TaskOwner> {
     let of_vm = |pid: u32| {
         vms.by_task(pid, at).map(|(pid, vm)| TaskOwner {
             pid,

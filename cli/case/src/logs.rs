@@ -12,7 +12,7 @@ use std::io::BufRead;
 use std::path::Path;
 
 use kulprit_host::command::job::{JobInfo, parse_migration_info};
-use kulprit_host::log::{Clock, Line, LogReader};
+use kulprit_host::log::{Clock, Line, LogReader, audit_usec};
 use kulprit_judge::kernel_log::{KernelLog, TaskOwner, is_lasting};
 use kulprit_judge::migration::{self, Sample};
 use kulprit_judge::network;
@@ -365,15 +365,6 @@ impl Reading<'_> {
             self.vm = vm_of_line(line);
         }
     }
-}
-
-/// When the kernel wrote a record that auditd keeps, microseconds: `type=AVC msg=audit(1735079251.599:81009): …`. `None` for what is
-/// no such record. Source: linux-audit `auditd.conf(5)`, kernel `kernel/audit.c` audit_log_start.
-fn audit_usec(text: &str) -> Option<i64> {
-    let (_, rest) = text.strip_prefix("type=")?.split_once(" msg=audit(")?;
-    let (secs, rest) = rest.split_once('.')?;
-    let millis = rest.get(..3)?;
-    secs.parse::<i64>().ok()?.checked_mul(1_000_000)?.checked_add(millis.parse::<i64>().ok()?.checked_mul(1_000)?)
 }
 
 #[cfg(test)]

@@ -67,6 +67,18 @@ fn a_renamed_file_is_read_to_its_end_before_the_new_one() {
 }
 
 #[test]
+fn a_file_that_its_program_renamed_itself_is_read_to_its_end() {
+    let (folder, mut file) = (Folder::new(), begin(FollowStart::Beginning));
+    folder.write("a\n");
+    folder.read(&mut file, LIMITS);
+    folder.write("b\n");
+    folder.rename("0-2026-11-21T06-42-07.000.log");
+    folder.write("c\n");
+    let (text, followed) = folder.read(&mut file, LIMITS);
+    assert_eq!((text.as_str(), followed.n_lost_files), ("b\nc\n", 0));
+}
+
+#[test]
 fn a_rest_that_was_removed_and_a_truncated_file_are_counted() {
     let (folder, mut file) = (Folder::new(), begin(FollowStart::Beginning));
     folder.write("a\nb\n");
@@ -122,6 +134,28 @@ fn a_line_longer_than_64_kib_is_cut_and_its_rest_counted() {
     let (text, followed) = folder.read(&mut file, LIMITS);
     assert!(text.ends_with("yz\n") && text.len() == MAX_LINE_BYTES + 2, "{}", text.len());
     assert_eq!(followed.n_skipped_bytes, n_more as u64 + 1);
+}
+
+#[test]
+fn what_follows_a_line_longer_than_192_kib_does_not_wait_for_the_next_write() {
+    for n_bytes in [3 * MAX_LINE_BYTES, 5 * MAX_LINE_BYTES, 3 * MAX_LINE_BYTES + 100] {
+        let (folder, mut file) = (Folder::new(), begin(FollowStart::Beginning));
+        folder.write(&("y".repeat(n_bytes) + "\nz\n"));
+        let mut text = String::new();
+        loop {
+            let (more, followed) = folder.read(&mut file, FollowLimits { max_bytes: 1024 * 1024, ..LIMITS });
+            text += &more;
+            if !followed.is_behind {
+                break;
+            }
+        }
+        assert!(text.ends_with("yz\n") && text.len() == MAX_LINE_BYTES + 2, "{n_bytes}: {}", text.len());
+    }
+    // The cut falls into the line behind it.
+    let (folder, mut file) = (Folder::new(), begin(FollowStart::Beginning));
+    let next = "z".repeat(MAX_LINE_BYTES - 200) + "\n";
+    folder.write(&("y".repeat(3 * MAX_LINE_BYTES - 100) + "\n" + &next));
+    assert!(folder.read(&mut file, LIMITS).0.ends_with(&next));
 }
 
 #[test]

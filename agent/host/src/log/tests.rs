@@ -229,6 +229,23 @@ fn read_bytes(bytes: &[u8], clock: Clock, find: impl FnMut(&[u8]) -> Option<usiz
 }
 
 #[test]
+fn the_stamp_at_a_lines_beginning_is_read_in_the_forms_of_programs_that_write_files() {
+    let want = parse_stamp("2026-11-21T06:42:07.114982Z stderr F x", AT);
+    assert!(want.is_some());
+    for line in [
+        "E1121 06:42:07.114982   17014 remote_image.go:250] x",
+        "time=\"2026-11-21T06:42:07.114982000Z\" level=error msg=x",
+    ] {
+        assert_eq!(parse_stamp(line, AT), want, "{line}");
+    }
+    let record = "type=AVC msg=audit(1795243350.091:4411): avc:  denied  { read } for  pid=7";
+    assert_eq!(parse_stamp(record, AT), Some(AT + 91_000));
+    for line in ["Error 1121", "type=AVC msg=audit(x): y", "time=\"soon\"", "E"] {
+        assert_eq!(parse_stamp(line, AT), None, "{line}");
+    }
+}
+
+#[test]
 fn a_line_without_a_stamp_belongs_to_the_line_before() {
     let text = "2026-11-21T06:42:30Z panic: boom\n\ngoroutine 1 [running]:\n\tmain.go:1\n";
     let (lines, span) = read(text, CLOCK);

@@ -128,6 +128,14 @@ fn programs_are_told_by_the_names_of_units_and_pods() {
         ("virt-handler-4x8rk", "virt-handler", Speaker::Handler),
         ("calico-node-2b9xz", "calico-node", Speaker::Cni),
         ("csi-rbdplugin-9xk2p", "csi-rbdplugin", Speaker::Csi),
+        ("antrea-agent-7xk2p", "antrea-ovs", Speaker::Cni),
+        ("aws-node-7xk2p", "aws-node", Speaker::Cni),
+        ("aws-node-termination-handler-7xk2p", "aws-node-termination-handler", Speaker::Other),
+        ("kube-router-7xk2p", "kube-router", Speaker::Cni),
+        ("whereabouts-7xk2p", "whereabouts", Speaker::Cni),
+        ("mayastor-io-engine-7xk2p", "io-engine", Speaker::Csi),
+        ("px-cluster-7xk2p", "portworx", Speaker::Csi),
+        ("topolvm-node-7xk2p", "lvmd", Speaker::Csi),
         ("db-0", "postgres", Speaker::Other),
     ] {
         assert_eq!(speaker_of_pod(pod, container), want, "{pod}/{container}");

@@ -7,7 +7,7 @@
 //! (the `private` emptyDir with QEMU's log), libvirt `qemu.conf` (`/var/log/libvirt/qemu`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,7 @@ use kulprit_judge::OccurrenceVerdict;
 use kulprit_judge::said::{Hearing, LogSource, Statements};
 use kulprit_model::Moment;
 
+use super::denials::Denials;
 use super::log::{Ear, Log, left_out};
 use super::names::{PODS, PodName, newest_logs};
 use crate::probes::{Launchers, ProbeContext, chain};
@@ -24,7 +25,16 @@ use crate::probes::{Launchers, ProbeContext, chain};
 /// Where libvirt on a plain host puts its own logs when it is told to, and QEMU's.
 const LIBVIRT: &str = "/var/log/libvirt";
 const LIBVIRT_QEMU: &str = "/var/log/libvirt/qemu";
-const LIBVIRT_LOGS: [&str; 2] = ["libvirtd.log", "virtqemud.log"];
+/// Logs that have one place: folder, name. Sources: `auditd.conf(5)`; libvirt `virtqemud.conf`; RKE2 `pkg/cli/defaults` (kubelet)
+/// and k3s `pkg/agent/containerd`, of which Harvester is made.
+const PLACED: [(&str, &str); 6] = [
+    (LIBVIRT, "libvirtd.log"),
+    (LIBVIRT, "virtqemud.log"),
+    ("/var/log/audit", "audit.log"),
+    ("/var/lib/rancher/rke2/agent/logs", "kubelet.log"),
+    ("/var/lib/rancher/rke2/agent/containerd", "containerd.log"),
+    ("/var/lib/rancher/k3s/agent/containerd", "containerd.log"),
+];
 /// QEMU's log, below a launcher pod's folder of the kubelet.
 const PRIVATE_QEMU: &str = "volumes/kubernetes.io~empty-dir/private/libvirt/qemu/log";
 /// All folders and files are looked at this often, microseconds; without watches, the second.
@@ -65,9 +75,12 @@ pub(super) struct Files {
     /// By path.
     logs: BTreeMap<PathBuf, Log>,
     hearing: Hearing,
+    denials: Denials,
     buffer: Vec<u8>,
     swept: Option<Moment>,
     blind_because: Option<String>,
+    /// Folders that are there and cannot be listed, and why; what they hold is known anew at each sweep.
+    unread: BTreeMap<PathBuf, String>,
     n_looks: u64,
     n_added: u64,
 }
@@ -113,9 +126,11 @@ impl Files {
             others: BTreeSet::new(),
             logs: BTreeMap::new(),
             hearing: Hearing::new(),
+            denials: Denials::new(context),
             buffer: Vec::new(),
             swept: None,
             blind_because: None,
+            unread: BTreeMap::new(),
             n_looks: 0,
             n_added: 0,
         }
@@ -135,7 +150,7 @@ impl Files {
         for (path, log) in &mut self.logs {
             log.is_changed |= is_sweep || path.parent().is_some_and(|folder| changes.folders.contains(folder));
         }
-        let mut read = Read { blind_because: self.blind_because.clone(), ..Read::default() };
+        let mut read = Read::default();
         let mut statements = Statements::new(MAX_STATEMENTS);
         loop {
             self.n_looks += 1;
@@ -150,7 +165,8 @@ impl Files {
                 break;
             }
         }
-        read.verdicts = statements.into_verdicts(|attributes| attributes).collect();
+        read.verdicts = statements.into_verdicts(|attributes| attributes).chain(self.denials.take()).collect();
+        read.blind_because = self.blind_because.clone().or_else(|| self.unread_because());
         // Most looks find nothing to read.
         self.buffer = Vec::new();
         read
@@ -162,14 +178,15 @@ impl Files {
         changed
             .extend(self.logs.iter().filter(|(_, log)| log.is_changed).map(|(path, log)| (log.read_at, path.clone())));
         changed.sort_unstable();
-        let Self { host, logs, hearing, buffer, .. } = self;
-        let mut ear = Ear { host, now, launchers, hearing, buffer };
+        let Self { host, logs, hearing, denials, buffer, .. } = self;
+        let mut ear = Ear { host, now, launchers, hearing, denials, buffer };
         let mut left = MAX_BYTES;
         for (_, path) in changed {
             let Some(log) = logs.get_mut(&path).filter(|_| left > 0) else { break };
             log.read_at = self.n_looks;
             match log.read(&mut ear) {
                 Ok(followed) => {
+                    log.unread = None;
                     log.is_changed = followed.is_behind;
                     left = left.saturating_sub(followed.n_bytes);
                     read.skipped.extend(left_out(&followed).map(|what| (path, what)));
@@ -177,11 +194,22 @@ impl Files {
                 Err(error) => {
                     // Gone, or between two names: its folder tells when there is one again.
                     log.is_changed = false;
+                    log.unread = unread_because(&error);
                     read.n_errors += u64::from(!error.is_not_found());
                 }
             }
         }
         logs.values().any(|log| log.is_changed)
+    }
+
+    /// Why not all is seen: the first of what is there and cannot be read, and how many more there are.
+    fn unread_because(&self) -> Option<String> {
+        let mut unread = self.unread.values().chain(self.logs.values().filter_map(|log| log.unread.as_ref()));
+        let first = unread.next()?;
+        Some(match unread.count() {
+            0 => first.clone(),
+            n_more => format!("{first}; and {n_more} more logs or folders of logs cannot be read"),
+        })
     }
 
     /// What was read: all lines up to now, and of QEMU's logs so many bytes.
@@ -197,6 +225,9 @@ impl Files {
     fn find(&mut self, changes: &FolderChanges, is_sweep: bool) {
         let is_due = |folder: &Path| is_sweep || changes.named.contains(folder);
         let mut failed = None;
+        if is_sweep {
+            self.unread.clear();
+        }
         if is_due(Path::new(PODS)) {
             match self.list(Path::new(PODS)) {
                 Ok(names) => self.find_pods(names, is_sweep),
@@ -206,22 +237,22 @@ impl Files {
         for folder_name in self.pods.keys().cloned().collect::<Vec<_>>() {
             self.find_pods_logs(&folder_name, &is_due);
         }
-        let mut has_libvirt = false;
-        for folder in [LIBVIRT, LIBVIRT_QEMU].map(Path::new) {
-            let names = if is_due(folder) { self.list(folder).ok() } else { None };
-            has_libvirt |= names.is_some() || self.watched.contains(folder);
-            for name in names.into_iter().flatten() {
-                if folder == Path::new(LIBVIRT_QEMU) {
-                    self.add_qemu(folder, &name, None);
-                } else if LIBVIRT_LOGS.contains(&name.as_str()) {
-                    self.add(folder.join(name), LogSource::Libvirt { of: None }, None, self.start_of_dated());
+        for folder in PLACED.map(|(folder, _)| Path::new(folder)).into_iter().collect::<BTreeSet<_>>() {
+            let names = if is_due(folder) { self.list(folder).unwrap_or_default() } else { Vec::new() };
+            for (_, name) in PLACED.into_iter().filter(|(of, _)| Path::new(of) == folder) {
+                if names.iter().any(|known| known == name) {
+                    self.add(folder.join(name), source_of(name), None, self.start_of_dated());
                 }
             }
         }
+        let qemus = Path::new(LIBVIRT_QEMU);
+        let names = if is_due(qemus) { self.list(qemus).unwrap_or_default() } else { Vec::new() };
+        names.iter().for_each(|name| self.add_qemu(qemus, name, None));
         if is_sweep || failed.is_some() {
             // A plain host has no pods, and a node no libvirt of its own.
+            let has_libvirt = || [LIBVIRT, LIBVIRT_QEMU].iter().any(|folder| self.host.list(folder).is_ok());
             self.blind_because =
-                failed.filter(|error| !(error.is_not_found() && has_libvirt)).map(|error| chain(&error));
+                failed.filter(|error| !(error.is_not_found() && has_libvirt())).map(|error| chain(&error));
         }
     }
 
@@ -233,10 +264,20 @@ impl Files {
         {
             self.watched.insert(folder.to_owned());
         }
-        let names = self.host.list(folder);
+        let names = self.names(folder);
         if names.is_err() {
             self.forget(folder);
         }
+        names
+    }
+
+    /// The names in a folder, and whether it can be listed.
+    fn names(&mut self, folder: &Path) -> Result<Vec<String>, ReadError> {
+        let names = self.host.list(folder);
+        match names.as_ref().err().and_then(unread_because) {
+            Some(because) => self.unread.insert(folder.to_owned(), because),
+            None => self.unread.remove(folder),
+        };
         Ok(names?.into_iter().filter_map(|name| name.into_string().ok()).collect())
     }
 
@@ -255,10 +296,16 @@ impl Files {
         let gone: Vec<String> = self.pods.keys().filter(|known| !names.contains(*known)).cloned().collect();
         for folder_name in gone {
             if let Some(pod) = self.pods.remove(&folder_name) {
+                let qemus = self.qemu_folder(&pod.name);
                 self.forget(&Path::new(PODS).join(folder_name));
-                self.forget(&self.qemu_folder(&pod.name));
+                self.forget(&qemus);
+                self.unread.remove(&qemus);
             }
         }
+        self.unread.retain(|folder, _| {
+            let pod = folder.strip_prefix(PODS).ok().and_then(|below| below.iter().next()?.to_str());
+            pod.is_none_or(|pod| names.contains(pod))
+        });
         // What a pod is may be told by its containers only, and these come later: they are looked at again with a sweep.
         self.others.retain(|other| !is_sweep && names.contains(other));
         for folder_name in names {
@@ -266,10 +313,8 @@ impl Files {
                 continue;
             }
             let Some(name) = PodName::parse(&folder_name) else { continue };
-            let containers = || self.host.list(Path::new(PODS).join(&folder_name)).unwrap_or_default();
-            let is_wanted =
-                |container: &OsString| container.to_str().is_some_and(|name_of| name.is_of_interest(name_of));
-            if name.is_of_interest("") || containers().iter().any(is_wanted) {
+            let mut containers = || self.names(&Path::new(PODS).join(&folder_name)).unwrap_or_default();
+            if name.is_of_interest("") || containers().iter().any(|container| name.is_of_interest(container)) {
                 self.pods.insert(folder_name, Pod { name, containers: None, has_qemu: false });
             } else {
                 self.others.insert(folder_name);
@@ -356,4 +401,27 @@ impl Files {
         let log = Log::new(path.clone(), source, pod_uid, start, self.n_added);
         self.logs.insert(path, log);
     }
+}
+
+/// Who writes a log that has one place.
+fn source_of(name: &str) -> LogSource {
+    match name {
+        "audit.log" => LogSource::Kernel,
+        "kubelet.log" => LogSource::Unit("kubelet".to_owned()),
+        "containerd.log" => LogSource::Unit("containerd".to_owned()),
+        _ => LogSource::Libvirt { of: None },
+    }
+}
+
+/// Why a log or a folder that is there says nothing; `None` where there is none, and for a folder in the place of a log.
+fn unread_because(error: &ReadError) -> Option<String> {
+    let is_none = match error {
+        ReadError::NotFound { .. } => true,
+        ReadError::Io { source, .. } => source.kind() == ErrorKind::IsADirectory,
+        ReadError::Denied { .. }
+        | ReadError::Unsupported { .. }
+        | ReadError::TooLarge { .. }
+        | ReadError::Malformed { .. } => false,
+    };
+    (!is_none).then(|| chain(error))
 }

@@ -9,6 +9,7 @@ use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::said::{Hearing, LogSource, Speaker, vm_of_source};
 use kulprit_model::{Attributes, Moment, attribute};
 
+use super::denials::Denials;
 use crate::probes::Launchers;
 use crate::probes::said::{clock_of, moment_at};
 
@@ -21,6 +22,7 @@ pub(super) struct Ear<'a> {
     pub(super) now: Moment,
     pub(super) launchers: &'a Launchers,
     pub(super) hearing: &'a mut Hearing,
+    pub(super) denials: &'a mut Denials,
     pub(super) buffer: &'a mut Vec<u8>,
 }
 
@@ -35,6 +37,8 @@ pub(super) struct Log {
     is_first: bool,
     /// Whether something is to be read.
     pub(super) is_changed: bool,
+    /// Why it could not be read at the last look.
+    pub(super) unread: Option<String>,
     /// Number of the look that read it last.
     pub(super) read_at: u64,
 }
@@ -49,6 +53,7 @@ impl Log {
             id,
             is_first: true,
             is_changed: true,
+            unread: None,
             read_at: 0,
         }
     }
@@ -64,6 +69,9 @@ impl Log {
 
     /// Hears what is new.
     pub(super) fn read(&mut self, ear: &mut Ear<'_>) -> Result<Followed, ReadError> {
+        if self.source == LogSource::Kernel {
+            return self.file.read(ear.host, LIMITS, ear.buffer, |lines| ear.denials.hear(lines, ear.now));
+        }
         let is_qemus = self.is_qemus();
         let Self { source, pod_uid, file, reader, id, is_first, .. } = self;
         let (now, launchers) = (ear.now, ear.launchers);

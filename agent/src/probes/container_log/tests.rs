@@ -254,6 +254,101 @@ async fn a_host_with_neither_pods_nor_libvirt_is_blind_and_a_plain_one_is_not() 
     assert!(host.once().await.blind_because.is_some());
 }
 
+/// A link to itself is what root cannot open either, as where SELinux denies.
+#[tokio::test]
+async fn logs_and_folders_that_cannot_be_read_make_it_blind_for_as_long_as_they_are_there() {
+    let unread = [
+        format!("{HANDLER}/0.log"),
+        HANDLER.to_owned(),
+        HANDLER.rsplit_once('/').unwrap().0.to_owned(),
+        format!("var/log/pods/kube-system_agent-9xk2p_{UID}"),
+        format!("var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~empty-dir/private/libvirt/qemu/log"),
+        "var/log/libvirt/qemu".to_owned(),
+    ];
+    for unread in unread {
+        let host = Host::new();
+        host.write(&format!("{LAUNCHER}/0.log"), &line(5, &of_launcher(BUSY)));
+        let link = host.path(&unread);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(link.file_name().unwrap(), &link).unwrap();
+        let look = host.once().await;
+        let because = look.blind_because.as_deref().unwrap_or_default();
+        assert!(because.contains(&unread), "{unread}: {because}");
+        assert_eq!(count(&look), 1, "{unread}: what can be read is");
+        fs::remove_file(&link).unwrap();
+        assert_eq!(host.once().await.blind_because, None, "{unread}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_could_not_be_read_and_is_gone_makes_nobody_blind() {
+    let host = Host::new();
+    host.write(&format!("{LAUNCHER}/0.log"), "");
+    let link = host.path(HANDLER).parent().unwrap().to_owned();
+    std::os::unix::fs::symlink(link.file_name().unwrap(), &link).unwrap();
+    let mut probe = host.start();
+    assert!(probe.look().await.blind_because.is_some());
+    fs::remove_file(&link).unwrap();
+    host.write(&format!("var/log/pods/prod_shop-1_{UID}/app/0.log"), "");
+    probe.look_until(|look| look.blind_because.is_none()).await;
+    probe.stop().await;
+}
+
+#[tokio::test]
+async fn kubelet_and_containerd_are_heard_where_they_write_to_files() {
+    let utc = |secs_ago: i64| jiff::Timestamp::now() - jiff::SignedDuration::from_secs(secs_ago);
+    let klog = |secs_ago| {
+        format!("E{} 1 a.go:1] \"x\" err=\"connection refused\"\n", utc(secs_ago).strftime("%m%d %H:%M:%S.%6f"))
+    };
+    let containerd = |secs_ago| format!("time=\"{:.9}\" level=error msg=\"connection refused\"\n", utc(secs_ago));
+    for (path, lines, actor) in [
+        ("rke2/agent/logs/kubelet.log", [klog(20 * 60), klog(5)], "kubelet"),
+        ("rke2/agent/containerd/containerd.log", [containerd(20 * 60), containerd(5)], "containerd"),
+        ("k3s/agent/containerd/containerd.log", [containerd(20 * 60), containerd(5)], "containerd"),
+    ] {
+        let host = Host::new();
+        fs::create_dir_all(host.path("var/log/pods")).unwrap();
+        host.write(&format!("var/lib/rancher/{path}"), &lines.concat());
+        let look = host.once().await;
+        assert_eq!(count(&look), 1, "{path}: of the last 15 minutes");
+        assert_eq!(said(&look)[0].evidence[0].source, actor, "{path}");
+        assert_eq!(look.blind_because, None);
+    }
+}
+
+#[tokio::test]
+async fn denials_that_auditd_keeps_are_heard_through_its_rotation() {
+    let host = Host::new();
+    fs::create_dir_all(host.path("var/log/pods")).unwrap();
+    let record = |secs_ago: i64, comm: &str, permissive: u8| {
+        let at = jiff::Timestamp::now().as_second() - secs_ago;
+        format!(
+            "type=AVC msg=audit({at}.091:4411): avc:  denied  {{ open }} for  pid=4000000 comm=\"{comm}\" path=\"/dev/sdb\" dev=\"devtmpfs\" permissive={permissive}\n"
+        )
+    };
+    let audit = "var/log/audit/audit.log";
+    let noise = "type=SYSCALL msg=audit(1795243350.091:4411): arch=c000003e syscall=257 success=no exit=-13\n";
+    host.write(
+        audit,
+        &[&record(20 * 60, "old", 0), noise, &record(5, "qemu-kvm", 0), &record(5, "x", 1)]
+            .map(|line| line.to_owned())
+            .concat(),
+    );
+    let mut probe = host.start();
+    let denied = |look: &Look| occurrences(look, FindingCode::SecurityDenied).into_iter().cloned().collect::<Vec<_>>();
+    let first = denied(&probe.look_until(|look| !denied(look).is_empty()).await);
+    let [one] = &first[..] else { panic!("{first:?}") };
+    let get = |key| one.attributes.get(key);
+    assert_eq!((get(attribute::COMM), get(attribute::OBJECT)), (Some("qemu-kvm"), Some("/dev/sdb")));
+    assert_eq!((get(attribute::WHAT), one.count, one.evidence[0].source.as_str()), (Some("selinux"), 1, "audit"));
+    host.write(audit, &record(0, "virtqemud", 0));
+    fs::rename(host.path(audit), host.path("var/log/audit/audit.log.1")).unwrap();
+    host.write(audit, noise);
+    let second = denied(&probe.look_until(|look| !denied(look).is_empty()).await);
+    assert_eq!(second[0].attributes.get(attribute::COMM), Some("virtqemud"));
+    probe.stop().await;
+}
+
 #[tokio::test]
 async fn garbage_in_names_and_logs_is_passed_over() {
     let host = Host::new();
