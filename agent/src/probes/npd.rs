@@ -384,7 +384,7 @@ impl LogSource {
                 position.kmsg_seq = reader.position().map(|read| read.seq).or(position.kmsg_seq);
             }
             Reader::Journal(reader) => {
-                while !reader.poll(ENTRIES, |entry| take(entry.message))?.is_drained {}
+                while !reader.poll(ENTRIES, |entry| take(entry.message.trim_ascii()))?.is_drained {}
                 position.journal_usec = Some(reader.position().map_or(now.wall_usec, |read| read.realtime_usec + 1));
             }
             Reader::File { file, message, buffer } => {
@@ -418,9 +418,10 @@ fn open(rules: &LogRules, host: &HostRoot, now: Moment, position: &Position) -> 
             let since_usec = if is_first { now.boottime_usec.saturating_sub(lookback_usec) } else { i64::MIN };
             Reader::Kmsg { reader, since_usec }
         }
-        Log::Journal { unit } => {
+        Log::Journal { identifier } => {
             let since = position.journal_usec.unwrap_or_else(|| now.wall_usec.saturating_sub(lookback_usec));
-            Reader::Journal(JournalReader::new(host.clone(), vec![unit.clone()], JournalStart::Since(since)))
+            let identifiers = vec![identifier.clone()];
+            Reader::Journal(JournalReader::of_identifiers(host.clone(), identifiers, JournalStart::Since(since)))
         }
         Log::File { path, message } => {
             let kept = position.files.get(&path.display().to_string());
