@@ -83,6 +83,28 @@ async fn a_log_that_is_not_there_is_unknown() {
     probe.stop().await;
 }
 
+#[tokio::test]
+async fn a_log_that_fails_after_it_was_opened_is_unknown_alone() {
+    let (host, file) = host();
+    let mut probe = start(host.path(), &file, None);
+    assert_eq!(condition(&probe.look().await), Some(Absent));
+    // A folder in its place opens, and cannot be read.
+    let log = host.path().join("var/log/app.log");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    let look = probe.look_until(|look| condition(look) != Some(Absent)).await;
+    let said: Vec<_> = look
+        .verdicts
+        .iter()
+        .map(|verdict| match verdict {
+            Verdict::State(state) => state.status,
+            Verdict::Occurrence(event) => panic!("{event:?}"),
+        })
+        .collect();
+    assert_eq!(said, [Unknown]);
+    probe.stop().await;
+}
+
 /// A host whose journal is a recorded one, with one rule file.
 fn host_with_journal(rules: &str) -> (TempDir, PathBuf) {
     let host = tempfile::tempdir().unwrap();
