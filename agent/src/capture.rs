@@ -99,9 +99,14 @@ impl Capturer {
             };
             sections.push(section(reader.name, part, reader.limit_bytes));
         }
+        let before = self.recorder.series(&vm_uid);
+        if before.is_none() {
+            let because = "too many VMs were suspects at once for the minutes before of each";
+            sections.push(section("series", Part::lacking(because.to_owned()), 0));
+        }
         v1::CaptureResult {
             incident_id,
-            series: self.recorder.series(&vm_uid).into_iter().map(series).collect(),
+            series: before.unwrap_or_default().into_iter().map(series).collect(),
             vm_uid,
             at: Some(at.into()),
             took_usec: u64::try_from(self.clock.now().usec_since(at)).unwrap_or(0),

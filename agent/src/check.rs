@@ -1,14 +1,16 @@
 //! `kulprit-agent check`: every probe looks once, and a person or a script reads what it saw.
 //!
 //! A state that is held before it is raised may be seen at one look and be nothing (a thread in state D for a millisecond), so
-//! its probe looks again, once a second, until the hold is over or the state is. Faults win over blindness in the exit code: a
-//! fault that was found needs a person, whatever else could not be seen.
+//! its probe looks again, once a second, until the hold is over or the state is; what is still held when the time is up is
+//! Unknown. Faults win over blindness in the exit code: a fault that was found needs a person, whatever else could not be seen.
 
 mod print;
 
 use std::time::Duration;
 
 use kulprit_daemon::{Clock, telemetry::Chain};
+use kulprit_judge::{StateVerdict, Verdict};
+use kulprit_model::catalogue::CATALOGUE;
 use kulprit_model::{Finding, FindingCode, Moment, Severity, Status, Subject};
 use serde::Serialize;
 use tokio::{
@@ -26,8 +28,8 @@ pub use print::{human, json, npd_line};
 
 /// A probe that has not answered by then is blind.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// The longest hold of the catalogue is 10 s.
-const HOLD_WITHIN: Duration = Duration::from_secs(12);
+/// What a hold is waited for beyond its end: a look, and what it takes.
+const HOLD_SLACK: Duration = Duration::from_secs(2);
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(1);
 /// Occurrences older than this do not count, microseconds.
 const RECENT_USEC: i64 = 900_000_000;
@@ -82,10 +84,15 @@ pub async fn check(
         durations_ms.push(took_usec.div_ceil(1_000));
         take_in(&mut tracker, spec.name, looks, failed, clock.now());
     }
-    let hold_by = Instant::now() + HOLD_WITHIN;
-    while tracker.is_holding_back() && Instant::now() < hold_by {
+    let began = Instant::now();
+    loop {
+        let awaited = awaited(&tracker);
+        let longest = awaited.iter().map(|code| hold(*code)).max();
+        if longest.is_none_or(|longest| began.elapsed() >= longest + HOLD_SLACK) {
+            break;
+        }
         sleep(LOOK_AGAIN_EVERY).await;
-        for spec in specs.iter().filter(|spec| tracker.is_holding_back_for(spec.name)).collect::<Vec<_>>() {
+        for spec in specs.iter().filter(|spec| awaited.iter().any(|code| code.spec().probe == spec.name)) {
             let (out, looks) = mpsc::channel(N_LOOKS);
             let probe = tokio::spawn((spec.spawn)(context(out)));
             let Watched { looks, failed, .. } = watch(spec.name, probe, looks, clock.clone()).await;
@@ -95,7 +102,36 @@ pub async fn check(
         }
     }
     let now = clock.now();
+    leave_open(&mut tracker, now);
     specs.iter().zip(durations_ms).map(|(spec, duration_ms)| checked(&tracker, spec.name, duration_ms, now)).collect()
+}
+
+fn hold(code: FindingCode) -> Duration {
+    Duration::from_millis(code.spec().raise_after_ms.into())
+}
+
+/// The codes of the states whose holds are waited for: none for longer than a fault may be held, some notices are held for minutes.
+fn awaited(tracker: &Tracker) -> Vec<FindingCode> {
+    let faults = CATALOGUE.iter().filter(|spec| spec.severity == Severity::Fault);
+    let longest = faults.map(|spec| hold(spec.code)).max().unwrap_or_default();
+    tracker.held_back().map(|(code, _)| code).filter(|code| hold(*code) <= longest).collect()
+}
+
+/// What was seen and is still held: whether it lasts, nobody has seen.
+fn leave_open(tracker: &mut Tracker, now: Moment) {
+    let held: Vec<_> = tracker.held_back().map(|(code, subject)| (code, subject.clone())).collect();
+    for (code, subject) in held {
+        let because = format!("it is there, but was not seen for the {} s after which it counts", hold(code).as_secs());
+        tracker.look(Look {
+            probe: code.spec().probe,
+            at: now,
+            took_usec: 0,
+            blind_because: None,
+            verdicts: vec![Verdict::State(StateVerdict::unknown(code, subject, because))],
+            sightings: Vec::new(),
+            position: None,
+        });
+    }
 }
 
 struct Watched {
@@ -138,8 +174,8 @@ fn take_in(tracker: &mut Tracker, probe: &str, looks: Vec<Look>, failed: Option<
     }
 }
 
-fn states_only(verdicts: Vec<kulprit_judge::Verdict>) -> Vec<kulprit_judge::Verdict> {
-    verdicts.into_iter().filter(|verdict| matches!(verdict, kulprit_judge::Verdict::State(_))).collect()
+fn states_only(verdicts: Vec<Verdict>) -> Vec<Verdict> {
+    verdicts.into_iter().filter(|verdict| matches!(verdict, Verdict::State(_))).collect()
 }
 
 fn checked(tracker: &Tracker, probe: &'static str, duration_ms: u64, now: Moment) -> Checked {

@@ -17,7 +17,7 @@ const N_SECONDS: usize = 300;
 const EARLY_USEC: i64 = 80_000;
 /// Figures of a VM that was not sampled for so long are let go, seconds.
 const FORGET_AFTER_SEC: i64 = 600;
-/// VMs whose minutes before are kept at a time, the newest.
+/// VMs whose minutes before are kept at a time: the first, until they are no suspects any more.
 const N_FROZEN: usize = 16;
 
 /// What is sampled, with its unit.
@@ -52,14 +52,8 @@ pub struct Recorder {
 struct Inner {
     node: BTreeMap<Figure, Ring>,
     vms: BTreeMap<String, BTreeMap<Figure, Ring>>,
-    frozen: BTreeMap<String, Frozen>,
-    n_freezes: u64,
-}
-
-#[derive(Debug)]
-struct Frozen {
-    number: u64,
-    series: Vec<Series>,
+    /// Of each suspect; `None`: there was no room when it became one.
+    frozen: BTreeMap<String, Option<Vec<Series>>>,
 }
 
 #[derive(Debug, Default)]
@@ -91,29 +85,28 @@ impl Recorder {
         rings.entry(figure).or_default().push(at, value);
     }
 
-    /// Freezes the minutes before of each VM that is new among the suspects, and lets go of those that are none any more.
+    /// Freezes the minutes before of each VM that is new among the suspects, as long as there is room, and lets go of those that are
+    /// none any more.
     pub fn follow(&self, suspects: &BTreeSet<String>) {
         let mut inner = self.lock();
         inner.frozen.retain(|uid, _| suspects.contains(uid));
+        let mut n_kept = inner.frozen.values().flatten().count();
         for uid in suspects {
             if inner.frozen.contains_key(uid) {
                 continue;
             }
-            while inner.frozen.len() >= N_FROZEN {
-                let oldest = inner.frozen.iter().min_by_key(|(_, frozen)| frozen.number).map(|(uid, _)| uid.clone());
-                oldest.and_then(|uid| inner.frozen.remove(&uid));
-            }
-            let frozen = Frozen { number: inner.n_freezes, series: inner.series(uid) };
-            inner.n_freezes += 1;
-            inner.frozen.insert(uid.clone(), frozen);
+            let series = (n_kept < N_FROZEN).then(|| inner.series(uid));
+            n_kept += usize::from(series.is_some());
+            inner.frozen.insert(uid.clone(), series);
         }
     }
 
-    /// The minutes before the VM became a suspect; where it is none, the last minutes. The VM's own first.
+    /// The minutes before the VM became a suspect; where it is none, the last minutes. The VM's own first. `None`: there was no room
+    /// for them when it became one.
     #[must_use]
-    pub fn series(&self, vm_uid: &str) -> Vec<Series> {
+    pub fn series(&self, vm_uid: &str) -> Option<Vec<Series>> {
         let inner = self.lock();
-        inner.frozen.get(vm_uid).map_or_else(|| inner.series(vm_uid), |frozen| frozen.series.clone())
+        inner.frozen.get(vm_uid).map_or_else(|| Some(inner.series(vm_uid)), Clone::clone)
     }
 }
 
@@ -185,7 +178,7 @@ mod tests {
         for (msec, value) in [(1_000, 1.0), (1_050, 9.0), (1_900, 3.0), (4_000, 5.0)] {
             recorder.sample_node(at(msec), CPU, value);
         }
-        let series = recorder.series("vm").remove(0);
+        let series = recorder.series("vm").unwrap().remove(0);
         assert_eq!(series.values, [Some(9.0), None, None, Some(5.0)]);
         assert_eq!((series.end, series.is_of_vm), (at(4_000), false));
     }
@@ -196,7 +189,7 @@ mod tests {
         for (n, late) in [(0, 40), (1, 0), (2, 64), (3, 1), (4, 63), (5, 0)] {
             recorder.sample_node(at(n * 1_000 + late), CPU, 1.0);
         }
-        let series = recorder.series("vm").remove(0);
+        let series = recorder.series("vm").unwrap().remove(0);
         assert_eq!(series.values, [Some(1.0); 6]);
         assert_eq!(series.end, at(5_040));
     }
@@ -205,10 +198,10 @@ mod tests {
     fn five_minutes_are_kept_and_no_more() {
         let recorder = Recorder::default();
         (0_u16..400).for_each(|sec| recorder.sample_node(at(i64::from(sec) * 1_000), CPU, f32::from(sec)));
-        let series = recorder.series("vm").remove(0);
+        let series = recorder.series("vm").unwrap().remove(0);
         assert_eq!((series.values.len(), series.values[0], series.values[299]), (300, Some(100.0), Some(399.0)));
         recorder.sample_node(at(10_000_000), CPU, 1.0);
-        assert_eq!(recorder.series("vm")[0].values, [Some(1.0)], "what is older than five minutes is gone");
+        assert_eq!(recorder.series("vm").unwrap()[0].values, [Some(1.0)], "what is older than five minutes is gone");
     }
 
     #[test]
@@ -219,22 +212,39 @@ mod tests {
         recorder.follow(&suspects(&["a"]));
         recorder.sample_vm(at(2_000), "a", IO, 90.0);
         recorder.follow(&suspects(&["a", "b"]));
-        let frozen = recorder.series("a");
+        let frozen = recorder.series("a").unwrap();
         assert_eq!(frozen.iter().map(|series| series.is_of_vm).collect::<Vec<_>>(), [true, false]);
         assert_eq!(frozen[0].values, [Some(1.0)]);
         recorder.follow(&suspects(&["b"]));
-        assert_eq!(recorder.series("a")[0].values, [Some(1.0), Some(90.0)]);
+        assert_eq!(recorder.series("a").unwrap()[0].values, [Some(1.0), Some(90.0)]);
     }
 
     #[test]
-    fn the_newest_suspects_are_kept_and_vms_long_gone_are_not() {
+    fn what_is_frozen_stays_so_however_many_suspects_come() {
         let recorder = Recorder::default();
-        let mut all = BTreeSet::new();
-        for n in 0..=N_FROZEN {
-            all.insert(format!("vm{n}"));
-            recorder.follow(&all);
+        recorder.sample_node(at(1_000), CPU, 1.0);
+        let mut all: BTreeSet<String> = (0..N_FROZEN).map(|n| format!("vm{n:02}")).collect();
+        recorder.follow(&all);
+        recorder.sample_node(at(2_000), CPU, 2.0);
+        all.extend(["a-late".to_owned(), "z-late".to_owned()]);
+        recorder.follow(&all);
+        recorder.follow(&all);
+        for n in 0..N_FROZEN {
+            assert_eq!(recorder.series(&format!("vm{n:02}")).unwrap()[0].values, [Some(1.0)], "vm{n:02}");
         }
-        assert_eq!(recorder.lock().frozen.len(), N_FROZEN);
+        assert_eq!((recorder.series("a-late"), recorder.series("z-late")), (None, None));
+        // Room that comes later brings no minutes before.
+        all.remove("vm00");
+        recorder.follow(&all);
+        assert_eq!(recorder.series("a-late"), None);
+        all.insert("new".to_owned());
+        recorder.follow(&all);
+        assert!(recorder.series("new").is_some());
+    }
+
+    #[test]
+    fn vms_long_gone_are_not_kept() {
+        let recorder = Recorder::default();
         recorder.sample_vm(at(0), "old", CPU, 1.0);
         recorder.sample_vm(at(FORGET_AFTER_SEC * 1_000), "new", CPU, 1.0);
         assert_eq!(recorder.lock().vms.len(), 1);

@@ -372,16 +372,9 @@ impl Tracker {
         self.probes().all(|probe| probe.looked.is_some() || probe.blind_because.is_some())
     }
 
-    /// Whether a state is seen present whose hold still runs.
-    #[must_use]
-    pub fn is_holding_back(&self) -> bool {
-        self.states.values().any(Track::is_held_back)
-    }
-
-    /// The same for the states of one probe.
-    #[must_use]
-    pub fn is_holding_back_for(&self, probe: &str) -> bool {
-        self.states.iter().any(|((code, _), track)| code.spec().probe == probe && track.is_held_back())
+    /// The states that are seen present while their hold still runs, by key.
+    pub fn held_back(&self) -> impl Iterator<Item = (FindingCode, &Subject)> {
+        self.states.iter().filter(|(_, track)| track.is_held_back()).map(|((code, subject), _)| (*code, subject))
     }
 
     fn limit_usec(&self, code: FindingCode) -> i64 {

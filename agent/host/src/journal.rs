@@ -1,4 +1,4 @@
-//! The systemd journal of a host, read from its files: the entries of some units, from a position on, as they are written.
+//! The systemd journal of a host, read from its files: the entries of some units or programs, from a position on, as they are written.
 //!
 //! Neither libsystemd nor journalctl: a C library and a child process would be ours to keep from hanging, and neither reads
 //! below another root. What `file` reads is little: see there. Every call opens, reads and closes; between calls only offsets
@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::{HostRoot, ReadError};
-use file::{Following, Wanted};
+use file::{Following, IDENTIFIER_FIELDS, UNIT_FIELDS, Wanted};
 use format::{Buffers, Header, Objects};
 
 /// Where journald keeps files: while `/var` is not writable or by configuration in the first, else in the second.
@@ -24,7 +24,7 @@ const ACTIVE: &str = "system.journal";
 /// Files of one folder that are looked into: journald keeps 100 by default.
 const MAX_FILES: usize = 1_024;
 
-/// One entry of a wanted unit.
+/// One wanted entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalEntry<'a> {
     /// When journald took it, Unix time in microseconds.
@@ -35,9 +35,9 @@ pub struct JournalEntry<'a> {
     pub seqnum: u64,
     /// The boot it was written in.
     pub boot_id: [u8; 16],
-    /// Index of the unit among those asked for.
-    pub unit_idx: usize,
-    /// Whether systemd wrote it about the unit, and not a process of the unit.
+    /// Index of the unit or identifier among those asked for.
+    pub name_idx: usize,
+    /// Whether systemd wrote it about the unit asked for, and not a process of the unit.
     pub is_about: bool,
     /// Severity as in syslog, 0 (emergency) to 7 (debug).
     pub priority: Option<u8>,
@@ -76,7 +76,7 @@ pub enum JournalStart {
 pub struct JournalPoll {
     /// Whether everything that was there was read.
     pub is_drained: bool,
-    /// Entries of wanted units.
+    /// Wanted entries.
     pub n_entries: u64,
     /// Values compressed with xz or lz4 (systemd before 246), which are not read here; mostly messages of 512 bytes and more.
     pub n_unreadable: u64,
@@ -90,7 +90,8 @@ pub struct JournalPoll {
 #[derive(Debug)]
 pub struct JournalReader {
     root: HostRoot,
-    units: Vec<String>,
+    fields: &'static [&'static [u8]],
+    names: Vec<String>,
     start: JournalStart,
     /// Where journald keeps files of this machine.
     folders: Vec<PathBuf>,
@@ -115,13 +116,24 @@ impl JournalReader {
     /// A reader of the entries that name one of `units` (`kubelet.service`); opens nothing yet.
     #[must_use]
     pub fn new(root: HostRoot, units: Vec<String>, start: JournalStart) -> Self {
+        Self::of_fields(root, UNIT_FIELDS, units, start)
+    }
+
+    /// A reader of what was written under one of these syslog identifiers (`dockerd`), whatever the unit; opens nothing yet.
+    #[must_use]
+    pub fn of_identifiers(root: HostRoot, identifiers: Vec<String>, start: JournalStart) -> Self {
+        Self::of_fields(root, IDENTIFIER_FIELDS, identifiers, start)
+    }
+
+    fn of_fields(root: HostRoot, fields: &'static [&'static [u8]], names: Vec<String>, start: JournalStart) -> Self {
         let position = match start {
             JournalStart::After(position) => Some(position),
             JournalStart::Since(_) => None,
         };
         Self {
             root,
-            units,
+            fields,
+            names,
             start,
             folders: Vec::new(),
             active: Vec::new(),
@@ -129,12 +141,6 @@ impl JournalReader {
             buffers: Buffers::default(),
             position,
         }
-    }
-
-    /// The units asked for.
-    #[must_use]
-    pub fn units(&self) -> &[String] {
-        &self.units
     }
 
     /// The last entry that was handed out, by this reader or the one it goes on from.
@@ -189,7 +195,7 @@ impl JournalReader {
                     return Ok(true);
                 }
                 let mut objects = Objects::new(&file, &header, &mut self.buffers).map_err(at)?;
-                let wanted = Wanted { units: &self.units, start: &self.start };
+                let wanted = Wanted { fields: self.fields, names: &self.names, start: &self.start };
                 let counts = known.following.read(&mut objects, &wanted, &mut budget, &mut remember);
                 poll.n_entries += counts.n_entries;
                 poll.n_unreadable += counts.n_unreadable;
@@ -323,7 +329,7 @@ pub fn parse_journal(
     let mut buffers = Buffers::default();
     let header = Objects::read_header(bytes, &mut buffers)?;
     let mut objects = Objects::new(bytes, &header, &mut buffers)?;
-    let wanted = Wanted { units, start: &JournalStart::Since(0) };
+    let wanted = Wanted { fields: UNIT_FIELDS, names: units, start: &JournalStart::Since(0) };
     let mut budget = usize::MAX;
     let counts = Following::new().read(&mut objects, &wanted, &mut budget, &mut |entry| each(entry));
     Ok(JournalPoll {

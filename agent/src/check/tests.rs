@@ -76,6 +76,20 @@ fn hanging(_: ProbeContext) -> Boxed {
     Box::pin(std::future::pending())
 }
 
+static N_DEFUNCT_LOOKS: AtomicU32 = AtomicU32::new(0);
+
+/// There at every look; held for half a minute.
+fn lasting(context: ProbeContext) -> Boxed {
+    N_DEFUNCT_LOOKS.fetch_add(1, Ordering::Relaxed);
+    Box::pin(send(context, "launcher", None, vec![state(FindingCode::LauncherDefunct, Subject::vm("v"), true)]))
+}
+
+/// Held for ten minutes.
+fn orphaned(context: ProbeContext) -> Boxed {
+    let verdicts = vec![state(FindingCode::OrphanedPodVolumes, Subject::Node, true)];
+    Box::pin(send(context, "kubelet-setup", None, verdicts))
+}
+
 static N_BLOCKED_LOOKS: AtomicU32 = AtomicU32::new(0);
 
 /// In state D at the first look only.
@@ -119,6 +133,8 @@ static WELL_AND_BLIND: &[ProbeSpec] = &[probe!("kvm", well), probe!("kubelet", b
 static PANICKING: &[ProbeSpec] = &[probe!("kvm", panicking)];
 static HANGING: &[ProbeSpec] = &[probe!("kvm", hanging), probe!("kubelet", noticing)];
 static PASSING: &[ProbeSpec] = &[probe!("qemu", passing)];
+static LASTING: &[ProbeSpec] = &[probe!("launcher", lasting)];
+static ORPHANED: &[ProbeSpec] = &[probe!("kubelet-setup", orphaned)];
 static LOGGING: &[ProbeSpec] = &[probe!("kernel-log", logging)];
 
 async fn run(specs: &'static [ProbeSpec]) -> (Vec<Checked>, u8) {
@@ -161,6 +177,22 @@ async fn what_is_only_passing_is_looked_at_again_and_is_no_finding() {
     let (checked, code) = run(PASSING).await;
     assert_eq!((checked[0].findings.len(), code), (0, 0));
     assert!(N_BLOCKED_LOOKS.load(Ordering::Relaxed) >= 2);
+}
+
+/// Only the time of waiting is paused: by the kernel's clock the hold has hardly begun when it is over.
+#[tokio::test(start_paused = true)]
+async fn a_hold_is_waited_for_and_what_is_still_held_is_unknown() {
+    let (checked, code) = run(LASTING).await;
+    assert!(N_DEFUNCT_LOOKS.load(Ordering::Relaxed) > 30, "a look a second for as long as the catalogue says");
+    assert_eq!((checked[0].outcome, code), (Outcome::Partial, 2));
+    let said = npd_line(&checked);
+    assert!(said.starts_with("LauncherDefunct: ") && said.contains("30 s"), "{said}");
+}
+
+#[tokio::test]
+async fn minutes_of_a_notice_are_not_waited_for() {
+    let (checked, code) = run(ORPHANED).await;
+    assert_eq!((checked[0].outcome, code), (Outcome::Partial, 2));
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 //! Each probe also says `Unknown` with its reason when it meets the gap; here they stand together, so that somebody who installs
 //! the agent sees what a flag, a mount or a capability would bring. Only what is missing is said.
 
+use std::path::Path;
+
 use kulprit_host::HostRoot;
+use kulprit_host::network::NetworkNamespace;
 use kulprit_host::process::Procfs;
 
 use crate::probes::ProbeConfig;
@@ -17,6 +20,9 @@ const CAPABILITIES: [(u32, &str, &str); 4] = [
     (21, "CAP_SYS_ADMIN", "exit codes of processes, the network namespaces of pods"),
     (34, "CAP_SYSLOG", "the kernel's log where kernel.dmesg_restrict is set"),
 ];
+
+/// What is lost without debugfs.
+const DEBUGFS: &str = "pending requests of Ceph, peers of DRBD";
 
 /// Sentences, one for each gap.
 pub(super) fn cannot_show(host: &HostRoot, config: &ProbeConfig) -> Vec<String> {
@@ -32,6 +38,15 @@ pub(super) fn cannot_show(host: &HostRoot, config: &ProbeConfig) -> Vec<String> 
     if let Err(error) = host.open("dev/kmsg") {
         gaps.push(format!("the kernel's log: {error}"));
     }
+    match host.list("sys/kernel/debug") {
+        Ok(names) if names.is_empty() => gaps.push(format!("debugfs is not mounted: {DEBUGFS}")),
+        Ok(_) => {}
+        Err(error) => gaps.push(format!("debugfs: {error}: {DEBUGFS}")),
+    }
+    if host.open("sys/fs/cgroup/cgroup.controllers").is_ok() {
+        gaps.push("device cgroups of version 2: the kernel does not show which devices they refuse a VM".to_owned());
+    }
+    gaps.extend(network(procfs.path()));
     gaps.extend(processes(&procfs));
     let effective = std::fs::read_to_string("/proc/self/status").ok().and_then(|text| parse_effective(&text));
     if let Some(effective) = effective {
@@ -39,6 +54,16 @@ pub(super) fn cannot_show(host: &HostRoot, config: &ProbeConfig) -> Vec<String> 
         gaps.extend(missing.map(|(_, name, lost)| format!("without {name}: {lost}")));
     }
     gaps
+}
+
+/// Another network namespace than the node's.
+fn network(procfs: &Path) -> Option<String> {
+    let lost = "the node's links and routes, the kubelet's health endpoint";
+    match NetworkNamespace::at(procfs.join("1/ns/net")) {
+        Ok(node) if node.is_own() => None,
+        Ok(_) => Some(format!("outside of our network namespace: {lost}; a pod needs hostNetwork")),
+        Err(error) => Some(format!("whether our network namespace is the node's: {error}; if not, {lost}")),
+    }
 }
 
 /// What hides processes from us.
@@ -75,7 +100,7 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let config = ProbeConfig { procfs: empty.path().to_owned(), ..ProbeConfig::default() };
         let gaps = cannot_show(&HostRoot::new(empty.path()), &config);
-        for part in ["psi=1", "the kernel's log", "hidepid"] {
+        for part in ["psi=1", "the kernel's log", "hidepid", "debugfs", "network namespace"] {
             assert!(gaps.iter().any(|gap| gap.contains(part)), "{part}: {gaps:?}");
         }
     }
@@ -98,6 +123,33 @@ mod tests {
         std::fs::write(dir.path().join("1/cgroup"), "0::/init.scope\n").unwrap();
         std::fs::write(dir.path().join("1/stat"), format!("1 (init) S 0 {}\n", "0 ".repeat(44))).unwrap();
         assert_eq!(processes(&Procfs::new(dir.path())), [] as [String; 0]);
+    }
+
+    #[test]
+    fn device_cgroups_of_version_2_and_a_closed_debugfs_are_told() {
+        let host = tempfile::tempdir().unwrap();
+        let gaps = || cannot_show(&HostRoot::new(host.path()), &ProbeConfig::default());
+        let has = |gaps: &[String], part: &str| gaps.iter().any(|gap| gap.contains(part));
+        std::fs::create_dir_all(host.path().join("sys/fs/cgroup/devices")).unwrap();
+        std::fs::create_dir_all(host.path().join("sys/kernel/debug")).unwrap();
+        let before = gaps();
+        assert!(has(&before, "debugfs is not mounted") && !has(&before, "device cgroups"), "{before:?}");
+        std::fs::write(host.path().join("sys/fs/cgroup/cgroup.controllers"), "cpu memory\n").unwrap();
+        std::fs::create_dir(host.path().join("sys/kernel/debug/block")).unwrap();
+        let after = gaps();
+        assert!(!has(&after, "debugfs") && has(&after, "device cgroups"), "{after:?}");
+    }
+
+    #[test]
+    fn our_own_network_namespace_is_no_gap_and_another_is() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("1/ns")).unwrap();
+        let link = dir.path().join("1/ns/net");
+        std::os::unix::fs::symlink("/proc/self/ns/net", &link).unwrap();
+        assert_eq!(network(dir.path()), None);
+        std::fs::remove_file(&link).unwrap();
+        std::fs::write(&link, "").unwrap();
+        assert!(network(dir.path()).unwrap().contains("hostNetwork"));
     }
 
     #[test]

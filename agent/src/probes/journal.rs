@@ -133,10 +133,10 @@ impl Listening {
 }
 
 fn take(entry: &JournalEntry<'_>, sources: &[LogSource], hearing: &mut Hearing, now: Moment) {
-    let Some(source @ LogSource::Unit(unit)) = sources.get(entry.unit_idx) else { return };
+    let Some(source @ LogSource::Unit(unit)) = sources.get(entry.name_idx) else { return };
     let at = moment_at(now, entry.realtime_usec);
     // Whether systemd or the unit speaks is another speaker.
-    let log = (entry.unit_idx as u64) << 1 | u64::from(entry.is_about);
+    let log = (entry.name_idx as u64) << 1 | u64::from(entry.is_about);
     let Clock { at_usec, btime_usec } = clock_of(now);
     let mut from = 0;
     for _ in 0..MAX_LINES {

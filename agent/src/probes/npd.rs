@@ -73,6 +73,8 @@ struct LogSource {
     rules: LogRules,
     window: Window,
     reader: Option<Reader>,
+    /// Why it could not be read when last tried.
+    blind_because: Option<String>,
 }
 
 enum Reader {
@@ -134,7 +136,7 @@ impl Probe {
             match rules::read(&path) {
                 Ok(RuleFile::Log(rules)) => {
                     let window = Window::new(rules.buffer_size);
-                    probe.logs.push(LogSource { rules, window, reader: None });
+                    probe.logs.push(LogSource { rules, window, reader: None, blind_because: None });
                 }
                 Ok(RuleFile::Custom(rules)) => probe.plugins.push(PluginSource {
                     due: vec![Instant::now(); rules.rules.len()],
@@ -165,7 +167,7 @@ impl Probe {
         !self.logs.is_empty() || !self.plugins.is_empty()
     }
 
-    /// Reads what is new in each log; a log that cannot be read makes its conditions Unknown.
+    /// Reads what is new in each log, and keeps why one could not be read.
     async fn read_logs(&mut self) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         if self.logs.is_empty() {
@@ -183,15 +185,16 @@ impl Probe {
         });
         let Ok((logs, position, matched, errors)) = read.await else {
             // The sources are with the thread that is late; they are opened anew from the position.
-            self.problems.push("reading a log has not returned".to_owned());
             self.logs = Self::new(self.context.clone()).logs;
+            for log in &mut self.logs {
+                log.blind_because = Some("reading a log has not returned".to_owned());
+            }
             return verdicts;
         };
         (self.logs, self.position) = (logs, position);
-        for (log, error) in self.logs.iter().zip(errors) {
-            let Some(error) = error else { continue };
-            count(&self.context.counters.errors, 1);
-            verdicts.extend(log.rules.conditions.iter().map(|condition| unknown(&condition.kind, &error)));
+        for (log, error) in self.logs.iter_mut().zip(errors) {
+            count(&self.context.counters.errors, u64::from(error.is_some()));
+            log.blind_because = error;
         }
         verdicts.extend(matched.into_iter().map(|event| event.into_verdict(now)));
         verdicts
@@ -252,18 +255,21 @@ impl Probe {
         }
     }
 
-    /// Every condition of every file as it is now.
+    /// Every condition of every file as it is now. What a log has set stays, readable or not.
     fn conditions(&self) -> Vec<Verdict> {
         let at = self.context.clock.now();
-        let of_logs = self.logs.iter().filter(|log| log.reader.is_some()).flat_map(|log| {
-            log.rules.conditions.iter().map(|condition| match self.position.set.get(&condition.kind) {
-                Some((reason, message)) => present(&condition.kind, reason, &log.rules.source, message, at),
-                None => absent(
-                    &condition.kind,
-                    &log.rules.source,
-                    &format!("{}: {}", condition.reason, condition.message),
-                    at,
-                ),
+        let of_logs = self.logs.iter().flat_map(|log| {
+            log.rules.conditions.iter().map(|condition| {
+                match (self.position.set.get(&condition.kind), &log.blind_because) {
+                    (Some((reason, message)), _) => present(&condition.kind, reason, &log.rules.source, message, at),
+                    (None, Some(because)) => unknown(&condition.kind, because),
+                    (None, None) => absent(
+                        &condition.kind,
+                        &log.rules.source,
+                        &format!("{}: {}", condition.reason, condition.message),
+                        at,
+                    ),
+                }
             })
         });
         let of_plugins = self
@@ -384,7 +390,7 @@ impl LogSource {
                 position.kmsg_seq = reader.position().map(|read| read.seq).or(position.kmsg_seq);
             }
             Reader::Journal(reader) => {
-                while !reader.poll(ENTRIES, |entry| take(entry.message))?.is_drained {}
+                while !reader.poll(ENTRIES, |entry| take(entry.message.trim_ascii()))?.is_drained {}
                 position.journal_usec = Some(reader.position().map_or(now.wall_usec, |read| read.realtime_usec + 1));
             }
             Reader::File { file, message, buffer } => {
@@ -418,9 +424,10 @@ fn open(rules: &LogRules, host: &HostRoot, now: Moment, position: &Position) -> 
             let since_usec = if is_first { now.boottime_usec.saturating_sub(lookback_usec) } else { i64::MIN };
             Reader::Kmsg { reader, since_usec }
         }
-        Log::Journal { unit } => {
+        Log::Journal { identifier } => {
             let since = position.journal_usec.unwrap_or_else(|| now.wall_usec.saturating_sub(lookback_usec));
-            Reader::Journal(JournalReader::new(host.clone(), vec![unit.clone()], JournalStart::Since(since)))
+            let identifiers = vec![identifier.clone()];
+            Reader::Journal(JournalReader::of_identifiers(host.clone(), identifiers, JournalStart::Since(since)))
         }
         Log::File { path, message } => {
             let kept = position.files.get(&path.display().to_string());

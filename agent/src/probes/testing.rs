@@ -1,5 +1,6 @@
 //! Runs a probe as the agent does, for tests.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +101,21 @@ pub(super) fn write(root: &Path, path: &str, text: &str) {
     let path = root.join(path);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, text).unwrap();
+}
+
+/// The machine whose journals are recorded.
+pub(super) const MACHINE: &str = "0123456789abcdef0123456789abcdef";
+
+/// Puts a recorded journal below `root`, as the file that journald writes to.
+pub(super) fn put_journal(root: &Path, fixture: &str) {
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("host/fixtures/journal").join(fixture);
+    let packed = std::fs::read(recorded.with_extension("journal.zst")).unwrap();
+    let mut bytes = Vec::new();
+    ruzstd::decoding::StreamingDecoder::new(packed.as_slice()).unwrap().read_to_end(&mut bytes).unwrap();
+    write(root, "etc/machine-id", &format!("{MACHINE}\n"));
+    let folder = root.join("var/log/journal").join(MACHINE);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("system.journal"), bytes).unwrap();
 }
 
 /// The status of a state in a look, if it is mentioned.

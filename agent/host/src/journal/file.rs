@@ -1,8 +1,8 @@
-//! One journal file, read forward for the units that are wanted.
+//! One journal file, read forward for the units or identifiers that are wanted.
 //!
-//! journald keeps, for each `_SYSTEMD_UNIT=…` that it has seen, the list of its entries. So what other units write costs
-//! nothing: the DATA objects of the wanted units are found by the chain of their field (new ones stand at its beginning, no
-//! hash is computed), and of each only what was added to its list is read. Entries of several units come in the file's order.
+//! journald keeps, for each `_SYSTEMD_UNIT=…` that it has seen, the list of its entries, and so for each field. So what others
+//! write costs nothing: the DATA objects of the wanted values are found by the chain of their field (new ones stand at its
+//! beginning, no hash is computed), and of each only what was added to its list is read. Entries of several come in the file's order.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +12,11 @@ use super::format::{Data, Entry, Header, MAX_PAYLOAD_BYTES, Objects, Payload, ma
 use super::{JournalEntry, JournalStart};
 
 /// The fields that name a unit: of the process that wrote, and of the unit that systemd writes about.
-const UNIT_FIELDS: [&[u8]; 2] = [b"_SYSTEMD_UNIT", b"UNIT"];
+pub(super) const UNIT_FIELDS: &[&[u8]] = &[b"_SYSTEMD_UNIT", ABOUT_UNIT];
+/// The field that systemd sets when it writes about a unit.
+const ABOUT_UNIT: &[u8] = b"UNIT";
+/// The field that programs leave to be their name.
+pub(super) const IDENTIFIER_FIELDS: &[&[u8]] = &[b"SYSLOG_IDENTIFIER"];
 /// Values of one field that are looked at: a node has hundreds of units.
 const MAX_VALUES: usize = 65_536;
 /// Objects in one chain of the field table.
@@ -29,7 +33,10 @@ const MAX_VALUE_BYTES: usize = 256;
 /// What is asked of a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
-    pub(super) units: &'a [String],
+    /// In which fields they stand.
+    pub(super) fields: &'static [&'static [u8]],
+    /// Values of these: units, or identifiers.
+    pub(super) names: &'a [String],
     pub(super) start: &'a JournalStart,
 }
 
@@ -48,8 +55,9 @@ pub(super) struct Counts {
 pub(super) struct Following {
     /// Entries of the file when it was last read to its end.
     n_entries: u64,
-    fields: [FieldChain; UNIT_FIELDS.len()],
-    units: Vec<Unit>,
+    /// One for each field that is wanted.
+    fields: Vec<FieldChain>,
+    lists: Vec<List>,
     known: HashMap<u64, Known>,
 }
 
@@ -62,11 +70,11 @@ struct FieldChain {
     n_failures: u8,
 }
 
-/// The entries of one value of a unit field.
+/// The entries of one value of a wanted field.
 #[derive(Debug)]
-struct Unit {
+struct List {
     data_offset: u64,
-    unit_idx: usize,
+    name_idx: usize,
     is_about: bool,
     /// Entries that were handed out or passed over.
     n_given: u64,
@@ -88,7 +96,7 @@ enum Known {
 
 impl Following {
     pub(super) fn new() -> Self {
-        Self { n_entries: 0, fields: Default::default(), units: Vec::new(), known: HashMap::new() }
+        Self { n_entries: 0, fields: Vec::new(), lists: Vec::new(), known: HashMap::new() }
     }
 
     /// Whether the file has nothing new since it was read to its end.
@@ -105,17 +113,18 @@ impl Following {
         each: &mut dyn FnMut(&JournalEntry<'_>),
     ) -> Counts {
         let mut counts = Counts::default();
-        for field in 0..UNIT_FIELDS.len() {
-            if self.fields[field].n_failures < MAX_FAILURES && self.find_units(objects, field, wanted).is_err() {
+        self.fields.resize_with(wanted.fields.len(), FieldChain::default);
+        for field in 0..wanted.fields.len() {
+            if self.fields[field].n_failures < MAX_FAILURES && self.find_lists(objects, field, wanted).is_err() {
                 self.fields[field].n_failures += 1;
                 counts.n_malformed += 1;
             }
         }
-        // The next entry of each unit, and how many it has now.
-        let mut next: Vec<(u64, Data)> = Vec::with_capacity(self.units.len());
-        for unit in &mut self.units {
-            let found = objects.data(unit.data_offset).and_then(|data| Ok((unit.next(objects, &data)?, data)));
-            next.push(unit.check(found, &mut counts));
+        // The next entry of each list, and how many it has now.
+        let mut next: Vec<(u64, Data)> = Vec::with_capacity(self.lists.len());
+        for list in &mut self.lists {
+            let found = objects.data(list.data_offset).and_then(|data| Ok((list.next(objects, &data)?, data)));
+            next.push(list.check(found, &mut counts));
         }
         loop {
             let first =
@@ -125,20 +134,20 @@ impl Following {
                 return counts;
             }
             *budget -= 1;
-            let unit = &mut self.units[index];
-            unit.n_given += 1;
+            let list = &mut self.lists[index];
+            list.n_given += 1;
             counts.n_entries += 1;
-            let (unit_idx, is_about) = (unit.unit_idx, unit.is_about);
-            let found = unit.next(objects, &data).map(|offset| (offset, data));
-            next[index] = unit.check(found, &mut counts);
+            let (name_idx, is_about) = (list.name_idx, list.is_about);
+            let found = list.next(objects, &data).map(|offset| (offset, data));
+            next[index] = list.check(found, &mut counts);
             // One that names a unit twice is one.
             for (other, (same, data)) in next.iter_mut().enumerate().filter(|(_, (same, _))| *same == offset) {
-                let unit = &mut self.units[other];
-                unit.n_given += 1;
-                let found = unit.next(objects, data).map(|offset| (offset, *data));
-                (*same, *data) = unit.check(found, &mut counts);
+                let list = &mut self.lists[other];
+                list.n_given += 1;
+                let found = list.next(objects, data).map(|offset| (offset, *data));
+                (*same, *data) = list.check(found, &mut counts);
             }
-            if self.give(objects, offset, (unit_idx, is_about), &mut counts, each).is_err() {
+            if self.give(objects, offset, (name_idx, is_about), &mut counts, each).is_err() {
                 counts.n_malformed += 1;
             }
         }
@@ -146,21 +155,21 @@ impl Following {
         counts
     }
 
-    /// Finds wanted units that were not there before.
-    fn find_units<S: ReadAt + ?Sized>(
+    /// Finds wanted names that were not there before.
+    fn find_lists<S: ReadAt + ?Sized>(
         &mut self,
         objects: &mut Objects<'_, S>,
         field: usize,
         wanted: &Wanted<'_>,
     ) -> io::Result<()> {
         if self.fields[field].offset == 0 {
-            self.fields[field].offset = find_field(objects, UNIT_FIELDS[field])?;
+            self.fields[field].offset = find_field(objects, wanted.fields[field])?;
         }
         let FieldChain { offset, head: seen, .. } = self.fields[field];
         if offset == 0 {
             return Ok(());
         }
-        let (field_object, is_same) = objects.field(offset, UNIT_FIELDS[field])?;
+        let (field_object, is_same) = objects.field(offset, wanted.fields[field])?;
         if !is_same {
             return Err(malformed("another field than before", offset));
         }
@@ -171,27 +180,27 @@ impl Following {
                 break;
             }
             let data = objects.data(at)?;
-            let unit_idx = match objects.payload(at, MAX_VALUE_BYTES)? {
+            let name_idx = match objects.payload(at, MAX_VALUE_BYTES)? {
                 Payload::Bytes(bytes) => {
-                    let name = bytes.get(UNIT_FIELDS[field].len() + 1..).unwrap_or_default();
-                    wanted.units.iter().position(|unit| unit.as_bytes() == name)
+                    let name = bytes.get(wanted.fields[field].len() + 1..).unwrap_or_default();
+                    wanted.names.iter().position(|wanted| wanted.as_bytes() == name)
                 }
                 Payload::Unreadable => None,
             };
-            if let Some(unit_idx) = unit_idx
-                && self.units.iter().all(|unit| unit.data_offset != at)
+            if let Some(name_idx) = name_idx
+                && self.lists.iter().all(|list| list.data_offset != at)
             {
-                let mut unit = Unit {
+                let mut list = List {
                     data_offset: at,
-                    unit_idx,
-                    is_about: field == 1,
+                    name_idx,
+                    is_about: wanted.fields[field] == ABOUT_UNIT,
                     n_given: 0,
                     array: 0,
                     array_first: 0,
                     is_broken: false,
                 };
-                unit.is_broken = unit.seek(objects, &data, wanted.start).is_err();
-                self.units.push(unit);
+                list.is_broken = list.seek(objects, &data, wanted.start).is_err();
+                self.lists.push(list);
             }
             // New ones are put before the others, and lie behind them in the file.
             if data.next_field_offset >= at {
@@ -207,7 +216,7 @@ impl Following {
         &mut self,
         objects: &mut Objects<'_, S>,
         offset: u64,
-        (unit_idx, is_about): (usize, bool),
+        (name_idx, is_about): (usize, bool),
         counts: &mut Counts,
         each: &mut dyn FnMut(&JournalEntry<'_>),
     ) -> io::Result<()> {
@@ -217,7 +226,7 @@ impl Following {
             monotonic_usec: entry.monotonic_usec,
             seqnum: entry.seqnum,
             boot_id: entry.boot_id,
-            unit_idx,
+            name_idx,
             is_about,
             priority: None,
             identifier: None,
@@ -267,7 +276,7 @@ impl Following {
     }
 }
 
-impl Unit {
+impl List {
     /// Where its next entry is; 0 when all were given.
     fn next<S: ReadAt + ?Sized>(&mut self, objects: &mut Objects<'_, S>, data: &Data) -> io::Result<u64> {
         if self.is_broken || self.n_given >= data.n_entries {

@@ -20,7 +20,7 @@ fn units() -> Vec<String> {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
-    unit_idx: usize,
+    name_idx: usize,
     is_about: bool,
     priority: Option<u8>,
     identifier: String,
@@ -31,7 +31,7 @@ struct Seen {
 impl From<&JournalEntry<'_>> for Seen {
     fn from(entry: &JournalEntry<'_>) -> Self {
         Self {
-            unit_idx: entry.unit_idx,
+            name_idx: entry.name_idx,
             is_about: entry.is_about,
             priority: entry.priority,
             identifier: entry.identifier.unwrap_or_default().to_owned(),
@@ -51,7 +51,7 @@ fn read(bytes: &[u8]) -> (Vec<Seen>, JournalPoll) {
 #[track_caller]
 fn check_units(seen: &[Seen]) {
     let of =
-        |unit_idx, is_about| seen.iter().filter(move |entry| (entry.unit_idx, entry.is_about) == (unit_idx, is_about));
+        |name_idx, is_about| seen.iter().filter(move |entry| (entry.name_idx, entry.is_about) == (name_idx, is_about));
     let errors: Vec<&Seen> = of(0, false).filter(|entry| entry.message.contains("Error syncing pod")).collect();
     assert_eq!((of(0, false).count(), of(1, false).count(), errors.len()), (9, 3, 3), "{seen:#?}");
     for error in errors {
@@ -194,6 +194,23 @@ fn a_reader_begins_where_another_ended_or_at_a_time() {
     check_same(&poll(&mut since, 100).0, &all[from..], "since");
     let mut later = host.reader(JournalStart::Since(all[all.len() - 1].realtime_usec + 1));
     check_same(&poll(&mut later, 100).0, &[], "later");
+}
+
+#[test]
+fn what_programs_write_is_found_by_their_identifier_in_whatever_unit() {
+    let host = Host::new();
+    host.put("system.journal", &fixture("compact-zstd"));
+    let of = |identifiers: &[&str]| {
+        let identifiers = identifiers.iter().map(|&name| name.to_owned()).collect();
+        let root = HostRoot::new(host.folder.path());
+        poll(&mut JournalReader::of_identifiers(root, identifiers, JournalStart::Since(0)), 1_000).0
+    };
+    let (systemd, said) = (of(&["systemd"]), of(&["say.sh"]));
+    assert!(systemd.iter().any(|entry| entry.message.starts_with("Started containerd.service")), "{systemd:#?}");
+    assert!(systemd.iter().all(|entry| entry.identifier == "systemd" && !entry.is_about));
+    assert!(said.iter().any(|entry| entry.message.contains("Error syncing pod")), "{said:#?}");
+    assert_eq!(of(&["say.sh", "systemd"]).len(), systemd.len() + said.len());
+    check_same(&of(&["kubelet.service", "containerd.service"]), &[], "units are no identifiers");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! A real journald's files below a root: what is said of them, once, and when they cannot be read.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kulprit_daemon::config::HumanDuration;
 use kulprit_host::HostRoot;
@@ -10,9 +9,7 @@ use kulprit_model::attribute;
 use super::*;
 use crate::look::Look;
 use crate::probes::ProbeConfig;
-use crate::probes::testing::Probe;
-
-const MACHINE: &str = "0123456789abcdef0123456789abcdef";
+use crate::probes::testing::{MACHINE, Probe, put_journal};
 
 /// A host with journal files.
 struct Host {
@@ -35,11 +32,7 @@ impl Host {
 
     /// Puts a recorded file there, as the one that journald writes to.
     fn put(&self, fixture: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("host/fixtures/journal").join(fixture);
-        let mut bytes = Vec::new();
-        let packed = std::fs::read(path.with_extension("journal.zst")).unwrap();
-        ruzstd::decoding::StreamingDecoder::new(packed.as_slice()).unwrap().read_to_end(&mut bytes).unwrap();
-        std::fs::write(self.folder().join("system.journal"), bytes).unwrap();
+        put_journal(self.dir.path(), fixture);
     }
 
     fn root(&self) -> HostRoot {

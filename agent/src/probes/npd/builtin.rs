@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use kulprit_host::{
     http,
-    journal::{JournalEntry, JournalReader, JournalStart},
+    journal::{JournalReader, JournalStart},
     kmsg::{KmsgItem, KmsgStart},
 };
 use regex::bytes::{Regex, RegexBuilder};
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{
     plugin::{Outcome, Verdict},
-    rules::{CustomRule, duration, unit_of},
+    rules::{CustomRule, duration},
 };
 use crate::probes::{ProbeContext, blocking::Blocking, chain, kernel_log::open_log, runtime::client};
 
@@ -40,7 +40,7 @@ pub(super) enum Builtin {
 /// How many lines of a log match.
 #[derive(Debug)]
 pub(super) struct Count {
-    /// `kernel`, or the program.
+    /// `kernel`, or a syslog identifier.
     source: String,
     lookback: Duration,
     at_least: u64,
@@ -159,12 +159,6 @@ async fn count_lines(context: &ProbeContext, count: &Count, within: Duration) ->
     let lookback_usec = i64::try_from(count.lookback.as_micros()).unwrap_or(i64::MAX);
     let (pattern, revert) = (count.pattern.clone(), count.revert.clone());
     let source = count.source.clone();
-    let config = &context.config;
-    // systemd writes of its units; the journal is read by unit.
-    let units = match source.as_str() {
-        "systemd" => config.kubelet_units.iter().chain(&config.journal_units).cloned().collect(),
-        program => vec![unit_of(program)],
-    };
     let counted = Blocking::default()
         .run(within, move || {
             let mut n_lines = 0_i64;
@@ -176,8 +170,7 @@ async fn count_lines(context: &ProbeContext, count: &Count, within: Duration) ->
                 read_kernel(&host, now.boottime_usec.saturating_sub(lookback_usec), &mut take)
             } else {
                 let start = JournalStart::Since(now.wall_usec.saturating_sub(lookback_usec));
-                let identifier = (source == "systemd").then_some("systemd");
-                read_journal(JournalReader::new(host, units, start), identifier, &mut take)
+                read_journal(JournalReader::of_identifiers(host, vec![source], start), &mut take)
             };
             read.map(|()| n_lines)
         })
@@ -209,17 +202,8 @@ fn read_kernel(
     Ok(())
 }
 
-fn read_journal(
-    mut reader: JournalReader,
-    identifier: Option<&str>,
-    take: &mut impl FnMut(&[u8]),
-) -> Result<(), kulprit_host::ReadError> {
-    let mut each = |entry: &JournalEntry<'_>| {
-        if identifier.is_none() || entry.identifier == identifier {
-            take(entry.message);
-        }
-    };
-    while !reader.poll(ENTRIES, &mut each)?.is_drained {}
+fn read_journal(mut reader: JournalReader, take: &mut impl FnMut(&[u8])) -> Result<(), kulprit_host::ReadError> {
+    while !reader.poll(ENTRIES, |entry| take(entry.message.trim_ascii()))?.is_drained {}
     Ok(())
 }
 

@@ -55,9 +55,9 @@ pub(super) struct LogRules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Log {
     Kmsg,
-    /// Lines of this unit.
+    /// What was written under this syslog identifier, as node-problem-detector's `journald` watcher filters.
     Journal {
-        unit: String,
+        identifier: String,
     },
     /// This file, and where in a line the message is.
     File {
@@ -217,7 +217,7 @@ fn log_rules(wire: WireLog) -> Result<LogRules, String> {
             "" => return Err("pluginConfig.source is missing: the program whose lines are read".to_owned()),
             // The kernel's lines stand in the journal too; its own log has them first, and all of them.
             "kernel" => Log::Kmsg,
-            identifier => Log::Journal { unit: unit_of(identifier) },
+            identifier => Log::Journal { identifier: identifier.to_owned() },
         },
         _ => Log::File {
             path: Some(log_path).filter(|path| !path.is_empty()).ok_or("logPath is missing")?.into(),
@@ -310,11 +310,6 @@ pub(super) fn duration(key: &str, text: Option<&str>, default: Duration) -> Resu
     }
 }
 
-/// The journal is read by unit; programs that node-problem-detector's own files name run in the unit of their name.
-pub(super) fn unit_of(identifier: &str) -> String {
-    if identifier.contains('.') { identifier.to_owned() } else { format!("{identifier}.service") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,6 +386,6 @@ mod tests {
             }
         };
         assert_eq!(journal("kernel"), Log::Kmsg);
-        assert_eq!(journal("kubelet"), Log::Journal { unit: "kubelet.service".to_owned() });
+        assert_eq!(journal("kubelet"), Log::Journal { identifier: "kubelet".to_owned() });
     }
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     look::Look,
-    probes::testing::{Probe, status_of},
+    probes::testing::{Probe, put_journal, status_of},
 };
 
 /// A host with one rule file that follows `var/log/app.log`.
@@ -81,6 +81,78 @@ async fn a_log_that_is_not_there_is_unknown() {
     let mut probe = start(host.path(), &file, None);
     assert_eq!(condition(&probe.look().await), Some(Unknown));
     probe.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_that_fails_after_it_was_opened_is_unknown_alone() {
+    let (host, file) = host();
+    let mut probe = start(host.path(), &file, None);
+    assert_eq!(condition(&probe.look().await), Some(Absent));
+    // A folder in its place opens, and cannot be read.
+    let log = host.path().join("var/log/app.log");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    let look = probe.look_until(|look| condition(look) != Some(Absent)).await;
+    let said: Vec<_> = look
+        .verdicts
+        .iter()
+        .map(|verdict| match verdict {
+            Verdict::State(state) => state.status,
+            Verdict::Occurrence(event) => panic!("{event:?}"),
+        })
+        .collect();
+    assert_eq!(said, [Unknown]);
+    probe.stop().await;
+}
+
+/// A host whose journal is a recorded one, with one rule file.
+fn host_with_journal(rules: &str) -> (TempDir, PathBuf) {
+    let host = tempfile::tempdir().unwrap();
+    put_journal(host.path(), "compact-zstd");
+    let file = host.path().join("rules.json");
+    std::fs::write(&file, rules).unwrap();
+    (host, file)
+}
+
+/// What a journal of node-problem-detector's `source` says; the lines are older than any look back of theirs.
+async fn look_at_journal(source: &str, pattern: &str) -> Look {
+    let rules = format!(
+        r#"{{"plugin": "journald", "pluginConfig": {{"source": "{source}"}}, "source": "a-monitor", "lookback": "438000h",
+        "conditions": [{{"type": "ABroken", "reason": "AWorks", "message": "it works"}}],
+        "rules": [{{"type": "permanent", "condition": "ABroken", "reason": "AIsBroken", "pattern": "{pattern}"}}]}}"#
+    );
+    let (host, file) = host_with_journal(&rules);
+    Probe::once_with(&SPEC, HostRoot::new(host.path()), |context| {
+        context.config = Arc::new(ProbeConfig { npd_files: vec![file], ..ProbeConfig::default() });
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_journal_is_read_by_syslog_identifier_and_not_by_unit() {
+    // As in config/systemd-monitor.json and config/docker-monitor.json: no unit has the name of these.
+    assert_eq!(condition(&look_at_journal("systemd", "Started containerd.*").await), Some(Present));
+    assert_eq!(condition(&look_at_journal("say.sh", ".*Error syncing pod.*").await), Some(Present));
+    assert_eq!(condition(&look_at_journal("kubelet", ".*Error syncing pod.*").await), Some(Absent));
+}
+
+#[tokio::test]
+async fn a_counter_reads_the_journal_by_syslog_identifier() {
+    for (source, want) in [("systemd", Present), ("containerd.service", Absent)] {
+        let rules = format!(
+            r#"{{"plugin": "custom", "source": "systemd-monitor",
+            "conditions": [{{"type": "FrequentRestart", "reason": "NoFrequentRestart", "message": "it runs"}}],
+            "rules": [{{"type": "permanent", "condition": "FrequentRestart", "reason": "FrequentRestart",
+                "path": "/home/kubernetes/bin/log-counter",
+                "args": ["--journald-source={source}", "--lookback=438000h", "--count=1", "--pattern=Started containerd"]}}]}}"#
+        );
+        let (host, file) = host_with_journal(&rules);
+        let look = Probe::once_with(&SPEC, HostRoot::new(host.path()), |context| {
+            context.config = Arc::new(ProbeConfig { npd_files: vec![file], ..ProbeConfig::default() });
+        })
+        .await;
+        assert_eq!(condition(&look), Some(want), "{source}");
+    }
 }
 
 #[tokio::test]
