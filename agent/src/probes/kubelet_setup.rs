@@ -245,10 +245,10 @@ fn read_setup(host: &HostRoot, known: &Known) -> Result<Option<KubeletSetup>, Re
     if known.unit.is_none() && config.is_none() {
         return Ok(None);
     }
-    let policies = |manager| read_manager_policies(host, &known.args, config.as_deref(), manager);
+    let policies = |manager| read_manager_policies(host, &known.args, config.as_ref(), manager);
     let (cpu, memory) = (policies(ResourceManager::Cpu)?, policies(ResourceManager::Memory)?);
     let link = host.read_link(KUBELET_ROOT).ok().map(|link| link.to_string_lossy().into_owned());
-    Ok(Some(KubeletSetup { args: known.args.clone(), link, config, cpu, memory }))
+    Ok(Some(KubeletSetup { args: known.args.clone(), link, config, unseen: None, cpu, memory }))
 }
 
 /// A node that virt-handler is, or was, on; or one whose kubelet knows KubeVirt's devices.

@@ -188,6 +188,24 @@ async fn kubelet_misconfigured_is_seen_also_when_it_does_not_come_up() {
 }
 
 #[tokio::test]
+async fn a_policy_in_json_or_in_a_drop_in_is_no_contradiction() {
+    let node = Node::kubeadm();
+    let flags = ["kubelet", "--config=/etc/k/config.json", "--config-dir=/etc/k/config.json.d"];
+    node.start_kubelet(70, "kubelet", &flags, "0::/\n");
+    node.write("etc/k/config.json", "{\n  \"cpuManagerPolicy\": \"static\"\n}\n");
+    std::fs::create_dir(node.dir.path().join("etc/k/config.json.d")).unwrap();
+    assert_eq!(status_of(&node.look().await, KubeletMisconfigured), Some(Absent));
+    node.write("etc/k/config.json", "{}");
+    assert_eq!(what_of(&node.look().await, KubeletMisconfigured).as_deref(), Some("cpu-manager-state"));
+    node.write("etc/k/config.json.d/40-nodeadm.conf", r#"{"cpuManagerPolicy": "static"}"#);
+    assert_eq!(status_of(&node.look().await, KubeletMisconfigured), Some(Absent));
+    node.write("etc/k/config.json.d/50.conf", "{cpuManagerPolicy");
+    let look = node.look().await;
+    assert_eq!(status_of(&look, KubeletMisconfigured), Some(Unknown));
+    assert!(format!("{look:?}").contains("config.json.d/50.conf"), "{look:?}");
+}
+
+#[tokio::test]
 async fn device_plugin_missing_is_said_where_kubevirt_is() {
     let node = Node::kubeadm();
     node.plugins(&["kubelet.sock"]);

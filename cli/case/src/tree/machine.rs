@@ -319,15 +319,18 @@ fn read_services(tree: &mut Tree<'_>, processes: &Processes) {
 
 fn read_kubelet(tree: &mut Tree<'_>, process: &CapturedProcess) {
     let args = parse_kubelet_args(&process.args);
-    let config = tree.reading_of(|root| read_kubelet_config(root, &args)).unwrap_or_default();
+    let (config, unseen) = match tree.reading_of(|root| read_kubelet_config(root, &args)) {
+        Ok(config) => (config, None),
+        Err(because) => (None, Some(because)),
+    };
     let mut policies = |manager| {
-        let read = tree.reading_of(|root| read_manager_policies(root, &args, config.as_deref(), manager));
+        let read = tree.reading_of(|root| read_manager_policies(root, &args, config.as_ref(), manager));
         read.unwrap_or_default()
     };
     let (cpu, memory) = (policies(ResourceManager::Cpu), policies(ResourceManager::Memory));
     let link = tree.root.read_link(KUBELET_ROOT).ok().map(|link| link.to_string_lossy().into_owned());
     let unit = services::unit_of(process, "kubelet.service");
-    let setup = KubeletSetup { args, link, config, cpu, memory };
+    let setup = KubeletSetup { args, link, config, unseen, cpu, memory };
     tree.say([services::judge_setup(tree.at, &unit, &setup)]);
 }
 
