@@ -4,6 +4,7 @@
 //! configuration file (`KubeletConfiguration`, v1beta1) with its drop-ins, of which only JSON and plain `key: value` lines are read.
 
 mod certificate;
+mod k3s;
 mod plugins;
 mod pods;
 
@@ -11,6 +12,7 @@ pub use certificate::{
     ClientCertificate, KubeconfigCertificate, Validity, parse_certificate_validity, parse_kubeconfig_certificate,
     read_client_certificate,
 };
+pub use k3s::{hides_arguments, parse_kubelet_arg, read_k3s_args};
 pub use plugins::{PluginSocket, device_plugin_folder, read_device_plugins};
 pub use pods::{PodFolders, PodLeftover, read_pod_folders};
 
