@@ -1,9 +1,10 @@
 //! How a kubelet is set up, from its command line and its files.
 //!
 //! Sources: `kubelet --help` (`--root-dir`, `--cpu-manager-policy`), `/var/lib/kubelet/{cpu,memory}_manager_state` and the kubelet's
-//! configuration file (`KubeletConfiguration`, v1beta1), of which only plain `key: value` lines are read.
+//! configuration file (`KubeletConfiguration`, v1beta1) with its drop-ins, of which only JSON and plain `key: value` lines are read.
 
 mod certificate;
+mod k3s;
 mod plugins;
 mod pods;
 
@@ -11,12 +12,13 @@ pub use certificate::{
     ClientCertificate, KubeconfigCertificate, Validity, parse_certificate_validity, parse_kubeconfig_certificate,
     read_client_certificate,
 };
+pub use k3s::{hides_arguments, parse_kubelet_arg, read_k3s_args};
 pub use plugins::{PluginSocket, device_plugin_folder, read_device_plugins};
 pub use pods::{PodFolders, PodLeftover, read_pod_folders};
 
 use serde_json::Value;
 
-use crate::{HostRoot, ReadError};
+use crate::{HostRoot, Malformed, ReadError};
 
 /// Where KubeVirt expects the kubelet's files. Source: KubeVirt `pkg/util/util.go`.
 pub const KUBELET_ROOT: &str = "/var/lib/kubelet";
@@ -28,6 +30,8 @@ pub struct KubeletArgs {
     pub root_dir: Option<String>,
     /// `--config`.
     pub config: Option<String>,
+    /// `--config-dir`.
+    pub config_dir: Option<String>,
     /// `--cpu-manager-policy`.
     pub cpu_manager_policy: Option<String>,
     /// `--memory-manager-policy`.
@@ -38,6 +42,17 @@ pub struct KubeletArgs {
     pub kubeconfig: Option<String>,
     /// `--cert-dir`, without a slash at its end.
     pub cert_dir: Option<String>,
+}
+
+/// What a kubelet's configuration says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubeletConfig {
+    /// `cpuManagerPolicy`.
+    pub cpu_manager_policy: Option<String>,
+    /// `memoryManagerPolicy`.
+    pub memory_manager_policy: Option<String>,
+    /// `DevicePlugins` of its `featureGates`.
+    pub device_plugins: Option<String>,
 }
 
 /// A resource manager of the kubelet's that keeps a state file, and does not start when that was written under another policy.
@@ -83,6 +98,7 @@ pub fn parse_kubelet_args(args: &[String]) -> KubeletArgs {
         kubeconfig: value("kubeconfig"),
         memory_manager_policy: value("memory-manager-policy"),
         config: value("config"),
+        config_dir: value("config-dir"),
         cpu_manager_policy: value("cpu-manager-policy"),
         feature_gates: value("feature-gates"),
     }
@@ -94,20 +110,88 @@ pub fn parse_manager_state(text: &str) -> Option<String> {
     Some(state.get("policyName")?.as_str()?.to_owned())
 }
 
-/// The value of a plain `key: value` line of a kubelet's configuration, without quotes. `None` when there is none.
-pub fn parse_kubelet_config_value(text: &str, key: &str) -> Option<String> {
-    let line = text.lines().find_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix(':'))?;
-    let value = line.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
-    (!value.is_empty()).then(|| value.to_owned())
+/// The value of a key of a kubelet's configuration or kubeconfig: of JSON at any depth, else of a plain `key: value` line, without
+/// quotes. `None` when there is none.
+fn parse_kubelet_config_value(text: &str, key: &str) -> Option<String> {
+    const QUOTES: [char; 2] = ['"', '\''];
+    if let Ok(json) = serde_json::from_str::<Value>(text) {
+        return find_scalar(&json, key);
+    }
+    let value = text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim().trim_matches(QUOTES) == key).then_some(value)
+    })?;
+    let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(QUOTES);
+    (!["", "~", "null"].contains(&value)).then(|| value.to_owned())
 }
 
-/// The kubelet's configuration file; `None` where there is none.
+fn find_scalar(json: &Value, key: &str) -> Option<String> {
+    match json {
+        Value::Object(fields) => match fields.get(key) {
+            Some(Value::String(text)) => Some(text.clone()).filter(|text| !text.is_empty()),
+            Some(value @ (Value::Bool(_) | Value::Number(_))) => Some(value.to_string()),
+            Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => {
+                fields.values().find_map(|value| find_scalar(value, key))
+            }
+        },
+        Value::Array(values) => values.iter().find_map(|value| find_scalar(value, key)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+/// Reads a kubelet's configuration, or a drop-in of it.
 ///
 /// # Errors
-/// See [`ReadError`]; never `NotFound`.
-pub fn read_kubelet_config(root: &HostRoot, args: &KubeletArgs) -> Result<Option<String>, ReadError> {
-    let root_dir = args.root_dir.as_deref().unwrap_or(KUBELET_ROOT);
-    root.read_text_if_any(args.config.clone().unwrap_or_else(|| format!("{root_dir}/config.yaml")))
+/// When it is a map in braces that is not JSON.
+pub fn parse_kubelet_config(text: &str) -> Result<KubeletConfig, Malformed> {
+    let says_something = |line: &&str| !line.is_empty() && !line.starts_with('#') && *line != "---";
+    let first = text.lines().map(str::trim).find(says_something).unwrap_or_default();
+    if first.starts_with('{')
+        && let Err(error) = serde_json::from_str::<Value>(text)
+    {
+        // What the file holds is not for logs.
+        return Err(Malformed::new(error.line(), "neither JSON nor lines of YAML"));
+    }
+    let value = |key| parse_kubelet_config_value(text, key);
+    Ok(KubeletConfig {
+        cpu_manager_policy: value("cpuManagerPolicy"),
+        memory_manager_policy: value("memoryManagerPolicy"),
+        device_plugins: value("DevicePlugins"),
+    })
+}
+
+/// The kubelet's configuration file with its drop-ins merged over it; `None` where it has neither.
+///
+/// Drop-ins are the files `*.conf` of `--config-dir`, the last of them wins. Source: kubelet `cmd/kubelet/app/server.go`
+/// (`mergeKubeletConfigurations`).
+///
+/// # Errors
+/// See [`ReadError`]; `NotFound` when its arguments name what is not there.
+pub fn read_kubelet_config(root: &HostRoot, args: &KubeletArgs) -> Result<Option<KubeletConfig>, ReadError> {
+    let parse = |path: &str, text: String| parse_kubelet_config(&text).map_err(|bad| bad.at(root.display_path(path)));
+    let read = |path: &str| parse(path, root.read_text(path)?);
+    let file = match &args.config {
+        Some(path) => Some(read(path)?),
+        None => {
+            let usual = format!("{}/config.yaml", args.root_dir.as_deref().unwrap_or(KUBELET_ROOT));
+            root.read_text_if_any(&usual)?.map(|text| parse(&usual, text)).transpose()?
+        }
+    };
+    let Some(folder) = &args.config_dir else { return Ok(file) };
+    let mut merged = file.unwrap_or_default();
+    for name in root.list(folder)? {
+        let name = name.to_string_lossy();
+        if name.ends_with(".conf") {
+            let KubeletConfig { cpu_manager_policy, memory_manager_policy, device_plugins } =
+                read(&format!("{folder}/{name}"))?;
+            merged = KubeletConfig {
+                cpu_manager_policy: cpu_manager_policy.or(merged.cpu_manager_policy),
+                memory_manager_policy: memory_manager_policy.or(merged.memory_manager_policy),
+                device_plugins: device_plugins.or(merged.device_plugins),
+            };
+        }
+    }
+    Ok(Some(merged))
 }
 
 /// The policy of a resource manager: as the kubelet is told to have it, and as its state file says.
@@ -119,18 +203,25 @@ pub fn read_kubelet_config(root: &HostRoot, args: &KubeletArgs) -> Result<Option
 pub fn read_manager_policies(
     root: &HostRoot,
     args: &KubeletArgs,
-    config: Option<&str>,
+    config: Option<&KubeletConfig>,
     manager: ResourceManager,
 ) -> Result<ManagerPolicies, ReadError> {
-    let (flag, key, none, file) = match manager {
-        ResourceManager::Cpu => (&args.cpu_manager_policy, "cpuManagerPolicy", "none", "cpu_manager_state"),
-        ResourceManager::Memory => (&args.memory_manager_policy, "memoryManagerPolicy", "None", "memory_manager_state"),
+    let (flag, of_config, none, file) = match manager {
+        ResourceManager::Cpu => {
+            (&args.cpu_manager_policy, config.map(|config| &config.cpu_manager_policy), "none", "cpu_manager_state")
+        }
+        ResourceManager::Memory => (
+            &args.memory_manager_policy,
+            config.map(|config| &config.memory_manager_policy),
+            "None",
+            "memory_manager_state",
+        ),
     };
     let root_dir = args.root_dir.as_deref().unwrap_or(KUBELET_ROOT);
     let state = root.read_text_if_any(format!("{root_dir}/{file}"))?;
-    let of_config = |text| parse_kubelet_config_value(text, key).unwrap_or_else(|| none.to_owned());
+    let or_none = |policy: &Option<String>| policy.clone().unwrap_or_else(|| none.to_owned());
     Ok(ManagerPolicies {
-        told: flag.clone().or_else(|| config.map(of_config)),
+        told: flag.clone().or_else(|| of_config.map(or_none)),
         written: state.as_deref().and_then(parse_manager_state),
     })
 }
@@ -165,7 +256,7 @@ mod tests {
         let read = |text: &str, manager| {
             let args = args(text);
             let config = read_kubelet_config(&root, &args).unwrap();
-            let policies = read_manager_policies(&root, &args, config.as_deref(), manager).unwrap();
+            let policies = read_manager_policies(&root, &args, config.as_ref(), manager).unwrap();
             (policies.told, policies.written)
         };
         let some = |text: &str| Some(text.to_owned());
@@ -186,12 +277,47 @@ mod tests {
         assert_eq!(told, some("none"), "the command line wins");
     }
 
+    /// As EKS has it: `/etc/kubernetes/kubelet/config.json`, and nodeadm's `config.json.d`.
+    #[test]
+    fn a_configuration_may_be_json_and_the_last_drop_in_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = HostRoot::new(dir.path());
+        std::fs::create_dir(dir.path().join("k.d")).unwrap();
+        let write = |path: &str, text: &str| std::fs::write(dir.path().join(path), text).unwrap();
+        let read = |text: &str| read_kubelet_config(&root, &args(text));
+        let policy = |text: &str| read(text).unwrap().unwrap().cpu_manager_policy;
+        write(
+            "k",
+            "{\n  \"kind\": \"KubeletConfiguration\",\n  \"featureGates\": {\"DevicePlugins\": false},\n  \"cpuManagerPolicy\": \"static\"\n}\n",
+        );
+        let gate = read("kubelet --config=/k").unwrap().unwrap().device_plugins;
+        assert_eq!((policy("kubelet --config=/k").as_deref(), gate.as_deref()), (Some("static"), Some("false")));
+        write("k", "cpuManagerPolicy: none\n");
+        write("k.d/20-b.conf", "\"cpuManagerPolicy\": 'static'\n");
+        write("k.d/10-a.conf", r#"{"cpuManagerPolicy":"none"}"#);
+        write("k.d/30-c.conf", "cpuManagerPolicy: null\n");
+        write("k.d/40-d.yaml", "cpuManagerPolicy: none\n");
+        let with_folder = "kubelet --config=/k --config-dir /k.d";
+        assert_eq!(policy(with_folder).as_deref(), Some("static"));
+        let policies = |text: &str| {
+            let args = args(text);
+            let config = read_kubelet_config(&root, &args).unwrap();
+            read_manager_policies(&root, &args, config.as_ref(), ResourceManager::Cpu).unwrap().told.unwrap()
+        };
+        assert_eq!(policies(&format!("{with_folder} --cpu-manager-policy=none")), "none", "the command line wins");
+        write("k.d/50-e.conf", "# not JSON\n{cpuManagerPolicy: none}\n");
+        assert!(matches!(read(with_folder).unwrap_err(), ReadError::Malformed { .. }));
+        for gone in ["kubelet --config=/k --config-dir=/gone", "kubelet --config=/gone"] {
+            assert!(read(gone).unwrap_err().is_not_found(), "{gone}");
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_makes_a_parser_panic(words in proptest::collection::vec("(--)?(kubelet-arg=?)?(root-dir=?)?\\PC{0,8}", 0..6)) {
             let _ = parse_kubelet_args(&words);
             let _ = parse_manager_state(&words.concat());
-            let _ = parse_kubelet_config_value(&words.concat(), "key");
+            let _ = parse_kubelet_config(&words.concat());
         }
     }
 }

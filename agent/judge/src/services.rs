@@ -6,7 +6,7 @@
 use kulprit_host::captured::CapturedProcess;
 use kulprit_host::cgroup::CgroupMembership;
 use kulprit_host::kubelet_files::{
-    KUBELET_ROOT, KubeletArgs, ManagerPolicies, PluginSocket, PodFolders, Validity, parse_kubelet_config_value,
+    KUBELET_ROOT, KubeletArgs, KubeletConfig, ManagerPolicies, PluginSocket, PodFolders, Validity,
 };
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, Subject, attribute};
 
@@ -109,8 +109,10 @@ pub struct KubeletSetup {
     pub args: KubeletArgs,
     /// Where `/var/lib/kubelet` leads, when it is a link.
     pub link: Option<String>,
-    /// Its configuration file; `None` where there is none, or it was not recorded.
-    pub config: Option<String>,
+    /// Its configuration; `None` where there is none, or it is not known.
+    pub config: Option<KubeletConfig>,
+    /// Why some of its setup is not known.
+    pub unseen: Option<String>,
     /// Policy of its CPU manager.
     pub cpu: ManagerPolicies,
     /// Policy of its memory manager.
@@ -131,9 +133,9 @@ pub fn judge_setup(at: Moment, unit: &str, setup: &KubeletSetup) -> Verdict {
         return say("root-dir", format!("the kubelet's --root-dir is {root_dir}; KubeVirt expects {KUBELET_ROOT}"));
     }
     let gates = setup.args.feature_gates.as_deref().unwrap_or_default();
-    let is_off = |text: &str| parse_kubelet_config_value(text, "DevicePlugins").as_deref() == Some("false");
+    let is_off = |config: &KubeletConfig| config.device_plugins.as_deref() == Some("false");
     if gates.split(',').any(|gate| gate.eq_ignore_ascii_case("DevicePlugins=false"))
-        || setup.config.as_deref().is_some_and(is_off)
+        || setup.config.as_ref().is_some_and(is_off)
     {
         return say("feature-gate", "the kubelet runs with the feature gate DevicePlugins=false".to_owned());
     }
@@ -149,6 +151,9 @@ pub fn judge_setup(at: Moment, unit: &str, setup: &KubeletSetup) -> Verdict {
                 format!("the kubelet's {key} is {told}, its {file} says {written}: it does not start so"),
             );
         }
+    }
+    if let Some(because) = &setup.unseen {
+        return Verdict::State(unknown(code, &subject, because));
     }
     let root_dir = setup.args.root_dir.as_deref().unwrap_or(KUBELET_ROOT);
     Verdict::State(absent(code, &subject, at, PROCFS, format!("the kubelet's root folder is {root_dir}")))
@@ -243,7 +248,7 @@ pub fn judge_leftovers(at: Moment, folders: &PodFolders) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use kulprit_host::kubelet_files::parse_kubelet_args;
+    use kulprit_host::kubelet_files::{parse_kubelet_args, parse_kubelet_config};
     use kulprit_host::process::TaskState;
     use kulprit_model::Status::{self, Absent, Present, Unknown};
 
@@ -303,7 +308,7 @@ mod tests {
         let linked = KubeletSetup { link: Some("/data/kubelet".to_owned()), ..none() };
         check_setup("kubelet --root-dir=/data/kubelet", linked, None);
         check_setup("kubelet --feature-gates=A=true,DevicePlugins=false", none(), Some("feature-gate"));
-        let off = |text: &str| KubeletSetup { config: Some(text.to_owned()), ..none() };
+        let off = |text: &str| KubeletSetup { config: Some(parse_kubelet_config(text).unwrap()), ..none() };
         check_setup("kubelet", off("featureGates:\n  DevicePlugins: false\n"), Some("feature-gate"));
         check_setup("kubelet", off("featureGates:\n  DevicePlugins: true\n"), None);
         let policies = |told: &str, written: &str| ManagerPolicies {
@@ -316,6 +321,19 @@ mod tests {
         let memory = |told| KubeletSetup { memory: policies(told, "None"), ..none() };
         check_setup("kubelet", memory("Static"), Some("memory-manager-state"));
         check_setup("kubelet", memory("None"), None);
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_setup_hides_no_fault_and_clears_none() {
+        let status = |args: KubeletArgs| {
+            let setup =
+                KubeletSetup { args, unseen: Some("`kubelet.conf` was not read".to_owned()), ..Default::default() };
+            let state = state_of(judge_setup(Moment::default(), "kubelet.service", &setup));
+            (state.status, state.unknown_because)
+        };
+        assert_eq!(status(KubeletArgs::default()), (Unknown, Some("`kubelet.conf` was not read".to_owned())));
+        let elsewhere = KubeletArgs { root_dir: Some("/data/kubelet".to_owned()), ..KubeletArgs::default() };
+        assert_eq!(status(elsewhere), (Present, None));
     }
 
     fn state_of(verdict: Verdict) -> StateVerdict {

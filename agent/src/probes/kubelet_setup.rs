@@ -9,8 +9,8 @@ use std::time::Duration;
 use kulprit_host::folder_watch::{FolderWatch, changed};
 use kulprit_host::kubelet_files::{
     ClientCertificate, KUBELET_ROOT, KubeletArgs, PluginSocket, PodFolders, ResourceManager, device_plugin_folder,
-    parse_kubelet_args, read_client_certificate, read_device_plugins, read_kubelet_config, read_manager_policies,
-    read_pod_folders,
+    hides_arguments, parse_kubelet_args, read_client_certificate, read_device_plugins, read_k3s_args,
+    read_kubelet_config, read_manager_policies, read_pod_folders,
 };
 use kulprit_host::process::{CgroupFilter, ProcessId, Procfs};
 use kulprit_host::{HostRoot, ReadError};
@@ -31,7 +31,7 @@ const NAME: &str = "kubelet-setup";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether the kubelet was restarted, and is set up as KubeVirt needs it.",
-    sources: "the kubelet's command line; below /var/lib/kubelet: certificate, device-plugin sockets (inotify), CPU and memory manager state, pods, with their cgroups",
+    sources: "the kubelet's command line, on k3s its unit and /etc/rancher/k3s; below /var/lib/kubelet: certificate, device-plugin sockets (inotify), CPU and memory manager state, pods, with their cgroups",
     needs: "/var/lib/kubelet and /etc/kubernetes readable (root); procfs of the host's pid namespace",
     lost_without: "everything it says; the certificate alone where only pki/ is denied",
     look_every: Duration::from_secs(60),
@@ -82,6 +82,8 @@ struct Known {
     process: Option<ProcessId>,
     unit: Option<String>,
     args: KubeletArgs,
+    /// Why some of its arguments are not known.
+    unseen: Option<String>,
 }
 
 /// What one look found.
@@ -201,7 +203,7 @@ impl Probe {
 
 /// Reads everything.
 fn read(host: &HostRoot, procfs: &Procfs, filter: &CgroupFilter, known: Known) -> Seen {
-    let (known, process_error) = match find(procfs, filter, known.clone()) {
+    let (known, process_error) = match find(host, procfs, filter, known.clone()) {
         Ok(found) => (found, None),
         Err(error) => (known, Some(chain(&error))),
     };
@@ -222,8 +224,9 @@ fn read(host: &HostRoot, procfs: &Procfs, filter: &CgroupFilter, known: Known) -
 }
 
 /// The kubelet's process and how it was started; the last one that ran where none does.
-fn find(procfs: &Procfs, filter: &CgroupFilter, known: Known) -> Result<Known, ReadError> {
+fn find(host: &HostRoot, procfs: &Procfs, filter: &CgroupFilter, known: Known) -> Result<Known, ReadError> {
     if let Some(id) = known.process
+        && known.unseen.is_none()
         && procfs.stat(id.pid).is_ok_and(|stat| stat.id() == id)
     {
         return Ok(known);
@@ -234,9 +237,20 @@ fn find(procfs: &Procfs, filter: &CgroupFilter, known: Known) -> Result<Known, R
     let Some(stat) = rows.iter().min_by_key(|stat| (stat.comm != "kubelet", stat.start_time_ticks)) else {
         return Ok(Known { process: None, ..known });
     };
-    let args = procfs.command_line(stat.pid)?;
+    let command_line = procfs.command_line(stat.pid)?;
     let unit = unit_of_cgroups(&procfs.cgroups(stat.pid)?, USUAL_UNIT);
-    Ok(Known { process: Some(stat.id()), unit: Some(unit), args: parse_kubelet_args(&args) })
+    let (args, unseen) = match hides_arguments(&command_line) {
+        None => (parse_kubelet_args(&command_line), None),
+        Some("k3s") => {
+            let (args, missing) = read_k3s_args(host, &unit);
+            (args, missing.map(|error| format!("k3s does not show the kubelet's flags, and {}", chain(&error))))
+        }
+        Some(program) => {
+            let because = format!("the kubelet of {program} does not run, so its flags are not known");
+            (KubeletArgs::default(), Some(because))
+        }
+    };
+    Ok(Known { process: Some(stat.id()), unit: Some(unit), args, unseen })
 }
 
 /// `None` where no kubelet was ever seen, and there is no configuration of one.
@@ -245,10 +259,10 @@ fn read_setup(host: &HostRoot, known: &Known) -> Result<Option<KubeletSetup>, Re
     if known.unit.is_none() && config.is_none() {
         return Ok(None);
     }
-    let policies = |manager| read_manager_policies(host, &known.args, config.as_deref(), manager);
+    let policies = |manager| read_manager_policies(host, &known.args, config.as_ref(), manager);
     let (cpu, memory) = (policies(ResourceManager::Cpu)?, policies(ResourceManager::Memory)?);
     let link = host.read_link(KUBELET_ROOT).ok().map(|link| link.to_string_lossy().into_owned());
-    Ok(Some(KubeletSetup { args: known.args.clone(), link, config, cpu, memory }))
+    Ok(Some(KubeletSetup { args: known.args.clone(), link, config, unseen: known.unseen.clone(), cpu, memory }))
 }
 
 /// A node that virt-handler is, or was, on; or one whose kubelet knows KubeVirt's devices.

@@ -6,8 +6,8 @@ use kulprit_host::cgroup::parse_cpu_stat;
 use kulprit_host::cpu::{parse_loadavg_tasks, parse_proc_stat};
 use kulprit_host::hardware::parse_vfio_ids;
 use kulprit_host::kubelet_files::{
-    parse_certificate_validity, parse_kubeconfig_certificate, parse_kubelet_args, parse_kubelet_config_value,
-    parse_manager_state,
+    parse_certificate_validity, parse_kubeconfig_certificate, parse_kubelet_arg, parse_kubelet_args,
+    parse_kubelet_config, parse_manager_state,
 };
 use kulprit_host::launcher::{parse_ghost_record, parse_launcher_args};
 use kulprit_host::limits::{parse_file_nr, parse_process_limits};
@@ -33,7 +33,8 @@ fuzz_target!(|data: &[u8]| {
     let _ = parse_manager_state(&text);
     let _ = parse_kubeconfig_certificate(&text);
     let _ = parse_certificate_validity(&format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"));
-    let _ = parse_kubelet_config_value(&text, "cpuManagerPolicy");
+    let _ = parse_kubelet_config(&text);
+    let _ = parse_kubelet_arg(&text);
     assert!(parse_vfio_ids(&text).iter().all(|id| id.len() == 9));
     for row in parse_fd_listing(&text) {
         assert!(row.target.len() <= text.len());

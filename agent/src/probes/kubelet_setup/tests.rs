@@ -50,6 +50,10 @@ impl Node {
     /// k3s 1.36: the kubelet is in the agent's process, its flags are not on the command line.
     fn k3s() -> Self {
         let node = Self::new("k3s-agent", &["/usr/local/bin/k3s agent"], "0::/system.slice/k3s-agent.service\n");
+        node.write(
+            "etc/systemd/system/k3s-agent.service",
+            "[Service]\nExecStart=/usr/local/bin/k3s \\\n    agent \\\n\n",
+        );
         node.write("var/lib/rancher/k3s/agent/client-kubelet.crt", PEM);
         node.plugins(&["kubelet.sock", "kubevirt-kvm.sock"]);
         node.pod(&format!("kubepods/besteffort/pod{UID}/{}", "a1".repeat(32)), &["kubernetes.io~empty-dir/private"]);
@@ -185,6 +189,38 @@ async fn kubelet_misconfigured_is_seen_also_when_it_does_not_come_up() {
     let node = Node::kubeadm();
     node.start_kubelet(70, "kubelet", &["kubelet", "--root-dir=/data/kubelet"], "0::/\n");
     assert_eq!(what_of(&node.look().await, KubeletMisconfigured).as_deref(), Some("root-dir"));
+}
+
+#[tokio::test]
+async fn a_policy_in_json_or_in_a_drop_in_is_no_contradiction() {
+    let node = Node::kubeadm();
+    let flags = ["kubelet", "--config=/etc/k/config.json", "--config-dir=/etc/k/config.json.d"];
+    node.start_kubelet(70, "kubelet", &flags, "0::/\n");
+    node.write("etc/k/config.json", "{\n  \"cpuManagerPolicy\": \"static\"\n}\n");
+    std::fs::create_dir(node.dir.path().join("etc/k/config.json.d")).unwrap();
+    assert_eq!(status_of(&node.look().await, KubeletMisconfigured), Some(Absent));
+    node.write("etc/k/config.json", "{}");
+    assert_eq!(what_of(&node.look().await, KubeletMisconfigured).as_deref(), Some("cpu-manager-state"));
+    node.write("etc/k/config.json.d/40-nodeadm.conf", r#"{"cpuManagerPolicy": "static"}"#);
+    assert_eq!(status_of(&node.look().await, KubeletMisconfigured), Some(Absent));
+    node.write("etc/k/config.json.d/50.conf", "{cpuManagerPolicy");
+    let look = node.look().await;
+    assert_eq!(status_of(&look, KubeletMisconfigured), Some(Unknown));
+    assert!(format!("{look:?}").contains("config.json.d/50.conf"), "{look:?}");
+}
+
+#[tokio::test]
+async fn flags_that_are_not_on_the_command_line_are_read_elsewhere_or_unknown() {
+    let node = Node::k3s();
+    node.write("etc/rancher/k3s/config.yaml", "kubelet-arg: [\"root-dir=/data\"]\n");
+    assert_eq!(what_of(&node.look().await, KubeletMisconfigured).as_deref(), Some("root-dir"));
+    node.remove("etc/rancher");
+    node.remove("etc/systemd");
+    let look = node.look().await;
+    assert_eq!(status_of(&look, KubeletMisconfigured), Some(Unknown));
+    assert!(format!("{look:?}").contains("etc/systemd/system/k3s-agent.service"), "{look:?}");
+    node.start_kubelet(70, "rke2", &["/usr/bin/rke2 agent"], "0::/system.slice/rke2-agent.service\n");
+    assert_eq!(status_of(&node.look().await, KubeletMisconfigured), Some(Unknown));
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use kulprit_host::cpu::{read_proc_stat, read_task_count};
 use kulprit_host::hardware::{read_edac, read_iommu_group_count, read_pci_devices, read_storage_paths, read_vfio_ids};
 use kulprit_host::hugepages::read_hugepages;
 use kulprit_host::kubelet_files::{
-    KUBELET_ROOT, ResourceManager, parse_kubelet_args, read_kubelet_config, read_manager_policies,
+    KUBELET_ROOT, ResourceManager, hides_arguments, parse_kubelet_args, read_k3s_args, read_kubelet_config,
+    read_manager_policies,
 };
 use kulprit_host::kvm::{KvmModule, NodeKind, parse_cpu_flags, parse_misc_has_kvm, read_kvm_modules, read_kvm_node};
 use kulprit_host::limits::{Usage, read_aio_usage, read_conntrack_usage, read_file_usage, read_number};
@@ -318,16 +319,24 @@ fn read_services(tree: &mut Tree<'_>, processes: &Processes) {
 }
 
 fn read_kubelet(tree: &mut Tree<'_>, process: &CapturedProcess) {
-    let args = parse_kubelet_args(&process.args);
-    let config = tree.reading_of(|root| read_kubelet_config(root, &args)).unwrap_or_default();
+    let unit = services::unit_of(process, "kubelet.service");
+    let (args, missing) = match hides_arguments(&process.args) {
+        None => (parse_kubelet_args(&process.args), None),
+        Some("k3s") => read_k3s_args(tree.root, &unit),
+        // RKE2 starts the kubelet as a process of its own, which has the flags.
+        Some(_) => return,
+    };
+    let seen = tree.reading(missing.map_or(Ok(()), Err));
+    let config = tree.reading_of(|root| read_kubelet_config(root, &args));
+    let unseen = seen.err().or_else(|| config.as_ref().err().cloned());
+    let config = config.unwrap_or_default();
     let mut policies = |manager| {
-        let read = tree.reading_of(|root| read_manager_policies(root, &args, config.as_deref(), manager));
+        let read = tree.reading_of(|root| read_manager_policies(root, &args, config.as_ref(), manager));
         read.unwrap_or_default()
     };
     let (cpu, memory) = (policies(ResourceManager::Cpu), policies(ResourceManager::Memory));
     let link = tree.root.read_link(KUBELET_ROOT).ok().map(|link| link.to_string_lossy().into_owned());
-    let unit = services::unit_of(process, "kubelet.service");
-    let setup = KubeletSetup { args, link, config, cpu, memory };
+    let setup = KubeletSetup { args, link, config, unseen, cpu, memory };
     tree.say([services::judge_setup(tree.at, &unit, &setup)]);
 }
 
