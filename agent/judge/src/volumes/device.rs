@@ -217,13 +217,13 @@ pub fn judge_layer_paths(
         let maps = layers.values().filter(|above| above.is_multipath() && above.below.iter().any(is_its));
         maps.map(|map| map.name.as_str()).collect()
     };
-    let session = |row: &IscsiSession| {
-        let maps = maps_of(row);
-        let is_way = |other: &&IscsiSession| other.target == row.target || !maps.is_disjoint(&maps_of(other));
+    let maps: Vec<BTreeSet<&str>> = sessions.iter().map(maps_of).collect();
+    let session = |(row, own): (&IscsiSession, &BTreeSet<&str>)| {
+        let ways = sessions.iter().zip(&maps).filter(|(way, maps)| way.target == row.target || !own.is_disjoint(maps));
         Some(StoragePath {
             name: row.name.clone(),
             state: row.state.clone()?,
-            multipath: sessions.iter().filter(is_way).filter_map(|way| way.target.clone()).min(),
+            multipath: ways.filter_map(|(way, _)| way.target.clone()).min(),
             target: row.target.clone(),
         })
     };
@@ -238,7 +238,7 @@ pub fn judge_layer_paths(
     let paths: Vec<StoragePath> = layers
         .values()
         .filter_map(disk)
-        .chain(sessions.iter().filter_map(session))
+        .chain(sessions.iter().zip(&maps).filter_map(session))
         .chain(controllers.iter().filter_map(controller))
         .collect();
     let mut verdicts = judge_paths(at, &paths);
