@@ -156,8 +156,6 @@ struct Probe {
     finder: ProcessFinder,
     shims: Shims,
     n_asks: u64,
-    /// VMs of which a container was spoken of, with what is wrong there.
-    vms: BTreeMap<String, Status>,
     /// For the next look.
     verdicts: Vec<Verdict>,
     gone: Vec<Subject>,
@@ -194,7 +192,6 @@ impl Probe {
             finder,
             shims,
             n_asks: 0,
-            vms: BTreeMap::new(),
             verdicts: Vec::new(),
             gone: Vec::new(),
         }
@@ -255,8 +252,8 @@ impl Probe {
 
     /// Asks every runtime that may run, and looks at the shims when their turn is.
     async fn ask(&mut self) {
-        let is_suspect =
-            !self.context.suspects.borrow().is_empty() || self.vms.values().any(|status| *status != Status::Absent);
+        let mut of_vms = self.endpoints.iter().flat_map(|endpoint| endpoint.vms.values());
+        let is_suspect = !self.context.suspects.borrow().is_empty() || of_vms.any(|status| *status != Status::Absent);
         let n_asks_of_lists = if is_suspect { N_ASKS_OF_LISTS_SUSPECT } else { N_ASKS_OF_LISTS };
         let wants = if self.n_asks.is_multiple_of(n_asks_of_lists) { Wants::Lists } else { Wants::Status };
         let at = self.context.clock.now();
@@ -292,7 +289,7 @@ impl Probe {
             Ok(end) => {
                 let index = end.endpoint_idx;
                 if let Some(sandboxes) = self.endpoints[index].take(end) {
-                    self.judge_launchers(&sandboxes);
+                    self.judge_launchers(index, &sandboxes);
                 }
             }
             // Given up by us. What panics is a bug: the probe ends with it, and the agent says so.
@@ -301,7 +298,8 @@ impl Probe {
         }
     }
 
-    fn judge_launchers(&mut self, sandboxes: &[Launched]) {
+    /// The VMs of the runtime that listed these sandboxes.
+    fn judge_launchers(&mut self, index: usize, sandboxes: &[Launched]) {
         let at = self.context.clock.now();
         let launchers = Arc::clone(&self.context.launchers.borrow());
         let vm_of = |sandbox: &Sandbox| {
@@ -321,15 +319,17 @@ impl Probe {
                 known.1.extend_from_slice(containers);
             }
         }
-        for uid in std::mem::take(&mut self.vms).into_keys().filter(|uid| !by_vm.contains_key(uid)) {
+        let before = std::mem::take(&mut self.endpoints[index].vms);
+        for uid in before.into_keys().filter(|uid| !by_vm.contains_key(uid)) {
             // While there is a launcher, somebody else says when the VM is gone.
-            if launchers.by_vmi(&uid).next().is_none() {
+            let is_elsewhere = self.endpoints.iter().any(|endpoint| endpoint.vms.contains_key(&uid));
+            if !is_elsewhere && launchers.by_vmi(&uid).next().is_none() {
                 self.gone.push(Subject::vm(uid));
             }
         }
         for (uid, (sandbox, containers)) in by_vm {
             let verdict = judge_containers(at, &Subject::vm(uid.as_str()), sandbox, &containers);
-            self.vms.insert(uid, status_of(&verdict));
+            self.endpoints[index].vms.insert(uid, status_of(&verdict));
             self.verdicts.push(verdict);
         }
     }
@@ -366,7 +366,7 @@ impl Probe {
                 (Answer::Late { .. } | Answer::Failed { .. }, _) => "the runtime does not answer".to_owned(),
             };
             verdicts.push(unknown_network(&name, &because));
-            for (uid, status) in &mut self.vms {
+            for (uid, status) in &mut self.endpoints[index].vms {
                 *status = Status::Unknown;
                 verdicts.push(unknown_containers(&Subject::vm(uid.as_str()), &because));
             }

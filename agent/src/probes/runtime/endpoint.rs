@@ -13,7 +13,7 @@ use std::time::Duration;
 use kulprit_host::HostRoot;
 use kulprit_host::cri::{Container, ContainerExit, ContainerState, RuntimeInfo, Sandbox};
 use kulprit_judge::runtime::{Answer, answer_of};
-use kulprit_model::Moment;
+use kulprit_model::{Moment, Status};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -61,6 +61,8 @@ pub(super) struct Endpoint {
     was_given_up: bool,
     /// How the last round ended; `None` before the first.
     pub(super) last: Option<Result<RuntimeInfo, CallError>>,
+    /// VMs of its launchers of which was spoken, with what is wrong there.
+    pub(super) vms: BTreeMap<String, Status>,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,7 @@ impl Endpoint {
             failing_since: None,
             was_given_up: false,
             last: None,
+            vms: BTreeMap::new(),
         }
     }
 
