@@ -425,3 +425,47 @@ async fn each_of_two_runtimes_has_vms_of_its_own() {
     let look = under.next(|look| states(look, LauncherContainerFailed).contains(&vm("vmi-2", Unknown))).await;
     assert!(!states(&look, LauncherContainerFailed).contains(&vm("vmi-1", Unknown)), "{look:?}");
 }
+
+#[tokio::test]
+async fn the_network_is_judged_of_the_runtime_that_runs_the_pods() {
+    // Of each runtime: whether a container runs on it, whether its network is ready, and what is said.
+    type Case = [(bool, bool, Status); 2];
+    let cases: [Case; 6] = [
+        [(true, true, Absent), (false, false, Absent)],
+        [(true, false, Present), (false, true, Absent)],
+        [(true, true, Absent), (true, false, Present)],
+        // Nobody runs a pod yet: which is the kubelet's is not known.
+        [(false, true, Unknown), (false, false, Unknown)],
+        [(false, true, Absent), (false, true, Absent)],
+        [(false, false, Present), (false, false, Present)],
+    ];
+    for case in cases {
+        let dir = host();
+        let mut servers = Vec::new();
+        for ((runs, is_ready, _), socket) in case.into_iter().zip([K3S, CONTAINERD]) {
+            let fake = Fake::ready();
+            fake.says().conditions.insert("NetworkReady", is_ready);
+            let state = if runs { ContainerRunning } else { ContainerExited };
+            fake.says().containers = vec![container("c1", "s1", "kube-proxy", state)];
+            servers.push(fake.serve(&dir.path().join(socket)));
+        }
+        let units = FakeUnits::with("k3s.service", "active");
+        units.set("containerd.service", "active");
+        let look = start(dir, Some(&units), true).next(|_| true).await;
+        let mut seen = states(&look, RuntimeNetworkNotReady);
+        seen.sort();
+        let [(.., of_k3s), (.., of_containerd)] = case;
+        let unit = |name: &str, status| (format!("unit/{name}"), status);
+        assert_eq!(seen, [unit("containerd.service", of_containerd), unit("k3s.service", of_k3s)], "{case:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_network_of_a_runtime_that_rests_is_none_of_the_kubelets_while_pods_run_on_another() {
+    let dir = host();
+    let _server = with_launcher("vmi-1").serve(&dir.path().join(CRI_O));
+    let units = FakeUnits::with("crio.service", "active");
+    units.set("containerd.service", "inactive");
+    let look = start(dir, Some(&units), true).next(|_| true).await;
+    assert!(states(&look, RuntimeNetworkNotReady).iter().all(|(_, status)| *status == Absent), "{look:?}");
+}
