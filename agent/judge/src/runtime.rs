@@ -138,6 +138,13 @@ pub fn judge_network(at: Moment, unit: &str, source: &str, info: &RuntimeInfo) -
     }))
 }
 
+/// The pod network by a runtime that is not the kubelet's: what it thinks of it is nothing to any pod.
+#[must_use]
+pub fn judge_network_elsewhere(at: Moment, unit: &str) -> Verdict {
+    let text = "it runs no container, and another runtime runs the pods";
+    Verdict::State(absent(FindingCode::RuntimeNetworkNotReady, &Subject::unit(unit), at, CRI, text))
+}
+
 /// What the runtime says of itself turned into an answer: cri-dockerd answers for a Docker that does not.
 #[must_use]
 pub fn answer_of(info: &RuntimeInfo, words: &str, since: Moment) -> Answer {

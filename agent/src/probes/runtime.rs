@@ -2,7 +2,8 @@
 //!
 //! systemd's signals say when a unit is to be looked at again. The calls are polled (why: `kulprit/cri/v1/cri.proto`): `Status` every
 //! 5 s, so that a runtime that hangs is known within 10 s, and the lists of the launchers' sandboxes and containers every 30 s, every
-//! 10 s while a VM is suspect or a container of a launcher has failed. Nothing is asked of a runtime whose unit does not run.
+//! 10 s while a VM is suspect or a container of a launcher has failed. Nothing is asked of a runtime whose unit does not run. Where a
+//! node has several, each speaks of the VMs that it listed, and the pod network is as the one says that runs containers.
 
 pub(super) mod client;
 mod endpoint;
@@ -25,8 +26,8 @@ use kulprit_judge::Verdict;
 use kulprit_judge::command::node::is_runtime_unit;
 use kulprit_judge::kubelet::{ProcessSeen, is_active};
 use kulprit_judge::runtime::{
-    Answer, SandboxSeen, judge_answer, judge_containers, judge_inactive_by_socket, judge_network, judge_shim,
-    judge_unit, unknown_containers, unknown_network, unknown_unit,
+    Answer, SandboxSeen, judge_answer, judge_containers, judge_inactive_by_socket, judge_network,
+    judge_network_elsewhere, judge_shim, judge_unit, unknown_containers, unknown_network, unknown_unit,
 };
 use kulprit_model::{FindingCode, Moment, Status, Subject};
 use tokio::task::JoinError;
@@ -57,6 +58,9 @@ const N_ASKS_OF_LISTS: u64 = 6;
 const N_ASKS_OF_LISTS_SUSPECT: u64 = 2;
 /// Every so many of them look at the shims: twice within the hold of 30 s.
 const N_ASKS_OF_SHIMS: u64 = 3;
+/// Why the network is not known where [`Judged::Untold`].
+const UNTOLD: &str =
+    "no container runs on any of this node's runtimes, so which of them the kubelet uses is not known, and they differ";
 /// A bus that restarts is back within a second; one that is gone costs a try every 30 s.
 const BACKOFF: BackoffPolicy = BackoffPolicy { base: Duration::from_millis(250), cap: Duration::from_secs(30) };
 
@@ -156,8 +160,6 @@ struct Probe {
     finder: ProcessFinder,
     shims: Shims,
     n_asks: u64,
-    /// VMs of which a container was spoken of, with what is wrong there.
-    vms: BTreeMap<String, Status>,
     /// For the next look.
     verdicts: Vec<Verdict>,
     gone: Vec<Subject>,
@@ -180,6 +182,16 @@ enum UnitSeen {
     Rests(String),
 }
 
+/// Whether the state of the pod network is that of the runtime in question.
+enum Judged {
+    /// It is the kubelet's, or none says otherwise.
+    Itself,
+    /// The kubelet uses another.
+    Another,
+    /// Which one the kubelet uses is not known, and they differ.
+    Untold,
+}
+
 impl Probe {
     fn new(context: ProbeContext) -> Self {
         let endpoints = context.config.runtime_sockets.iter().map(|path| endpoint(path)).collect();
@@ -194,7 +206,6 @@ impl Probe {
             finder,
             shims,
             n_asks: 0,
-            vms: BTreeMap::new(),
             verdicts: Vec::new(),
             gone: Vec::new(),
         }
@@ -255,8 +266,8 @@ impl Probe {
 
     /// Asks every runtime that may run, and looks at the shims when their turn is.
     async fn ask(&mut self) {
-        let is_suspect =
-            !self.context.suspects.borrow().is_empty() || self.vms.values().any(|status| *status != Status::Absent);
+        let mut of_vms = self.endpoints.iter().flat_map(|endpoint| endpoint.vms.values());
+        let is_suspect = !self.context.suspects.borrow().is_empty() || of_vms.any(|status| *status != Status::Absent);
         let n_asks_of_lists = if is_suspect { N_ASKS_OF_LISTS_SUSPECT } else { N_ASKS_OF_LISTS };
         let wants = if self.n_asks.is_multiple_of(n_asks_of_lists) { Wants::Lists } else { Wants::Status };
         let at = self.context.clock.now();
@@ -292,7 +303,7 @@ impl Probe {
             Ok(end) => {
                 let index = end.endpoint_idx;
                 if let Some(sandboxes) = self.endpoints[index].take(end) {
-                    self.judge_launchers(&sandboxes);
+                    self.judge_launchers(index, &sandboxes);
                 }
             }
             // Given up by us. What panics is a bug: the probe ends with it, and the agent says so.
@@ -301,7 +312,8 @@ impl Probe {
         }
     }
 
-    fn judge_launchers(&mut self, sandboxes: &[Launched]) {
+    /// The VMs of the runtime that listed these sandboxes.
+    fn judge_launchers(&mut self, index: usize, sandboxes: &[Launched]) {
         let at = self.context.clock.now();
         let launchers = Arc::clone(&self.context.launchers.borrow());
         let vm_of = |sandbox: &Sandbox| {
@@ -321,15 +333,17 @@ impl Probe {
                 known.1.extend_from_slice(containers);
             }
         }
-        for uid in std::mem::take(&mut self.vms).into_keys().filter(|uid| !by_vm.contains_key(uid)) {
+        let before = std::mem::take(&mut self.endpoints[index].vms);
+        for uid in before.into_keys().filter(|uid| !by_vm.contains_key(uid)) {
             // While there is a launcher, somebody else says when the VM is gone.
-            if launchers.by_vmi(&uid).next().is_none() {
+            let is_elsewhere = self.endpoints.iter().any(|endpoint| endpoint.vms.contains_key(&uid));
+            if !is_elsewhere && launchers.by_vmi(&uid).next().is_none() {
                 self.gone.push(Subject::vm(uid));
             }
         }
         for (uid, (sandbox, containers)) in by_vm {
             let verdict = judge_containers(at, &Subject::vm(uid.as_str()), sandbox, &containers);
-            self.vms.insert(uid, status_of(&verdict));
+            self.endpoints[index].vms.insert(uid, status_of(&verdict));
             self.verdicts.push(verdict);
         }
     }
@@ -357,7 +371,11 @@ impl Probe {
             }
             let because = match (&answer, &endpoint.last) {
                 (Answer::Answered { .. }, Some(Ok(info))) => {
-                    verdicts.extend(judge_network(at, &name, "cri", info));
+                    verdicts.extend(match self.judged_of(index) {
+                        Judged::Itself => judge_network(at, &name, "cri", info),
+                        Judged::Another => Some(judge_network_elsewhere(at, &name)),
+                        Judged::Untold => Some(unknown_network(&name, UNTOLD)),
+                    });
                     continue;
                 }
                 // It serves no CRI: what it says is nothing to the kubelet.
@@ -365,8 +383,11 @@ impl Probe {
                 (Answer::NotAsked(because) | Answer::Unknown(because), _) => because.clone(),
                 (Answer::Late { .. } | Answer::Failed { .. }, _) => "the runtime does not answer".to_owned(),
             };
-            verdicts.push(unknown_network(&name, &because));
-            for (uid, status) in &mut self.vms {
+            verdicts.push(match self.judged_of(index) {
+                Judged::Itself | Judged::Untold => unknown_network(&name, &because),
+                Judged::Another => judge_network_elsewhere(at, &name),
+            });
+            for (uid, status) in &mut self.endpoints[index].vms {
                 *status = Status::Unknown;
                 verdicts.push(unknown_containers(&Subject::vm(uid.as_str()), &because));
             }
@@ -377,6 +398,20 @@ impl Probe {
         }
         let draft = draft.verdicts(verdicts).gone(self.gone.drain(..));
         self.context.send(draft.end(&self.context.clock)).await
+    }
+
+    /// Whether this runtime's word on the pod network counts: the kubelet's does, which is the one that runs containers. Those of Docker
+    /// and Podman are not listed over CRI.
+    fn judged_of(&self, index: usize) -> Judged {
+        if self.endpoints[index].runs_containers == Some(true) {
+            return Judged::Itself;
+        }
+        if self.endpoints.iter().any(|endpoint| endpoint.runs_containers == Some(true)) {
+            return Judged::Another;
+        }
+        let mut words = self.endpoints.iter().filter(|row| row.may_serve()).map(Endpoint::is_network_ready);
+        let first = words.next();
+        if words.all(|word| Some(word) == first) { Judged::Itself } else { Judged::Untold }
     }
 
     /// What an endpoint gave, and under which unit's name; `None` where there is no such runtime, or no answer yet.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use kulprit_host::HostRoot;
 use kulprit_host::cri::{Container, ContainerExit, ContainerState, RuntimeInfo, Sandbox};
 use kulprit_judge::runtime::{Answer, answer_of};
-use kulprit_model::Moment;
+use kulprit_model::{Moment, Status};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -61,6 +61,10 @@ pub(super) struct Endpoint {
     was_given_up: bool,
     /// How the last round ended; `None` before the first.
     pub(super) last: Option<Result<RuntimeInfo, CallError>>,
+    /// Whether a container ran when it last listed them, also before its unit stopped; `None` while it never has.
+    pub(super) runs_containers: Option<bool>,
+    /// VMs of its launchers of which was spoken, with what is wrong there.
+    pub(super) vms: BTreeMap<String, Status>,
 }
 
 #[derive(Debug)]
@@ -94,8 +98,16 @@ pub(super) struct RoundEnd {
 #[derive(Debug)]
 struct Seen {
     info: RuntimeInfo,
-    /// The sandboxes of launchers; `None` when the lists were not asked for.
-    launchers: Option<Vec<Launched>>,
+    /// `None` when the lists were not asked for.
+    lists: Option<Lists>,
+}
+
+#[derive(Debug)]
+struct Lists {
+    /// Whether any container runs, whosever.
+    runs_containers: bool,
+    /// The sandboxes of launchers.
+    launchers: Vec<Launched>,
 }
 
 impl Endpoint {
@@ -110,6 +122,8 @@ impl Endpoint {
             failing_since: None,
             was_given_up: false,
             last: None,
+            runs_containers: None,
+            vms: BTreeMap::new(),
         }
     }
 
@@ -174,12 +188,26 @@ impl Endpoint {
         (self.exits, self.words) = (end.exits, end.words);
         // A connection on which a call failed is not trusted with another.
         self.client = end.client.filter(|_| end.result.is_ok());
-        let (result, launchers) = match end.result {
-            Ok(Seen { info, launchers }) => (Ok(info), launchers),
+        let (result, lists) = match end.result {
+            Ok(Seen { info, lists }) => (Ok(info), lists),
             Err(error) => (Err(error), None),
         };
         self.end(end.began, result);
-        launchers
+        let Lists { runs_containers, launchers } = lists?;
+        self.runs_containers = Some(runs_containers);
+        Some(launchers)
+    }
+
+    /// Whether it serves CRI, or may: one that hangs, fails or could not be asked may be the kubelet's.
+    pub(super) fn may_serve(&self) -> bool {
+        let serves_not = |last: &Result<_, CallError>| matches!(last, Err(CallError::NotFound | CallError::NotServed));
+        self.is_late() || self.last.as_ref().is_some_and(|last| !serves_not(last))
+    }
+
+    /// Whether the pod network is ready, as it says; `None` when it does not.
+    pub(super) fn is_network_ready(&self) -> Option<bool> {
+        let info = self.last.as_ref().filter(|_| !self.is_late())?.as_ref().ok()?;
+        info.is_network_ready
     }
 
     fn end(&mut self, began: Moment, result: Result<RuntimeInfo, CallError>) {
@@ -246,13 +274,14 @@ async fn round(
         }
     }
     if wants == Wants::Status {
-        return Ok(Seen { info, launchers: None });
+        return Ok(Seen { info, lists: None });
     }
     now_at("ListPodSandbox");
     let sandboxes = client.launcher_sandboxes().await?;
     now_at("ListContainers");
     // The kubelet's PLEG asks for all; what hangs for it shall hang for us, also where no launcher is.
     let mut rows = client.containers(None).await?;
+    let runs_containers = rows.iter().any(|row| row.state == ContainerState::Running);
     rows.retain(|row| sandboxes.iter().any(|sandbox| sandbox.id == row.sandbox_id));
     exits.retain(|id, _| rows.iter().any(|row| row.id == *id));
     now_at("ContainerStatus");
@@ -269,5 +298,6 @@ async fn round(
         rows = others;
         (sandbox, own)
     };
-    Ok(Seen { info, launchers: Some(sandboxes.into_iter().map(of).collect()) })
+    let launchers = sandboxes.into_iter().map(of).collect();
+    Ok(Seen { info, lists: Some(Lists { runs_containers, launchers }) })
 }

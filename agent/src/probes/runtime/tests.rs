@@ -348,15 +348,7 @@ async fn a_container_of_a_launcher_that_fails_is_the_vms_and_goes_with_its_sandb
     }
     let _server = fake.serve(&dir.path().join(CONTAINERD));
     let mut under = start(dir, None, false);
-    let of = |look: &Look| -> Vec<(String, Status)> {
-        let states = look.verdicts.iter().filter_map(|verdict| match verdict {
-            Verdict::State(state) if state.code == LauncherContainerFailed => {
-                Some((state.subject.to_string(), state.status))
-            }
-            Verdict::State(_) | Verdict::Occurrence(_) => None,
-        });
-        states.collect()
-    };
+    let of = |look: &Look| states(look, LauncherContainerFailed);
     let look = under.next(|look| !of(look).is_empty()).await;
     assert_eq!(of(&look), [("vm/vmi-1".to_owned(), Absent), ("vm/vmi-2".to_owned(), Present)]);
     assert_eq!(fake.n_calls("ContainerStatus"), 2, "nobody asks for what is no launcher's");
@@ -381,4 +373,99 @@ async fn whether_an_image_is_here_is_asked_of_the_runtime_alone() {
     let stream = client::open(&HostRoot::new(dir.path()), CONTAINERD).unwrap();
     let mut client = client::CriClient::new(stream).await.unwrap();
     assert_eq!((client.has_image("here").await, client.has_image("elsewhere").await), (Ok(true), Ok(false)));
+}
+
+const CRI_O: &str = "run/crio/crio.sock";
+const K3S: &str = "run/k3s/containerd/containerd.sock";
+
+/// What a look says of each subject under this code.
+fn states(look: &Look, code: FindingCode) -> Vec<(String, Status)> {
+    let of = |verdict: &Verdict| match verdict {
+        Verdict::State(state) if state.code == code => Some((state.subject.to_string(), state.status)),
+        Verdict::State(_) | Verdict::Occurrence(_) => None,
+    };
+    look.verdicts.iter().filter_map(of).collect()
+}
+
+fn vm(uid: &str, status: Status) -> (String, Status) {
+    (format!("vm/{uid}"), status)
+}
+
+/// A runtime with the launcher of one VM, well.
+fn with_launcher(vmi_uid: &str) -> Fake {
+    let fake = Fake::ready();
+    fake.says().sandboxes = vec![sandbox("s1", vmi_uid, true)];
+    fake.says().containers = vec![container("c1", "s1", "compute", ContainerRunning)];
+    fake
+}
+
+#[tokio::test]
+async fn a_runtime_that_rests_says_nothing_of_anothers_vms() {
+    let dir = host();
+    let _server = with_launcher("vmi-1").serve(&dir.path().join(CRI_O));
+    let units = FakeUnits::with("crio.service", "active");
+    units.set("containerd.service", "inactive");
+    let look = start(dir, Some(&units), true).next(|_| true).await;
+    assert_eq!(states(&look, LauncherContainerFailed), [vm("vmi-1", Absent)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_of_two_runtimes_has_vms_of_its_own() {
+    let dir = host();
+    let (containerd, k3s) = (with_launcher("vmi-1"), with_launcher("vmi-2"));
+    let _servers = (containerd.serve(&dir.path().join(CONTAINERD)), k3s.serve(&dir.path().join(K3S)));
+    let mut under = start(dir, None, false);
+    let look = under.next(|_| true).await;
+    let mut seen = states(&look, LauncherContainerFailed);
+    seen.sort();
+    assert_eq!(seen, [vm("vmi-1", Absent), vm("vmi-2", Absent)]);
+    let is_gone = |sighting: &Sighting| matches!(sighting, Sighting::Gone(_));
+    assert!(!look.sightings.iter().any(is_gone), "{look:?}");
+    k3s.hang(Some("Status"));
+    let look = under.next(|look| states(look, LauncherContainerFailed).contains(&vm("vmi-2", Unknown))).await;
+    assert!(!states(&look, LauncherContainerFailed).contains(&vm("vmi-1", Unknown)), "{look:?}");
+}
+
+#[tokio::test]
+async fn the_network_is_judged_of_the_runtime_that_runs_the_pods() {
+    // Of each runtime: whether a container runs on it, whether its network is ready, and what is said.
+    type Case = [(bool, bool, Status); 2];
+    let cases: [Case; 6] = [
+        [(true, true, Absent), (false, false, Absent)],
+        [(true, false, Present), (false, true, Absent)],
+        [(true, true, Absent), (true, false, Present)],
+        // Nobody runs a pod yet: which is the kubelet's is not known.
+        [(false, true, Unknown), (false, false, Unknown)],
+        [(false, true, Absent), (false, true, Absent)],
+        [(false, false, Present), (false, false, Present)],
+    ];
+    for case in cases {
+        let dir = host();
+        let mut servers = Vec::new();
+        for ((runs, is_ready, _), socket) in case.into_iter().zip([K3S, CONTAINERD]) {
+            let fake = Fake::ready();
+            fake.says().conditions.insert("NetworkReady", is_ready);
+            let state = if runs { ContainerRunning } else { ContainerExited };
+            fake.says().containers = vec![container("c1", "s1", "kube-proxy", state)];
+            servers.push(fake.serve(&dir.path().join(socket)));
+        }
+        let units = FakeUnits::with("k3s.service", "active");
+        units.set("containerd.service", "active");
+        let look = start(dir, Some(&units), true).next(|_| true).await;
+        let mut seen = states(&look, RuntimeNetworkNotReady);
+        seen.sort();
+        let [(.., of_k3s), (.., of_containerd)] = case;
+        let unit = |name: &str, status| (format!("unit/{name}"), status);
+        assert_eq!(seen, [unit("containerd.service", of_containerd), unit("k3s.service", of_k3s)], "{case:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_network_of_a_runtime_that_rests_is_none_of_the_kubelets_while_pods_run_on_another() {
+    let dir = host();
+    let _server = with_launcher("vmi-1").serve(&dir.path().join(CRI_O));
+    let units = FakeUnits::with("crio.service", "active");
+    units.set("containerd.service", "inactive");
+    let look = start(dir, Some(&units), true).next(|_| true).await;
+    assert!(states(&look, RuntimeNetworkNotReady).iter().all(|(_, status)| *status == Absent), "{look:?}");
 }
