@@ -1,14 +1,16 @@
-//! Which mount holds a path, from the text of mountinfo alone.
+//! Which mount holds a path, from the text of mountinfo; what it does not tell is where links lead ([`follow_links`]).
 //!
 //! Asking the file system itself (`statfs`, or `stat` on a dead NFS) can wait for ever; mountinfo is the kernel's memory and
 //! always answers. Source: `proc_pid_mountinfo(5)`; lines are parsed by procfs-core.
 
+mod links;
 mod watch;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
+pub use links::follow_links;
 pub use watch::MountWatch;
 
 use procfs_core::process::MountInfo;
@@ -117,7 +119,7 @@ pub(crate) fn unescape_path(text: &str) -> PathBuf {
 
 /// The mount that holds `path`: the deepest mount point above it, and of several at one place the last, which covers the others.
 ///
-/// `path` must be absolute and free of links: symbolic links are not followed here. `None` for a relative path, one with `..`,
+/// `path` must be absolute and free of links: symbolic links are not followed here, but by [`follow_links`]. `None` for a relative path, one with `..`,
 /// and a table without a root.
 pub fn mount_of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {

@@ -15,8 +15,22 @@ use crate::{HostRoot, ReadError};
 /// File systems that answer from this machine's memory or disks alone.
 ///
 /// Overlay asks the file system of its upper layer, which a runtime keeps on a local disk.
-const LOCAL_TYPES: [&str; 12] =
-    ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "devtmpfs", "ramfs", "hugetlbfs", "overlay", "vfat"];
+const LOCAL_TYPES: [&str; 14] = [
+    "ext2",
+    "ext3",
+    "ext4",
+    "xfs",
+    "btrfs",
+    "f2fs",
+    "tmpfs",
+    "devtmpfs",
+    "ramfs",
+    "hugetlbfs",
+    "overlay",
+    "vfat",
+    "squashfs",
+    "erofs",
+];
 
 /// Room of one file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +123,7 @@ mod tests {
         for (fs_type, want) in [
             ("ext4", true),
             ("overlay", true),
+            ("squashfs", true),
             ("nfs4", false),
             ("ceph", false),
             ("fuse.sshfs", false),

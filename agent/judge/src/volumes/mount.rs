@@ -73,6 +73,8 @@ pub struct MountHistory {
     /// Number of the oldest Ceph request, and since when it has been that.
     ceph: Option<(u64, Moment)>,
     fuse_since: Option<Moment>,
+    /// Whether it was seen to answer, or to have nothing to answer. Before that, what is under way may have waited for long.
+    has_answered: bool,
     /// The last time that somebody was sent and did not come back in time.
     is_late: bool,
 }
@@ -109,7 +111,7 @@ enum Passive {
     Refused(String),
     /// Something waits that may wait by nature.
     Unclear(String),
-    /// There is no such memory of this kind of mount.
+    /// There is no such memory of this kind of mount, or it was not yet looked at for long enough.
     NotKnown,
 }
 
@@ -221,6 +223,7 @@ impl MountHistory {
     /// It answers: whatever is still open is no request of today.
     fn answered(&mut self) {
         self.is_late = false;
+        self.has_answered = true;
         self.ceph = None;
         self.fuse_since = None;
         if let Some(nfs) = &mut self.nfs {
@@ -228,6 +231,17 @@ impl MountHistory {
             nfs.unanswered_since = None;
             nfs.is_certain = false;
         }
+    }
+
+    /// It answers by what the kernel remembers.
+    fn answers(&mut self, text: String) -> Passive {
+        self.has_answered = true;
+        Passive::Answers(text)
+    }
+
+    /// Requests are open, not for long since it answered; or else nobody knows for how long.
+    fn under_way(&self, text: String) -> Passive {
+        if self.has_answered { Passive::Answers(text) } else { Passive::NotKnown }
     }
 }
 
@@ -241,14 +255,14 @@ fn passive(at: Moment, seen: &MountSeen<'_>, history: &mut MountHistory) -> Pass
     match seen.fuse_waiting {
         Some(0) => {
             history.fuse_since = None;
-            Passive::Answers("no request of FUSE waits".to_owned())
+            history.answers("no request of FUSE waits".to_owned())
         }
         Some(n) => {
             let since = *history.fuse_since.get_or_insert(at);
             if at.usec_since(since) >= NO_ANSWER_USEC {
                 Passive::Unclear(format!("{n} requests of FUSE wait, some since {} s", secs(at, since)))
             } else {
-                Passive::Answers(format!("{n} requests of FUSE are under way"))
+                history.under_way(format!("{n} requests of FUSE are under way"))
             }
         }
         None => Passive::NotKnown,
@@ -258,23 +272,23 @@ fn passive(at: Moment, seen: &MountSeen<'_>, history: &mut MountHistory) -> Pass
 fn passive_nfs(at: Moment, mount: &NfsMount, history: &mut MountHistory) -> Passive {
     let (sends, replies, timeouts) = (mount.sends_total(), mount.replies_total(), mount.timeouts_total);
     let surplus = sends.saturating_sub(replies);
-    let began = NfsSeen { at, sends, replies, timeouts, surplus, unanswered_since: None, is_certain: false };
+    let began = NfsSeen { at, sends, replies, timeouts, surplus: 0, unanswered_since: None, is_certain: false };
     // A counter that fell belongs to a new connection or mount.
     let is_same = |before: &NfsSeen| sends >= before.sends && replies >= before.replies && timeouts >= before.timeouts;
-    let Some(before) = history.nfs.filter(is_same) else {
-        history.nfs = Some(began);
-        return Passive::Answers(format!("{replies} answers of NFS so far"));
-    };
+    let before = history.nfs.filter(is_same).unwrap_or_else(|| {
+        history.has_answered = false;
+        began
+    });
     let mut now = NfsSeen { surplus: before.surplus.min(surplus), ..began };
     let n_open = surplus - now.surplus;
     if n_open == 0 {
         history.nfs = Some(now);
-        return Passive::Answers(format!("every request of NFS is answered, {replies} so far"));
+        return history.answers(format!("every request of NFS is answered, {replies} so far"));
     }
     if replies > before.replies {
         now.unanswered_since = Some(at);
         history.nfs = Some(now);
-        return Passive::Answers(format!(
+        return history.answers(format!(
             "{} answers of NFS since the last look, {n_open} requests open",
             replies - before.replies
         ));
@@ -285,7 +299,7 @@ fn passive_nfs(at: Moment, mount: &NfsMount, history: &mut MountHistory) -> Pass
     history.nfs = Some(now);
     let waited = at.usec_since(since);
     if waited < NO_ANSWER_USEC {
-        return Passive::Answers(format!("{n_open} requests of NFS are under way"));
+        return history.under_way(format!("{n_open} requests of NFS are under way"));
     }
     let text = format!("{n_open} requests of NFS are open, and no answer came for {} s", secs(at, since));
     if now.is_certain { Passive::Silent { since, text } } else { Passive::Unclear(text) }
@@ -302,16 +316,20 @@ fn passive_ceph(at: Moment, client: &CephClient, history: &mut MountHistory) -> 
         (None, Some(oldest)) => (oldest, false),
         (None, None) => {
             history.ceph = None;
-            return Passive::Answers("no request of Ceph is open".to_owned());
+            return history.answers("no request of Ceph is open".to_owned());
         }
     };
     let since = match history.ceph {
         Some((known, since)) if known == oldest => since,
-        _ => at,
+        before => {
+            // The one that was the oldest is answered.
+            history.has_answered |= before.is_some();
+            at
+        }
     };
     history.ceph = Some((oldest, since));
     if at.usec_since(since) < NO_ANSWER_USEC {
-        return Passive::Answers("requests of Ceph are under way".to_owned());
+        return history.under_way("requests of Ceph are under way".to_owned());
     }
     let server = osd.server.as_deref().or(mds.as_ref().and_then(|mds| mds.server.as_deref())).unwrap_or("anybody");
     let text = format!("request {oldest} of Ceph to {server} has no answer for {} s", secs(at, since));

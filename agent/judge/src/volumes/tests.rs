@@ -95,14 +95,48 @@ fn an_nfs_server_is_silent_when_requests_follow_the_last_answer_and_none_comes_f
         (&[(0, 100, 100, 0), (10, 103, 101, 0), (20, 104, 101, 0)], Present),
         (&[(0, 100, 100, 0), (10, 103, 100, 0), (20, 104, 104, 0)], Absent),
         // Idle.
+        (&[(0, 100, 100, 0)], Absent),
         (&[(0, 100, 100, 0), (60, 100, 100, 0)], Absent),
-        // A retransmission of long ago has no answer of its own.
-        (&[(0, 101, 100, 0), (10, 101, 100, 0), (600, 101, 100, 0)], Absent),
         // A new mount or connection.
-        (&[(0, 100, 100, 0), (10, 7, 3, 0)], Absent),
+        (&[(0, 100, 100, 0), (10, 3, 3, 0)], Absent),
     ] {
         assert_eq!(looks_of_nfs(looks), (Some(want), false), "{looks:?}");
     }
+}
+
+#[test]
+fn requests_that_an_agent_finds_open_are_not_taken_for_answered() {
+    for (looks, want) in [
+        // Nothing to compare with: what an earlier run of the agent said stands.
+        (&[(0, 100, 97, 0)][..], (None, false)),
+        (&[(0, 100, 97, 0), (4, 100, 97, 0)], (None, false)),
+        (&[(0, 100, 97, 0), (5, 100, 97, 0)], (Some(Unknown), true)),
+        (&[(0, 100, 97, 0), (5, 101, 97, 0)], (Some(Present), false)),
+        (&[(0, 100, 97, 0), (4, 101, 98, 0)], (Some(Absent), false)),
+        (&[(0, 100, 97, 0), (4, 100, 100, 0)], (Some(Absent), false)),
+        // A new mount or connection.
+        (&[(0, 100, 100, 0), (10, 7, 3, 0)], (None, false)),
+    ] {
+        assert_eq!(looks_of_nfs(looks), want, "{looks:?}");
+    }
+    let late = Asked::NotAsked("too many".to_owned());
+    let (mount, nfs) = (mount("nfs4", "nas:/vms"), nfs(100, 97, 0));
+    let verdict = judge_mount(sec(0), &seen(&mount, Some(&nfs)), Some(&late), &mut MountHistory::default());
+    assert!(verdict.state.is_none(), "nobody was asked, and nothing is known: {verdict:?}");
+}
+
+#[test]
+fn a_retransmission_of_long_ago_has_no_answer_of_its_own_and_one_look_that_answers_settles_it() {
+    let mount = mount("nfs4", "nas:/vms");
+    let mut history = MountHistory::default();
+    let mut look = |at, asked: Option<Asked>| {
+        let verdict = judge_mount(sec(at), &seen(&mount, Some(&nfs(101, 100, 0))), asked.as_ref(), &mut history);
+        (verdict.state.map(|state| state.status), verdict.is_to_be_asked)
+    };
+    assert_eq!(look(0, None), (None, false));
+    assert_eq!(look(10, None), (Some(Unknown), true));
+    assert_eq!(look(10, Some(Asked::Answered)), (Some(Absent), false));
+    assert_eq!(look(600, None), (Some(Absent), false));
 }
 
 #[test]
@@ -162,6 +196,10 @@ fn fuse_requests_that_wait_for_5_s_are_asked_about() {
     assert_eq!(look(15, Some(1)), (Some(Unknown), true));
     assert_eq!(look(20, Some(0)), (Some(Absent), false));
     assert_eq!(look(30, None), (None, false), "nothing tells, and nobody suspects");
+    history = MountHistory::default();
+    let first = MountSeen { fuse_waiting: Some(2), ..seen(&mount, None) };
+    let verdict = judge_mount(sec(40), &first, None, &mut history);
+    assert!(verdict.state.is_none() && !verdict.is_to_be_asked, "an agent that starts finds them waiting: {verdict:?}");
 }
 
 #[test]
@@ -208,8 +246,8 @@ fn cephfs_is_silent_by_its_object_stores_only_and_refused_when_blocklisted() {
         let verdict = judge_mount(sec(at), &seen, None, &mut history);
         (verdict.state.map(|state| state.status), verdict.is_to_be_asked)
     };
-    assert_eq!(look(0, &client(Some(7), None)), (Some(Absent), false));
-    assert_eq!(look(4, &client(Some(7), None)), (Some(Absent), false));
+    assert_eq!(look(0, &client(Some(7), None)), (None, false), "nobody knows yet since when");
+    assert_eq!(look(4, &client(Some(7), None)), (None, false));
     assert_eq!(look(5, &client(Some(7), None)), (Some(Present), false));
     assert_eq!(look(6, &client(Some(8), None)), (Some(Absent), false), "the one before is answered");
     assert_eq!(look(10, &client(None, Some(3))), (Some(Absent), false));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use kulprit_host::mount::{DeviceNumber, Mount, mount_of, read_node_mounts};
+use kulprit_host::mount::{DeviceNumber, Mount, follow_links, mount_of, read_node_mounts};
 use kulprit_host::process::Procfs;
 use kulprit_host::qemu::parse_command_line;
 use kulprit_host::space::{Space, is_local, read_space};
@@ -83,14 +83,15 @@ pub(super) fn read(
     }
     let mut places = Vec::new();
     for folder in &config.filesystem.folders {
-        let Some(mount) = mount_of(&mounts, folder).filter(|mount| is_asked(mount)) else { continue };
+        let real = follow_links(host, &mounts, folder);
+        let Some(mount) = mount_of(&mounts, &real).filter(|mount| is_asked(mount)) else { continue };
         let is_known = |place: &Place| place.device == mount.device;
         if !places.iter().any(is_known) {
             places.push(place(None, host.path(), mount));
         }
     }
     for (pid, row) in &vms {
-        let root = procfs.path().join(pid.to_string()).join("root");
+        let root = root_of(&procfs, *pid);
         for mount in row.mounts.iter().filter(|mount| is_asked(mount)) {
             // What the host sees too is asked there: a container's mount is nobody's business but in passing.
             let on_host =
@@ -129,18 +130,21 @@ fn place(vm_uid: Option<String>, root: &Path, mount: &Mount) -> Place {
     }
 }
 
-/// The mounts that hold the disks of a QEMU, from its command line and what libvirt tells, without touching a file of them.
+/// Where the `/` of a process is for us.
+fn root_of(procfs: &Procfs, pid: u32) -> PathBuf {
+    procfs.path().join(pid.to_string()).join("root")
+}
+
+/// The mounts that hold the disks of a QEMU, from its command line and what libvirt tells; of their paths only links are read.
 fn find_disks(procfs: &Procfs, pid: u32, uid: &str, sources: &[String]) -> Result<VmDisks, ReadError> {
     let table = procfs.mounts(pid)?;
     let line = parse_command_line(&procfs.command_line(pid)?);
     let named = line.disks.into_iter().filter(|disk| disk.is_read_only != Some(true)).filter_map(|disk| disk.path);
+    let root = HostRoot::new(root_of(procfs, pid));
     let mut mounts: Vec<Mount> = Vec::new();
-    for path in named.chain(sources.iter().cloned()).filter(|path| path.starts_with('/') && !path.starts_with("/dev/"))
-    {
-        // `/var/run` is a link to `/run`, in launchers and on most hosts.
-        let real =
-            path.strip_prefix("/var/run/").map_or_else(|| PathBuf::from(&path), |rest| Path::new("/run").join(rest));
-        let Some(mount) = mount_of(&table, &real) else { continue };
+    for path in named.chain(sources.iter().cloned()).filter(|path| path.starts_with('/')) {
+        let real = follow_links(&root, &table, Path::new(&path));
+        let Some(mount) = mount_of(&table, &real).filter(|_| !real.starts_with("/dev")) else { continue };
         if !mounts.iter().any(|known| known.device == mount.device) {
             mounts.push(mount.clone());
         }

@@ -141,6 +141,30 @@ async fn the_file_system_under_a_vms_disk_is_the_vms() {
     }
 }
 
+/// `/var/lib/libvirt/images` is often a link to where there is room.
+#[tokio::test]
+async fn a_disk_and_a_folder_behind_a_link_are_asked_where_they_lie() {
+    let root = tempfile::tempdir().unwrap();
+    let mounts = format!("{ROOT}3 1 0:51 / /data rw - nfs4 nas:/vm rw\n");
+    write(root.path(), "proc/1/mountinfo", &mounts);
+    write(root.path(), "proc/7/mountinfo", &mounts);
+    let line = "qemu-kvm\0-blockdev\0{\"driver\":\"file\",\"filename\":\"/images/a.img\",\"node-name\":\"n\"}\0";
+    write(root.path(), "proc/7/cmdline", line);
+    for folder in ["proc/7/root", "var/lib"] {
+        std::fs::create_dir_all(root.path().join(folder)).unwrap();
+    }
+    for link in ["proc/7/root/images", "var/lib/kubelet"] {
+        std::os::unix::fs::symlink("/data", root.path().join(link)).unwrap();
+    }
+    let look = look_at(root.path(), |context| {
+        context.vms.insert(7, 1, "vm-a");
+        context.sacrifice = children(&answer(990));
+    })
+    .await;
+    assert_eq!(status_of(&look, VmFilesystemFull), Some(Present), "{look:?}");
+    assert_eq!(status_at(&look, FilesystemFull, "/data"), Some(Present), "{look:?}");
+}
+
 #[tokio::test]
 async fn a_mount_that_is_gone_is_spoken_of_no_more() {
     let root = tempfile::tempdir().unwrap();
