@@ -11,6 +11,9 @@ pub struct MemInfo {
     pub total_bytes: u64,
     /// What could be given to new programs without swapping, bytes. `None` before Linux 3.14.
     pub available_bytes: Option<u64>,
+    /// What the pools of hugepages of all sizes hold, in use or free, bytes; never available to programs without them. Before
+    /// Linux 4.16 (no `Hugetlb`) the default size's alone; 0 on a kernel without hugepages.
+    pub hugetlb_bytes: u64,
     /// Hugepages of the default size. `None` on a kernel without them.
     pub hugepages: Option<DefaultHugepages>,
 }
@@ -38,7 +41,7 @@ pub fn parse_meminfo(text: &str) -> Result<MemInfo, Malformed> {
         line.trim().trim_end_matches("kB").trim_end().parse::<u64>().ok()
     };
     let bytes = |name: &str| value(name).and_then(|kib| kib.checked_mul(1024));
-    let hugepages = || {
+    let default_hugepages = || {
         Some(DefaultHugepages {
             size_kib: value("Hugepagesize")?,
             n_total: value("HugePages_Total")?,
@@ -46,8 +49,11 @@ pub fn parse_meminfo(text: &str) -> Result<MemInfo, Malformed> {
             n_reserved: value("HugePages_Rsvd").unwrap_or(0),
         })
     };
+    let hugepages = default_hugepages();
+    let of_default_size = || hugepages.map(|pages| pages.size_kib.saturating_mul(1024).saturating_mul(pages.n_total));
     let total_bytes = bytes("MemTotal").ok_or_else(|| Malformed::new(1, text.lines().next().unwrap_or_default()))?;
-    Ok(MemInfo { total_bytes, available_bytes: bytes("MemAvailable"), hugepages: hugepages() })
+    let hugetlb_bytes = bytes("Hugetlb").or_else(of_default_size).unwrap_or(0);
+    Ok(MemInfo { total_bytes, available_bytes: bytes("MemAvailable"), hugetlb_bytes, hugepages })
 }
 
 /// Reads `/proc/meminfo`.
@@ -90,6 +96,15 @@ mod tests {
         assert_eq!((memory.total_bytes, memory.available_bytes), (24_684_092 * 1024, Some(19_453_296 * 1024)));
         let want = DefaultHugepages { size_kib: 2048, n_total: 16, n_free: 4, n_reserved: 3 };
         assert_eq!(memory.hugepages, Some(want));
+    }
+
+    #[test]
+    fn hugepages_of_all_sizes_are_counted_where_the_kernel_does() {
+        let before_4_16 = "MemTotal: 24684092 kB\nHugePages_Total: 16\nHugePages_Free: 4\nHugepagesize: 2048 kB\n";
+        assert_eq!(parse_meminfo(before_4_16).unwrap().hugetlb_bytes, 16 * 2048 * 1024);
+        let gigabyte_pages_too = format!("{before_4_16}Hugetlb:         8421376 kB\n");
+        assert_eq!(parse_meminfo(&gigabyte_pages_too).unwrap().hugetlb_bytes, 8_421_376 * 1024);
+        assert_eq!(parse_meminfo("MemTotal: 10 kB\n").unwrap().hugetlb_bytes, 0);
     }
 
     #[test]

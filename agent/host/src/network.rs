@@ -7,6 +7,7 @@ mod bridge;
 mod name;
 mod namespace;
 mod path;
+mod registries_conf;
 mod registry;
 mod route;
 
@@ -20,6 +21,7 @@ pub use name::{
 };
 pub use namespace::NetworkNamespace;
 pub use path::{PathTry, try_path};
+pub use registries_conf::{ConfiguredMirror, ConfiguredRegistry, parse_registries_conf};
 pub use registry::{
     RegistryHost, TlsReply, parse_image_registry, parse_registry_hosts, parse_tls_reply, read_has_proxy,
     read_registry_hosts, tls_hello,

@@ -62,8 +62,12 @@ fn judge_hugepages(look: &NodeLimitsLook) -> StateVerdict {
     // A page that is promised is free only in name; with a tenth left hardly any VM of that size starts.
     let n_left = |pool: &HugepagePool| pool.n_free.saturating_sub(pool.n_reserved.unwrap_or(0));
     let Some(pool) = whole().find(|pool| n_left(pool).saturating_mul(10) < pool.n_total) else {
-        let shown: Vec<String> =
-            whole().map(|pool| format!("{} kB: {} of {} left", pool.size_kib, n_left(pool), pool.n_total)).collect();
+        let shown: Vec<String> = whole()
+            .map(|pool| {
+                let by_numa_node = free_by_numa_node(pools, pool);
+                format!("{} kB: {} of {} left{by_numa_node}", pool.size_kib, n_left(pool), pool.n_total)
+            })
+            .collect();
         return absent(code, &Subject::Node, look.at, SYSFS, format!("hugepages of {}", shown.join(", ")));
     };
     let facts = Attributes::new()
@@ -71,14 +75,25 @@ fn judge_hugepages(look: &NodeLimitsLook) -> StateVerdict {
         .with(attribute::MEASURED, pool.n_total.saturating_sub(n_left(pool)))
         .with(attribute::LIMIT, pool.n_total);
     let text = format!(
-        "{} of {} hugepages of {} kB are left (free {}, of these promised {})",
+        "{} of {} hugepages of {} kB are left (free {}, of these promised {}){}",
         n_left(pool),
         pool.n_total,
         pool.size_kib,
         pool.n_free,
-        pool.n_reserved.unwrap_or(0)
+        pool.n_reserved.unwrap_or(0),
+        free_by_numa_node(pools, pool)
     );
     present(code, &Subject::Node, look.at, SYSFS, facts, text)
+}
+
+/// The free pages of each NUMA node, in words behind those of `whole`: a guest that is bound to one finds no other's. Nothing
+/// where there is but one, or no page.
+fn free_by_numa_node(pools: &[HugepagePool], whole: &HugepagePool) -> String {
+    let of_size = pools.iter().filter(|pool| pool.size_kib == whole.size_kib && whole.n_total > 0);
+    let nodes: Vec<String> = of_size
+        .filter_map(|pool| Some(format!("node {} {} of {}", pool.numa_node?, pool.n_free, pool.n_total)))
+        .collect();
+    if nodes.len() > 1 { format!(" (free by NUMA node: {})", nodes.join(", ")) } else { String::new() }
 }
 
 fn judge_pids(look: &NodeLimitsLook) -> StateVerdict {

@@ -26,7 +26,7 @@ const IDLE_PCT: f64 = 20.0;
 const STEAL_PCT: f64 = 20.0;
 /// `full avg10` of memory, percent.
 const MEMORY_FULL_AVG10_PCT: f64 = 10.0;
-/// Memory available, percent of all.
+/// Memory available, percent of all that is not set aside as hugepages.
 const MEMORY_AVAILABLE_PCT: f64 = 2.0;
 /// `full avg60` of I/O, percent.
 const IO_FULL_AVG60_PCT: f64 = 40.0;
@@ -95,7 +95,10 @@ fn judge_cpu(look: &PressureLook) -> StateVerdict {
 
 fn judge_memory(look: &PressureLook) -> StateVerdict {
     let code = FindingCode::NodeMemoryStalled;
-    let available = look.meminfo.as_ref().ok().and_then(|info| percent(info.available_bytes?, info.total_bytes));
+    let available = look.meminfo.as_ref().ok().and_then(|info| {
+        // A pool's pages are never among what is available, and a node may be hugepages nearly whole.
+        percent(info.available_bytes?, info.total_bytes.saturating_sub(info.hugetlb_bytes))
+    });
     let full = match &look.memory {
         Ok(pressure) => {
             pressure.full.map(|line| line.avg10_pct).ok_or_else(|| "no `full` line of memory pressure".to_owned())
@@ -191,8 +194,12 @@ mod tests {
             io: quiet,
             times: Ok(CpuTimes { total_ticks: 1000, idle_ticks: 0, steal_ticks: 0 }),
             tells_idle: true,
-            meminfo: Ok(MemInfo { total_bytes: 1000, available_bytes: Some(900), hugepages: None }),
+            meminfo: meminfo(1000, 0, 900),
         }
+    }
+
+    fn meminfo(total_bytes: u64, hugetlb_bytes: u64, available_bytes: u64) -> Reading<MemInfo> {
+        Ok(MemInfo { total_bytes, available_bytes: Some(available_bytes), hugetlb_bytes, hugepages: None })
     }
 
     #[track_caller]
@@ -219,7 +226,15 @@ mod tests {
             check(&PressureLook { times, ..well() }, [want, Absent, Absent]);
         }
         for (available, want) in [(21, Absent), (20, Present)] {
-            let meminfo = Ok(MemInfo { total_bytes: 1000, available_bytes: Some(available), hugepages: None });
+            check(&PressureLook { meminfo: meminfo(1000, 0, available), ..well() }, [Absent, want, Absent]);
+        }
+    }
+
+    /// Hugepages are set aside for VMs: a node of 512 GiB of which 496 are hugepages never has more than 16 to give.
+    #[test]
+    fn memory_set_aside_as_hugepages_is_none_that_could_be_available() {
+        for (available, want) in [(9_000, Absent), (321, Absent), (320, Present)] {
+            let meminfo = meminfo(512_000, 496_000, available);
             check(&PressureLook { meminfo, ..well() }, [Absent, want, Absent]);
         }
     }

@@ -306,7 +306,7 @@ catalogue! {
         None, "A container of the VM's launcher failed, as the runtime says; `container`, `reason` and `exit_code` are the runtime's.";
     NodeCpuStalled, State, "pressure", Node, Fault, raise 10_000, clear 30_000, "PSI cpu some avg60 of 60 %, or 20 % steal",
         Some(HostPressure), "Tasks of the node wait for a CPU.";
-    NodeMemoryStalled, State, "pressure", Node, Fault, raise 10_000, clear 30_000, "PSI memory full avg10 of 10 %, or 2 % of memory available",
+    NodeMemoryStalled, State, "pressure", Node, Fault, raise 10_000, clear 30_000, "PSI memory full avg10 of 10 %, or 2 % of memory available (without hugepages)",
         Some(HostPressure), "Tasks of the node wait for memory.";
     NodeIoStalled, State, "pressure", Node, Fault, raise 10_000, clear 30_000, "PSI io full avg60 of 40 %",
         Some(HostPressure), "Tasks of the node wait for I/O.";

@@ -3,8 +3,8 @@
 
 use kulprit_host::network::{
     RecordType, dns_question, parse_api_server, parse_default_routes, parse_default_routes_v6, parse_dns_answer,
-    parse_hosts, parse_image_registry, parse_netstat_counter, parse_registry_hosts, parse_resolv_conf, parse_tls_reply,
-    tls_hello,
+    parse_hosts, parse_image_registry, parse_netstat_counter, parse_registries_conf, parse_registry_hosts,
+    parse_resolv_conf, parse_tls_reply, tls_hello,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -17,6 +17,7 @@ fuzz_target!(|data: &[u8]| {
     parse_default_routes_v6(&text);
     parse_netstat_counter(&text, "TcpExt", "ListenOverflows");
     parse_registry_hosts(&text);
+    parse_registries_conf(&text);
     if let Some(registry) = parse_image_registry(&text) {
         assert!(!registry.host.is_empty(), "{text}");
     }

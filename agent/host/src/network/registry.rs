@@ -7,6 +7,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use super::name::split_port;
+use super::registries_conf;
 use crate::{HostRoot, ReadError};
 
 /// A server that images come from.
@@ -45,18 +46,19 @@ pub fn parse_registry_hosts(text: &str) -> Vec<RegistryHost> {
     let mut hosts = Vec::new();
     for line in text.lines().map(str::trim) {
         if let Some(url) = line.strip_prefix("[host.").and_then(|rest| rest.strip_suffix(']')) {
-            hosts.extend(parse_url(url.trim_matches(['"', '\''])));
+            hosts.extend(parse_registry_url(url.trim_matches(['"', '\''])));
         } else if let Some((key, value)) = line.split_once('=')
             && key.trim() == "server"
         {
-            origin = parse_url(value.trim().trim_matches(['"', '\'']));
+            origin = parse_registry_url(value.trim().trim_matches(['"', '\'']));
         }
     }
     hosts.extend(origin);
     hosts
 }
 
-fn parse_url(url: &str) -> Option<RegistryHost> {
+/// Parses the server of an URL, or of a location without a scheme.
+pub(super) fn parse_registry_url(url: &str) -> Option<RegistryHost> {
     let (is_tls, rest) = match url.split_once("://") {
         Some(("https", rest)) => (true, rest),
         Some(("http", rest)) => (false, rest),
@@ -72,10 +74,23 @@ const CERTS: [&str; 2] = ["etc/containerd/certs.d", "var/lib/rancher/k3s/agent/e
 /// Units of runtimes, whose drop-ins and environment files may name a proxy.
 const UNITS: [&str; 7] = ["containerd", "crio", "docker", "k3s", "k3s-agent", "rke2-server", "rke2-agent"];
 
-/// The servers that the runtime asks for images of `registry`: its mirrors first.
+/// CRI-O's folder of its socket: there `registries.conf` is its own, elsewhere podman's alone.
+const CRIO: &str = "run/crio";
+
+/// The servers that the runtime asks for `image`, which is one of `registry`: its mirrors first.
 ///
-/// CRI-O's mirrors (`registries.conf`) are not read: there the registry itself is named.
-pub fn read_registry_hosts(root: &HostRoot, registry: &RegistryHost) -> Vec<RegistryHost> {
+/// Docker's mirrors (`daemon.json`) are not read: there the registry itself is named.
+///
+/// # Errors
+/// When a file is there and cannot be read.
+pub fn read_registry_hosts(
+    root: &HostRoot,
+    image: &str,
+    registry: &RegistryHost,
+) -> Result<Vec<RegistryHost>, ReadError> {
+    if root.list(CRIO).is_ok() {
+        return registries_conf::read_servers(root, image, registry);
+    }
     let name = match registry.host.as_str() {
         "registry-1.docker.io" => "docker.io",
         host => host,
@@ -83,29 +98,26 @@ pub fn read_registry_hosts(root: &HostRoot, registry: &RegistryHost) -> Vec<Regi
     let with_port = format!("{name}:{}", registry.port);
     for folder in CERTS {
         for entry in [with_port.as_str(), name, "_default"] {
-            if let Ok(text) = root.read_text(format!("{folder}/{entry}/hosts.toml")) {
-                let hosts = parse_registry_hosts(&text);
-                if !hosts.is_empty() {
-                    return hosts;
-                }
+            let text = root.read_text_if_any(format!("{folder}/{entry}/hosts.toml"))?;
+            let hosts = parse_registry_hosts(&text.unwrap_or_default());
+            if !hosts.is_empty() {
+                return Ok(hosts);
             }
         }
     }
-    vec![registry.clone()]
+    Ok(vec![registry.clone()])
 }
 
 /// Whether a file of the runtime's unit sets a proxy: then the node's own way to a registry says nothing.
 ///
+/// Files that the unit names (`EnvironmentFile=`, as OpenShift's `/etc/mco/proxy.env`) are its own too; patterns are not.
+///
 /// # Errors
 /// When a file is there and cannot be read.
 pub fn read_has_proxy(root: &HostRoot) -> Result<bool, ReadError> {
-    let has_proxy = |text: &str| {
-        let sets =
-            |line: &str| !line.trim_start().starts_with('#') && line.to_ascii_uppercase().contains("HTTPS_PROXY=");
-        text.lines().any(sets)
-    };
     for unit in UNITS {
         let mut files = vec![
+            format!("etc/systemd/system/{unit}.service"),
             format!("etc/systemd/system/{unit}.service.env"),
             format!("etc/sysconfig/{unit}"),
             format!("etc/default/{unit}"),
@@ -115,12 +127,31 @@ pub fn read_has_proxy(root: &HostRoot) -> Result<bool, ReadError> {
             files.extend(name.to_str().map(|name| format!("{drop_ins}/{name}")));
         }
         for file in files {
-            if root.read_text_if_any(file)?.is_some_and(|text| has_proxy(&text)) {
+            let Some(text) = root.read_text_if_any(file)? else { continue };
+            if sets_proxy(&text) {
                 return Ok(true);
+            }
+            for named in environment_files(&text) {
+                if root.read_text_if_any(named)?.is_some_and(|text| sets_proxy(&text)) {
+                    return Ok(true);
+                }
             }
         }
     }
     Ok(false)
+}
+
+fn sets_proxy(text: &str) -> bool {
+    text.lines().any(|line| !line.trim_start().starts_with('#') && line.to_ascii_uppercase().contains("HTTPS_PROXY="))
+}
+
+/// The files of `EnvironmentFile=`; a `-` before one says that it may be missing. Source: `systemd.exec(5)`.
+fn environment_files(unit: &str) -> impl Iterator<Item = &str> {
+    let values =
+        unit.lines().filter_map(|line| line.trim().strip_prefix("EnvironmentFile")?.trim_start().strip_prefix('='));
+    values
+        .map(|value| value.trim().trim_matches(['"', '\'']).trim_start_matches('-'))
+        .filter(|path| path.starts_with('/'))
 }
 
 /// The first record of a TLS handshake: TLS 1.3 and 1.2 with the usual suites. An address is no name and is not sent.
@@ -227,7 +258,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = HostRoot::new(dir.path());
         let quay = host("quay.io", 443, true);
-        assert_eq!(read_registry_hosts(&root, &quay), std::slice::from_ref(&quay));
+        let hosts = || read_registry_hosts(&root, "quay.io/a@sha256:00", &quay).unwrap();
+        assert_eq!(hosts(), std::slice::from_ref(&quay));
         let folder = dir.path().join("etc/containerd/certs.d/quay.io");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(
@@ -235,7 +267,23 @@ mod tests {
             "server = \"https://quay.io\"\n\n[host.\"http://mirror.example:5000\"]\n  capabilities = [\"pull\"]\n",
         )
         .unwrap();
-        assert_eq!(read_registry_hosts(&root, &quay), [host("mirror.example", 5000, false), quay]);
+        assert_eq!(hosts(), [host("mirror.example", 5000, false), quay]);
+    }
+
+    #[test]
+    fn registries_conf_counts_where_crio_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = HostRoot::new(dir.path());
+        let quay = host("quay.io", 443, true);
+        let hosts = |image: &str| read_registry_hosts(&root, image, &parse_image_registry(image).unwrap()).unwrap();
+        std::fs::create_dir_all(dir.path().join("etc/containers")).unwrap();
+        let table = |of: &str| {
+            format!("[[registry]]\nlocation = \"{of}\"\n[[registry.mirror]]\nlocation = \"mirror.example:5000/a\"\n")
+        };
+        std::fs::write(dir.path().join("etc/containers/registries.conf"), table("quay.io/a")).unwrap();
+        assert_eq!(hosts("quay.io/a/b:1"), std::slice::from_ref(&quay), "podman's");
+        std::fs::create_dir_all(dir.path().join("run/crio")).unwrap();
+        assert_eq!(hosts("quay.io/a/b:1"), [host("mirror.example", 5000, true), quay]);
     }
 
     #[test]
@@ -248,6 +296,25 @@ mod tests {
         assert!(!read_has_proxy(&root).unwrap());
         std::fs::write(folder.join("20.conf"), "[Service]\nEnvironment=\"https_proxy=http://proxy:3128\"\n").unwrap();
         assert!(read_has_proxy(&root).unwrap());
+    }
+
+    #[test]
+    fn a_proxy_in_an_environment_file_of_the_unit_is_seen() {
+        for named in ["/etc/mco/proxy.env", "-/etc/mco/proxy.env", "\"-/etc/mco/proxy.env\""] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = HostRoot::new(dir.path());
+            for folder in ["etc/systemd/system/crio.service.d", "etc/mco"] {
+                std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+            }
+            let drop_in = dir.path().join("etc/systemd/system/crio.service.d/10-mco-default-env.conf");
+            std::fs::write(drop_in, format!("[Service]\nEnvironmentFile={named}\n")).unwrap();
+            assert!(!read_has_proxy(&root).unwrap(), "{named} is missing");
+            let env = dir.path().join("etc/mco/proxy.env");
+            std::fs::write(&env, "NO_PROXY=.svc\n").unwrap();
+            assert!(!read_has_proxy(&root).unwrap(), "{named}");
+            std::fs::write(&env, "HTTPS_PROXY=\"http://proxy.example:3128\"\nNO_PROXY=.svc\n").unwrap();
+            assert!(read_has_proxy(&root).unwrap(), "{named}");
+        }
     }
 
     #[test]

@@ -45,6 +45,24 @@ fn hugepages_are_gone_when_none_is_left_that_is_not_promised() {
     check(&NodeLimitsLook { hugepages: Ok(vec![pool(8, 4, 0), of_numa]), ..well() }, [Absent; 4]);
 }
 
+/// One NUMA node may have none left while the whole has many: whoever asks why a bound guest found none reads it here.
+#[test]
+fn hugepages_are_told_by_numa_node() {
+    let said = |n_free: [u64; 2]| {
+        let of = |node, n_free| HugepagePool { numa_node: Some(node), n_reserved: None, ..pool(10, n_free, 0) };
+        let pools = vec![pool(20, n_free[0] + n_free[1], 0), of(0, n_free[0]), of(1, n_free[1])];
+        let verdicts = judge_node(&NodeLimitsLook { hugepages: Ok(pools), ..well() });
+        let Some(Verdict::State(state)) = verdicts.first() else { panic!("a state") };
+        (state.status, state.evidence[0].text.clone())
+    };
+    let (status, text) = said([0, 9]);
+    assert_eq!(status, Absent);
+    assert!(text.ends_with("9 of 20 left (free by NUMA node: node 0 0 of 10, node 1 9 of 10)"), "{text}");
+    let (status, text) = said([0, 1]);
+    assert_eq!(status, Present);
+    assert!(text.ends_with(" (free by NUMA node: node 0 0 of 10, node 1 1 of 10)"), "{text}");
+}
+
 #[test]
 fn process_ids_count_from_nine_tenths_of_the_node_or_of_kubepods() {
     for (used, want) in [(899, Absent), (900, Present)] {

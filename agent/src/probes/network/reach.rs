@@ -154,7 +154,8 @@ pub(super) async fn try_registry(host: HostRoot, image: String) -> RegistrySeen 
             if read_has_proxy(&host).map_err(|error| chain(&error))? {
                 return Err("the container runtime goes through a proxy".to_owned());
             }
-            Ok((read_registry_hosts(&host, &registry), NameConfig::read(&host)?))
+            let hosts = read_registry_hosts(&host, &image, &registry).map_err(|error| chain(&error))?;
+            Ok((hosts, NameConfig::read(&host)?))
         })
         .await
     };
