@@ -143,7 +143,7 @@ async fn a_counter_reads_the_journal_by_syslog_identifier() {
             r#"{{"plugin": "custom", "source": "systemd-monitor",
             "conditions": [{{"type": "FrequentRestart", "reason": "NoFrequentRestart", "message": "it runs"}}],
             "rules": [{{"type": "permanent", "condition": "FrequentRestart", "reason": "FrequentRestart",
-                "path": "/home/kubernetes/bin/log-counter",
+                "path": "/usr/local/bin/log-counter",
                 "args": ["--journald-source={source}", "--lookback=438000h", "--count=1", "--pattern=Started containerd"]}}]}}"#
         );
         let (host, file) = host_with_journal(&rules);
