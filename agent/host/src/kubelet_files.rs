@@ -1,7 +1,7 @@
 //! How a kubelet is set up, from its command line and its files.
 //!
 //! Sources: `kubelet --help` (`--root-dir`, `--cpu-manager-policy`), `/var/lib/kubelet/{cpu,memory}_manager_state` and the kubelet's
-//! configuration file (`KubeletConfiguration`, v1beta1) with its drop-ins, of which only JSON and plain `key: value` lines are read.
+//! configuration file (`KubeletConfiguration`, v1beta1, YAML or JSON) with its drop-ins.
 
 mod certificate;
 mod k3s;
@@ -110,21 +110,21 @@ pub fn parse_manager_state(text: &str) -> Option<String> {
     Some(state.get("policyName")?.as_str()?.to_owned())
 }
 
-/// The value of a key of a kubelet's configuration or kubeconfig: of JSON at any depth, else of a plain `key: value` line, without
-/// quotes. `None` when there is none.
-fn parse_kubelet_config_value(text: &str, key: &str) -> Option<String> {
-    const QUOTES: [char; 2] = ['"', '\''];
-    if let Ok(json) = serde_json::from_str::<Value>(text) {
-        return find_scalar(&json, key);
+/// Reads a file of the kubelet's or of k3s's, YAML or JSON; `Null` for one without a word.
+fn parse_yaml(text: &str) -> Result<Value, Malformed> {
+    let says_something = |line: &str| !line.is_empty() && !line.starts_with('#') && line != "---";
+    if !text.lines().map(str::trim).any(says_something) {
+        return Ok(Value::Null);
     }
-    let value = text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        (name.trim().trim_matches(QUOTES) == key).then_some(value)
-    })?;
-    let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(QUOTES);
-    (!["", "~", "null"].contains(&value)).then(|| value.to_owned())
+    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    // What the file holds is not for logs.
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let line = error.location().map_or(1, |location| location.line());
+        Malformed::new(usize::try_from(line).unwrap_or(1), "neither YAML nor JSON")
+    })
 }
 
+/// The first value of a key that is no list and no map, at any depth. `None` when there is none, or it is null or empty.
 fn find_scalar(json: &Value, key: &str) -> Option<String> {
     match json {
         Value::Object(fields) => match fields.get(key) {
@@ -142,17 +142,10 @@ fn find_scalar(json: &Value, key: &str) -> Option<String> {
 /// Reads a kubelet's configuration, or a drop-in of it.
 ///
 /// # Errors
-/// When it is a map in braces that is not JSON.
+/// When it is not YAML.
 pub fn parse_kubelet_config(text: &str) -> Result<KubeletConfig, Malformed> {
-    let says_something = |line: &&str| !line.is_empty() && !line.starts_with('#') && *line != "---";
-    let first = text.lines().map(str::trim).find(says_something).unwrap_or_default();
-    if first.starts_with('{')
-        && let Err(error) = serde_json::from_str::<Value>(text)
-    {
-        // What the file holds is not for logs.
-        return Err(Malformed::new(error.line(), "neither JSON nor lines of YAML"));
-    }
-    let value = |key| parse_kubelet_config_value(text, key);
+    let config = parse_yaml(text)?;
+    let value = |key| find_scalar(&config, key);
     Ok(KubeletConfig {
         cpu_manager_policy: value("cpuManagerPolicy"),
         memory_manager_policy: value("memoryManagerPolicy"),
@@ -305,7 +298,7 @@ mod tests {
             read_manager_policies(&root, &args, config.as_ref(), ResourceManager::Cpu).unwrap().told.unwrap()
         };
         assert_eq!(policies(&format!("{with_folder} --cpu-manager-policy=none")), "none", "the command line wins");
-        write("k.d/50-e.conf", "# not JSON\n{cpuManagerPolicy: none}\n");
+        write("k.d/50-e.conf", "# a secret\ncpuManagerPolicy: {secret\n");
         assert!(matches!(read(with_folder).unwrap_err(), ReadError::Malformed { .. }));
         for gone in ["kubelet --config=/k --config-dir=/gone", "kubelet --config=/gone"] {
             assert!(read(gone).unwrap_err().is_not_found(), "{gone}");

@@ -97,9 +97,10 @@ pub enum KubeconfigCertificate {
     Data(String),
 }
 
-/// Finds the client's certificate in a kubeconfig, of which only plain `key: value` lines are read.
+/// Finds the client's certificate in a kubeconfig: the first that it names.
 pub fn parse_kubeconfig_certificate(text: &str) -> Option<KubeconfigCertificate> {
-    let value = |key: &str| super::parse_kubelet_config_value(text, key);
+    let config = super::parse_yaml(text).ok()?;
+    let value = |key| super::find_scalar(&config, key);
     value("client-certificate")
         .map(KubeconfigCertificate::Path)
         .or_else(|| value("client-certificate-data").map(KubeconfigCertificate::Data))

@@ -4,7 +4,9 @@
 //! They stand in k3s's unit and in its configuration, as `kubelet-arg`. Sources: k3s `pkg/proctitle`, `pkg/configfilearg/parser.go`,
 //! `install.sh`. What these files hold is not for logs: of their text no error says a word.
 
-use super::{KubeletArgs, parse_kubelet_args};
+use serde_json::Value;
+
+use super::{KubeletArgs, parse_kubelet_args, parse_yaml};
 use crate::{HostRoot, Malformed, ReadError};
 
 /// Where k3s's configuration is unless it is told another place; its drop-ins are in `config.yaml.d`.
@@ -97,48 +99,23 @@ fn drop_ins(root: &HostRoot, path: &str, endings: &[&str]) -> Result<Vec<String>
     Ok(names.filter(|name| is_one(name)).map(|name| format!("{path}.d/{name}")).collect())
 }
 
-/// Every `kubelet-arg` of a YAML text, and whether it adds to those before: a value, a list in lines or one that is JSON.
+/// The `kubelet-arg` of a configuration of k3s's, and whether each adds to those of the files before.
 ///
 /// # Errors
-/// When it stands there in another form, or the text is not written in lines.
+/// When it is not YAML, or one is neither a text nor a list of texts.
 pub fn parse_kubelet_arg(text: &str) -> Result<Vec<(bool, Vec<String>)>, Malformed> {
-    let mut found: Vec<(bool, Vec<String>)> = Vec::new();
-    let mut is_in_list = false;
-    for (idx, line) in text.lines().enumerate() {
-        let malformed = || Malformed::new(idx + 1, "kubelet-arg in an unknown form");
-        let line = line.split(" #").next().unwrap_or_default().trim_end();
-        let word = line.trim_start();
-        if word.is_empty() || word.starts_with('#') || word == "---" {
-            continue;
-        }
-        let item = (word == "-" || word.starts_with("- ")).then(|| word[1..].trim());
-        match (item, found.last_mut()) {
-            (Some(item), Some((_, list))) if is_in_list => list.push(plain(item).ok_or_else(malformed)?),
-            (None, _) if word.len() < line.len() && is_in_list => return Err(malformed()),
-            (None, _) if word.len() == line.len() => {
-                let (key, value) = line.split_once(':').filter(|_| !line.starts_with('{')).ok_or_else(malformed)?;
-                let (key, value) = (key.trim().trim_matches(QUOTES), value.trim());
-                is_in_list = key.trim_end_matches('+') == "kubelet-arg";
-                if is_in_list {
-                    let list = match value {
-                        "" => Vec::new(),
-                        list if list.starts_with('[') => serde_json::from_str(list).map_err(|_| malformed())?,
-                        value => vec![plain(value).ok_or_else(malformed)?],
-                    };
-                    found.push((key.ends_with('+'), list));
-                }
-            }
-            (Some(_) | None, _) => {}
-        }
+    let config = parse_yaml(text)?;
+    let mut found = Vec::new();
+    for (key, is_more) in [("kubelet-arg", false), ("kubelet-arg+", true)] {
+        let texts = match config.get(key) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Array(texts)) => texts.as_slice(),
+            Some(text) => std::slice::from_ref(text),
+        };
+        let texts: Option<Vec<String>> = texts.iter().map(|text| text.as_str().map(str::to_owned)).collect();
+        found.push((is_more, texts.ok_or_else(|| Malformed::new(1, format!("`{key}` is no list of texts")))?));
     }
     Ok(found)
-}
-
-/// A scalar that means what it says, without quotes.
-fn plain(value: &str) -> Option<String> {
-    let is_plain =
-        !value.is_empty() && !value.starts_with(['[', '{', '&', '*', '!', '|', '>']) && !value.contains('\\');
-    is_plain.then(|| value.trim_matches(QUOTES).to_owned())
 }
 
 #[cfg(test)]
@@ -170,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn kubelet_arg_is_read_in_every_plain_form_and_no_other_is_guessed() {
+    fn kubelet_arg_is_read_in_every_form_and_none_is_guessed() {
         check(
             "token: x\nkubelet-arg:\n  # why\n  - \"root-dir=/data\"\n\n  - v=2 # loud\nnode-label:\n  - a=b\n",
             Some(&["root-dir=/data", "v=2"]),
@@ -182,10 +159,11 @@ mod tests {
         );
         check("kubelet-arg: root-dir=/data\n", Some(&["root-dir=/data"]));
         check("", Some(&[]));
-        check("kubelet-arg: [root-dir=/data]\n", None);
+        check("kubelet-arg: [root-dir=/data]\n", Some(&["root-dir=/data"]));
+        check("{\"kubelet-arg\": [\"v=2\"]}\n", Some(&["v=2"]));
+        check("kubelet-arg:\n  - >-\n    root-dir=/data\n", Some(&["root-dir=/data"]));
         check("kubelet-arg: *args\n", None);
-        check("{\"kubelet-arg\": [\"v=2\"]}\n", None);
-        check("kubelet-arg:\n  - >-\n    root-dir=/data\n", None);
+        check("kubelet-arg: {root-dir: /data}\n", None);
     }
 
     #[test]
@@ -224,7 +202,7 @@ mod tests {
         unit("\t$FLAGS");
         let (args, missing) = read();
         assert!(args.is_none() && missing.is_some());
-        write("etc/rancher/k3s/config.yaml.d/20.yml", "token: secret\nkubelet-arg: [root-dir=secret]\n");
+        write("etc/rancher/k3s/config.yaml.d/20.yml", "token: secret\nkubelet-arg: [root-dir=secret\n");
         unit("");
         let (_, missing) = read();
         let missing = missing.unwrap();
