@@ -119,8 +119,8 @@ pub(crate) fn unescape_path(text: &str) -> PathBuf {
 
 /// The mount that holds `path`: the deepest mount point above it, and of several at one place the last, which covers the others.
 ///
-/// `path` must be absolute and free of links: symbolic links are not followed here, but by [`follow_links`]. `None` for a relative path, one with `..`,
-/// and a table without a root.
+/// `path` must be absolute and free of links: symbolic links are not followed here, but by [`follow_links`]. `None` for a relative
+/// path, one with `..`, and a table without a root.
 pub fn mount_of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
         return None;

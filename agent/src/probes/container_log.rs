@@ -2,9 +2,9 @@
 //!
 //! `files` knows which logs there are and reads what is new of them; here it is asked at the shared beat and what it heard is
 //! handed over. **Where it begins.** With what was written after the kept position, else within the last 15 min. **What it
-//! says.** `ErrorSaid` of the node through the signatures, with the pod and VM it is about, equal lines folded, and `SecurityDenied` where auditd runs; what was left
-//! out is `LogLinesSkipped`, and what is there and cannot be read makes it blind. Files are read on a thread of their own: the
-//! disk below may hang.
+//! says.** `ErrorSaid` of the node through the signatures, with the pod and VM it is about, equal lines folded, and
+//! `SecurityDenied` where auditd runs; what was left out is `LogLinesSkipped`, and what is there and cannot be read makes it
+//! blind. Files are read on a thread of their own: the disk below may hang.
 
 mod denials;
 mod files;
