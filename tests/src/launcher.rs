@@ -239,11 +239,13 @@ impl<'node> Launcher<'node> {
         let clock = wait::Stopwatch::start();
         let words = self.words_of_migration();
         let migrated = self.virsh(&words.iter().map(String::as_str).collect::<Vec<_>>());
-        // The launcher ends with its VM, and whatever runs in its process namespace is killed, virsh before it can say so.
+        let took = clock.elapsed();
+        // The launcher ends with its VM, and whatever runs in its process namespace is killed: virsh before it can say so, or its daemon
+        // before it.
         let is_there = || target.qemu_pid().is_some() && !process::is_alive(self.monitor_pid());
         match migrated {
-            Err(_) if is_there() => Ok(clock.elapsed()),
-            answer => answer.map(|_| clock.elapsed()),
+            Err(_) if wait::wait_until("the launcher to end", END_LIMIT, || Ok(is_there())).is_ok() => Ok(took),
+            answer => answer.map(|_| took),
         }
     }
 
