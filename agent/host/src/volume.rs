@@ -45,8 +45,13 @@ fn word(root: &HostRoot, path: String) -> Option<String> {
 
 /// The names in a directory; empty where there is none.
 fn names(root: &HostRoot, directory: &str) -> Vec<String> {
-    let names = root.list(directory).unwrap_or_default();
-    names.into_iter().filter_map(|name| name.into_string().ok()).take(MAX_ENTRIES).collect()
+    listed(root, directory).unwrap_or_default()
+}
+
+/// The names in a directory; `None` where it cannot be listed.
+fn listed(root: &HostRoot, directory: &str) -> Option<Vec<String>> {
+    let names = root.list(directory).ok()?;
+    Some(names.into_iter().filter_map(|name| name.into_string().ok()).take(MAX_ENTRIES).collect())
 }
 
 /// Most entries of one folder that are read.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
-use super::{names, word};
+use super::{listed, names, word};
 use crate::kubelet_files::KUBELET_ROOT;
 use crate::mount::DeviceNumber;
 use crate::{HostRoot, ReadError};
@@ -103,10 +103,9 @@ fn add(
     let text = |file: &str| word(root, format!("{directory}/{file}"));
     let is_partition = text("partition").is_some();
     let parent = target.parent().and_then(Path::file_name).and_then(|name| name.to_str()).filter(|_| is_partition);
-    let below = match parent {
-        Some(parent) => vec![parent.to_owned()],
-        None => names(root, &format!("{directory}/slaves")),
-    };
+    let slaves = if parent.is_none() { listed(root, &format!("{directory}/slaves")) } else { None };
+    let n_below = slaves.as_ref().map(Vec::len);
+    let below = parent.map_or_else(|| slaves.unwrap_or_default(), |parent| vec![parent.to_owned()]);
     let part = |prefix: &str| {
         let found = target.iter().filter_map(|part| part.to_str()).find(|part| {
             part.strip_prefix(prefix).is_some_and(|rest| rest.bytes().next().is_some_and(|byte| byte.is_ascii_digit()))
@@ -116,7 +115,7 @@ fn add(
     let dm = name.starts_with("dm-").then(|| DmState {
         uuid: text("dm/uuid"),
         is_suspended: text("dm/suspended").map(|word| word == "1"),
-        n_below: root.list(format!("{directory}/slaves")).ok().map(|names| names.len()),
+        n_below,
     });
     let is_nvme = name.starts_with("nvme");
     let layer = Layer {
