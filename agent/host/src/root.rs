@@ -126,6 +126,20 @@ impl HostRoot {
         Ok(names)
     }
 
+    /// The files of a folder of drop-ins whose names have one of these endings, by name; none where there is no such folder.
+    ///
+    /// # Errors
+    /// As [`HostRoot::list`].
+    pub(crate) fn drop_ins(&self, folder: &str, endings: &[&str]) -> Result<Vec<String>, ReadError> {
+        let names = match self.list(folder) {
+            Err(error) if error.is_not_found() => Vec::new(),
+            names => names?,
+        };
+        let names = names.iter().filter_map(|name| name.to_str());
+        let is_one = |name: &&str| endings.iter().any(|ending| name.ends_with(ending));
+        Ok(names.filter(is_one).map(|name| format!("{folder}/{name}")).collect())
+    }
+
     /// The target of a symbolic link, as written in it.
     ///
     /// # Errors

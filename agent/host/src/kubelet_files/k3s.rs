@@ -56,7 +56,7 @@ fn values(flags: &[String], names: &[&str]) -> Vec<String> {
 fn read_unit_flags(root: &HostRoot, unit: &str) -> Result<Vec<String>, ReadError> {
     let path = format!("{UNITS}/{unit}");
     let mut started = parse_exec_start(&root.read_text(&path)?);
-    for drop_in in drop_ins(root, &path, &[".conf"])? {
+    for drop_in in root.drop_ins(&format!("{path}.d"), &[".conf"])? {
         started = parse_exec_start(&root.read_text(&drop_in)?).or(started);
     }
     let is_plain = |words: &Vec<String>| !words.iter().any(|word| word.contains('$'));
@@ -76,7 +76,8 @@ fn parse_exec_start(text: &str) -> Option<Vec<String>> {
 fn read_config(root: &HostRoot, path: Option<&str>) -> Result<Vec<String>, ReadError> {
     let mut args = Vec::new();
     let usual = path.unwrap_or(USUAL_CONFIG);
-    for path in std::iter::once(usual.to_owned()).chain(drop_ins(root, usual, &[".yaml", ".yml"])?) {
+    let drop_ins = root.drop_ins(&format!("{usual}.d"), &[".yaml", ".yml"])?;
+    for path in std::iter::once(usual.to_owned()).chain(drop_ins) {
         let Some(text) = root.read_text_if_any(&path)? else { continue };
         for (is_more, list) in parse_kubelet_arg(&text).map_err(|bad| bad.at(root.display_path(&path)))? {
             match is_more {
@@ -86,17 +87,6 @@ fn read_config(root: &HostRoot, path: Option<&str>) -> Result<Vec<String>, ReadE
         }
     }
     Ok(args)
-}
-
-/// The files with one of these endings in the folder of drop-ins of `path`, in their order.
-fn drop_ins(root: &HostRoot, path: &str, endings: &[&str]) -> Result<Vec<String>, ReadError> {
-    let names = match root.list(format!("{path}.d")) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        names => names?,
-    };
-    let names = names.iter().map(|name| name.to_string_lossy());
-    let is_one = |name: &str| endings.iter().any(|ending| name.ends_with(ending));
-    Ok(names.filter(|name| is_one(name)).map(|name| format!("{path}.d/{name}")).collect())
 }
 
 /// The `kubelet-arg` of a configuration of k3s's, and whether each adds to those of the files before.

@@ -107,21 +107,9 @@ pub(super) fn read_servers(
     image: &str,
     origin: &RegistryHost,
 ) -> Result<Vec<RegistryHost>, ReadError> {
-    const FOLDER: &str = "etc/containers/registries.conf.d";
-    let mut files = vec!["etc/containers/registries.conf".to_owned()];
-    match root.list(FOLDER) {
-        Ok(names) => files.extend(
-            names
-                .iter()
-                .filter_map(|name| name.to_str())
-                .filter(|name| name.ends_with(".conf"))
-                .map(|name| format!("{FOLDER}/{name}")),
-        ),
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error),
-    }
+    let drop_ins = root.drop_ins("etc/containers/registries.conf.d", &[".conf"])?;
     let mut registries = Vec::new();
-    for file in files {
+    for file in std::iter::once("etc/containers/registries.conf".to_owned()).chain(drop_ins) {
         registries.extend(parse_registries_conf(&root.read_text_if_any(file)?.unwrap_or_default()));
     }
     // The longest prefix counts, and of two that are alike the later file's, which is the last of `max_by_key`.
