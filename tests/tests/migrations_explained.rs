@@ -75,6 +75,10 @@ fn a_guest_that_never_converges_is_named_as_soon_as_two_rounds_are_over() -> Res
     migration.abort()?;
     let failed = stage.wait_for("MigrationFailed", "MigrationNotConverging", "source", SOON)?;
     assert_eq!(failed.subject.node, "n1");
+    // Also once libvirt's word of who ended it has come: who gives up what never ends is no cause beside it.
+    let whole = || Ok(stage.why()?.filter(|verdict| verdict.causes[0].chain.len() > 1));
+    let (whole, _) = wait_for("libvirt's word of the cancelling client", SOON, whole)?;
+    assert_eq!(whole.causes[0].chain, ["MigrationNotConverging", "MigrationAborted"]);
     Ok(())
 }
 

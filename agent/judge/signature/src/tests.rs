@@ -128,6 +128,13 @@ fn a_socket_that_ends_is_no_disk_error() {
         "qemu-kvm: load of migration failed: Input/output error",
         &[("class", "reset"), ("side", "target")],
     );
+    // As recorded: the source was told to cancel.
+    check(
+        Speaker::Qemu,
+        None,
+        "qemu-system-x86_64: check_section_footer: Read section footer failed: -5",
+        &[("class", "reset"), ("side", "target"), ("signature", "load-state-stream-broken")],
+    );
 }
 
 #[test]

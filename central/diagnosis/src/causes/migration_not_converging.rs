@@ -97,7 +97,8 @@ pub const MIGRATION_NOT_CONVERGING: Cause = Cause {
             text: "KubeVirt ended the migration because of a time limit",
         },
     ],
-    explains: &[],
+    // Who cancels what never ends has a reason to.
+    explains: &["MigrationAborted"],
     advice: Advice {
         now: &[
             Step::KubeVirt(

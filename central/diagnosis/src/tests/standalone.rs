@@ -237,6 +237,16 @@ fn a_migration_that_a_client_cancelled_failed_for_no_other_reason() {
     assert!(first.probability >= 0.6, "{}", table(&why));
 }
 
+/// As recorded: somebody gives up what never ends. Why it was given up is the cause, that it was given up is in the chain.
+#[test]
+fn a_migration_that_was_cancelled_as_it_never_ended_did_not_converge() {
+    let cancelled = said(actor::LIBVIRT, operation::MIGRATE, class::CANCELLED).with(SIGNATURE, "migration-cancelled");
+    let why = failed(migrating(40), 10, "dirtying").node_said("n1", 9, cancelled).why();
+    let first = &why.causes[0];
+    assert_eq!(first.chain, ["MigrationNotConverging", "MigrationAborted"], "{}", table(&why));
+    assert!(first.probability >= 0.9, "{}", table(&why));
+}
+
 #[test]
 fn a_migration_that_was_cancelled_before_is_not_why_this_one_is_stuck() {
     let cancelled = said(actor::LIBVIRT, operation::MIGRATE, class::CANCELLED).with(SIGNATURE, "migration-cancelled");

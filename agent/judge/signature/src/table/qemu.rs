@@ -134,6 +134,9 @@ pub(super) const ROWS: &[Row] = rows! {
         "qemu-kvm: Unknown ramblock \"0000:00:01.0/vga.vram\", cannot accept migration";
     "load-state-ramblock", "length mismatch", r"length mismatch: .* in != ", QEMU, LOAD_STATE, INCOMPATIBLE, TARGET, "QEMU migration/ram.c",
         "qemu-kvm: Size mismatch: length mismatch: pc.rom: 0x20000 in != 0x40000";
+    // A negative number is the stream's own error, which broke off: nothing was read that could not fit.
+    "load-state-stream-broken", "failed", r"(?:read section footer failed|failed to read instance/version id|failed to read section id): -\d", QEMU, LOAD_STATE, RESET, TARGET, "QEMU migration/savevm.c check_section_footer, qemu_loadvm_section_start_full, qemu_loadvm_section_part_end",
+        "qemu-system-x86_64: check_section_footer: Read section footer failed: -5";
     "load-state-section", "savevm section", r"unknown savevm section|missing section footer", QEMU, LOAD_STATE, INCOMPATIBLE, TARGET, "QEMU migration/savevm.c",
         "qemu-kvm: Unknown savevm section or instance 'vmgenid' 0. Make sure that your current VM setup matches your saved VM setup";
     "load-state-section", "section footer", "", QEMU, LOAD_STATE, INCOMPATIBLE, TARGET, "QEMU migration/savevm.c check_section_footer",
