@@ -5,12 +5,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo test --workspace --exclude kulprit-tests
+cargo test --workspace --exclude kulprit-tests --no-fail-fast
 if [ "$(id -u)" = 0 ] || [ "${CI:-}" = true ]; then
-    exec cargo test -p kulprit-tests
+    exec cargo test -p kulprit-tests --no-fail-fast
 fi
 
-cargo test -p kulprit-tests --no-default-features
+cargo test -p kulprit-tests --no-default-features --no-fail-fast
 echo
 echo "Left out, because they need root (run \`sudo -E env PATH=\"\$PATH\" make test\` for all):"
 # Each [[test]] of tests/Cargo.toml that requires the feature `lab`, and the tests in its file.
