@@ -2,13 +2,15 @@
 //!
 //! Names come from hosts and users and end up in a shell, so every one that is put into a command is quoted.
 
-use kulprit_model::{FindingCode, Status, attribute};
+use kulprit_model::{FindingCode, Side, Status, attribute};
 
 use crate::{
     attribution::Remedy,
     catalogue::{Advice, Step},
     chain::Chain,
-    collect, libvirt,
+    collect,
+    identity::Identity,
+    libvirt,
     scene::{Nearness, Scene},
     stage::Stage,
     symptom::SymptomSubject,
@@ -47,15 +49,23 @@ fn fits(scene: &Scene<'_>, step: &Step) -> bool {
     }
 }
 
-/// True only if it is certain that nothing writes the VM's volumes any more: each of its nodes answers, processes are being looked at
-/// there, there is no QEMU of it, and libvirt does not hold it active. Whatever is not known makes it false: a node that Kubernetes
-/// does not hear, a volume that another node still has.
+/// True only if it is certain that nothing writes the VM's volumes any more: each of its nodes answers, both ends of a migration that is
+/// not over among them, processes are being looked at there, there is no QEMU of it on any node, and libvirt does not hold it active.
+/// Whatever is not known makes it false: a node that Kubernetes does not hear, a volume that another node still has.
 fn is_safe_to_force_delete(stage: &Stage<'_>) -> bool {
     let hosts = stage.hosts();
-    if !stage.symptom.subject.is_vm() || hosts.is_empty() {
+    let SymptomSubject::Vm { uid, .. } = &stage.symptom.subject else { return false };
+    if hosts.is_empty() || has_qemu_anywhere(stage, uid) {
         return false;
     }
     if let Some(vm) = stage.cluster_vm {
+        let is_moving = vm.life.migration.as_ref().is_some_and(|migration| migration.outcome.is_none());
+        let is_end = |scene: &&Scene<'_>| {
+            matches!(scene.side, Side::Source | Side::Target) && is_moving && !scene.node_name.is_empty()
+        };
+        if !stage.scenes.iter().filter(is_end).all(|end| end.is_certain && nothing_writes_on(end)) {
+            return false;
+        }
         let is_looked_at = |node: &str| hosts.iter().any(|host| host.node_name == node);
         let mut nodes = vm.pods.iter().filter_map(|pod| pod.node.as_deref());
         if hosts.iter().any(|host| !host.is_certain) || !nodes.all(is_looked_at) {
@@ -70,6 +80,15 @@ fn is_safe_to_force_delete(stage: &Stage<'_>) -> bool {
         }
     }
     hosts.into_iter().all(nothing_writes_on)
+}
+
+/// Whether any node shows a living QEMU of it, by the last that was heard of that node, whether or not it is a place of the VM.
+fn has_qemu_anywhere(stage: &Stage<'_>, uid: &str) -> bool {
+    let views = match stage.cluster_vm.map(Identity::of_cluster_vm) {
+        Some(me) => stage.snapshot.views_of_any(me.uids(), me.pair()),
+        None => stage.snapshot.views_of_any(std::iter::once(uid), None),
+    };
+    views.into_iter().any(|(_, view)| view.qemu.is_some())
 }
 
 fn nothing_writes_on(scene: &Scene<'_>) -> bool {

@@ -2,12 +2,13 @@
 
 use kulprit_model::{
     Attributes, FindingCode, Side, State, Status, Subject,
-    attribute::{COMM, POD, SERVER, SIDE, SIGNATURE, UNDATED, VMI},
+    attribute::{COMM, EXIT_CODE, POD, SERVER, SIDE, SIGNAL, SIGNATURE, UNDATED, VMI},
     said::{actor, class, operation},
 };
 
 use crate::{
-    Attribution, Confidence, SymptomId, attribute, explain, incident_key, place::Place, snapshot::Snapshot, testing::*,
+    Attribution, Confidence, SymptomId, attribute, explain, incident_key, libvirt, place::Place, snapshot::Snapshot,
+    testing::*,
 };
 
 #[track_caller]
@@ -231,6 +232,49 @@ fn a_forced_delete_is_safe_only_when_no_node_can_have_a_qemu() {
     let mut unseen = stuck();
     unseen.cluster_vm().pods[0].node = Some("n9".to_owned());
     assert!(!gone(unseen), "a pod on a node that nobody looked at");
+}
+
+#[test]
+fn a_forced_delete_is_not_safe_while_a_qemu_lives_on_a_node_that_is_no_place_of_the_vm() {
+    let ended = |world: World| {
+        let world = world.life(|life| life.vm_deleted_usec = Some(ago(500).wall_usec));
+        world.domain(libvirt::SHUTOFF, 1, 300).qemu_ended(300, Attributes::new().with(EXIT_CODE, "0"))
+    };
+    let is_safe = |world: &World| world.why().causes[0].remedy.safe_to_force_delete;
+    let with_view = |world: World| {
+        let mut world = world;
+        let view = World::well().in_kubernetes().vm().clone();
+        world.snapshot.nodes[1].vms.push(view);
+        world
+    };
+    let silent = |world: World| {
+        let mut world = world;
+        world.snapshot.nodes[1].is_reporting = false;
+        for state in world.snapshot.nodes[1].states.iter_mut() {
+            state.status = Status::Unknown;
+        }
+        world
+    };
+    let alone = || ended(World::well().in_kubernetes().with_second_node());
+    assert!(is_safe(&alone()));
+    assert!(is_safe(&silent(alone())), "a silent node that never had it");
+    assert!(!is_safe(&with_view(alone())), "n2 shows one");
+    assert!(!is_safe(&silent(with_view(alone()))), "n2 showed one before it fell silent");
+
+    let moving = |outcome: Option<bool>| {
+        let mut world = ended(World::well().in_kubernetes().migrating("Running", 400));
+        world.cluster_vm().pods.truncate(1);
+        world.life(|life| life.migration.as_mut().expect("it migrates").outcome = outcome)
+    };
+    assert!(is_safe(&moving(None)), "both ends were looked at");
+    assert!(!is_safe(&silent(moving(None))), "it may have arrived on a node that is silent");
+    assert!(is_safe(&silent(moving(Some(false)))), "one that is over and left nothing");
+    let stranger = World::well().domain(libvirt::SHUTOFF, libvirt::SHUTOFF_CRASHED, 58);
+    let stranger = stranger.qemu_ended(60, Attributes::new().with(SIGNAL, 11)).with_second_node();
+    let is_safe =
+        |world: &World| world.why_symptom(SymptomId::StoppedUnexpectedly, 58).causes[0].remedy.safe_to_force_delete;
+    assert!(is_safe(&stranger));
+    assert!(!is_safe(&with_view(stranger)), "a domain that no cluster knows");
 }
 
 #[test]
