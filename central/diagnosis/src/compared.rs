@@ -105,7 +105,7 @@ impl Compared {
         let is_of_vm = looks.iter().any(|look| asks_of_vm(look));
         let mut codes: BTreeSet<FindingCode> = looks.iter().flat_map(|look| look.codes()).collect();
         let logged = codes.iter().map(|code| code.spec()).filter(|spec| spec.kind == Kind::Occurrence);
-        let mut probes: Vec<&'static str> = logged.map(|spec| spec.probe).collect();
+        let mut probes: Vec<&'static str> = logged.flat_map(|spec| spec.code.shown_by()).collect();
         if is_of_vm {
             probes.extend(["qemu", "kernel-log", TEXT]);
             codes.insert(FindingCode::QemuExited);

@@ -234,7 +234,7 @@ fn not_happened(scene: &Scene<'_>, code: FindingCode, text: &str) -> Option<Hit>
         .occurrences()
         .any(|sighting| sighting.of.code == code && is_near(&sighting) && freshness(scene, sighting.of) > 0.5);
     let is_known = scene.vm.is_some() || scene.cluster_vm.is_some();
-    if was_seen || !is_known || !scene.was_watched_at_onset(probe) {
+    if was_seen || !is_known || !scene.would_show(code) {
         return None;
     }
     let seen = Seen {
@@ -258,7 +258,7 @@ fn well(scene: &Scene<'_>, look: &Look, text: &str) -> Option<Hit> {
         Look::Happened(code, facts) => {
             let is_so = happened(scene, *code, facts).iter().any(|hit| hit.freshness > 0.5);
             let probe = code.spec().probe;
-            if is_so || !scene.was_watched_at_onset(probe) {
+            if is_so || !scene.would_show(*code) {
                 return None;
             }
             let seen = Seen {

@@ -7,7 +7,7 @@ use kulprit_cluster::{ClusterFinding, ClusterVm};
 use kulprit_model::{
     Finding, FindingCode, Occurrence, Qemu, Side, State, Status, Subject,
     attribute::{READ_FROM_USEC, READ_UNTIL_USEC, SIDE},
-    catalogue::TEXT,
+    catalogue::{TEXT, TEXT_PROBES},
 };
 
 pub(crate) use crate::nearness::{Nearness, SAME_MOMENT_USEC};
@@ -336,6 +336,15 @@ impl<'a> Scene<'a> {
         (blindness.status() == Status::Absent).then_some(blindness.of.since.wall_usec)
     }
 
+    /// Whether it would be known had it happened: all that show it were looking over the onset.
+    pub(crate) fn would_show(&self, code: FindingCode) -> bool {
+        let own = code.spec().probe;
+        // Of a recorded log nobody says what else could have been read.
+        let is_recorded = self.blindnesses(own).any(|own| own.of.attributes.number(READ_FROM_USEC).is_some());
+        let mut asked = code.shown_by().filter(|probe| *probe == own || !is_recorded);
+        asked.all(|probe| self.was_watched_at_onset(probe))
+    }
+
     /// Whether whoever would have seen an occurrence of this probe was looking over the onset, on every node of this place.
     pub(crate) fn was_watched_at_onset(&self, probe: &str) -> bool {
         !self.views.is_empty()
@@ -450,7 +459,7 @@ impl<'a> Scene<'a> {
 
 /// How far back of its first look a probe sees, microseconds.
 pub(crate) fn look_back_usec(probe: &str) -> i64 {
-    if matches!(probe, "kernel-log" | TEXT) { LOG_LOOK_BACK_USEC } else { 0 }
+    if matches!(probe, "kernel-log" | TEXT) || TEXT_PROBES.contains(&probe) { LOG_LOOK_BACK_USEC } else { 0 }
 }
 
 /// When the migration whose failure is the symptom began; that of one that runs where its agent saw the begin.

@@ -523,6 +523,13 @@ impl FindingCode {
     pub const fn spec(self) -> &'static FindingSpec {
         &CATALOGUE[self as usize]
     }
+
+    /// The probes that show it, each where the others cannot see it: it did not happen only where all of them looked.
+    pub fn shown_by(self) -> impl Iterator<Item = &'static str> {
+        // Where auditd runs, denials go to its file, and to `/dev/kmsg` no more.
+        let other = (self == Self::SecurityDenied).then_some("container-log");
+        [self.spec().probe].into_iter().chain(other)
+    }
 }
 
 impl fmt::Display for FindingCode {

@@ -92,7 +92,7 @@ pub const SECURITY_POLICY_DENIED: Cause = Cause {
             group: "denial",
             strength: Strength::Against,
             look: Look::NotHappened(SecurityDenied),
-            text: "the kernel log has no LSM denial",
+            text: "no LSM denial was logged",
         },
         // AppArmor and seccomp may deny all the same.
         Clue {

@@ -78,7 +78,7 @@ pub const VOLUME_PERMISSION_DENIED: Cause = Cause {
             group: "lsm",
             strength: Strength::Hint,
             look: Look::NotHappened(SecurityDenied),
-            text: "no LSM denial is in the kernel log",
+            text: "no LSM denial was logged",
         },
     ],
     explains: &["MigrationTargetPodFailed"],

@@ -334,3 +334,17 @@ fn the_registry_is_blamed_when_another_node_fails_as_well_and_only_then() {
         assert_ne!(answer.causes[0].id, "ImageRegistryUnavailable", "{class}: {}", table(&answer));
     }
 }
+
+#[test]
+fn no_denial_is_claimed_only_where_all_looked_that_one_would_show() {
+    let is_claimed = |blind: &[&str]| {
+        let said = said("libvirt", "open-image", "denied");
+        let well = World::well().in_kubernetes().starting("Scheduled", 300).vm_said(None, None, 300, said);
+        let answer = blind.iter().fold(well, |world, probe| world.blind(probe)).why_symptom(StuckStarting, 300);
+        let cause = answer.causes.iter().find(|cause| cause.id == "VolumePermissionDenied").expect("it is said");
+        cause.evidence.iter().any(|line| line.text == "no LSM denial was logged")
+    };
+    assert!(is_claimed(&[]) && is_claimed(&["journal"]), "by both logs");
+    assert!(!is_claimed(&["kernel-log"]));
+    assert!(!is_claimed(&["container-log"]), "auditd's log holds the denials where it runs, and was not read");
+}
