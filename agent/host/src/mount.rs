@@ -67,7 +67,7 @@ pub struct Mount {
     pub fs_type: String,
     /// Where it comes from: a device, `server:/export`. `None` where the kernel says `none`.
     pub source: Option<String>,
-    /// Whether this mount or its file system is read-only; ext4 becomes so by itself after errors.
+    /// Whether this mount or its file system takes no writes ([`is_read_only_option`]).
     pub is_read_only: bool,
 }
 
@@ -91,10 +91,23 @@ fn mount_from(line: MountInfo) -> Option<Mount> {
         device: DeviceNumber::parse(&line.majmin)?,
         fs_root: unescape_path(&line.root),
         mount_point: unescape_path(line.mount_point.to_str()?),
-        is_read_only: line.mount_options.contains_key("ro") || line.super_options.contains_key("ro"),
+        is_read_only: line
+            .mount_options
+            .keys()
+            .chain(line.super_options.keys())
+            .any(|option| is_read_only_option(option)),
         source: line.mount_source.map(|source| unescape_path(&source).to_string_lossy().into_owned()),
         fs_type: line.fs_type,
     })
+}
+
+/// Whether a mount with this option takes no writes.
+///
+/// After an error ext4 of Linux ≥ 6.15 goes on saying `rw`, with `emergency_ro` behind it, and `shutdown` where it has given up all
+/// work; earlier ones, and other file systems, say `ro`. XFS says nothing at all ([`crate::space::Space::is_shut_down`]).
+/// Source: `fs/ext4/super.c` (`_ext4_show_options`).
+pub fn is_read_only_option(option: &str) -> bool {
+    matches!(option, "ro" | "emergency_ro" | "shutdown")
 }
 
 /// Undoes the kernel's `\040` for space, tab, newline and backslash.
@@ -212,6 +225,21 @@ mod tests {
     fn spaces_in_mount_points_are_unescaped() {
         let (mounts, _) = parse_mountinfo("1 0 8:1 / /mnt/my\\040disk\\134x rw - ext4 /dev/sda1 rw\n");
         assert_eq!(mounts[0].mount_point, Path::new("/mnt/my disk\\x"));
+    }
+
+    /// The second and third line are Linux 6.18's own, after an error and after a shutdown.
+    #[test]
+    fn a_file_system_that_fell_read_only_says_so_in_three_ways() {
+        for (options, want) in [
+            ("rw,relatime - ext4 /dev/loop0 rw,errors=remount-ro", false),
+            ("rw,relatime - ext4 /dev/loop0 rw,errors=remount-ro,emergency_ro", true),
+            ("rw,relatime - ext4 /dev/loop0 rw,shutdown", true),
+            ("rw,relatime - ext4 /dev/loop0 ro,errors=remount-ro", true),
+            ("ro,relatime - ext4 /dev/loop0 rw", true),
+        ] {
+            let (mounts, _) = parse_mountinfo(&format!("65 44 7:0 / /mnt {options}\n"));
+            assert_eq!(mounts[0].is_read_only, want, "{options}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{OFlags, StatVfsMountFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::{HostRoot, ReadError};
@@ -47,6 +48,9 @@ pub struct Space {
     pub free_inodes: u64,
     /// Whether it cannot be written to.
     pub is_read_only: bool,
+    /// Whether it has given up all work after an error. Only of XFS, which tells it in no other way.
+    #[serde(default)]
+    pub is_shut_down: bool,
 }
 
 impl Space {
@@ -73,6 +77,17 @@ pub fn is_local(fs_type: &str) -> bool {
     LOCAL_TYPES.contains(&fs_type)
 }
 
+/// What `statfs` calls XFS. Source: `statfs(2)`.
+const XFS_SUPER_MAGIC: u64 = 0x5846_5342;
+
+/// Whether a file system has given up all work, by its kind and what looking at its own folder gave.
+///
+/// XFS that was shut down still answers `statfs`, and its mount says `rw`; every look at a file of it fails with EIO.
+/// Source: `fs/xfs/xfs_iops.c` (`xfs_vn_getattr`).
+fn is_shut_down(magic: u64, looked: Result<(), Errno>) -> bool {
+    magic == XFS_SUPER_MAGIC && looked == Err(Errno::IO)
+}
+
 /// Asks the file system that holds `path`, every link resolved inside the root.
 ///
 /// Waits as long as the file system does.
@@ -82,8 +97,9 @@ pub fn is_local(fs_type: &str) -> bool {
 pub fn read_space(root: &HostRoot, path: impl AsRef<Path>) -> Result<Space, ReadError> {
     let path = path.as_ref();
     let fd = root.open_fd(path, OFlags::PATH)?;
-    let stat =
-        rustix::fs::fstatvfs(fd.as_fd()).map_err(|errno| ReadError::from_io(root.display_path(path), errno.into()))?;
+    let failed = |errno: Errno| ReadError::from_io(root.display_path(path), errno.into());
+    let stat = rustix::fs::fstatvfs(fd.as_fd()).map_err(failed)?;
+    let magic = rustix::fs::fstatfs(fd.as_fd()).map_err(failed)?.f_type;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     Ok(Space {
         total_bytes: bytes(stat.f_blocks),
@@ -92,6 +108,7 @@ pub fn read_space(root: &HostRoot, path: impl AsRef<Path>) -> Result<Space, Read
         total_inodes: stat.f_files,
         free_inodes: stat.f_ffree,
         is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+        is_shut_down: is_shut_down(u64::try_from(magic).unwrap_or_default(), rustix::fs::fstat(fd.as_fd()).map(drop)),
     })
 }
 
@@ -104,7 +121,7 @@ mod tests {
         let space = read_space(&HostRoot::new("/"), "/").unwrap();
         assert!(space.total_bytes > 0 && space.available_bytes <= space.free_bytes, "{space:?}");
         assert!(space.used_bytes_pct().is_some_and(|pct| (0.0..=100.0).contains(&pct)), "{space:?}");
-        assert!(!space.is_read_only);
+        assert!(!space.is_read_only && !space.is_shut_down);
         assert!(read_space(&HostRoot::new("/"), "/none").unwrap_err().is_not_found());
     }
 
@@ -116,6 +133,15 @@ mod tests {
         assert_eq!(space.used_inodes_pct(), None, "btrfs counts none");
         let inodes = Space { total_inodes: 200, free_inodes: 2, ..Space::default() };
         assert_eq!(inodes.used_inodes_pct(), Some(99.0));
+    }
+
+    #[test]
+    fn only_xfs_tells_by_an_io_error_that_it_was_shut_down() {
+        const EXT4_SUPER_MAGIC: u64 = 0xef53;
+        assert!(is_shut_down(XFS_SUPER_MAGIC, Err(Errno::IO)));
+        assert!(!is_shut_down(XFS_SUPER_MAGIC, Ok(())));
+        assert!(!is_shut_down(XFS_SUPER_MAGIC, Err(Errno::ACCESS)));
+        assert!(!is_shut_down(EXT4_SUPER_MAGIC, Err(Errno::IO)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! and `drivers/scsi/scsi_transport_iscsi.c`.
 
 mod space;
+mod vm_read_only;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +16,7 @@ use kulprit_host::mount::{Mount, mount_of};
 use kulprit_model::{Attributes, FindingCode, Moment, Subject, attribute};
 
 pub use space::{Asked, judge_space, judge_vm_space};
+pub use vm_read_only::{DiskPlace, judge_vm_read_only};
 
 use crate::say::{PROCFS, SYSFS, absent, counted, present};
 use crate::verdict::Verdict;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use kulprit_host::mount::{DeviceNumber, MountWatch, NODE_MOUNTS};
 use kulprit_host::space::Space;
-use kulprit_judge::filesystem::{Asked, judge_mounts, judge_space, judge_vm_space};
+use kulprit_judge::filesystem::{Asked, judge_mounts, judge_space, judge_vm_read_only, judge_vm_space};
 use kulprit_judge::{Reading, Verdict};
 use kulprit_model::Subject;
 use tokio::task::JoinSet;
@@ -31,9 +31,9 @@ const NAME: &str = "filesystem";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether a file system that the node or a VM needs is full or read-only.",
-    sources: "/proc/1/mountinfo (POLLPRI), statfs of local file systems every 30 s, of others in a child process every 5 min",
-    needs: "the host's mount namespace below its root; /proc/1/mountinfo",
-    lost_without: "everything it says",
+    sources: "/proc/1/mountinfo (POLLPRI), mountinfo and cmdline of QEMU, statfs of local file systems every 30 s, of others in a child process every 5 min; /proc/PID/fd and fdinfo of a QEMU with a disk on a read-only one",
+    needs: "the host's mount namespace below its root; /proc/1/mountinfo; CAP_SYS_PTRACE for what QEMU has open",
+    lost_without: "everything it says; without CAP_SYS_PTRACE whether a read-only file system is meant so",
     look_every: Duration::from_secs(30),
     spawn: |context| Box::pin(run(context)),
 };
@@ -122,7 +122,7 @@ impl Probe {
         let (host, config) = (self.context.host.clone(), Arc::clone(&self.context.config));
         let known = std::mem::take(&mut self.vms);
         let read = self.reading.run(DEADLINE, move || read::read(&host, &config, &running, known)).await;
-        let Seen { mounts, places, vms, n_errors } = match read {
+        let Seen { mounts, places, disks, vms, n_errors } = match read {
             Ok(Ok(seen)) => seen,
             Ok(Err(error)) => {
                 count(&self.context.counters.errors, 1);
@@ -158,6 +158,7 @@ impl Probe {
         }
         let of_vms = by_vm.iter().filter_map(|(uid, rows)| judge_vm_space(at, &Subject::vm(*uid), rows));
         verdicts.extend(of_vms);
+        verdicts.extend(disks.iter().filter_map(|(uid, disks)| judge_vm_read_only(at, &Subject::vm(uid), disks)));
         let said: BTreeSet<String> = verdicts.iter().filter_map(mount_point).collect();
         let gone: Vec<String> = std::mem::replace(&mut self.said, said).difference(&self.said).cloned().collect();
         let gone = gone.into_iter().map(|point| Subject::Mount { point });

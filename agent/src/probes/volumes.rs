@@ -48,6 +48,10 @@ const READ_DEADLINE: Duration = Duration::from_secs(4);
 /// multipathd answers in some ms; it waits up to 4 s for its own lock.
 const MULTIPATHD_DEADLINE: Duration = Duration::from_secs(3);
 
+/// Who looks but once waits for as long as tells a device that works from one that is stalled: 6 s.
+const MAX_LOOKS_AT_ONCE: u32 = 6;
+const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(1);
+
 /// What a mount is known by: another mount at the same point is another one.
 type MountKey = (u32, String);
 
@@ -93,6 +97,13 @@ async fn run(context: ProbeContext) {
     loop {
         let mut look = probe.look().await;
         if probe.context.once {
+            for _ in 0..MAX_LOOKS_AT_ONCE {
+                if !probe.stalls.is_undecided() {
+                    break;
+                }
+                tokio::time::sleep(LOOK_AGAIN_EVERY).await;
+                look = probe.look().await;
+            }
             while let Some(Ok((key, asked))) = probe.asks.join_next().await {
                 if let Some(answer) = probe.on_answer(key, asked) {
                     let is_newer = |verdict: &Verdict| {

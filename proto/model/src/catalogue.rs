@@ -328,6 +328,8 @@ catalogue! {
         Some(HostPressure), "A file system that kubelet, the runtime or KubeVirt uses is full; `what` is bytes or inodes.";
     VmFilesystemFull, State, "filesystem", Vm, Fault, raise 0, clear 30_000, "99 % of bytes or inodes used",
         Some(VmStorageStalled), "The file system under a disk of the VM is full.";
+    VmFilesystemReadOnly, State, "filesystem", Vm, Fault, raise 0, clear 0, "",
+        Some(VmStorageStalled), "A file system under a disk that QEMU has open for writing became read-only or was shut down, as after an error; `what` is read-only or shut-down.";
     FilesystemReadOnly, State, "filesystem", Mount, Fault, raise 0, clear 0, "",
         Some(HostPressure), "A file system that the node writes to is mounted read-only after an error.";
     BackendUnreachable, State, "volumes", Mount, Fault, raise 10_000, clear 0, "no answer in 5 s",

@@ -100,6 +100,7 @@ mod tests {
             total_inodes: 10_000,
             free_inodes: 10_000 - used_inodes,
             is_read_only: false,
+            is_shut_down: false,
         };
         Asked { mount_point: "/var".to_owned(), fs_type: "ext4".to_owned(), space: Ok(space) }
     }

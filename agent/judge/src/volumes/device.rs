@@ -26,9 +26,50 @@ use crate::verdict::{StateVerdict, Verdict};
 /// The daemon's answer.
 const MULTIPATHD: &str = "multipathd";
 
-/// What is remembered of each device: requests it had finished, and since when it has finished none while some wait.
+/// What is remembered of each device.
 #[derive(Clone, Debug, Default)]
-pub struct StallHistory(BTreeMap<String, (u64, Moment)>);
+pub struct StallHistory(BTreeMap<String, Work>);
+
+/// What a device had done at the last look.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    finished: u64,
+    /// Since when it has finished nothing while requests wait. `None`: none waited.
+    waiting_since: Option<Moment>,
+    /// Whether it was seen to finish something, or to be idle, before that: else they may have waited for as long as one likes.
+    has_answered: bool,
+}
+
+impl Work {
+    fn is_undecided(&self) -> bool {
+        self.waiting_since.is_some() && !self.has_answered
+    }
+
+    /// What a device does now, by what it did `before`.
+    fn new(at: Moment, row: &DiskCounters, before: Option<&Self>) -> Self {
+        let finished = row.finished_total();
+        // A counter that fell is another disk's.
+        let before = before.filter(|before| before.finished <= finished);
+        let (waiting_since, has_answered) = match before {
+            // A device that was idle has kept nobody waiting.
+            _ if row.n_inflight == 0 => (None, true),
+            Some(before) if before.finished == finished => {
+                (Some(before.waiting_since.unwrap_or(at)), before.has_answered)
+            }
+            Some(_) => (Some(at), true),
+            None => (Some(at), false),
+        };
+        Self { finished, waiting_since, has_answered }
+    }
+}
+
+impl StallHistory {
+    /// Whether requests wait in a device of which nobody has seen for how long.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        self.0.values().any(Work::is_undecided)
+    }
+}
 
 /// `DeviceStalled` of each device on which something of a VM lies. `tops`: their names.
 #[must_use]
@@ -65,18 +106,13 @@ pub fn judge_stalls(
         let mut lowest = None;
         for layer in &stack {
             let Some(row) = counters.iter().find(|row| row.name == layer.name) else { continue };
-            let finished = row.finished_total();
-            let known = history.0.get(&row.name).filter(|(known, _)| *known == finished);
-            let since = known.map_or(at, |(_, since)| *since);
-            // A device that was idle has kept nobody waiting.
-            if row.n_inflight > 0 {
-                now.insert(row.name.clone(), (finished, since));
-            }
-            let is_stalled = row.n_inflight > 0 && at.usec_since(since) >= NO_ANSWER_USEC;
+            let work = Work::new(at, row, history.0.get(&row.name));
+            now.insert(row.name.clone(), work);
+            let stalled = work.waiting_since.filter(|since| at.usec_since(*since) >= NO_ANSWER_USEC);
             if layer.name == *top {
-                own = Some((row, since, is_stalled));
+                own = Some((row, stalled, work));
             }
-            if is_stalled {
+            if stalled.is_some() {
                 lowest = Some(layer.name.as_str());
             }
         }
@@ -88,13 +124,21 @@ pub fn judge_stalls(
                 unknown(code, &subject, why)
             }
             None => unknown(code, &subject, format!("`/proc/diskstats` does not list {top}")),
-            Some((row, since, true)) => {
+            Some((row, Some(since), _)) => {
                 let secs = at.usec_since(since) / 1_000_000;
                 let text = format!("{top} has {} requests waiting and finished none for {secs} s", row.n_inflight);
                 let facts = facts().with(attribute::WHAT, "no-completion").with_some(attribute::OBJECT, lowest);
                 StateVerdict { since: Some(since), ..present(code, &subject, at, PROCFS, facts, text) }
             }
-            Some((row, _, false)) => {
+            Some((row, None, work)) if work.is_undecided() => {
+                let n = row.n_inflight;
+                unknown(
+                    code,
+                    &subject,
+                    format!("{n} requests of {top} are under way, and nobody has seen for how long"),
+                )
+            }
+            Some((row, None, _)) => {
                 let text =
                     format!("{top} has finished {} requests, {} are under way", row.finished_total(), row.n_inflight);
                 StateVerdict { attributes: facts(), ..absent(code, &subject, at, PROCFS, text) }

@@ -465,12 +465,17 @@ fn a_device_is_stalled_when_requests_wait_and_none_is_finished_for_5_s() {
         let last = last.unwrap();
         (last.status, last.since.map(|since| since.usec_since(Moment::default()) / 1_000_000))
     };
-    assert_eq!(status(&[(0, 10, 1), (4, 10, 1)]), (Absent, None));
+    assert_eq!(status(&[(0, 10, 1)]), (Unknown, None), "one look does not tell how long they wait");
+    assert_eq!(status(&[(0, 10, 0)]), (Absent, None), "nothing waits");
+    assert_eq!(status(&[(0, 10, 1), (4, 10, 1)]), (Unknown, None));
+    assert_eq!(status(&[(0, 10, 1), (1, 11, 1), (5, 11, 1)]), (Absent, None));
+    assert_eq!(status(&[(0, 10, 1), (1, 11, 1), (6, 11, 1)]), (Present, Some(1)));
     assert_eq!(status(&[(0, 10, 1), (5, 10, 3)]), (Present, Some(0)));
     assert_eq!(status(&[(0, 10, 1), (10, 11, 1)]), (Absent, None));
     assert_eq!(status(&[(0, 10, 1), (10, 10, 0), (20, 10, 1)]), (Absent, None), "it was idle between");
     assert_eq!(status(&[(0, 10, 0), (10, 10, 1)]), (Absent, None), "the request may have come just now");
-    assert_eq!(status(&[(0, 10, 1), (10, 4, 1)]), (Absent, None), "another disk of that name");
+    assert_eq!(status(&[(0, 10, 1), (10, 4, 1)]), (Unknown, None), "another disk of that name");
+    assert_eq!(status(&[(0, 10, 1), (10, 4, 1), (15, 4, 1)]), (Present, Some(10)));
     let because = |top| {
         let verdicts = judge_stalls(sec(0), &[top], &layers, &Ok(Vec::new()), &mut StallHistory::default());
         state(&verdicts[0]).unknown_because.clone().unwrap()

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use kulprit_host::mount::{DeviceNumber, Mount, follow_links, mount_of, read_node_mounts};
 use kulprit_host::process::Procfs;
-use kulprit_host::qemu::parse_command_line;
+use kulprit_host::qemu::{OpenFile, parse_command_line};
 use kulprit_host::space::{Space, is_local, read_space};
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Reading;
+use kulprit_judge::filesystem::DiskPlace;
 
 use crate::probes::{ProbeConfig, chain};
 
@@ -51,7 +52,8 @@ pub(super) struct VmDisks {
     uid: String,
     /// libvirt's disks when this was read.
     sources: Vec<String>,
-    mounts: Vec<Mount>,
+    /// Their files, every link followed.
+    paths: Vec<PathBuf>,
 }
 
 /// What was read.
@@ -59,6 +61,8 @@ pub(super) struct VmDisks {
 pub(super) struct Seen {
     pub(super) mounts: Vec<Mount>,
     pub(super) places: Vec<Place>,
+    /// The disks of each VM that are files, by its UID.
+    pub(super) disks: BTreeMap<String, Reading<Vec<DiskPlace>>>,
     pub(super) vms: BTreeMap<u32, VmDisks>,
     pub(super) n_errors: u64,
 }
@@ -73,12 +77,25 @@ pub(super) fn read(
     let procfs = Procfs::new(&config.procfs);
     let mounts = read_node_mounts(host, &procfs)?;
     let mut n_errors = 0;
-    let mut vms = BTreeMap::new();
+    let (mut vms, mut files) = (BTreeMap::new(), BTreeMap::new());
+    let mut disks: BTreeMap<String, Reading<Vec<DiskPlace>>> = BTreeMap::new();
     for (pid, uid, sources) in running {
         let fresh = known.remove(pid).filter(|row| row.uid == *uid && row.sources == *sources);
-        match fresh.map_or_else(|| find_disks(&procfs, *pid, uid, sources), Ok) {
-            Ok(row) => drop(vms.insert(*pid, row)),
-            Err(error) => n_errors += u64::from(!error.is_not_found()),
+        let found = procfs.mounts(*pid).and_then(|table| {
+            let row = fresh.map_or_else(|| find_disks(&procfs, *pid, uid, sources, &table), Ok)?;
+            let on = |path: &PathBuf| Some((path.clone(), mount_of(&table, path)?.clone()));
+            Ok((row.paths.iter().filter_map(on).collect::<Vec<_>>(), row))
+        });
+        match found {
+            Ok((on, row)) => {
+                files.insert(*pid, on);
+                vms.insert(*pid, row);
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => {
+                n_errors += 1;
+                disks.insert(uid.clone(), Err(chain(&error)));
+            }
         }
     }
     let mut places = Vec::new();
@@ -92,7 +109,12 @@ pub(super) fn read(
     }
     for (pid, row) in &vms {
         let root = root_of(&procfs, *pid);
-        for mount in row.mounts.iter().filter(|mount| is_asked(mount)) {
+        let mut seen: Vec<DeviceNumber> = Vec::new();
+        for (_, mount) in files[pid].iter().filter(|(_, mount)| is_asked(mount)) {
+            if seen.contains(&mount.device) {
+                continue;
+            }
+            seen.push(mount.device);
             // What the host sees too is asked there: a container's mount is nobody's business but in passing.
             let on_host =
                 mounts.iter().find(|host_mount| host_mount.device == mount.device && !is_local(&mount.fs_type));
@@ -111,7 +133,40 @@ pub(super) fn read(
         place.space = Some(answers.entry(place.device).or_insert_with(ask).clone());
     }
     n_errors += answers.values().filter(|space| space.is_err()).count() as u64;
-    Ok(Seen { mounts, places, vms, n_errors })
+    for (pid, on) in files {
+        let Ok(own) = disks.entry(vms[&pid].uid.clone()).or_insert_with(|| Ok(Vec::new())) else { continue };
+        own.extend(look_at_disks(&procfs, pid, on, &answers));
+    }
+    Ok(Seen { mounts, places, disks, vms, n_errors })
+}
+
+/// Whether disks can be written to. What a QEMU has open is read only where a file system takes no writes.
+fn look_at_disks(
+    procfs: &Procfs,
+    pid: u32,
+    on: Vec<(PathBuf, Mount)>,
+    answers: &HashMap<DeviceNumber, Reading<Space>>,
+) -> Vec<DiskPlace> {
+    let place = |(path, mount): (PathBuf, Mount)| {
+        let answer = answers.get(&mount.device).filter(|_| mount.fs_type == "xfs");
+        let is_shut_down = answer.map_or(Ok(false), |space| space.clone().map(|space| space.is_shut_down));
+        DiskPlace { path, mount, is_shut_down, is_written: None }
+    };
+    let mut places: Vec<DiskPlace> = on.into_iter().map(place).collect();
+    let shut = || places.iter().any(DiskPlace::takes_no_writes);
+    let Some(open) = shut().then(|| procfs.open_files(pid).map_err(|error| chain(&error))) else { return places };
+    for place in places.iter_mut().filter(|place| place.takes_no_writes()) {
+        place.is_written = Some(open.as_ref().map_err(Clone::clone).and_then(|open| is_written(open, &place.path)));
+    }
+    places
+}
+
+fn is_written(open: &[OpenFile], path: &Path) -> Reading<bool> {
+    let own = || open.iter().filter(|file| file.path == path);
+    match own().find(|file| file.is_writable.is_none()) {
+        Some(file) => Err(format!("the kernel did not say how descriptor {} of QEMU was opened", file.fd)),
+        None => Ok(own().any(|file| file.is_writable == Some(true))),
+    }
 }
 
 fn is_asked(mount: &Mount) -> bool {
@@ -135,19 +190,17 @@ fn root_of(procfs: &Procfs, pid: u32) -> PathBuf {
     procfs.path().join(pid.to_string()).join("root")
 }
 
-/// The mounts that hold the disks of a QEMU, from its command line and what libvirt tells; of their paths only links are read.
-fn find_disks(procfs: &Procfs, pid: u32, uid: &str, sources: &[String]) -> Result<VmDisks, ReadError> {
-    let table = procfs.mounts(pid)?;
+/// The disks of a QEMU that are files, from its command line and what libvirt tells; of their paths only links are read.
+fn find_disks(procfs: &Procfs, pid: u32, uid: &str, sources: &[String], table: &[Mount]) -> Result<VmDisks, ReadError> {
     let line = parse_command_line(&procfs.command_line(pid)?);
     let named = line.disks.into_iter().filter(|disk| disk.is_read_only != Some(true)).filter_map(|disk| disk.path);
     let root = HostRoot::new(root_of(procfs, pid));
-    let mut mounts: Vec<Mount> = Vec::new();
+    let mut paths: Vec<PathBuf> = Vec::new();
     for path in named.chain(sources.iter().cloned()).filter(|path| path.starts_with('/')) {
-        let real = follow_links(&root, &table, Path::new(&path));
-        let Some(mount) = mount_of(&table, &real).filter(|_| !real.starts_with("/dev")) else { continue };
-        if !mounts.iter().any(|known| known.device == mount.device) {
-            mounts.push(mount.clone());
+        let real = follow_links(&root, table, Path::new(&path));
+        if !real.starts_with("/dev") && !paths.contains(&real) {
+            paths.push(real);
         }
     }
-    Ok(VmDisks { uid: uid.to_owned(), sources: sources.to_vec(), mounts })
+    Ok(VmDisks { uid: uid.to_owned(), sources: sources.to_vec(), paths })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kulprit_daemon::config::HumanDuration;
 use kulprit_host::HostRoot;
-use kulprit_model::FindingCode::{FilesystemFull, FilesystemReadOnly, VmFilesystemFull};
+use kulprit_model::FindingCode::{FilesystemFull, FilesystemReadOnly, VmFilesystemFull, VmFilesystemReadOnly};
 use kulprit_model::Status::{Absent, Present, Unknown};
 use kulprit_model::{FindingCode, Status};
 
@@ -141,6 +141,69 @@ async fn the_file_system_under_a_vms_disk_is_the_vms() {
     }
 }
 
+/// A QEMU whose disk lies on a mount with these options, and who has it open with these flags; `None`: what it has open is hidden.
+fn write_disk(root: &Path, options: &str, flags: Option<&str>) {
+    write(root, "proc/1/mountinfo", ROOT);
+    write(root, "proc/7/mountinfo", &format!("{ROOT}3 1 0:51 / /disks {options}\n"));
+    let line = "qemu-kvm\0-blockdev\0{\"driver\":\"file\",\"filename\":\"/disks/a.img\",\"node-name\":\"n\"}\0";
+    write(root, "proc/7/cmdline", line);
+    let Some(flags) = flags else { return };
+    write(root, "proc/7/fdinfo/9", &format!("pos:\t0\nflags:\t{flags}\nmnt_id:\t3\n"));
+    std::fs::create_dir_all(root.join("proc/7/fd")).unwrap();
+    std::os::unix::fs::symlink("/disks/a.img", root.join("proc/7/fd/9")).unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_that_is_open_for_writing_on_what_became_read_only_is_told_and_one_that_is_meant_so_is_well() {
+    let (reading, writing) = (Some("0100000"), Some("02100002"));
+    for (options, flags, want) in [
+        ("rw - nfs4 nas:/vm rw", writing, Absent),
+        ("rw - nfs4 nas:/vm rw", None, Absent),
+        ("rw - nfs4 nas:/vm ro", writing, Present),
+        ("rw - ext4 /dev/sdb rw,errors=remount-ro,emergency_ro", writing, Present),
+        ("rw - nfs4 nas:/vm ro", reading, Absent),
+        ("ro - nfs4 nas:/vm rw", reading, Absent),
+        ("rw - nfs4 nas:/vm ro", None, Unknown),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        write_disk(root.path(), options, flags);
+        let look = look_at(root.path(), |context| {
+            context.vms.insert(7, 1, "vm-a");
+            context.sacrifice = children(&answer(1));
+        })
+        .await;
+        assert_eq!(status_of(&look, VmFilesystemReadOnly), Some(want), "{options} {flags:?}: {look:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_system_becomes_read_only_from_one_look_to_the_next() {
+    let root = tempfile::tempdir().unwrap();
+    write_disk(root.path(), "rw - nfs4 nas:/vm rw", Some("02100002"));
+    let mut probe = Probe {
+        reading: Blocking::default(),
+        vms: BTreeMap::new(),
+        remote: BTreeMap::new(),
+        remote_at: None,
+        said: BTreeSet::new(),
+        watch: None,
+        context: stopped_context(root.path()).await,
+    };
+    probe.context.vms.insert(7, 1, "vm-a");
+    assert_eq!(status_of(&probe.look().await, VmFilesystemReadOnly), Some(Absent));
+    write(root.path(), "proc/7/mountinfo", &format!("{ROOT}3 1 0:51 / /disks rw - nfs4 nas:/vm ro\n"));
+    assert_eq!(status_of(&probe.look().await, VmFilesystemReadOnly), Some(Present));
+}
+
+#[tokio::test]
+async fn a_vm_whose_mounts_cannot_be_read_is_unknown() {
+    let root = tempfile::tempdir().unwrap();
+    write_disk(root.path(), "rw - nfs4 nas:/vm rw", Some("02100002"));
+    write(root.path(), "proc/7/mountinfo", "garbage\n");
+    let look = look_at(root.path(), |context| context.vms.insert(7, 1, "vm-a")).await;
+    assert_eq!(status_of(&look, VmFilesystemReadOnly), Some(Unknown), "{look:?}");
+}
+
 /// `/var/lib/libvirt/images` is often a link to where there is room.
 #[tokio::test]
 async fn a_disk_and_a_folder_behind_a_link_are_asked_where_they_lie() {
@@ -165,18 +228,23 @@ async fn a_disk_and_a_folder_behind_a_link_are_asked_where_they_lie() {
     assert_eq!(status_at(&look, FilesystemFull, "/data"), Some(Present), "{look:?}");
 }
 
-#[tokio::test]
-async fn a_mount_that_is_gone_is_spoken_of_no_more() {
-    let root = tempfile::tempdir().unwrap();
-    write(root.path(), "proc/1/mountinfo", &format!("{ROOT}{NFS}"));
+/// What the probe was given, after it has ended.
+async fn stopped_context(root: &Path) -> ProbeContext {
     let mut taken = None;
-    let under_test = UnderTest::start_with(&SPEC, HostRoot::new(root.path()), |context| {
-        use_tree(context, root.path());
+    let under_test = UnderTest::start_with(&SPEC, HostRoot::new(root), |context| {
+        use_tree(context, root);
         context.sacrifice = children(&answer(1));
         taken = Some(context.clone());
         context.stop.cancel();
     });
-    let context = taken.unwrap();
+    under_test.stop().await;
+    taken.unwrap()
+}
+
+#[tokio::test]
+async fn a_mount_that_is_gone_is_spoken_of_no_more() {
+    let root = tempfile::tempdir().unwrap();
+    write(root.path(), "proc/1/mountinfo", &format!("{ROOT}{NFS}"));
     let mut probe = Probe {
         reading: Blocking::default(),
         vms: BTreeMap::new(),
@@ -184,11 +252,10 @@ async fn a_mount_that_is_gone_is_spoken_of_no_more() {
         remote_at: None,
         said: BTreeSet::new(),
         watch: None,
-        context,
+        context: stopped_context(root.path()).await,
     };
     assert!(probe.look().await.sightings.is_empty());
     write(root.path(), "proc/1/mountinfo", ROOT);
     let gone = probe.look().await.sightings;
     assert!(matches!(&gone[..], [Sighting::Gone(Subject::Mount { point })] if point == "/var/lib/kubelet"), "{gone:?}");
-    under_test.stop().await;
 }

@@ -351,7 +351,7 @@ async fn a_disk_that_finishes_nothing_is_stalled_and_told_with_the_time_it_began
         holder.run_vm(&context.vms, "v");
     });
     let is = |status| move |look: &Look| status_of(look, FindingCode::DeviceStalled) == Some(status);
-    probe.look_until(is(Absent)).await;
+    probe.look_until(is(Unknown)).await;
     let look = probe.look_until(is(Present)).await;
     let since = look.verdicts.iter().find_map(|verdict| match verdict {
         Verdict::State(state) if state.code == FindingCode::DeviceStalled => state.since,
@@ -364,6 +364,24 @@ async fn a_disk_that_finishes_nothing_is_stalled_and_told_with_the_time_it_began
     probe.vms.set_ended(holder.0.id(), Procfs::default().stat(holder.0.id()).unwrap().start_time_ticks, look.at);
     probe.look_until(|look| look.sightings.iter().any(|row| format!("{row:?}").contains(&device.name))).await;
     probe.stop().await;
+}
+
+#[tokio::test]
+async fn who_looks_but_once_waits_until_a_stall_can_be_told() {
+    let device = LoopDevice::new();
+    let holder = Holder::of(&device.path);
+    let (major, minor) = device.number.split_once(':').unwrap();
+    for (waiting, want) in [(0, Absent), (2, Present)] {
+        let tree = Tree::new(&[]);
+        tree.add_disk(&device.name, &device.number, "7");
+        tree.write("proc/diskstats", &format!(" {major} {minor} {} 10 0 8 2 0 0 0 0 {waiting} 6 6\n", device.name));
+        let look = Probe::once_with(&SPEC, tree.root(), |context| {
+            quick(context);
+            holder.run_vm(&context.vms, "v");
+        })
+        .await;
+        assert_eq!(status_of(&look, FindingCode::DeviceStalled), Some(want), "{waiting} requests wait: {look:?}");
+    }
 }
 
 const SILENT_FUSE: &str = "22 1 254:1 / / rw - ext4 /dev/vda1 rw\n\

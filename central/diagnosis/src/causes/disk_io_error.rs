@@ -6,7 +6,7 @@
 use kulprit_model::{
     FindingCode::{
         BlockDeviceGone, BlockIoError, DomainIoError, DomainIoErrorReported, FilesystemError,
-        FilesystemRemountedReadOnly, VmiPausedBy,
+        FilesystemRemountedReadOnly, VmFilesystemReadOnly, VmiPausedBy,
     },
     attribute::{ACTOR, CLASS, IO_ERROR, IO_NO_SPACE, IO_OTHER, OPERATION, REASON},
     said::{actor, class, operation},
@@ -63,6 +63,12 @@ pub const DISK_IO_ERROR: Cause = Cause {
             strength: Strength::Strong,
             look: Look::Happened(FilesystemError, &[Fact::Own, Fact::Not(IO_ERROR, &[IO_NO_SPACE])]),
             text: "the file system under this VM's disk reported errors",
+        },
+        Clue {
+            group: "device",
+            strength: Strength::Strong,
+            look: Look::Present(VmFilesystemReadOnly, &[]),
+            text: "the file system under a disk of the VM takes writes no more: read-only or shut down, as after an error",
         },
         Clue {
             group: "device",

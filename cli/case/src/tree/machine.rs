@@ -15,7 +15,7 @@ use kulprit_host::kubelet_files::{
 use kulprit_host::kvm::{KvmModule, NodeKind, parse_cpu_flags, parse_misc_has_kvm, read_kvm_modules, read_kvm_node};
 use kulprit_host::limits::{Usage, read_aio_usage, read_conntrack_usage, read_file_usage, read_number};
 use kulprit_host::memory::read_meminfo;
-use kulprit_host::mount::{DeviceNumber, Mount, parse_mountinfo};
+use kulprit_host::mount::{DeviceNumber, Mount, is_read_only_option, parse_mountinfo};
 use kulprit_host::network::{read_links, read_tcp};
 use kulprit_host::pressure::read_pressure;
 use kulprit_host::process::TaskState;
@@ -271,7 +271,7 @@ fn mount_from_line(line: &str) -> Option<Mount> {
         mount_point: PathBuf::from(point.replace("\\040", " ")),
         fs_type: fs_type.to_owned(),
         source: Some(source.to_owned()),
-        is_read_only: options.split(',').any(|option| option == "ro"),
+        is_read_only: options.split(',').any(is_read_only_option),
     })
 }
 

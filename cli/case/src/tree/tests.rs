@@ -402,6 +402,8 @@ fn the_nodes_services_files_and_hardware_are_looked_at() {
         &["RuntimeUnresponsive unit/containerd.service"],
     );
     check(|made| made.write("proc/mounts", "/dev/vda1 / ext4 ro,relatime 0 0\n"), &["FilesystemReadOnly mount//"]);
+    let fallen = "/dev/vda1 / ext4 rw,relatime,errors=remount-ro,emergency_ro 0 0\n";
+    check(|made| made.write("proc/mounts", fallen), &["FilesystemReadOnly mount//"]);
     check(|made| made.write("proc/mounts", "/dev/vda1 / ext4 rw,relatime 0 0\n"), &[]);
     check(|made| made.write("sys/devices/system/edac/mc/mc0/ue_count", "1\n"), &["HardwareMemoryError node"]);
     check(|made| made.write("proc/misc", "232 kvm\n"), &[]);

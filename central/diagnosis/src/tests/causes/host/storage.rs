@@ -63,6 +63,7 @@ fn backends_and_disks() {
             &[Text("qemu", "read-write", "io-error")],
             &[Text("qemu", "read-write", "no-space")],
         ),
+        ("DiskIoError", PausedUnexpectedly, &[Is(VmFilesystemReadOnly, &[])], &[Is(FilesystemReadOnly, &[])]),
         ("DiskIoError", InError, &[Text("qemu", "open-image", "io-error")], &[Text("qemu", "open-image", "denied")]),
         (
             "LocalDiskStalled",
