@@ -21,7 +21,10 @@ use kulprit_diagnosis::{Attribution, Confidence};
 use ulid::Ulid;
 
 use self::due::{Mode, Saying};
-use crate::incident::{Incident, Incidents, Member, Whom, observe::whom};
+use crate::incident::{
+    Incident, Incidents, Member, Whom,
+    observe::{named, whom},
+};
 
 /// The API server refuses longer notes (`NoteLengthLimit`, Kubernetes `pkg/apis/core/validation/events.go`).
 pub const MAX_NOTE_BYTES: usize = 1_024;
@@ -163,7 +166,7 @@ pub fn reports(
             let lasts = *standing == Standing::Lasts;
             let shown_for = |whom: &Whom| shown.get(&(whom.clone(), member.symptom.as_str())).copied();
             let attribution = lasts.then(|| shown_for(whom)).flatten();
-            is_verdict |= attribution.is_some_and(|shown| shown.confidence == Confidence::Verdict);
+            is_verdict |= attribution.is_some_and(|shown| is_sure(shown, incident));
             is_quiet &= !lasts;
             reports.extend(of_member(incident, member, attribution, *standing));
         }
@@ -171,6 +174,11 @@ pub fn reports(
         reports.extend((!is_its_own).then(|| of_place(incident, is_verdict, is_quiet)).flatten());
     }
     reports
+}
+
+/// Whether diagnosis is sure of what the incident names.
+fn is_sure(shown: &Attribution, incident: &Incident) -> bool {
+    named(shown, &incident.key).is_some_and(|cause| cause.confidence() == Confidence::Verdict)
 }
 
 /// Of one whom the incident touches; `None` of a VM that Kubernetes does not have.
@@ -190,7 +198,7 @@ fn of_member(
             migration: attribution.and_then(|shown| shown.symptom.migration.clone()).filter(|name| !name.is_empty()),
         },
     };
-    let is_verdict = attribution.is_some_and(|shown| shown.confidence == Confidence::Verdict);
+    let is_verdict = attribution.is_some_and(|shown| is_sure(shown, incident));
     let note = note::of_trouble(incident, &about, &member.symptom, attribution);
     let (is_quiet, is_over) = (standing == Standing::Quiet, standing == Standing::Over);
     Some(Report { about, is_verdict, is_quiet, is_over, note, ..blank(incident) })

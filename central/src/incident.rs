@@ -20,7 +20,7 @@ use ulid::Ulid;
 
 pub(crate) use advance::title;
 pub use advance::{Event, IncidentChange, advance};
-pub use observe::{Looks, Observation};
+pub use observe::{Explanation, Looks, Observation};
 pub(crate) use wire::Aside;
 
 /// When incidents close and whether they come back, microseconds.

@@ -53,6 +53,8 @@ pub struct Candidate {
     pub node: Option<String>,
     /// What the root cause sits in: one incident per (root cause, place).
     pub place: Place,
+    /// Whether it could be the cause in the first one's stead. Of a node with faults, what explains none of them only happened beside them.
+    pub explains: bool,
     /// What nodes share and the evidence names, where nobody can tell whether that is at fault or the node.
     pub may_be_at: Option<Place>,
     /// Causes from root to the symptom, root first.
@@ -61,6 +63,14 @@ pub struct Candidate {
     pub evidence: Vec<WeighedEvidence>,
     /// What to do.
     pub remedy: Remedy,
+}
+
+impl Candidate {
+    /// How sure it is by itself.
+    #[must_use]
+    pub fn confidence(&self) -> Confidence {
+        answer::confidence(self)
+    }
 }
 
 /// A piece of evidence and what it adds.

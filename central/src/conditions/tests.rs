@@ -192,6 +192,7 @@ fn candidate(id: &'static str, probability: f64, place: Place) -> Candidate {
         role: "hosting",
         node: Some("n1".to_owned()),
         place,
+        explains: true,
         may_be_at: None,
         chain: vec![id],
         evidence: Vec::new(),

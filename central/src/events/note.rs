@@ -6,7 +6,10 @@
 use kulprit_diagnosis::{Attribution, Candidate, Confidence, WeighedEvidence, catalogue};
 
 use super::{About, MAX_NOTE_BYTES, Report, UNEXPLAINED};
-use crate::{conditions::shortened, incident::Incident};
+use crate::{
+    conditions::shortened,
+    incident::{Incident, observe::named},
+};
 
 /// Of the symptom so much is said, bytes.
 const MAX_SYMPTOM_BYTES: usize = 160;
@@ -23,11 +26,11 @@ pub(super) fn of_trouble(
     symptom: &str,
     attribution: Option<&Attribution>,
 ) -> String {
-    let first = attribution.and_then(|shown| shown.causes.first());
+    let named = attribution.and_then(|shown| named(shown, &incident.key));
     let cause = &incident.key.cause;
     let is_unexplained = cause == UNEXPLAINED;
-    let confidence = attribution.map(|shown| shown.confidence);
-    let probability = first.map_or(incident.probability, |first| first.probability);
+    let confidence = named.map(Candidate::confidence);
+    let probability = named.map_or(incident.probability, |named| named.probability);
     // A node's own symptom is its fault itself.
     let symptom = match (about, attribution) {
         (About::Node { .. }, _) => String::new(),
@@ -38,7 +41,7 @@ pub(super) fn of_trouble(
         (About::Vm { .. }, None) => format!("{symptom}. "),
     };
     let word = if confidence == Some(Confidence::Suspected) { "Suspected cause" } else { "Cause" };
-    let at = place(incident, about, first);
+    let at = place(incident, about, named);
     let chain = incident.chain.iter().skip(1).map(|id| format!(" → {id}")).collect::<String>();
     let why = if is_unexplained {
         "Cause: nothing that can be seen explains it".to_owned()
@@ -55,8 +58,8 @@ pub(super) fn of_trouble(
     let tail = shortened(&format!(" Incident {}: {more}", incident.id), MAX_NOTE_BYTES / 4);
     // Evidence may name VMs.
     let is_of_vm = matches!(about, About::Vm { .. });
-    let evidence = first.filter(|_| is_of_vm).and_then(evidence);
-    let steps = first.map(|first| first.remedy.now.as_slice()).unwrap_or_default();
+    let evidence = named.filter(|_| is_of_vm).and_then(evidence);
+    let steps = named.map(|named| named.remedy.now.as_slice()).unwrap_or_default();
     let steps = steps.iter().filter(|_| is_of_vm || attribution.is_some()).take(MAX_STEPS);
     let steps = steps.map(|step| step.split("   #").next().unwrap_or_default().trim().to_owned()).collect::<Vec<_>>();
     let steps = if steps.is_empty() { String::new() } else { format!(" Do: {}.", steps.join("; ")) };
@@ -74,10 +77,10 @@ pub(super) fn of_end(report: &Report) -> String {
 }
 
 /// ` on node n1`, ` on node n1 (target)`.
-fn place(incident: &Incident, about: &About, first: Option<&Candidate>) -> String {
+fn place(incident: &Incident, about: &About, named: Option<&Candidate>) -> String {
     let own = matches!(about, About::Node { name } if *name == incident.node);
-    let node = first.and_then(|first| first.node.clone()).unwrap_or_else(|| incident.node.clone());
-    let role = first.map_or("", |first| first.role);
+    let node = named.and_then(|named| named.node.clone()).unwrap_or_else(|| incident.node.clone());
+    let role = named.map_or("", |named| named.role);
     match (own, node.is_empty(), role) {
         (true, ..) | (_, true, "") => String::new(),
         (_, true, role) => format!(" ({role})"),
@@ -87,8 +90,8 @@ fn place(incident: &Incident, about: &About, first: Option<&Candidate>) -> Strin
 }
 
 /// The strongest that speaks for it.
-fn evidence(first: &Candidate) -> Option<String> {
-    let WeighedEvidence { source, node, text, .. } = first.evidence.iter().find(|one| one.weight_db > 0.0)?;
+fn evidence(named: &Candidate) -> Option<String> {
+    let WeighedEvidence { source, node, text, .. } = named.evidence.iter().find(|one| one.weight_db > 0.0)?;
     let text = shortened(text, MAX_EVIDENCE_BYTES);
     let by = if node.is_empty() { source.clone() } else { format!("{source}, {node}") };
     Some(format!(" Evidence: {} ({by}).", text.trim().trim_end_matches('.')))

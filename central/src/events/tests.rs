@@ -27,6 +27,7 @@ fn attribution(uid: &str, cause: &'static str, texts: usize) -> Attribution {
         role: "hosting",
         node: Some("n1".to_owned()),
         place: Place::Node { node: "n1".to_owned() },
+        explains: true,
         may_be_at: None,
         chain: vec![cause],
         evidence: vec![WeighedEvidence {
@@ -80,6 +81,24 @@ fn a_vm_and_the_node_are_told_and_the_node_hears_of_no_vm() {
     assert_eq!(vm.note, want);
     assert_eq!(node.about, About::Node { name: "n1".to_owned() });
     assert!(!node.note.contains("db") && node.note.contains("LocalDiskStalled, 70 % sure"), "{}", node.note);
+}
+
+#[test]
+fn of_two_that_are_nearly_as_likely_the_note_is_about_the_one_that_the_incident_names() {
+    let mut both = attribution("db", "QemuMonitorHung", 1);
+    both.causes[0].probability = 0.7;
+    let named = Candidate { probability: 0.3, ..attribution("db", "LocalDiskStalled", 2).causes.remove(0) };
+    both.causes.push(named);
+    let told = reported(vec![frozen()], std::slice::from_ref(&both));
+    assert!(!told[0].is_verdict && !told[1].is_verdict, "{told:#?}");
+    assert!(told[0].note.contains(". Suspected cause: LocalDiskStalled, 30 % sure"), "{}", told[0].note);
+    assert!(told[0].note.contains("D thread 3044"), "its own evidence: {}", told[0].note);
+    // Each would be enough: both are sure.
+    let [first, other] = both.causes.try_into().unwrap();
+    let other = Candidate { probability: 0.98, ..other };
+    let beside =
+        Attribution { causes: vec![first], contributing: vec![other], ..attribution("db", "QemuMonitorHung", 1) };
+    assert!(reported(vec![frozen()], &[beside])[0].is_verdict);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! One pass: from what is to what has become of it.
 //!
-//! In this order: who may be in trouble by something shared stays in its incident; a new explanation of the same symptom moves the
-//! incident (it keeps its id); two of one key become the older; every observation joins its incident, which is opened or reopened
-//! for it; what was seen to be over ends; what is quiet for long enough closes.
+//! In this order: who may still be in trouble by what its incident names stays in it; a clearly better explanation of the same symptom
+//! moves the incident (it keeps its id, and says what it was); two of one key become the older; every observation joins its incident,
+//! which is opened or reopened for it; what was seen to be over ends; what is quiet for long enough closes.
 
 use std::{
     borrow::Cow,
@@ -12,7 +12,7 @@ use std::{
 
 use ulid::Ulid;
 
-use super::{Incident, Incidents, Key, Looks, Member, Observation, Timers, Whom};
+use super::{Explanation, Incident, Incidents, Key, Looks, Member, Observation, Timers, Whom};
 
 /// An incident as it is now, and what happened to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,10 @@ pub enum Event {
 /// The incident of a symptom that nothing explains; it gives way to any explanation.
 const UNEXPLAINED: &str = "Unexplained";
 
+/// As long as an incident is younger, a symptom that turns into another one is the same trouble, microseconds: agents look every few seconds,
+/// and what has to last before it is said lasts 10 s.
+const SETTLES_USEC: i64 = 30_000_000;
+
 /// What becomes of `incidents` when diagnosis says `observations` at `now_wall_usec`. Changes come by id.
 #[must_use]
 pub fn advance(
@@ -54,7 +58,7 @@ pub fn advance(
     now_wall_usec: i64,
     timers: &Timers,
 ) -> Vec<IncidentChange> {
-    let observations = &stay(incidents, observations);
+    let observations = &stay(incidents, observations, now_wall_usec, timers);
     let drafts = incidents.open().map(|open| (open.id, Draft { incident: (**open).clone(), events: Vec::new() }));
     let mut pass =
         Pass { incidents, observations, looks, now_wall_usec, timers, drafts: drafts.collect(), open: BTreeMap::new() };
@@ -66,17 +70,34 @@ pub fn advance(
     pass.into_changes()
 }
 
-/// While nobody can tell whether what nodes share is at fault, whoever is in its incident stays there: of those that it took down, the last
-/// one is alone.
-fn stay<'o>(incidents: &Incidents, observations: &'o [Observation]) -> Cow<'o, [Observation]> {
-    if observations.iter().all(|observation| observation.may_be.is_none()) {
+/// While nobody can tell which of two causes it is, or whether what nodes share is at fault, whoever is in the incident of one of them stays
+/// there, and comes back to it with another symptom or later: two that are nearly as likely would take turns from pass to pass, and of those
+/// that a backend took down the last one is alone.
+fn stay<'o>(
+    incidents: &Incidents,
+    observations: &'o [Observation],
+    now_wall_usec: i64,
+    timers: &Timers,
+) -> Cow<'o, [Observation]> {
+    if observations.iter().all(|observation| observation.may_be.is_empty()) {
         return observations.into();
     }
     let by_member = incidents.by_member();
+    let mut touched_by = BTreeMap::<&Whom, Vec<&Key>>::new();
+    for incident in incidents.open().map(|open| &**open).chain(recently_closed(incidents, now_wall_usec, timers)) {
+        for member in &incident.members {
+            touched_by.entry(&member.whom).or_default().push(&incident.key);
+        }
+    }
     let stays = |observation: &Observation| {
-        let now = by_member.get(&(&observation.whom, observation.symptom.as_str()));
-        let key = observation.may_be.clone().filter(|key| now.is_some_and(|incident| incident.key == *key))?;
-        Some(Observation { key, node: String::new(), ..observation.clone() })
+        let Observation { key, may_be, whom, symptom, .. } = observation;
+        let is_in = |key: &Key| match by_member.get(&(whom, symptom.as_str())) {
+            Some(incident) => incident.key == *key,
+            None => touched_by.get(whom).is_some_and(|keys| keys.contains(&key)),
+        };
+        let other = may_be.iter().find(|other| !is_in(key) && is_in(&other.key))?;
+        let Explanation { key, node, probability, chain } = other.clone();
+        Some(Observation { key, node, probability, chain, ..observation.clone() })
     };
     observations.iter().map(|observation| stays(observation).unwrap_or_else(|| observation.clone())).collect()
 }
@@ -159,10 +180,13 @@ impl Pass<'_> {
         for draft in self.drafts.values_mut() {
             let incident = &mut draft.incident;
             let is_unexplained = incident.key.cause == UNEXPLAINED;
+            let is_young = now.saturating_sub(incident.opened_wall_usec) < SETTLES_USEC;
             let mut counts = BTreeMap::<(&Key, &String), usize>::new();
             for member in incident.members.iter().filter(|member| member.until_wall_usec.is_none()) {
-                for observation in of_whom.get(&member.whom).into_iter().flatten() {
-                    if is_unexplained || observation.symptom == member.symptom {
+                let shown = of_whom.get(&member.whom).map(Vec::as_slice).unwrap_or_default();
+                let has_turned = is_young && shown.iter().all(|observation| observation.symptom != member.symptom);
+                for observation in shown {
+                    if is_unexplained || has_turned || observation.symptom == member.symptom {
                         *counts.entry((&observation.key, &observation.node)).or_default() += 1;
                     }
                 }
@@ -232,7 +256,7 @@ impl Pass<'_> {
         let mut closed = None;
         for (key, group) in groups {
             let id = self.open.get(key).copied().unwrap_or_else(|| {
-                let closed = closed.get_or_insert_with(|| recently_closed(self.incidents, now, self.timers));
+                let closed = closed.get_or_insert_with(|| last_closed(self.incidents, now, self.timers));
                 let draft = reopened_or_new(closed.get(key).copied(), group[0], now);
                 let id = draft.incident.id;
                 self.drafts.insert(id, draft);
@@ -315,19 +339,22 @@ impl Pass<'_> {
     }
 }
 
-/// The incident of each key that closed last, if that was recently enough to reopen it.
+/// The incidents that closed recently enough to be reopened, oldest first.
 fn recently_closed<'a>(
     incidents: &'a Incidents,
     now_wall_usec: i64,
     timers: &Timers,
-) -> BTreeMap<&'a Key, &'a Incident> {
+) -> impl Iterator<Item = &'a Incident> {
     let oldest = now_wall_usec.saturating_sub(timers.reopen_within_usec);
+    let closed = incidents.iter().map(|incident| &**incident).filter(|incident| incident.merged_into.is_none());
+    closed.filter(move |incident| incident.closed_wall_usec.is_some_and(|at| at >= oldest))
+}
+
+/// The one of each key that closed last.
+fn last_closed<'a>(incidents: &'a Incidents, now_wall_usec: i64, timers: &Timers) -> BTreeMap<&'a Key, &'a Incident> {
     let mut closed = BTreeMap::<&Key, &Incident>::new();
-    for incident in incidents.iter().filter(|incident| incident.merged_into.is_none()) {
-        let is_recent = incident.closed_wall_usec.is_some_and(|at| at >= oldest);
-        if is_recent
-            && closed.get(&incident.key).is_none_or(|other| other.closed_wall_usec <= incident.closed_wall_usec)
-        {
+    for incident in recently_closed(incidents, now_wall_usec, timers) {
+        if closed.get(&incident.key).is_none_or(|other| other.closed_wall_usec <= incident.closed_wall_usec) {
             closed.insert(&incident.key, incident);
         }
     }

@@ -3,18 +3,38 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use kulprit_cluster::ClusterVm;
-use kulprit_diagnosis::{Attribution, Indexed, NodeView, Snapshot, SymptomSubject, place::incident_key};
+use kulprit_diagnosis::{
+    Attribution, Candidate, Indexed, NodeView, Place, Snapshot, SymptomSubject, causes::UNEXPLAINED,
+    place::incident_key,
+};
 use kulprit_model::{FindingCode, Severity, State, Status, Subject};
 
 use super::{Key, Member, Whom};
+
+/// What is less likely than the first by no more than this may be the cause as well, decibans: it is a third as likely. Evidence of the VM's
+/// own that says something weighs 7, a hint 3: by a hint alone nobody changes his mind.
+const NEAR_DB: f64 = 5.0;
+
+/// What a symptom may be due to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// Root cause and place.
+    pub key: Key,
+    /// Node of the place.
+    pub node: String,
+    /// Of the root cause.
+    pub probability: f64,
+    /// Causes from the root to the symptom.
+    pub chain: Vec<String>,
+}
 
 /// One symptom and its root cause, as diagnosis sees them now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
     /// Root cause and place.
     pub key: Key,
-    /// The same at what nodes share, where nobody can tell whether that is at fault.
-    pub may_be: Option<Key>,
+    /// What is nearly as likely, and the same at what nodes share where nobody can tell whether that is at fault; likeliest first.
+    pub may_be: Vec<Explanation>,
     /// Node of the place.
     pub node: String,
     /// Who shows the symptom.
@@ -109,8 +129,9 @@ pub fn whom(subject: &SymptomSubject) -> Whom {
 }
 
 fn observation(snapshot: &Indexed<'_>, attribution: &Attribution) -> Option<Observation> {
-    let (cause, place) = incident_key(attribution)?;
+    incident_key(attribution)?;
     let first = attribution.causes.first()?;
+    let Explanation { key, node: node_of_place, probability, chain } = explanation(first, &first.place);
     let whom = whom(&attribution.symptom.subject);
     let node = snapshot.node(&whom.node);
     let vm = node.and_then(|node| node.vms.iter().find(|vm| vm.uid == whom.uid));
@@ -121,18 +142,44 @@ fn observation(snapshot: &Indexed<'_>, attribution: &Attribution) -> Option<Obse
         (None, None) => (String::new(), String::new()),
     };
     Some(Observation {
-        node: place.node().to_owned(),
-        key: Key { cause: cause.to_owned(), place: place.to_string() },
-        may_be: first.may_be_at.as_ref().map(|place| Key { cause: cause.to_owned(), place: place.to_string() }),
+        node: node_of_place,
+        key,
+        may_be: may_be(attribution, first),
         namespace,
         name,
         symptom: attribution.symptom.id.as_str().to_owned(),
         since_wall_usec: attribution.symptom.since_wall_usec,
-        probability: first.probability,
-        chain: first.chain.iter().map(|id| (*id).to_owned()).collect(),
+        probability,
+        chain,
         based_on: node.map(|node| present_states(node, &whom)).unwrap_or_default(),
         whom,
     })
+}
+
+fn explanation(candidate: &Candidate, place: &Place) -> Explanation {
+    Explanation {
+        key: Key { cause: candidate.id.to_owned(), place: place.to_string() },
+        node: place.node().to_owned(),
+        probability: candidate.probability,
+        chain: candidate.chain.iter().map(|id| (*id).to_owned()).collect(),
+    }
+}
+
+/// What it may be as well as the first; that nothing explains it is no explanation.
+fn may_be(attribution: &Attribution, first: &Candidate) -> Vec<Explanation> {
+    let others = attribution.causes.iter().skip(1).chain(&attribution.contributing);
+    let is_near =
+        |other: &&Candidate| other.explains && other.id != UNEXPLAINED.id && first.score_db - other.score_db <= NEAR_DB;
+    let at_shared = |candidate: &Candidate| candidate.may_be_at.as_ref().map(|place| explanation(candidate, place));
+    let near = others.filter(is_near).flat_map(|other| [Some(explanation(other, &other.place)), at_shared(other)]);
+    std::iter::once(at_shared(first)).chain(near).flatten().collect()
+}
+
+/// The candidate that an incident of `key` names, among those that its members are observed by.
+pub(crate) fn named<'a>(attribution: &'a Attribution, key: &Key) -> Option<&'a Candidate> {
+    let is_at = |place: &Place| place.to_string() == key.place;
+    let mut candidates = attribution.causes.iter().chain(&attribution.contributing);
+    candidates.find(|one| one.id == key.cause && (is_at(&one.place) || one.may_be_at.as_ref().is_some_and(is_at)))
 }
 
 /// The states that may carry a symptom of `whom`: its own, and the faults of its node.
@@ -157,3 +204,6 @@ fn present_states(node: &NodeView, whom: &Whom) -> Vec<String> {
 fn state_key(code: FindingCode, subject: &Subject) -> String {
     format!("{code} {subject}")
 }
+
+#[cfg(test)]
+mod tests;

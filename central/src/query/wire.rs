@@ -95,8 +95,19 @@ fn find_vm<'a>(node: &'a NodeView, uid: &str) -> Option<&'a VmView> {
 }
 
 fn cause(candidate: &Candidate) -> v1::Cause {
-    let Candidate { id, probability, score_db, role, node, place: _, may_be_at: _, chain, evidence, remedy: advice } =
-        candidate;
+    let Candidate {
+        id,
+        probability,
+        score_db,
+        role,
+        node,
+        place: _,
+        explains: _,
+        may_be_at: _,
+        chain,
+        evidence,
+        remedy: advice,
+    } = candidate;
     v1::Cause {
         id: (*id).to_owned(),
         probability: *probability,

@@ -82,7 +82,7 @@ fn a_restart_finds_nodes_statuses_watermarks_and_incidents() {
     let observation = Observation {
         key: Key { cause: "KubeletDown".to_owned(), place: "node/n1".to_owned() },
         node: "n1".to_owned(),
-        may_be: None,
+        may_be: Vec::new(),
         whom: Whom { node: "n1".to_owned(), uid: String::new() },
         namespace: String::new(),
         name: String::new(),

@@ -309,8 +309,19 @@ impl Subject {
 
 impl From<&Candidate> for Cause {
     fn from(candidate: &Candidate) -> Self {
-        let Candidate { id, probability, score_db: _, role, node, place: _, may_be_at: _, chain, evidence, remedy } =
-            candidate;
+        let Candidate {
+            id,
+            probability,
+            score_db: _,
+            role,
+            node,
+            place: _,
+            explains: _,
+            may_be_at: _,
+            chain,
+            evidence,
+            remedy,
+        } = candidate;
         Self {
             id: (*id).to_owned(),
             probability: *probability,

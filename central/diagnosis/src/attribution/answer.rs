@@ -62,7 +62,10 @@ pub(crate) fn attribute_in<'a>(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) 
         let alone = probability_alone(score_db);
         let is_enough_alone = !is_first && chain.has_evidence() && alone >= VERDICT;
         if is_enough_alone {
-            contributing.push(candidate(&stage, &sheets, Some(chain), score_db, alone));
+            contributing.push(Candidate {
+                explains: explains(chain),
+                ..candidate(&stage, &sheets, Some(chain), score_db, alone)
+            });
         }
         // What a node's own symptom is derived from does not compete: each fault is there, and each is its own explanation.
         let is_beside = is_of_node && is_enough_alone || !explains(chain);
@@ -74,7 +77,10 @@ pub(crate) fn attribute_in<'a>(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) 
         let alone = probability_alone(sheet.score_db());
         if sheet.own_db() >= OWN_EVIDENCE_DB && is_verdict(sheet.score_db()) {
             let chain = Chain { links: vec![sheet] };
-            contributing.push(candidate(&stage, &sheets, Some(&chain), sheet.score_db(), alone));
+            contributing.push(Candidate {
+                explains: explains(&chain),
+                ..candidate(&stage, &sheets, Some(&chain), sheet.score_db(), alone)
+            });
         }
     }
     competitors.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -86,7 +92,7 @@ pub(crate) fn attribute_in<'a>(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) 
         .zip(probabilities)
         .map(|((chain, score_db), probability)| candidate(&stage, &sheets, *chain, *score_db, probability))
         .collect();
-    let confidence = confidence(&causes);
+    let confidence = causes.first().map_or(Confidence::Unexplained, confidence);
     Attribution {
         symptom: symptom.clone(),
         causes,
@@ -134,12 +140,12 @@ fn normalise(scores_db: &[f64]) -> Vec<f64> {
     scores_db.iter().map(|score_db| weight(*score_db) / total).collect()
 }
 
-fn confidence(causes: &[Candidate]) -> Confidence {
-    match causes.first() {
-        Some(first) if first.id == UNEXPLAINED.id => Confidence::Unexplained,
-        Some(first) if first.probability >= VERDICT => Confidence::Verdict,
-        Some(first) if first.probability >= SUSPECTED => Confidence::Suspected,
-        Some(_) | None => Confidence::Unexplained,
+pub(super) fn confidence(candidate: &Candidate) -> Confidence {
+    match candidate.probability {
+        _ if candidate.id == UNEXPLAINED.id => Confidence::Unexplained,
+        probability if probability >= VERDICT => Confidence::Verdict,
+        probability if probability >= SUSPECTED => Confidence::Suspected,
+        _ => Confidence::Unexplained,
     }
 }
 
@@ -159,6 +165,7 @@ fn candidate(
         role: chain.map_or("", |chain| chain.root().role.as_str()),
         node: chain.and_then(|chain| chain.root().node.clone()),
         place: place(scene, cause, chain),
+        explains: true,
         may_be_at: chain.and_then(|chain| may_be_at(chain.root())),
         chain: chain
             .map_or_else(|| vec![UNEXPLAINED.id], |chain| chain.links.iter().map(|sheet| sheet.cause.id).collect()),

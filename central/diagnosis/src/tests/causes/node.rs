@@ -67,6 +67,7 @@ fn two_faults_of_one_node_stand_beside_each_other() {
     let answer = world.why_node();
     check(&answer, &["KubeletDown"]);
     assert_eq!(contributing(&answer), ["KvmDeviceMissing"]);
+    assert!(answer.contributing[0].explains, "either could be named for the node");
 }
 
 /// Ten minutes before its runtime hung, the node logged a memory error: true, and not why the runtime hangs.
@@ -77,6 +78,7 @@ fn what_happened_on_a_node_explains_none_of_its_faults_by_being_sure() {
     let hung = world.set(mk_state(FindingCode::RuntimeUnresponsive, runtime, Status::Present, 60)).why_node();
     check(&hung, &["ContainerRuntimeHung"]);
     assert_eq!(contributing(&hung), ["HardwareMemoryError"]);
+    assert!(!hung.contributing[0].explains && hung.causes[0].explains);
 }
 
 #[test]
