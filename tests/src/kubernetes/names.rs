@@ -4,7 +4,7 @@
 //! do not work, which is a fault and is taken for one.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use nix::sched::{CloneFlags, setns};
 
 use super::Cluster;
 use crate::node::Node;
+use crate::wait::pause;
 
 /// How long the end of a test may wait for it.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -55,7 +56,11 @@ impl Cluster {
                 match answer(&socket) {
                     Ok(()) => {}
                     Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) => {}
-                    Err(_) => return,
+                    // One question that fails is no end of the names: without them the node has a fault.
+                    Err(error) => {
+                        let _ = writeln!(io::stdout(), "lab: a name server: {error}");
+                        pause(PATIENCE);
+                    }
                 }
             }
         });
