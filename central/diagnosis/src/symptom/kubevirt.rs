@@ -329,14 +329,19 @@ impl<'a> Clocks<'a> {
             let node = self.vm.hosting.as_deref().unwrap_or_default();
             return unresponsive(Some(since), format!("it is shown Running, and its node {node} is not ready"));
         }
-        // A VM that is going is not ready from the first moment on; its clock is the grace period.
-        let is_going = life.vm_deleted_usec.is_some() || life.vmi_deleted_usec.is_some();
-        if let Some(reason @ ("GuestNotRunning" | "PodNotExists" | "PodTerminating" | "PodConditionMissing")) =
-            life.not_ready_reason.as_deref().filter(|_| !is_going)
-        {
-            return unresponsive(None, format!("the VMI is Running and not ready: {reason}"));
-        }
-        None
+        // A VM that is going, by its own deletion or by its launcher's, is not ready from the first moment on; its clock is the grace period.
+        let is_launcher_going = life.launcher_phase.as_deref() == Some("Terminating");
+        let is_going = life.vm_deleted_usec.is_some()
+            || life.vmi_deleted_usec.is_some()
+            || is_launcher_going && !self.is_beyond_grace(life.launcher_since_usec);
+        let reason = life.not_ready_reason.as_deref().filter(|_| !is_going)?;
+        let is_meant = match reason {
+            // virt-controller calls it ready a moment after virt-handler has called it Running.
+            "GuestNotRunning" => self.is_beyond(life.phase_since_usec, SUSPECT_USEC),
+            "PodNotExists" | "PodTerminating" | "PodConditionMissing" => true,
+            _ => false, // KubeVirt's word, not ours
+        };
+        if is_meant { unresponsive(None, format!("the VMI is Running and not ready: {reason}")) } else { None }
     }
 
     /// Its guest's own word alone, where the VM is named. Asked last.
