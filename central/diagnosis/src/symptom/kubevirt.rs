@@ -267,6 +267,11 @@ impl<'a> Clocks<'a> {
     /// Its VMI is over, and nobody asked for it.
     fn ended(&self) -> Option<Found> {
         let life = self.life;
+        // A guest that does not shut down within its grace period is ended, and its VMI Failed: that was asked for.
+        let asked = earliest([life.vm_deleted_usec, life.vmi_deleted_usec]);
+        if asked.is_some_and(|asked| life.phase_since_usec.is_none_or(|ended| asked < ended)) {
+            return None;
+        }
         let is_over = match life.phase.as_deref() {
             Some("Failed") => life.wants_to_run != Some(false) || self.is_named,
             // A guest that shut itself down is only strange where the VM is to run on, and is named.

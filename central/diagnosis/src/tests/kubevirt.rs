@@ -220,6 +220,27 @@ fn a_vm_whose_launcher_is_asked_to_go_has_the_grace_period() {
     check_life(|life| life.not_ready_reason = Some("PodTerminating".to_owned()), Unresponsive, Unresponsive);
 }
 
+// KubeVirt ends a guest that does not shut down in its grace period, and calls its VMI Failed.
+#[test]
+fn a_stop_that_was_asked_for_may_end_as_failed() {
+    let stopped = |asked: Option<i64>, ended: i64| {
+        move |life: &mut Life| {
+            (life.phase, life.phase_since_usec) = (Some("Failed".to_owned()), at(ended));
+            (life.has_run, life.vmi_deleted_usec) = (Some(true), asked.and_then(at));
+            life.printable_status = Some("Stopping".to_owned()).filter(|_| asked.is_some());
+        }
+    };
+    check_life(stopped(Some(20), 1), Unspecified, Unspecified);
+    check_life(stopped(Some(31), 1), Unspecified, StuckStopping);
+    check_life(stopped(Some(1), 20), StoppedUnexpectedly, StoppedUnexpectedly);
+    check_life(stopped(None, 20), StoppedUnexpectedly, StoppedUnexpectedly);
+    let deleted = |life: &mut Life| {
+        stopped(None, 1)(life);
+        life.vm_deleted_usec = at(20);
+    };
+    check_life(deleted, Unspecified, Unspecified);
+}
+
 #[test]
 fn a_launcher_that_does_not_go_is_terminating_unless_a_migration_left_it() {
     let left = |outcome: Option<bool>| {
