@@ -180,7 +180,7 @@ impl<'a> Clocks<'a> {
         }
         let status = life.launcher_status.as_deref()?;
         let word = status.rsplit(':').next().unwrap_or(status);
-        let is_up = self.is_phase(&["Running"]) || life.launcher_phase.as_deref() == Some("Succeeded");
+        let is_up = self.is_phase(&["Running", "Succeeded"]) || life.launcher_phase.as_deref() == Some("Succeeded");
         (POD_ERRORS.contains(&word) && !is_up).then(|| {
             let since = life.launcher_since_usec.or_else(|| self.begin_of_start());
             found(SymptomId::InError, since, format!("its launcher pod is shown {status}"))

@@ -242,6 +242,20 @@ fn a_stop_that_was_asked_for_may_end_as_failed() {
 }
 
 #[test]
+fn a_guest_that_ended_well_is_in_no_error_by_a_helper_of_its_launcher() {
+    let ended = |phase: &str| {
+        let phase = phase.to_owned();
+        move |life: &mut Life| {
+            (life.phase, life.has_run) = (Some(phase), Some(true));
+            (life.launcher_phase, life.launcher_status) = (Some("Failed".to_owned()), Some("Error".to_owned()));
+            (life.printable_status, life.wants_to_run) = (Some("Stopped".to_owned()), None);
+        }
+    };
+    check_life(ended("Succeeded"), Unspecified, Unspecified);
+    check_life(ended("Failed"), InError, InError);
+}
+
+#[test]
 fn a_launcher_that_does_not_go_is_terminating_unless_a_migration_left_it() {
     let left = |outcome: Option<bool>| {
         move |life: &mut Life| {
