@@ -201,6 +201,8 @@ impl<'a> Clocks<'a> {
         if life.has_vmi {
             let limit = match life.phase.as_deref() {
                 Some("" | "Pending") => Some(self.settings.pending_usec),
+                // A receiver without a migration waits for whoever is to send it one.
+                Some("WaitingForSync") if !self.is_migrating() && !self.is_named => None,
                 Some("Scheduling" | "WaitingForSync") => Some(self.settings.scheduling_usec),
                 Some("Scheduled") => Some(self.settings.scheduled_usec),
                 _ => None,

@@ -255,6 +255,26 @@ fn a_guest_that_ended_well_is_in_no_error_by_a_helper_of_its_launcher() {
     check_life(ended("Failed"), InError, InError);
 }
 
+// The receiver of a migration from another cluster waits for a person until there is a migration.
+#[test]
+fn a_receiver_without_a_migration_is_not_stuck() {
+    let waits = || {
+        World::well().in_kubernetes().starting("WaitingForSync", 400).life(|life| {
+            life.printable_status = Some("WaitingForReceiver".to_owned());
+            (life.launcher_phase, life.wants_to_run) = (None, None);
+        })
+    };
+    check(&waits(), Unspecified, StuckStarting);
+    let receiving = waits().life(|life| {
+        life.migration = Some(MigrationLife {
+            phase: Some("WaitingForSync".to_owned()),
+            phase_since_usec: at(10),
+            ..MigrationLife::default()
+        });
+    });
+    check(&receiving, StuckStarting, StuckStarting);
+}
+
 #[test]
 fn a_launcher_that_does_not_go_is_terminating_unless_a_migration_left_it() {
     let left = |outcome: Option<bool>| {
