@@ -49,6 +49,24 @@ fn hints_win_over_objects() {
     assert_eq!((vm.hosting.as_deref(), vm.source.as_deref(), vm.target.as_deref()), (Some("a"), Some("a"), Some("b")));
 }
 
+// Objects of migrations outlive their VM.
+#[test]
+fn a_vm_that_was_made_anew_has_no_part_in_the_migrations_of_its_predecessor() {
+    let made = |at: &str| {
+        let made = json!({"metadata": {"creationTimestamp": at}});
+        let vm = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": "db-0", "namespace": "prod"}});
+        cluster(&[with(vm, &made), with(vmi(), &made), launcher(), failed("x")])
+    };
+    let life = |cluster: &Cluster| cluster.describe("prod", "db-0", &asked(), &SIGNATURES).life;
+    let (own, anew) = (made("2026-03-01T10:10:00Z"), made("2026-03-01T10:10:01Z"));
+    assert_eq!(life(&own).migration.map(|migration| migration.name).as_deref(), Some("mig-1"));
+    assert_eq!(life(&anew).migration, None);
+    let n_warned = |cluster: &Cluster| cluster.preflight("prod", "db-0", usec(AT)).warnings.len();
+    assert_eq!((n_warned(&own), n_warned(&anew)), (1, 0), "its last migration failed");
+    let named = Asked { migration: Some("mig-1".to_owned()), ..asked() };
+    assert!(anew.describe("prod", "db-0", &named, &SIGNATURES).life.migration.is_some(), "who names it is told");
+}
+
 #[test]
 fn a_named_migration_is_in_question_before_the_newest() {
     let newer = with(
