@@ -171,7 +171,13 @@ impl<'c> Parts<'c> {
             states.extend(of_vmi.filter(is_its));
             return Some(InQuestion { name: name.clone(), is_named: true, object, states, initiator: None });
         }
-        let newest = self.migrations().max_by_key(|migration| (!migration.is_final(), migration.created_usec()));
+        // One that the VMI is in comes before a newer one, which waits for it.
+        let own = of_vmi.filter(|state| state.outcome().is_none()).and_then(|state| state.uid.as_deref());
+        let newest = self.migrations().max_by_key(|migration| {
+            let is_under_way = !migration.is_final();
+            let is_own = is_under_way && own.is_some() && migration.meta.uid.as_deref() == own;
+            (is_under_way, is_own, migration.created_usec())
+        });
         let stray = of_vmi.filter(|state| {
             let is_unknown = state.uid.as_deref().is_none_or(|uid| !is_known(uid));
             let is_newer = newest.is_none_or(|newest| {

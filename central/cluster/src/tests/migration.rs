@@ -68,6 +68,21 @@ fn a_vm_that_was_made_anew_has_no_part_in_the_migrations_of_its_predecessor() {
 }
 
 #[test]
+fn of_two_migrations_the_one_that_the_vmi_is_in_is_in_question() {
+    let newer = with(
+        vmim("Pending"),
+        &json!({"metadata": {"name": "mig-2", "uid": "other", "creationTimestamp": "2026-03-01T10:13:00Z"}}),
+    );
+    let is_in = |state: Value| with(vmi(), &json!({"status": {"migrationState": state}}));
+    let asked_about = |vmi: Value| vm_of(&[vmi, vmim("Running"), newer.clone()]).life.migration.map(|of| of.name);
+    let copies = json!({"migrationUid": "mig-uid", "startTimestamp": "2026-03-01T10:11:00Z"});
+    assert_eq!(asked_about(is_in(copies.clone())).as_deref(), Some("mig-1"));
+    let over = json!({"endTimestamp": "2026-03-01T10:12:00Z", "completed": true, "failed": true});
+    assert_eq!(asked_about(is_in(with(copies, &over))).as_deref(), Some("mig-2"));
+    assert_eq!(asked_about(vmi()).as_deref(), Some("mig-2"));
+}
+
+#[test]
 fn a_named_migration_is_in_question_before_the_newest() {
     let newer = with(
         vmim("Running"),
