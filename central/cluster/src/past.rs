@@ -33,9 +33,7 @@ impl<'c> Past<'c> {
         // Clocks differ by minutes: what is watched happened, whatever its time.
         let is_past = |usec: i64| usec <= until || cluster.is_live();
         let is_new = |usec: Option<i64>| usec.is_none_or(|usec| usec >= from && is_past(usec));
-        // Before it was made, another VM had its name. Of a recorded case the VM's object may be missing.
-        let of_vmi = || parts.vmi.filter(|_| cluster.is_live()).and_then(|vmi| vmi.meta.created_usec);
-        let born = parts.vm.map_or_else(of_vmi, |vm| vm.meta.created_usec);
+        let born = parts.born_usec();
         let is_its = |record: &&MigrationRecord| {
             let is_own = born.zip(record.created_usec).is_none_or(|(born, asked)| asked >= born);
             is_own && record.created_usec.is_none_or(is_past) && is_new(record.at_usec())

@@ -122,9 +122,17 @@ impl Cluster {
 impl<'c> Parts<'c> {
     /// Every migration of the VM that an object tells of, and was asked for before the moment of asking.
     pub(crate) fn migrations(&self) -> impl Iterator<Item = &'c Migration> + '_ {
-        self.cluster
-            .migrations_of(&self.key)
-            .filter(|migration| migration.created_usec().is_none_or(|created| created <= self.at_usec))
+        let born = self.born_usec();
+        self.cluster.migrations_of(&self.key).filter(move |migration| {
+            let is_its = |created: i64| created <= self.at_usec && born.is_none_or(|born| created >= born);
+            migration.created_usec().is_none_or(is_its)
+        })
+    }
+
+    /// When the VM was made: before that, another had its name. Of a recorded case the VM's object may be missing.
+    pub(crate) fn born_usec(&self) -> Option<i64> {
+        let of_vmi = || self.vmi.filter(|_| self.cluster.is_live()).and_then(|vmi| vmi.meta.created_usec);
+        self.vm.map_or_else(of_vmi, |vm| vm.meta.created_usec)
     }
 
     /// When the migration in question was asked for, by its object or its first event.
@@ -163,7 +171,13 @@ impl<'c> Parts<'c> {
             states.extend(of_vmi.filter(is_its));
             return Some(InQuestion { name: name.clone(), is_named: true, object, states, initiator: None });
         }
-        let newest = self.migrations().max_by_key(|migration| (!migration.is_final(), migration.created_usec()));
+        // One that the VMI is in comes before a newer one, which waits for it.
+        let own = of_vmi.filter(|state| state.outcome().is_none()).and_then(|state| state.uid.as_deref());
+        let newest = self.migrations().max_by_key(|migration| {
+            let is_under_way = !migration.is_final();
+            let is_own = is_under_way && own.is_some() && migration.meta.uid.as_deref() == own;
+            (is_under_way, is_own, migration.created_usec())
+        });
         let stray = of_vmi.filter(|state| {
             let is_unknown = state.uid.as_deref().is_none_or(|uid| !is_known(uid));
             let is_newer = newest.is_none_or(|newest| {

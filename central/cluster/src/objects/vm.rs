@@ -143,10 +143,15 @@ impl Vm {
         let spec = value::at(object, &["spec"]);
         let template = value::at(spec, &["template", "spec"]);
         let strategy = value::text(spec, &["runStrategy"]);
+        let requests = value::list(object, &["status", "stateChangeRequests"]);
+        let is_start_asked = requests.iter().any(|one| value::text(one, &["action"]).as_deref() == Some("Start"));
+        // One that was shut down stays off until somebody asks, once virt-controller has taken note of the strategy.
+        let is_noted = value::text(object, &["status", "runStrategy"]) == strategy;
         let wants_to_run = match strategy.as_deref() {
-            Some("Always" | "RerunOnFailure" | "Once") => Some(true),
+            Some("Always" | "Once") => Some(true),
+            Some("RerunOnFailure") if !is_noted => Some(true),
             Some("Halted") => Some(false),
-            Some(_) => None,
+            Some(_) => is_start_asked.then_some(true),
             None => value::boolean(spec, &["running"]),
         };
         let mut volumes = volumes(template);

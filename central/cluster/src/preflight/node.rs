@@ -46,6 +46,13 @@ pub(super) fn check(parts: &Parts<'_>, found: &mut Preflight) {
     };
     let what = "only KubeVirt's own pods are counted: a node may have less room than it seems, never more";
     found.notes.push(what.to_owned());
+    if parts.vmi.is_some() {
+        let namespace = parts.namespace();
+        let what = format!(
+            "not looked at: ResourceQuotas of {namespace}, by which its second launcher counts beside the first"
+        );
+        found.notes.push(what);
+    }
     let nodes = cluster.nodes.values().filter(|node| found.source.as_ref() != Some(&node.meta.name));
     found.nodes = nodes.map(|node| question.ask(node)).collect();
 }

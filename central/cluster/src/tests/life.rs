@@ -22,6 +22,22 @@ fn a_vm_tells_what_it_wants() {
     }
 }
 
+// virt-controller leaves it off until somebody asks, once it has seen the strategy: pkg/virt-controller/watch/vm/vm.go, syncRunStrategy.
+#[test]
+fn a_vm_that_is_rerun_on_failure_stays_off_when_it_was_shut_down() {
+    let strategy = json!({"spec": {"runStrategy": "RerunOnFailure"}});
+    let wants =
+        |status: Value| vm_of(&[with(with(vm("Stopped"), &strategy), &json!({"status": status}))]).life.wants_to_run;
+    let asked = |action: &str| json!({"runStrategy": "RerunOnFailure", "stateChangeRequests": [{"action": action}]});
+    assert_eq!(wants(json!({"runStrategy": "RerunOnFailure"})), None);
+    assert_eq!(wants(asked("Start")), Some(true));
+    assert_eq!(wants(asked("Stop")), None);
+    assert_eq!(wants(json!({"runStrategy": "Halted"})), Some(true), "it was changed just now");
+    assert_eq!(wants(json!({})), Some(true), "a controller that has not seen it, or is too old to tell");
+    let manual = json!({"spec": {"runStrategy": "Manual"}, "status": asked("Start")});
+    assert_eq!(vm_of(&[with(vm("Stopped"), &manual)]).life.wants_to_run, Some(true));
+}
+
 #[test]
 fn the_uid_is_the_vmis_and_all_are_known() {
     let described = vm_of(&[vm("Running"), vmi()]);

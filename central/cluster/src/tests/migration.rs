@@ -49,6 +49,39 @@ fn hints_win_over_objects() {
     assert_eq!((vm.hosting.as_deref(), vm.source.as_deref(), vm.target.as_deref()), (Some("a"), Some("a"), Some("b")));
 }
 
+// Objects of migrations outlive their VM.
+#[test]
+fn a_vm_that_was_made_anew_has_no_part_in_the_migrations_of_its_predecessor() {
+    let made = |at: &str| {
+        let made = json!({"metadata": {"creationTimestamp": at}});
+        let vm = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": "db-0", "namespace": "prod"}});
+        cluster(&[with(vm, &made), with(vmi(), &made), launcher(), failed("x")])
+    };
+    let life = |cluster: &Cluster| cluster.describe("prod", "db-0", &asked(), &SIGNATURES).life;
+    let (own, anew) = (made("2026-03-01T10:10:00Z"), made("2026-03-01T10:10:01Z"));
+    assert_eq!(life(&own).migration.map(|migration| migration.name).as_deref(), Some("mig-1"));
+    assert_eq!(life(&anew).migration, None);
+    let n_warned = |cluster: &Cluster| cluster.preflight("prod", "db-0", usec(AT)).warnings.len();
+    assert_eq!((n_warned(&own), n_warned(&anew)), (1, 0), "its last migration failed");
+    let named = Asked { migration: Some("mig-1".to_owned()), ..asked() };
+    assert!(anew.describe("prod", "db-0", &named, &SIGNATURES).life.migration.is_some(), "who names it is told");
+}
+
+#[test]
+fn of_two_migrations_the_one_that_the_vmi_is_in_is_in_question() {
+    let newer = with(
+        vmim("Pending"),
+        &json!({"metadata": {"name": "mig-2", "uid": "other", "creationTimestamp": "2026-03-01T10:13:00Z"}}),
+    );
+    let is_in = |state: Value| with(vmi(), &json!({"status": {"migrationState": state}}));
+    let asked_about = |vmi: Value| vm_of(&[vmi, vmim("Running"), newer.clone()]).life.migration.map(|of| of.name);
+    let copies = json!({"migrationUid": "mig-uid", "startTimestamp": "2026-03-01T10:11:00Z"});
+    assert_eq!(asked_about(is_in(copies.clone())).as_deref(), Some("mig-1"));
+    let over = json!({"endTimestamp": "2026-03-01T10:12:00Z", "completed": true, "failed": true});
+    assert_eq!(asked_about(is_in(with(copies, &over))).as_deref(), Some("mig-2"));
+    assert_eq!(asked_about(vmi()).as_deref(), Some("mig-2"));
+}
+
 #[test]
 fn a_named_migration_is_in_question_before_the_newest() {
     let newer = with(

@@ -76,6 +76,13 @@ fn a_vm_that_is_well_can_go_where_the_launcher_fits() {
     assert_eq!(found.nodes, [NodeFit { name: "n2".to_owned(), ..NodeFit::default() }]);
 }
 
+// The target's launcher counts beside the one that runs, and the API server refuses it: condition migrationRejectedByResourceQuota.
+#[test]
+fn quotas_are_not_looked_at_and_that_is_said() {
+    let notes = asked_of(&world(&[])).notes;
+    assert!(notes.iter().any(|note| note.contains("ResourceQuotas of prod")), "{notes:?}");
+}
+
 #[test]
 fn only_a_vm_that_runs_can_migrate() {
     check_blocker(&[pod(), node("n1"), node("n2")], Some("there is no VirtualMachineInstance"));

@@ -180,7 +180,7 @@ impl<'a> Clocks<'a> {
         }
         let status = life.launcher_status.as_deref()?;
         let word = status.rsplit(':').next().unwrap_or(status);
-        let is_up = self.is_phase(&["Running"]) || life.launcher_phase.as_deref() == Some("Succeeded");
+        let is_up = self.is_phase(&["Running", "Succeeded"]) || life.launcher_phase.as_deref() == Some("Succeeded");
         (POD_ERRORS.contains(&word) && !is_up).then(|| {
             let since = life.launcher_since_usec.or_else(|| self.begin_of_start());
             found(SymptomId::InError, since, format!("its launcher pod is shown {status}"))
@@ -201,6 +201,8 @@ impl<'a> Clocks<'a> {
         if life.has_vmi {
             let limit = match life.phase.as_deref() {
                 Some("" | "Pending") => Some(self.settings.pending_usec),
+                // A receiver without a migration waits for whoever is to send it one.
+                Some("WaitingForSync") if !self.is_migrating() && !self.is_named => None,
                 Some("Scheduling" | "WaitingForSync") => Some(self.settings.scheduling_usec),
                 Some("Scheduled") => Some(self.settings.scheduled_usec),
                 _ => None,
@@ -267,6 +269,11 @@ impl<'a> Clocks<'a> {
     /// Its VMI is over, and nobody asked for it.
     fn ended(&self) -> Option<Found> {
         let life = self.life;
+        // A guest that does not shut down within its grace period is ended, and its VMI Failed: that was asked for.
+        let asked = earliest([life.vm_deleted_usec, life.vmi_deleted_usec]);
+        if asked.is_some_and(|asked| life.phase_since_usec.is_none_or(|ended| asked < ended)) {
+            return None;
+        }
         let is_over = match life.phase.as_deref() {
             Some("Failed") => life.wants_to_run != Some(false) || self.is_named,
             // A guest that shut itself down is only strange where the VM is to run on, and is named.
@@ -329,14 +336,19 @@ impl<'a> Clocks<'a> {
             let node = self.vm.hosting.as_deref().unwrap_or_default();
             return unresponsive(Some(since), format!("it is shown Running, and its node {node} is not ready"));
         }
-        // A VM that is going is not ready from the first moment on; its clock is the grace period.
-        let is_going = life.vm_deleted_usec.is_some() || life.vmi_deleted_usec.is_some();
-        if let Some(reason @ ("GuestNotRunning" | "PodNotExists" | "PodTerminating" | "PodConditionMissing")) =
-            life.not_ready_reason.as_deref().filter(|_| !is_going)
-        {
-            return unresponsive(None, format!("the VMI is Running and not ready: {reason}"));
-        }
-        None
+        // A VM that is going, by its own deletion or by its launcher's, is not ready from the first moment on; its clock is the grace period.
+        let is_launcher_going = life.launcher_phase.as_deref() == Some("Terminating");
+        let is_going = life.vm_deleted_usec.is_some()
+            || life.vmi_deleted_usec.is_some()
+            || is_launcher_going && !self.is_beyond_grace(life.launcher_since_usec);
+        let reason = life.not_ready_reason.as_deref().filter(|_| !is_going)?;
+        let is_meant = match reason {
+            // virt-controller calls it ready a moment after virt-handler has called it Running.
+            "GuestNotRunning" => self.is_beyond(life.phase_since_usec, SUSPECT_USEC),
+            "PodNotExists" | "PodTerminating" | "PodConditionMissing" => true,
+            _ => false, // KubeVirt's word, not ours
+        };
+        if is_meant { unresponsive(None, format!("the VMI is Running and not ready: {reason}")) } else { None }
     }
 
     /// Its guest's own word alone, where the VM is named. Asked last.
