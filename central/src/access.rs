@@ -528,11 +528,11 @@ impl Access {
     }
 
     fn count(&self, service: Service, outcome: &'static str) {
-        let service = match service {
+        let api = match service {
             Service::Ingest => "ingest",
             Service::Query => "query",
         };
-        self.0.metrics.access.get_or_create(&AccessLabels::new(service, outcome)).inc();
+        self.0.metrics.access.get_or_create(&AccessLabels::new(api, outcome)).inc();
     }
 }
 
