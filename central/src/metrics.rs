@@ -294,8 +294,8 @@ table! {
         "reason: agent, replaced, behind, broken, stopping, credential, oversize, late_hello, no_hello, bad_hello, other_cluster, old_epoch, too_many_nodes, node",
         "Streams that ended; from oversize on those that were refused.";
     access: Family<AccessLabels, Counter>, "counter", "access", "kulprit_central_access_total",
-        "api: ingest, query; outcome: let_in, no_token, no_certificate, malformed, expired, audience, unauthenticated, account, node, forbidden, too_much, guesses, cannot_verify",
-        "Calls by whether they were let in; guesses: of an address that has shown too many tokens which are nobody's; cannot_verify is no refusal: nobody could be asked.";
+        "api: ingest, query; outcome: let_in, no_token, no_certificate, malformed, expired, audience, unauthenticated, account, node, forbidden, too_much, guesses, busy, cannot_verify",
+        "Calls by whether they were let in; guesses: of an address that has shown too many tokens which are nobody's; busy: of a user who has asked too much at once; cannot_verify is no refusal: nobody could be asked.";
     reviews: Family<WriteLabels, Counter>, "counter", "reviews", "kulprit_central_reviews_total",
         "what: token, right, pod; outcome: yes, no, forbidden, gone, conflict, throttled, server, refused, no_answer",
         "Questions to Kubernetes of who somebody is and what he may see; what is remembered is not asked.";
