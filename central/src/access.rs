@@ -21,7 +21,7 @@ mod tests;
 mod token;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     future::pending,
     net::IpAddr,
@@ -81,6 +81,9 @@ const ASKER_PATIENCE: Duration = Duration::from_secs(2 * 60);
 const RIGHTS_OF_A_QUESTION: usize = 1_000;
 /// How many of them are asked for at once.
 const RIGHTS_AT_ONCE: usize = 8;
+/// Questions of one user that are under way at once: a person asks one, a program some. Whoever has a token of the cluster may ask for what he
+/// may see, and to find out that it is nothing costs as much as a whole answer.
+const QUESTIONS_AT_ONCE: usize = 8;
 /// Refusals of agents that are said once each; those beyond are counted only.
 const SAID_MAX: usize = 256;
 /// No longer than this nothing is asked, even if the API server wants more.
@@ -153,6 +156,25 @@ struct Shared {
     /// Before that nothing is asked, as the API server said last.
     ask_from: Mutex<Option<Instant>>,
     said: Mutex<HashSet<String>>,
+    /// How many questions of a user are under way.
+    asking: Mutex<HashMap<String, usize>>,
+}
+
+/// A place among the questions of a user that are under way; given back when it is dropped.
+#[derive(Debug)]
+pub struct Turn(Option<(Access, String)>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some((access, name)) = self.0.take() else { return };
+        let mut asking = access.0.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(n) = asking.get_mut(&name) {
+            *n -= 1;
+            if *n == 0 {
+                asking.remove(&name);
+            }
+        }
+    }
 }
 
 /// What the API server says of a token.
@@ -192,6 +214,7 @@ impl Access {
             guesses: Guesses::new(),
             ask_from: Mutex::default(),
             said: Mutex::default(),
+            asking: Mutex::default(),
         })))
     }
 
@@ -224,6 +247,30 @@ impl Access {
             Err(refusal) => self.refuse(service, refusal),
         }
         admitted
+    }
+
+    /// A place among this caller's questions. Where nobody is asked who he is there is no end of them.
+    ///
+    /// # Errors
+    /// If as many are under way as may be.
+    pub fn turn(&self, caller: &Caller) -> Result<Turn, Refusal> {
+        let name = match caller {
+            Caller::Anyone => return Ok(Turn(None)),
+            Caller::Peer(_) | Caller::User(_) => caller.name(),
+        };
+        let is_free = {
+            let mut asking = self.0.asking.lock().unwrap_or_else(PoisonError::into_inner);
+            let n = asking.entry(name.to_owned()).or_default();
+            let is_free = *n < QUESTIONS_AT_ONCE;
+            *n += usize::from(is_free);
+            is_free
+        };
+        if is_free {
+            return Ok(Turn(Some((self.clone(), name.to_owned()))));
+        }
+        let refusal = Refusal::Busy(QUESTIONS_AT_ONCE);
+        self.refuse(Service::Query, &refusal);
+        Err(refusal)
     }
 
     async fn identify(&self, service: Service, request: &Parts) -> Result<Caller, Refusal> {
@@ -528,11 +575,11 @@ impl Access {
     }
 
     fn count(&self, service: Service, outcome: &'static str) {
-        let service = match service {
+        let api = match service {
             Service::Ingest => "ingest",
             Service::Query => "query",
         };
-        self.0.metrics.access.get_or_create(&AccessLabels::new(service, outcome)).inc();
+        self.0.metrics.access.get_or_create(&AccessLabels::new(api, outcome)).inc();
     }
 }
 

@@ -129,11 +129,11 @@ impl RightLabels {
     }
 }
 
-/// A service and what became of somebody who called it.
+/// A part of central's API and what became of somebody who called it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct AccessLabels {
-    /// Which service.
-    pub service: ClosedName,
+    /// Which part. Not `service`: that is what Prometheus' operator calls where it scrapes.
+    pub api: ClosedName,
     /// What became of him.
     pub outcome: ClosedName,
 }
@@ -141,8 +141,8 @@ pub struct AccessLabels {
 impl AccessLabels {
     /// With these values.
     #[must_use]
-    pub const fn new(service: &'static str, outcome: &'static str) -> Self {
-        Self { service: ClosedName(service), outcome: ClosedName(outcome) }
+    pub const fn new(api: &'static str, outcome: &'static str) -> Self {
+        Self { api: ClosedName(api), outcome: ClosedName(outcome) }
     }
 }
 
@@ -169,6 +169,39 @@ impl Seconds {
 trait Registered: Clone + Send + Sync + 'static {
     type Metric: prometheus_client::registry::Metric;
     fn metric(&self) -> Self::Metric;
+    /// Makes each series of `label` known before it counts: to Prometheus one that begins with 1 has not increased.
+    fn begin(&self, _label: &'static str) {}
+}
+
+/// The values of a label, `outcome: new, duplicate`.
+fn values(label: &'static str) -> impl Iterator<Item = &'static str> + Clone {
+    label.split_once(": ").into_iter().flat_map(|(_, values)| values.split(", "))
+}
+macro_rules! counted {
+    ($($label:ident),*) => {$(
+        impl Registered for Family<$label, Counter> {
+            type Metric = Self;
+            fn metric(&self) -> Self {
+                self.clone()
+            }
+            fn begin(&self, label: &'static str) {
+                values(label).for_each(|value| drop(self.get_or_create(&$label::new(value))));
+            }
+        }
+    )*};
+}
+counted!(KindLabel, OutcomeLabel, ReasonLabel, EventLabel);
+impl Registered for Family<AccessLabels, Counter> {
+    type Metric = Self;
+    fn metric(&self) -> Self {
+        self.clone()
+    }
+    fn begin(&self, label: &'static str) {
+        let Some((apis, outcomes)) = label.split_once("; ") else { return };
+        for api in values(apis) {
+            values(outcomes).for_each(|outcome| drop(self.get_or_create(&AccessLabels::new(api, outcome))));
+        }
+    }
 }
 macro_rules! registered {
     ($($type:ty),*) => {$(
@@ -183,17 +216,12 @@ macro_rules! registered {
 registered!(
     Counter,
     Gauge,
-    Family<KindLabel, Counter>,
-    Family<OutcomeLabel, Counter>,
-    Family<ReasonLabel, Counter>,
     Family<StatusLabel, Gauge>,
-    Family<EventLabel, Counter>,
     Family<QueryLabels, Counter>,
     Family<ReasonLabel, Gauge>,
     Family<CertificateLabel, Gauge>,
     Family<WriteLabels, Counter>,
     Family<RightLabels, Gauge>,
-    Family<AccessLabels, Counter>,
     Now<SymptomLabel>,
     Now<ConfidenceLabel>,
     Now<ProbeLabel>,
@@ -225,6 +253,7 @@ macro_rules! table {
             pub fn register(registry: &mut Registry) -> Self {
                 let metrics = Self { $($field: <$type>::default(),)* };
                 $(registry.register($name, $meaning.trim_end_matches('.'), metrics.$field.metric());)*
+                $(metrics.$field.begin($label);)*
                 metrics
             }
         }
@@ -265,8 +294,8 @@ table! {
         "reason: agent, replaced, behind, broken, stopping, credential, oversize, late_hello, no_hello, bad_hello, other_cluster, old_epoch, too_many_nodes, node",
         "Streams that ended; from oversize on those that were refused.";
     access: Family<AccessLabels, Counter>, "counter", "access", "kulprit_central_access_total",
-        "service: ingest, query; outcome: let_in, no_token, no_certificate, malformed, expired, audience, unauthenticated, account, node, forbidden, too_much, guesses, cannot_verify",
-        "Calls by whether they were let in; guesses: of an address that has shown too many tokens which are nobody's; cannot_verify is no refusal: nobody could be asked.";
+        "api: ingest, query; outcome: let_in, no_token, no_certificate, malformed, expired, audience, unauthenticated, account, node, forbidden, too_much, guesses, busy, cannot_verify",
+        "Calls by whether they were let in; guesses: of an address that has shown too many tokens which are nobody's; busy: of a user who has asked too much at once; cannot_verify is no refusal: nobody could be asked.";
     reviews: Family<WriteLabels, Counter>, "counter", "reviews", "kulprit_central_reviews_total",
         "what: token, right, pod; outcome: yes, no, forbidden, gone, conflict, throttled, server, refused, no_answer",
         "Questions to Kubernetes of who somebody is and what he may see; what is remembered is not asked.";
@@ -388,6 +417,33 @@ mod tests {
         );
         let n_registered = text.lines().filter(|line| line.starts_with("# TYPE kulprit_central_")).count();
         assert_eq!(n_registered, TABLE.len(), "{text}");
+    }
+
+    #[test]
+    fn no_label_is_one_that_prometheus_gives_to_whom_it_scrapes() {
+        // By the Prometheus operator; a series' own label of that name becomes `exported_…`, and no rule finds it.
+        const TAKEN: [&str; 7] = ["container", "endpoint", "instance", "job", "namespace", "pod", "service"];
+        for row in TABLE {
+            let labels = row.label.split(';').map(|label| label.split(':').next().unwrap_or_default());
+            let names = labels.flat_map(|names| names.split(',')).map(str::trim);
+            assert!(names.clone().all(|name| !TAKEN.contains(&name)), "{}: {}", row.name, row.label);
+        }
+    }
+
+    #[test]
+    fn what_alerts_count_from_its_first_time_on_is_there_before() {
+        let mut metrics = Metrics::new("kulprit-central", "0", &Clock::kernel());
+        CentralMetrics::register(metrics.section("central"));
+        let text = metrics.encode();
+        for series in [
+            "access_total{api=\"ingest\",outcome=\"node\"} 0",
+            "access_total{api=\"query\",outcome=\"cannot_verify\"} 0",
+            "stream_ends_total{reason=\"other_cluster\"} 0",
+            "records_total{outcome=\"excess\"} 0",
+            "refused_connections_total{reason=\"address\"} 0",
+        ] {
+            assert!(text.contains(&format!("kulprit_central_{series}\n")), "{series}: {text}");
+        }
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub struct Sources {
 pub struct QueryService {
     sources: Arc<Sources>,
     access: Access,
+    /// Questions that may be decided now.
+    turns: Arc<Semaphore>,
     /// Places for clients that watch.
     seats: Arc<Semaphore>,
     /// Captures that may be asked for now.
@@ -79,6 +81,9 @@ pub struct QueryService {
 
 /// Names and keys in questions are no longer than this, bytes.
 const MAX_TEXT_BYTES: usize = 1_024;
+/// Questions that are decided at the same time. Each may walk over everything and hold what it finds: more of them would only take memory and
+/// time from the engine.
+const DECIDED_AT_ONCE: usize = 8;
 
 impl QueryService {
     /// Answers from `sources` what `access` lets those see who ask; what goes on for longer than one answer ends with `stop`.
@@ -86,7 +91,8 @@ impl QueryService {
     pub fn new(sources: Sources, access: Access, stop: CancellationToken) -> Self {
         let seats = Arc::new(Semaphore::new(watch::WATCHERS_MAX));
         let captures = Arc::new(Semaphore::new(capture::CAPTURES_MAX));
-        Self { sources: Arc::new(sources), access, seats, captures, pages: None, stop }
+        let turns = Arc::new(Semaphore::new(DECIDED_AT_ONCE));
+        Self { sources: Arc::new(sources), access, turns, seats, captures, pages: None, stop }
     }
 
     /// Shows in a support bundle what the process says of itself.
@@ -108,9 +114,9 @@ impl QueryService {
         decide: impl FnOnce(&mut Snapshot, &Incidents) -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
         let sources = Arc::clone(&self.sources);
-        spawn_blocking(move || decide(&mut sources.live.snapshot_at_once(), &sources.decided.incidents()))
+        in_turn(&self.turns, move || decide(&mut sources.live.snapshot_at_once(), &sources.decided.incidents()))
             .await
-            .unwrap_or_else(|_| Err(Status::internal("the answer could not be decided; the log of central says why")))
+            .unwrap_or_else(|| Err(Status::internal("the answer could not be decided; the log of central says why")))
     }
 
     /// Begins to tell a client of incidents.
@@ -492,6 +498,17 @@ impl Query for QueryService {
     }
 }
 
+/// Works on a thread where it may take its time, once one of `turns` is free. The turn lasts as long as the work, also where nobody waits for it
+/// any more. `None` if it panicked.
+async fn in_turn<T: Send + 'static>(turns: &Arc<Semaphore>, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let turn = Arc::clone(turns).acquire_owned().await.expect("the turns are never closed");
+    let worked = spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    worked.await.ok()
+}
+
 /// Refuses texts that cannot be names.
 fn check_texts(texts: &[(&str, &str)]) -> Result<(), Status> {
     match texts.iter().find(|(_, text)| text.len() > MAX_TEXT_BYTES) {
@@ -522,5 +539,33 @@ const fn code_name(code: Code) -> &'static str {
         Code::Unavailable => "unavailable",
         Code::Internal => "internal",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_any_more_keeps_its_turn() {
+        let turns = Arc::new(Semaphore::new(1));
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let mut first = Box::pin(in_turn(&turns, move || ended.recv().is_ok()));
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("it was told to end"),
+            () = std::future::ready(()) => {}
+        }
+        drop(first);
+        let mut second = Box::pin(in_turn(&turns, || 7));
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("both work"),
+            () = std::future::ready(()) => {}
+        }
+        end.send(()).unwrap();
+        assert_eq!(second.await, Some(7));
+        assert_eq!(in_turn(&turns, || panic!("as told")).await, None::<()>);
+        assert_eq!(in_turn(&turns, || 8).await, Some(8), "a panic gives its turn back");
     }
 }

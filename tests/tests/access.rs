@@ -196,7 +196,7 @@ impl<'a> Scene<'a> {
 
     /// Refused with that code, and counted under that word.
     fn is_refused(&self, node: &str, token: Option<&str>, code: Code, word: &str) -> Result<()> {
-        let series = format!("kulprit_central_access_total{{service=\"ingest\",outcome=\"{word}\"}}");
+        let series = format!("kulprit_central_access_total{{api=\"ingest\",outcome=\"{word}\"}}");
         let before = self.value(&series)?;
         let status = self.agent(node, token)?.err().with_context(|| format!("{word}: it was let in"))?;
         ensure!(status.code() == code, "{word}: {status:?}\n{}", self.log());

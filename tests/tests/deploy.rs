@@ -120,6 +120,10 @@ fn in_a_cluster_without_ipv4_every_address_is_one_of_ipv6() -> Result<()> {
     let values = ["ipFamily=IPv6", "monitoring.serviceMonitor.enabled=true"];
     let (_, central) = files(&values)?;
     assert_eq!((central.listen, central.admin_listen), ("[::]:7443".parse()?, "[::]:7444".parse()?));
+    // All nodes of a subnet are in one /64, which counts as one address.
+    assert_eq!(central.limits.connections_per_address, 4_096);
+    assert_eq!(files(&[])?.1.limits.connections_per_address, 256);
+    assert_eq!(files(&["ipFamily=IPv6", "central.config.limits.nodes=7"])?.1.limits.nodes, 7);
     let objects = objects(&values)?;
     let agent = &find(&objects, "DaemonSet", "kulprit-agent")?["spec"]["template"]["spec"]["containers"][0];
     let mut args = agent["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -139,6 +143,7 @@ fn values_that_make_no_sense_are_refused() -> Result<()> {
         ("tls.mode=given", "tls.secret"),
         ("access.agents=certificate", "tls.clientCaSecret"),
         ("podDisruptionBudget.maxUnavailable=2", "maxUnavailable"),
+        ("priorityClass.name=", "priorityClass"),
     ] {
         let Err(error) = render(&[value]) else { bail!("{value} is taken") };
         assert!(format!("{error:#}").contains(part), "{value}: {error:#}");
@@ -167,6 +172,19 @@ fn central_keeps_to_restricted_and_the_profiles_are_what_they_say() -> Result<()
         let central = container(&objects, "Deployment", "kulprit-central")?;
         assert_eq!(central["securityContext"]["capabilities"]["drop"][0], "ALL");
         assert_eq!(central["securityContext"]["readOnlyRootFilesystem"], true);
+    }
+    Ok(())
+}
+
+#[test]
+fn no_pod_is_for_a_node_with_windows() -> Result<()> {
+    let own = ["agent.nodeSelector.vms=yes", "central.nodeSelector.vms=no"];
+    for (values, more) in [(&[][..], [json!(null), json!(null)]), (&own[..], [json!("yes"), json!("no")])] {
+        let objects = objects(values)?;
+        for (pods, more) in [("DaemonSet", "kulprit-agent"), ("Deployment", "kulprit-central")].into_iter().zip(more) {
+            let selector = &find(&objects, pods.0, pods.1)?["spec"]["template"]["spec"]["nodeSelector"];
+            assert_eq!((&selector["kubernetes.io/os"], &selector["vms"]), (&json!("linux"), &more), "{pods:?}");
+        }
     }
     Ok(())
 }

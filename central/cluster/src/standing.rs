@@ -28,6 +28,9 @@ const TAKEN_TAINTS: &[(&str, &str)] = &[
     ("node.cloudprovider.kubernetes.io/shutdown", "its machine is shut down"),
 ];
 
+/// medik8s' remediators, each with a key of its own: `medik8s.io/remediation` (self-node-remediation `controllers`),
+/// `medik8s.io/fence-agents-remediation`, later `remediation.medik8s.io/fence-agents-remediation` (fence-agents-remediation `api/v1alpha1`).
+const MEDIK8S: &str = "medik8s.io";
 /// kured writes it while it drains and reboots a node.
 const REBOOT: &str = "weave.works/kured-reboot-in-progress";
 /// OpenShift writes both; they differ while a node gets its next configuration.
@@ -45,7 +48,7 @@ pub struct StandingNode {
     pub zone: String,
     /// Whether KubeVirt manages it.
     pub is_for_vms: bool,
-    /// Whether it takes no pods as it is: cordoned, or not ready.
+    /// Whether it takes no VMs as it is: cordoned, not ready, or taken away by a taint of somebody else.
     pub is_out: bool,
     /// Why somebody else has it in hand, a clause of a sentence: nothing is added to it then.
     pub taken: Option<String>,
@@ -110,7 +113,7 @@ fn standing(node: &Node, prefix: &str, is_taken_over: &dyn Fn(&str, &str) -> boo
         uid: node.meta.uid.clone().unwrap_or_default(),
         zone: node.meta.label(ZONE).unwrap_or_default().to_owned(),
         is_for_vms: node.meta.label(FOR_VMS).is_some(),
-        is_out: node.is_unschedulable || !node.conditions.is_true("Ready"),
+        is_out: node.is_unschedulable || !node.conditions.is_true("Ready") || taken_by_taint(node).is_some(),
         taken: taken(node),
         conditions: node.conditions.iter().filter(is_written).map(condition).collect(),
         taints: node.taints.iter().filter(|own| is_ours(&own.key)).map(taint).collect(),
@@ -125,10 +128,7 @@ fn taken(node: &Node) -> Option<String> {
     if node.is_unschedulable {
         return Some("it is cordoned".to_owned());
     }
-    let taint = |(key, means): &(&str, &str)| {
-        node.taints.iter().any(|taint| taint.key == *key).then(|| format!("{means} (taint {key})"))
-    };
-    if let Some(means) = TAKEN_TAINTS.iter().find_map(taint) {
+    if let Some(means) = taken_by_taint(node) {
         return Some(means);
     }
     let (now, wanted) = (node.meta.annotation(CONFIG_NOW), node.meta.annotation(CONFIG_WANTED));
@@ -139,6 +139,18 @@ fn taken(node: &Node) -> Option<String> {
         return Some(format!("it is being rebooted (annotation {REBOOT})"));
     }
     node.maintenance().map(|(key, _)| format!("it is under maintenance (annotation {key})"))
+}
+
+fn taken_by_taint(node: &Node) -> Option<String> {
+    let known = TAKEN_TAINTS.iter().find_map(|(key, means)| {
+        node.taints.iter().any(|taint| taint.key == *key).then(|| format!("{means} (taint {key})"))
+    });
+    let is_medik8s = |taint: &&Taint| {
+        let (domain, _) = taint.key.split_once('/').unwrap_or_default();
+        domain.strip_suffix(MEDIK8S).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'))
+    };
+    let remediated = || node.taints.iter().find(is_medik8s).map(|taint| &taint.key);
+    known.or_else(|| remediated().map(|key| format!("medik8s remediates it (taint {key})")))
 }
 
 #[cfg(test)]
@@ -227,12 +239,30 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_others_take_away_by_a_taint_is_out_and_one_with_a_mark_alone_is_not() {
+        for key in ["karpenter.sh/disrupted", "ToBeDeletedByClusterAutoscaler", "medik8s.io/remediation"] {
+            assert!(node(json!({}), json!({"taints": [{"key": key, "effect": "NoSchedule"}]})).is_out, "{key}");
+        }
+        let marked = node(json!({"annotations": {"example.com/maintainer": "ada"}}), json!({}));
+        assert!(marked.taken.is_some() && !marked.is_out, "it still takes VMs");
+    }
+
+    #[test]
     fn every_sign_that_somebody_has_it_in_hand_is_told() {
         let taken = |meta: Value, spec: Value| node(meta, spec).taken.unwrap_or_default();
         for (key, means) in TAKEN_TAINTS {
             let said = taken(json!({}), json!({"taints": [{"key": key, "effect": "NoSchedule"}]}));
             assert_eq!(said, format!("{means} (taint {key})"));
         }
+        for key in [
+            "medik8s.io/remediation",
+            "medik8s.io/fence-agents-remediation",
+            "remediation.medik8s.io/fence-agents-remediation",
+        ] {
+            let said = taken(json!({}), json!({"taints": [{"key": key, "effect": "NoExecute"}]}));
+            assert_eq!(said, format!("medik8s remediates it (taint {key})"));
+        }
+        assert_eq!(taken(json!({}), json!({"taints": [{"key": "notmedik8s.io/x", "effect": "NoSchedule"}]})), "");
         assert_eq!(taken(json!({}), json!({"unschedulable": true})), "it is cordoned");
         assert_eq!(taken(json!({"deletionTimestamp": "2026-03-01T10:00:00Z"}), json!({})), "it is being deleted");
         let upgraded = taken(json!({"annotations": {CONFIG_NOW: "a", CONFIG_WANTED: "b"}}), json!({}));

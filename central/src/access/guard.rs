@@ -54,11 +54,20 @@ where
             let (mut head, body) = request.into_parts();
             match access.admit(service, &head).await {
                 Ok(caller) => {
+                    let turn = match service {
+                        Service::Ingest => None,
+                        Service::Query => match access.turn(&caller) {
+                            Ok(turn) => Some(turn),
+                            Err(refusal) => return Ok(refusal.status().into_http()),
+                        },
+                    };
                     if let Some(admitted) = head.extensions.get::<Admitted>() {
                         admitted.note();
                     }
                     head.extensions.insert(caller);
-                    inner.call(Request::from_parts(head, body)).await
+                    let answered = inner.call(Request::from_parts(head, body)).await;
+                    drop(turn);
+                    answered
                 }
                 Err(refusal) => Ok(refusal.status().into_http()),
             }

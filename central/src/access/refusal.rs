@@ -57,6 +57,9 @@ pub enum Refusal {
     /// From his address came too many tokens that are nobody's to ask whose this one is.
     #[error("{0} has shown too many tokens that Kubernetes does not accept: one more may be shown in a second")]
     Guesses(IpAddr),
+    /// He has asked as much already as may be under way at once; how much that is.
+    #[error("{0} questions of yours are under way already: wait for an answer, then ask again")]
+    Busy(usize),
     /// Nobody could be asked.
     #[error("cannot verify {what}: {why}; try again")]
     CannotVerify {
@@ -69,7 +72,7 @@ pub enum Refusal {
 
 /// Every word of [`Refusal::word`], for the documentation of metrics.
 #[cfg(test)]
-pub(super) const WORDS: [&str; 12] = [
+pub(super) const WORDS: [&str; 13] = [
     "no_token",
     "no_certificate",
     "malformed",
@@ -81,6 +84,7 @@ pub(super) const WORDS: [&str; 12] = [
     "forbidden",
     "too_much",
     "guesses",
+    "busy",
     "cannot_verify",
 ];
 
@@ -100,6 +104,7 @@ impl Refusal {
             Self::Forbidden(_) => "forbidden",
             Self::TooMuch(_) => "too_much",
             Self::Guesses(_) => "guesses",
+            Self::Busy(_) => "busy",
             Self::CannotVerify { .. } => "cannot_verify",
         }
     }
@@ -115,7 +120,7 @@ impl Refusal {
             | Self::Audience(_)
             | Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::Account { .. } | Self::Node { .. } | Self::Forbidden(_) => Code::PermissionDenied,
-            Self::TooMuch(_) | Self::Guesses(_) => Code::ResourceExhausted,
+            Self::TooMuch(_) | Self::Guesses(_) | Self::Busy(_) => Code::ResourceExhausted,
             Self::CannotVerify { .. } => Code::Unavailable,
         };
         Status::new(code, self.to_string())

@@ -480,3 +480,19 @@ fn every_word_is_documented() {
     assert_eq!(documented[0], "let_in");
     assert_eq!(documented[1..], refusal::WORDS);
 }
+
+#[tokio::test]
+async fn of_one_who_asks_so_many_questions_are_under_way_and_of_others_as_many() {
+    let door = Door::new();
+    let [ada, bob] = ["ada", "bob"].map(|name| Caller::Peer(name.to_owned()));
+    let turns: Vec<Turn> = (0..QUESTIONS_AT_ONCE).map(|_| door.access.turn(&ada).unwrap()).collect();
+    let refusal = door.access.turn(&ada).unwrap_err();
+    assert_eq!((refusal.word(), refusal.status().code()), ("busy", Code::ResourceExhausted));
+    assert_eq!(door.counted("query", "busy"), 1);
+    assert!(door.access.turn(&bob).is_ok(), "others have their own");
+    drop(turns);
+    assert!(door.access.turn(&ada).is_ok());
+    assert!(door.access.0.asking.lock().unwrap().is_empty(), "who asks no more is forgotten");
+    let open: Vec<_> = (0..100).map(|_| door.access.turn(&Caller::Anyone)).collect();
+    assert!(open.iter().all(Result::is_ok), "where nobody is asked who he is, all are one");
+}

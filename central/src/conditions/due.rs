@@ -2,18 +2,25 @@
 //!
 //! Pure. A change of status is written at once, one of words alone after a moment in which more may come, and all of it once an hour.
 //! What stands is taken over, whoever wrote it, so that a restart moves no `lastTransitionTime`. `Unknown` has to last before it is
-//! written: an agent that is being updated is no news. What another wrote over ours is put right, not fought over.
+//! written: an agent that is being updated is no news. So has what Kubernetes alone says: agents hold what they see, and it tells of every
+//! virt-handler that is replaced and of every kubelet that is started again. What another wrote over ours is put right, not fought over.
 
 use std::collections::BTreeMap;
 
 use kulprit_cluster::{StandingCondition, StandingNode};
 use kulprit_daemon::backoff::stable_seed;
-use kulprit_model::catalogue::NodeCondition;
+use kulprit_model::{
+    FindingCode,
+    catalogue::{NodeCondition, ONLY_RECORDED},
+};
 
 use super::{Judged, NodeVerdict, NpdCondition, NpdJudged, Truth, type_of};
 
 /// How long `Unknown` has to last, microseconds: longer than the restart of an agent or of central with its agents' return.
 pub const UNKNOWN_AFTER_USEC: i64 = 60_000_000;
+/// How long what Kubernetes alone says has to last, microseconds: longer than a virt-handler takes to be replaced, or a kubelet to have its
+/// devices again.
+const TOLD_AFTER_USEC: i64 = 60_000_000;
 /// How long a change of words alone waits for others, microseconds: the incident of a fault comes a moment after it.
 const WORDS_AFTER_USEC: i64 = 30_000_000;
 /// What another changed is put right so often at most, and the watch may be so late, microseconds.
@@ -73,8 +80,8 @@ pub struct Due {
 /// What is remembered of one node.
 #[derive(Clone, Debug)]
 pub struct NodeMemory {
-    /// Since when a condition is `Unknown`, Unix microseconds.
-    unknown_since: BTreeMap<String, i64>,
+    /// Of a condition that has to last what it would be, and since when, Unix microseconds.
+    waits_since: BTreeMap<String, (Truth, i64)>,
     /// Since when words are others than those that stand.
     words_since: Option<i64>,
     refresh_at_usec: i64,
@@ -98,12 +105,21 @@ struct Word {
     truth: Truth,
     reason: String,
     message: String,
+    /// How long it has to last before it is written, microseconds.
+    after_usec: i64,
 }
 
 impl From<&Judged> for Word {
     fn from(judged: &Judged) -> Self {
         let Judged { condition, truth, reason, message, blame: _ } = judged;
-        Self { kind: type_of(*condition), truth: *truth, reason: reason.clone(), message: message.clone() }
+        // Its reason is the first of its findings, and those of agents come first.
+        let is_told = reason.parse::<FindingCode>().is_ok_and(|code| ONLY_RECORDED.contains(&code.spec().probe));
+        let after_usec = match truth {
+            Truth::True if is_told => TOLD_AFTER_USEC,
+            Truth::True | Truth::False => 0,
+            Truth::Unknown => UNKNOWN_AFTER_USEC,
+        };
+        Self { kind: type_of(*condition), truth: *truth, reason: reason.clone(), message: message.clone(), after_usec }
     }
 }
 
@@ -111,7 +127,8 @@ impl From<&NpdJudged> for Word {
     fn from(judged: &NpdJudged) -> Self {
         let NpdJudged { condition, truth, reason, message } = judged;
         let kind = condition.as_str().to_owned();
-        Self { kind, truth: *truth, reason: reason.clone(), message: message.clone() }
+        let after_usec = if *truth == Truth::Unknown { UNKNOWN_AFTER_USEC } else { 0 };
+        Self { kind, truth: *truth, reason: reason.clone(), message: message.clone(), after_usec }
     }
 }
 
@@ -131,7 +148,7 @@ impl NodeMemory {
         let seed = stable_seed(&["refresh", node]);
         let within = |usec: i64| i64::try_from(seed % usec.unsigned_abs()).unwrap_or(0);
         Self {
-            unknown_since: BTreeMap::new(),
+            waits_since: BTreeMap::new(),
             words_since: None,
             refresh_at_usec: now_usec.saturating_add(within(REFRESH_EVERY_USEC)),
             refresh_every_usec: REFRESH_EVERY_USEC - REFRESH_SPREAD_USEC + within(2 * REFRESH_SPREAD_USEC),
@@ -189,29 +206,25 @@ impl NodeMemory {
 
     /// The condition as it is to stand now; `None` for one that is not there yet and not known yet.
     fn next(&mut self, now_usec: i64, word: Word, stands: &BTreeMap<String, Stands>) -> Option<Condition> {
-        let Word { kind, truth, reason, message } = word;
+        let Word { kind, truth, reason, message, after_usec } = word;
         let stands = stands.get(&kind);
-        if truth == Truth::Unknown {
-            let since = *self.unknown_since.entry(kind.clone()).or_insert(now_usec);
-            let is_young = now_usec.saturating_sub(since) < UNKNOWN_AFTER_USEC;
+        if after_usec > 0 {
+            let waits = self.waits_since.entry(kind.clone()).or_insert((truth, now_usec));
+            if waits.0 != truth {
+                *waits = (truth, now_usec);
+            }
+            let is_young = now_usec.saturating_sub(waits.1) < after_usec;
             match stands {
-                Some(Stands { truth: Some(truth @ (Truth::True | Truth::False)), reason, message, since_usec })
-                    if is_young =>
-                {
-                    let (truth, reason, message) = (*truth, reason.clone(), message.clone());
-                    return Some(Condition {
-                        kind,
-                        truth,
-                        reason,
-                        message,
-                        since_usec: since_usec.unwrap_or(now_usec),
-                    });
+                Some(Stands { truth: Some(stood), reason, message, since_usec }) if is_young && *stood != truth => {
+                    let (truth, reason, message) = (*stood, reason.clone(), message.clone());
+                    let since_usec = since_usec.unwrap_or(now_usec);
+                    return Some(Condition { kind, truth, reason, message, since_usec });
                 }
                 None if is_young => return None,
                 Some(_) | None => {}
             }
         } else {
-            self.unknown_since.remove(&kind);
+            self.waits_since.remove(&kind);
         }
         let stood = stands.filter(|stands| stands.truth == Some(truth)).and_then(|stands| stands.since_usec);
         Some(Condition { kind, truth, reason, message, since_usec: stood.unwrap_or(now_usec) })
@@ -270,6 +283,7 @@ fn no_word(stands: &BTreeMap<String, Stands>) -> Vec<Word> {
     let unknown = kinds.filter(|kind| stands.contains_key(kind)).map(|kind| Word {
         kind,
         truth: Truth::Unknown,
+        after_usec: UNKNOWN_AFTER_USEC,
         reason: "AgentMissing".to_owned(),
         message: "no agent of this node has reported to this central".to_owned(),
     });

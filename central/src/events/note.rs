@@ -1,7 +1,7 @@
 //! The note of an Event: what is wrong, why, how sure that is, by what it is known, what to do, and where there is more.
 //!
 //! The API server takes 1,024 bytes. What does not fit is cut from the evidence and from what to do: the cause, how sure it is and the
-//! incident stay.
+//! incident stay. Who may read Events may not read a host's logs: what looks like a secret is left out of what they say.
 
 use kulprit_diagnosis::{Attribution, Candidate, Confidence, WeighedEvidence, catalogue};
 
@@ -9,6 +9,7 @@ use super::{About, MAX_NOTE_BYTES, Report, UNEXPLAINED};
 use crate::{
     conditions::shortened,
     incident::{Incident, observe::named},
+    record::secrets,
 };
 
 /// Of the symptom so much is said, bytes.
@@ -35,7 +36,7 @@ pub(super) fn of_trouble(
     let symptom = match (about, attribution) {
         (About::Node { .. }, _) => String::new(),
         (About::Vm { .. }, Some(shown)) => {
-            let text = shortened(&shown.symptom.text, MAX_SYMPTOM_BYTES);
+            let text = shortened(&secrets::clean(&shown.symptom.text), MAX_SYMPTOM_BYTES);
             format!("{}: {}. ", shown.symptom.id.as_str(), text.trim().trim_end_matches('.'))
         }
         (About::Vm { .. }, None) => format!("{symptom}. "),
@@ -92,7 +93,7 @@ fn place(incident: &Incident, about: &About, named: Option<&Candidate>) -> Strin
 /// The strongest that speaks for it.
 fn evidence(named: &Candidate) -> Option<String> {
     let WeighedEvidence { source, node, text, .. } = named.evidence.iter().find(|one| one.weight_db > 0.0)?;
-    let text = shortened(text, MAX_EVIDENCE_BYTES);
+    let text = shortened(&secrets::clean(text), MAX_EVIDENCE_BYTES);
     let by = if node.is_empty() { source.clone() } else { format!("{source}, {node}") };
     Some(format!(" Evidence: {} ({by}).", text.trim().trim_end_matches('.')))
 }

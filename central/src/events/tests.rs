@@ -102,6 +102,16 @@ fn of_two_that_are_nearly_as_likely_the_note_is_about_the_one_that_the_incident_
 }
 
 #[test]
+fn a_note_tells_no_secret_of_a_host_s_log() {
+    let mut shown = attribution("db", "LocalDiskStalled", 1);
+    shown.causes[0].evidence[0].text = "pull from https://me:hunter2@registry/os: denied".to_owned();
+    shown.symptom.text = "GET https://h/disk?sig=hunter2 failed".to_owned();
+    for report in reported(vec![frozen()], &[shown]) {
+        assert!(!report.note.contains("hunter2"), "{}", report.note);
+    }
+}
+
+#[test]
 fn a_note_is_never_too_long_and_keeps_the_cause_and_the_incident() {
     for texts in [1, 20, 500] {
         let mut incident = frozen();

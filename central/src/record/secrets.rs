@@ -3,8 +3,8 @@
 //! Most secrets cannot be there at all: of Kubernetes' objects central keeps what `kulprit_cluster` reads, which is no environment, no
 //! cloud-init data, no Secret, and annotations only to ask for a few of KubeVirt's. What is left are texts: log lines,
 //! messages of conditions and events, paths of disks. Left out of them: private keys, web tokens (JWT), `Authorization`
-//! headers, user and password in URLs, values of names that sound secret, cloud-init data, tokens of known makers, and long runs
-//! of base64. Names of objects and hexadecimal digests stay: verdicts join by them.
+//! headers, user and password in URLs, signatures of signed ones, values of names that sound secret, cloud-init data, tokens of known
+//! makers, and long runs of base64. Names of objects and hexadecimal digests stay: verdicts join by them.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -40,6 +40,8 @@ static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
             ),
             regex(r"(?i)\b(bearer\s+)[a-z0-9._~+/=-]{8,}"),
             regex(r#"(://)[^/\s:@"']*:[^/\s@"']+(@)"#),
+            // Whoever has a signed URL has what it is of. Go writes `&` into JSON as `\u0026`.
+            regex(r#"(?i)((?:[?&;]|\\u0026)(?:x-(?:amz|goog)-)?sig(?:nature)?=)[^&\s"'<>\\;]+"#),
             regex(&format!(r#"(?i)\b({name}(?:\\*["'])?\s*[:=]\s*)(?:\\*"[^"]*"?|\\*'[^']*'?|[^\s,;&}})\]"']+)"#)),
             regex(&format!(r"(?i)(--{name}\s+)[^\s-]\S*")),
             regex(r"\bAKIA[0-9A-Z]{16}\b"),
@@ -135,6 +137,13 @@ mod tests {
         ("AKIAIOSFODNN7EXAMPLE", "AKIA"),
         ("ghp_abcdefghijklmnopqrstuvwxyz0123456789", "ghp_"),
         ("kubeadm join --token abcdef.0123456789abcdef", "0123456789abcdef"),
+        ("GET https://a.blob.core.windows.net/c/d.vhd?sv=2024-11-04&sr=b&sig=aB3%2BxY9%3D failed", "aB3"),
+        (
+            r#"{"msg":"GET https://s3.example/b/k?X-Amz-Date=1\u0026X-Amz-Signature=0123456789abcdef gone"}"#,
+            "0123456789abcdef",
+        ),
+        ("https://storage.example/b/k?X-Goog-Signature=00ff00ff&x=1", "00ff00ff"),
+        ("<source query='a=1&amp;sig=Zm9v'/>", "Zm9v"),
         ("data dGhpcyBpcyBhIHNlY3JldCB0aGF0IGlzIGxvbmcgZW5vdWdoIDEyMw== end", "dGhpcyBp"),
     ];
 
@@ -164,6 +173,7 @@ mod tests {
             "container 4f5a1c6e5a2f4b7d8e9f0a1b2c3d4e5f4f5a1c6e5a2f4b7d8e9f0a1b2c3d4e5f died",
             "NoSuitableNodesForHostModelMigration: Migration cannot proceed since no node is suitable",
             "at 2026-03-01T10:15:00.123456Z",
+            "ended by sig=11, as si_signo says",
         ] {
             assert_eq!(clean(text), text);
         }

@@ -102,7 +102,7 @@ impl Scene {
 
     /// How often a word was counted.
     async fn counted(&self, service: &str, outcome: &str) -> u64 {
-        let series = format!("kulprit_central_access_total{{service=\"{service}\",outcome=\"{outcome}\"}} ");
+        let series = format!("kulprit_central_access_total{{api=\"{service}\",outcome=\"{outcome}\"}} ");
         let metrics = self.app.admin("/metrics").await;
         let value = metrics.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok());
         value.unwrap_or(0)

@@ -36,6 +36,7 @@ kulprit-central.{{ .Release.Namespace }}.svc
     "log" .Values.log.filter
 -}}
 {{- with .Values.cluster }}{{ $_ := set $config "cluster" . }}{{ end -}}
+{{- if eq .Values.ipFamily "IPv6" }}{{ $_ := set $config "limits" (dict "connections_per_address" 4096) }}{{ end -}}
 {{- $tls := dict -}}
 {{- if eq .Values.tls.mode "made" -}}
   {{- $_ := set $tls "made" (dict "secret" "kulprit-central-tls" "config_map" "kulprit-central-ca") -}}

@@ -1,15 +1,16 @@
 //! A node's conditions over time: what central writes, what stands then, and what the watch shows of it.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use kulprit_model::{FindingCode, Status};
+use kulprit_cluster::ClusterNode;
+use kulprit_model::{Finding, FindingCode, Status, Subject};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     conditions::{
         NpdMode, judge,
-        testing::{set, snapshot, well},
+        testing::{set, snapshot, state, well},
     },
     incident::Incidents,
 };
@@ -101,6 +102,49 @@ fn a_change_is_written_at_once_and_once_and_moves_its_own_time_alone() {
     assert_eq!(world.step(Wanted::Verdict(&kvm(Status::Present))), None);
     assert_eq!(world.step(Wanted::Verdict(&kvm(Status::Absent))), Some(Urgency::Recovery));
     assert_eq!(world.of(KVM), Some(("False", 10)));
+}
+
+/// Kubernetes says that virt-handler is not ready.
+fn handler(is_away: bool) -> NodeVerdict {
+    let finding = Finding::State(state(FindingCode::VirtHandlerNotReady, Subject::Node, Status::Present));
+    let mut snapshot = snapshot(vec![well("n1")]);
+    if is_away {
+        snapshot.cluster_nodes = vec![Arc::new(ClusterNode { name: "n1".to_owned(), findings: vec![finding] })];
+    }
+    judge(&snapshot, &[], &Incidents::default(), NpdMode::Coexist).remove(0)
+}
+
+#[test]
+fn what_kubernetes_alone_says_has_to_last_so_that_a_roll_out_flips_nothing() {
+    const STACK: NodeCondition = NodeCondition::VirtStackUnresponsive;
+    let mut world = World::new();
+    world.step(Wanted::Verdict(&handler(false)));
+    for _ in 0..3 {
+        world.pass(1);
+        assert_eq!(world.step(Wanted::Verdict(&handler(true))), None);
+        world.pass(59);
+        assert_eq!(world.step(Wanted::Verdict(&handler(true))), None, "59 s");
+        assert_eq!(world.step(Wanted::Verdict(&handler(false))), None);
+    }
+    assert_eq!(world.step(Wanted::Verdict(&handler(true))), None);
+    world.pass(60);
+    assert_eq!(world.step(Wanted::Verdict(&handler(true))), Some(Urgency::Change));
+    assert_eq!(world.of(STACK), Some(("True", 240)));
+    assert_eq!(world.step(Wanted::Verdict(&handler(false))), Some(Urgency::Recovery), "recovery is at once");
+}
+
+#[test]
+fn what_kubernetes_says_of_a_node_that_stood_so_before_is_taken_over() {
+    let mut world = World::new();
+    world.step(Wanted::Verdict(&handler(true)));
+    assert_eq!(world.of(NodeCondition::VirtStackUnresponsive), None, "not known yet");
+    assert_eq!(world.standing.conditions.len(), 7);
+    world.pass(60);
+    world.step(Wanted::Verdict(&handler(true)));
+    world.memory = NodeMemory::new("n1", world.now_usec);
+    world.pass(5);
+    assert_eq!(world.step(Wanted::Verdict(&handler(true))), None);
+    assert_eq!(world.of(NodeCondition::VirtStackUnresponsive), Some(("True", 60)));
 }
 
 #[test]
