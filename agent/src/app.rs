@@ -191,7 +191,7 @@ pub async fn run(
 /// None of the probes' own: those are findings.
 #[expect(clippy::print_stdout, reason = "the table is what the command is for")]
 pub async fn check(config: AgentConfig, output: Output, stop: CancellationToken) -> anyhow::Result<ExitCode> {
-    let checked = look_once(&config, PROBES, stop).await?;
+    let checked = look_once(&config, PROBES, None, stop).await?;
     match output {
         Output::Human => print!("{}", check::human(&checked)),
         Output::Json => print!("{}", check::json(&checked)),
@@ -199,19 +199,25 @@ pub async fn check(config: AgentConfig, output: Output, stop: CancellationToken)
     Ok(check::exit_code(&checked).into())
 }
 
-/// Runs one probe once and prints one line, as node-problem-detector wants of a custom plugin: 0 OK, 1 NonOK, 2 Unknown.
+/// Runs one probe once and prints one line, as node-problem-detector wants of a custom plugin: 0 OK, 1 NonOK, 2 Unknown; also what
+/// is not known `within` that time.
 ///
 /// # Errors
 /// If there is no such probe.
 #[expect(clippy::print_stdout, reason = "the line is what the command is for")]
-pub async fn check_npd(config: AgentConfig, probe: &str, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+pub async fn check_npd(
+    config: AgentConfig,
+    probe: &str,
+    within: Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<ExitCode> {
     let Some(index) = PROBES.iter().position(|spec| spec.name == probe) else {
         let names: Vec<&str> = PROBES.iter().map(|spec| spec.name).collect();
         return Err(UsageError::new(format!("there is no probe `{probe}`"))
             .fix(format!("one of {}", names.join(", ")))
             .into());
     };
-    let checked = look_once(&config, &PROBES[index..=index], stop).await?;
+    let checked = look_once(&config, &PROBES[index..=index], Some(within), stop).await?;
     println!("{}", check::npd_line(&checked));
     Ok(check::exit_code(&checked).into())
 }
@@ -219,6 +225,7 @@ pub async fn check_npd(config: AgentConfig, probe: &str, stop: CancellationToken
 async fn look_once(
     config: &AgentConfig,
     probes: &'static [ProbeSpec],
+    within: Option<Duration>,
     stop: CancellationToken,
 ) -> anyhow::Result<Vec<check::Checked>> {
     let clock = Clock::kernel();
@@ -233,7 +240,7 @@ async fn look_once(
     tokio::select! {
         biased;
         () = stop.cancelled() => anyhow::bail!("ended before every probe had looked"),
-        checked = check::check(probes, |looks| context.make(looks, true), &clock) => Ok(checked),
+        checked = check::check(probes, |looks| context.make(looks, true), &clock, within) => Ok(checked),
     }
 }
 
