@@ -10,9 +10,9 @@ use kulprit_daemon::{
     backoff::{random_seed, stable_seed},
     http::{self, Admin},
     metrics::Metrics,
-    telemetry::Chain,
+    telemetry::{Chain, set_filter},
 };
-use kulprit_host::{HostRoot, allocator, process::Procfs};
+use kulprit_host::{HostRoot, allocator};
 use kulprit_proto::v1;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::{
     arguments::Output,
-    capture::{Capturer, Files},
+    capture::Capturer,
     check,
     config::AgentConfig,
     docs,
@@ -168,7 +168,8 @@ pub async fn run(
     let admin = Admin::new(PROGRAM, VERSION, readiness, series, &config).map_err(anyhow::Error::from_boxed)?;
     if let Some((file, read)) = source {
         let (probes, page) = (context.config.clone(), admin.config_page());
-        let reload = Reload { file, read, running: config.clone(), probes, page, metrics: metrics.clone() };
+        let (running, set_log) = (config.clone(), Box::new(set_filter));
+        let reload = Reload { file, read, running, probes, set_log, page, metrics: metrics.clone() };
         tasks.core("reload", reload.run(context.beat, context.lane.clone(), stop.clone()));
     }
     tasks.core("admin", admin.serve(listener, stop.clone()));
@@ -372,10 +373,9 @@ impl ContextSource {
     }
 
     fn capturer(&self, tracker: mpsc::Sender<Ask>) -> Capturer {
-        let config = self.config.borrow();
-        let (procfs, cgroup_prefix) = (Procfs::new(&config.procfs), config.cgroup_prefix.clone());
         Capturer {
-            files: Files { host: self.host.clone(), procfs, cgroup_prefix },
+            host: self.host.clone(),
+            config: self.config.subscribe(),
             launchers: Arc::clone(&self.launchers),
             vms: Arc::clone(&self.vms),
             recorder: Arc::clone(&self.recorder),
