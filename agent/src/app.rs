@@ -10,9 +10,9 @@ use kulprit_daemon::{
     backoff::{random_seed, stable_seed},
     http::{self, Admin},
     metrics::Metrics,
-    telemetry::Chain,
+    telemetry::{Chain, set_filter},
 };
-use kulprit_host::{HostRoot, allocator, process::Procfs};
+use kulprit_host::{HostRoot, allocator};
 use kulprit_proto::v1;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::{
     arguments::Output,
-    capture::{Capturer, Files},
+    capture::Capturer,
     check,
     config::AgentConfig,
     docs,
@@ -168,7 +168,8 @@ pub async fn run(
     let admin = Admin::new(PROGRAM, VERSION, readiness, series, &config).map_err(anyhow::Error::from_boxed)?;
     if let Some((file, read)) = source {
         let (probes, page) = (context.config.clone(), admin.config_page());
-        let reload = Reload { file, read, running: config.clone(), probes, page, metrics: metrics.clone() };
+        let (running, set_log) = (config.clone(), Box::new(set_filter));
+        let reload = Reload { file, read, running, probes, set_log, page, metrics: metrics.clone() };
         tasks.core("reload", reload.run(context.beat, context.lane.clone(), stop.clone()));
     }
     tasks.core("admin", admin.serve(listener, stop.clone()));
@@ -191,7 +192,7 @@ pub async fn run(
 /// None of the probes' own: those are findings.
 #[expect(clippy::print_stdout, reason = "the table is what the command is for")]
 pub async fn check(config: AgentConfig, output: Output, stop: CancellationToken) -> anyhow::Result<ExitCode> {
-    let checked = look_once(&config, PROBES, stop).await?;
+    let checked = look_once(&config, PROBES, None, stop).await?;
     match output {
         Output::Human => print!("{}", check::human(&checked)),
         Output::Json => print!("{}", check::json(&checked)),
@@ -199,19 +200,25 @@ pub async fn check(config: AgentConfig, output: Output, stop: CancellationToken)
     Ok(check::exit_code(&checked).into())
 }
 
-/// Runs one probe once and prints one line, as node-problem-detector wants of a custom plugin: 0 OK, 1 NonOK, 2 Unknown.
+/// Runs one probe once and prints one line, as node-problem-detector wants of a custom plugin: 0 OK, 1 NonOK, 2 Unknown; also what
+/// is not known `within` that time.
 ///
 /// # Errors
 /// If there is no such probe.
 #[expect(clippy::print_stdout, reason = "the line is what the command is for")]
-pub async fn check_npd(config: AgentConfig, probe: &str, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+pub async fn check_npd(
+    config: AgentConfig,
+    probe: &str,
+    within: Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<ExitCode> {
     let Some(index) = PROBES.iter().position(|spec| spec.name == probe) else {
         let names: Vec<&str> = PROBES.iter().map(|spec| spec.name).collect();
         return Err(UsageError::new(format!("there is no probe `{probe}`"))
             .fix(format!("one of {}", names.join(", ")))
             .into());
     };
-    let checked = look_once(&config, &PROBES[index..=index], stop).await?;
+    let checked = look_once(&config, &PROBES[index..=index], Some(within), stop).await?;
     println!("{}", check::npd_line(&checked));
     Ok(check::exit_code(&checked).into())
 }
@@ -219,6 +226,7 @@ pub async fn check_npd(config: AgentConfig, probe: &str, stop: CancellationToken
 async fn look_once(
     config: &AgentConfig,
     probes: &'static [ProbeSpec],
+    within: Option<Duration>,
     stop: CancellationToken,
 ) -> anyhow::Result<Vec<check::Checked>> {
     let clock = Clock::kernel();
@@ -233,7 +241,7 @@ async fn look_once(
     tokio::select! {
         biased;
         () = stop.cancelled() => anyhow::bail!("ended before every probe had looked"),
-        checked = check::check(probes, |looks| context.make(looks, true), &clock) => Ok(checked),
+        checked = check::check(probes, |looks| context.make(looks, true), &clock, within) => Ok(checked),
     }
 }
 
@@ -365,10 +373,9 @@ impl ContextSource {
     }
 
     fn capturer(&self, tracker: mpsc::Sender<Ask>) -> Capturer {
-        let config = self.config.borrow();
-        let (procfs, cgroup_prefix) = (Procfs::new(&config.procfs), config.cgroup_prefix.clone());
         Capturer {
-            files: Files { host: self.host.clone(), procfs, cgroup_prefix },
+            host: self.host.clone(),
+            config: self.config.subscribe(),
             launchers: Arc::clone(&self.launchers),
             vms: Arc::clone(&self.vms),
             recorder: Arc::clone(&self.recorder),

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use kulprit_daemon::{
-    UsageError, config,
+    UsageError,
+    config::{self, HumanDuration},
     telemetry::{LogFilter, LogFormat},
 };
 
@@ -79,6 +80,10 @@ pub enum Command {
         /// 1 (NonOK) or 2 (Unknown)
         #[arg(long, value_name = "PROBE", conflicts_with = "output")]
         npd: Option<String>,
+        /// With --npd: answers within this time; what is not known by then is Unknown. node-problem-detector kills a plugin
+        /// after its `timeout`, 5 s by default: with more time for it, states count that must last for longer
+        #[arg(long, value_name = "DURATION", requires = "npd", default_value = "4s")]
+        within: HumanDuration,
     },
     /// Lists the probes: what each answers, how often, from what
     Probes {

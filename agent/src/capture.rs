@@ -11,6 +11,7 @@ mod sections;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kulprit_daemon::{BoxError, CancellationToken, Clock};
+use kulprit_host::{HostRoot, process::Procfs};
 use kulprit_model::{Body, Subject};
 use kulprit_proto::v1;
 use tokio::{
@@ -20,14 +21,13 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    probes::{Blocking, Late, Launchers, VmIndex},
+    probes::{Blocking, Late, Launchers, ProbeConfig, VmIndex},
     recorder::{Recorder, Series},
     tracker::run::{Ask, View},
 };
-use sections::{Part, Place, READERS};
+use sections::{Files, Part, Place, READERS};
 
 pub use redact::redact;
-pub use sections::Files;
 
 /// How long all of a capture may take.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -39,8 +39,10 @@ const FINDINGS_BYTES: usize = 16 << 10;
 /// What makes captures.
 #[derive(Debug)]
 pub struct Capturer {
-    /// Where the node's files and processes are.
-    pub files: Files,
+    /// The host's root.
+    pub host: HostRoot,
+    /// Where its processes are.
+    pub config: watch::Receiver<Arc<ProbeConfig>>,
     /// The launchers of the node.
     pub launchers: Arc<watch::Sender<Arc<Launchers>>>,
     /// Which process runs which VM.
@@ -79,6 +81,12 @@ impl Capturer {
         }
     }
 
+    fn files(&self) -> Files {
+        let config = self.config.borrow();
+        let (procfs, cgroup_prefix) = (Procfs::new(&config.procfs), config.cgroup_prefix.clone());
+        Files { host: self.host.clone(), procfs, cgroup_prefix }
+    }
+
     async fn capture(
         &self,
         request: v1::CaptureRequest,
@@ -89,8 +97,9 @@ impl Capturer {
         let until = Instant::now() + WITHIN;
         let place = Arc::new(self.place(&vm_uid));
         let mut sections = vec![self.findings(&vm_uid).await];
+        let files = self.files();
         for reader in READERS {
-            let (files, place) = (self.files.clone(), Arc::clone(&place));
+            let (files, place) = (files.clone(), Arc::clone(&place));
             let left = until.saturating_duration_since(Instant::now());
             let thread = threads.entry(reader.name).or_default();
             let part = match thread.run(left, move || (reader.read)(&files, &place, at)).await {

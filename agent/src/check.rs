@@ -2,7 +2,9 @@
 //!
 //! A state that is held before it is raised may be seen at one look and be nothing (a thread in state D for a millisecond), so
 //! its probe looks again, once a second, until the hold is over or the state is; what is still held when the time is up is
-//! Unknown. Faults win over blindness in the exit code: a fault that was found needs a person, whatever else could not be seen.
+//! Unknown. Who has less time says so, as node-problem-detector, which kills a plugin that is late: then what is not known by
+//! then is Unknown. Faults win over blindness in the exit code: a fault that was found needs a person, whatever else could not be
+//! seen.
 
 mod print;
 
@@ -15,7 +17,7 @@ use kulprit_model::{Finding, FindingCode, Moment, Severity, Status, Subject};
 use serde::Serialize;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{
@@ -60,12 +62,16 @@ pub enum Outcome {
     Blind,
 }
 
-/// Runs every probe of `specs` once. `context` makes what a probe is given, with the channel for its looks.
+/// Runs every probe of `specs` once. `context` makes what a probe is given, with the channel for its looks. Returns `within` that
+/// time where one is given.
 pub async fn check(
     specs: &'static [ProbeSpec],
     context: impl Fn(mpsc::Sender<Look>) -> ProbeContext,
     clock: &Clock,
+    within: Option<Duration>,
 ) -> Vec<Checked> {
+    let until = within.map(|within| Instant::now() + within);
+    let answer_within = within.map_or(ANSWER_WITHIN, |within| within.min(ANSWER_WITHIN));
     let rows: Vec<_> = specs.iter().map(|spec| ProbeRow { name: spec.name, look_every: spec.look_every }).collect();
     let mut tracker = Tracker::new(&rows, "", Memory::default(), clock.now());
     let mut durations_ms = Vec::new();
@@ -73,7 +79,7 @@ pub async fn check(
     for spec in specs {
         let (out, looks) = mpsc::channel(N_LOOKS);
         let probe = tokio::spawn((spec.spawn)(context(out)));
-        first_looks.push((spec, tokio::spawn(watch(spec.name, probe, looks, clock.clone()))));
+        first_looks.push((spec, tokio::spawn(watch(spec.name, probe, looks, clock.clone(), answer_within))));
     }
     for (spec, watched) in first_looks {
         let Watched { looks, failed, took_usec } = watched.await.unwrap_or_else(|error| Watched {
@@ -91,11 +97,21 @@ pub async fn check(
         if longest.is_none_or(|longest| began.elapsed() >= longest + HOLD_SLACK) {
             break;
         }
-        sleep(LOOK_AGAIN_EVERY).await;
+        let again_at = Instant::now() + LOOK_AGAIN_EVERY;
+        if until.is_some_and(|until| again_at >= until) {
+            break;
+        }
+        sleep_until(again_at).await;
         for spec in specs.iter().filter(|spec| awaited.iter().any(|code| code.spec().probe == spec.name)) {
             let (out, looks) = mpsc::channel(N_LOOKS);
             let probe = tokio::spawn((spec.spawn)(context(out)));
-            let Watched { looks, failed, .. } = watch(spec.name, probe, looks, clock.clone()).await;
+            let watched = watch(spec.name, probe, looks, clock.clone(), ANSWER_WITHIN);
+            let watched = match until {
+                Some(until) => timeout_at(until, watched).await,
+                None => Ok(watched.await),
+            };
+            // Cut short it takes nothing back of what the looks before saw.
+            let Ok(Watched { looks, failed, .. }) = watched else { break };
             // Occurrences were counted at the first look.
             let looks = looks.into_iter().map(|look| Look { verdicts: states_only(look.verdicts), ..look }).collect();
             take_in(&mut tracker, spec.name, looks, failed, clock.now());
@@ -146,9 +162,10 @@ async fn watch(
     mut probe: tokio::task::JoinHandle<()>,
     mut out: mpsc::Receiver<Look>,
     clock: Clock,
+    answer_within: Duration,
 ) -> Watched {
     let began = clock.now();
-    let answer_by = Instant::now() + ANSWER_WITHIN;
+    let answer_by = Instant::now() + answer_within;
     let mut looks = Vec::new();
     while let Ok(Some(look)) = timeout_at(answer_by, out.recv()).await {
         looks.push(look);
@@ -159,7 +176,7 @@ async fn watch(
         Ok(Err(error)) => Some(Chain(&error).to_string()),
         Err(_) => {
             probe.abort();
-            Some(format!("no answer within {} s", ANSWER_WITHIN.as_secs()))
+            Some(format!("no answer within {} s", answer_within.as_secs_f64()))
         }
     };
     Watched { looks, failed, took_usec: u64::try_from(clock.now().usec_since(began)).unwrap_or(0) }

@@ -46,11 +46,11 @@ fn main() -> ExitCode {
             let started = Instant::now();
             run(&options, |stop| async move { app::run(config, source, started, stop).await.map_err(boxed) })
         }
-        Command::Check { output, npd } => {
+        Command::Check { output, npd, within } => {
             let seen = Cell::new(ExitCode::SUCCESS);
             let ended = run(&options, |stop| async {
                 let checked = match npd {
-                    Some(probe) => app::check_npd(config, &probe, stop).await,
+                    Some(probe) => app::check_npd(config, &probe, within.get(), stop).await,
                     None => app::check(config, output, stop).await,
                 };
                 seen.set(checked.map_err(boxed)?);

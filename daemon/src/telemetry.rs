@@ -3,7 +3,8 @@
 //! The human form has colour only when stderr is a terminal (and `NO_COLOR` is unset); the JSON form is flat, one object a
 //! line, for a log collector. The filter is `tracing`'s `Targets` (`info,kulprit_agent=debug`), which needs no regex engine
 //! and so no memory. Panics go the same way as everything else: a log collector does not read Rust's own panic message.
-//! A program that is asked for its last lines keeps them ([`init_keeping`], [`recent_lines`]).
+//! A program that is asked for its last lines keeps them ([`init_keeping`], [`recent_lines`]). The filter may change while it runs
+//! ([`set_filter`]).
 //!
 //! Log an error with [`Chain`]: `%error` alone prints only the outermost message, and the cause is what one looks for.
 
@@ -20,13 +21,13 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tracing::{Level, Subscriber, error};
+use tracing::{Level, Subscriber, error, warn};
 use tracing_subscriber::{
     filter::Targets,
     fmt::{MakeWriter, layer},
     layer::{Layer, SubscriberExt},
-    registry,
-    registry::LookupSpan,
+    registry::{LookupSpan, Registry},
+    reload,
 };
 
 use recent::Recent;
@@ -109,6 +110,21 @@ impl From<LogFilter> for String {
 /// The last lines of this process, if it keeps them.
 static RECENT: OnceLock<Recent> = OnceLock::new();
 
+/// The filter of what goes to stderr.
+type FilterHandle = reload::Handle<Targets, Registry>;
+
+static FILTER: OnceLock<FilterHandle> = OnceLock::new();
+
+/// Writes to stderr what this filter lets through from now on; lines that are kept stay those of the start. Before logging has
+/// started it does nothing.
+pub fn set_filter(filter: &LogFilter) {
+    if let Some(handle) = FILTER.get()
+        && let Err(error) = handle.reload(filter.targets.clone())
+    {
+        warn!(error = %Chain(&error), "the log's filter stays as it was");
+    }
+}
+
 /// Starts logging to stderr for the whole process, panics included. Later calls change nothing.
 pub fn init(format: LogFormat, filter: &LogFilter) {
     start(format, filter, None);
@@ -128,8 +144,9 @@ pub fn recent_lines() -> Option<String> {
 fn start(format: LogFormat, filter: &LogFilter, recent: Option<Recent>) {
     let is_colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let kept = recent.map(|recent| layer().with_ansi(false).with_writer(recent).with_filter(filter.targets.clone()));
-    let subscriber = subscriber(format, filter, is_colour, io::stderr).with(kept);
-    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+    let (subscriber, handle) = subscriber(format, filter, is_colour, io::stderr);
+    if tracing::subscriber::set_global_default(subscriber.with(kept)).is_ok() {
+        FILTER.get_or_init(|| handle);
         panic::set_hook(Box::new(|panic| {
             let location = panic.location().map(ToString::to_string);
             error!(location, panic = panic_text(panic.payload()), "panicked");
@@ -142,7 +159,7 @@ fn subscriber<W>(
     filter: &LogFilter,
     is_colour: bool,
     writer: W,
-) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync
+) -> (impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync, FilterHandle)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -150,7 +167,8 @@ where
         LogFormat::Human => layer().with_ansi(is_colour).with_writer(writer).boxed(),
         LogFormat::Json => layer().json().flatten_event(true).with_current_span(false).with_writer(writer).boxed(),
     };
-    registry().with(lines.with_filter(filter.targets.clone()))
+    let (targets, handle) = reload::Layer::new(filter.targets.clone());
+    (Registry::default().with(lines.with_filter(targets)), handle)
 }
 
 /// Prints an error with its causes, each once, on one line: `a: b: c`.

@@ -21,13 +21,13 @@ use crate::probes::{Launcher, PODS, PodName, newest_logs};
 
 /// Where the node's files and processes are.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub(super) struct Files {
     /// The host's root.
-    pub host: HostRoot,
+    pub(super) host: HostRoot,
     /// Its procfs.
-    pub procfs: Procfs,
+    pub(super) procfs: Procfs,
     /// Where the node's own root lies in our view of the cgroup hierarchies, if not at theirs.
-    pub cgroup_prefix: Option<String>,
+    pub(super) cgroup_prefix: Option<String>,
 }
 
 /// What belongs to the VM.

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use kulprit_daemon::Clock;
-use kulprit_host::{HostRoot, process::Procfs};
 use kulprit_model::{Attributes, Evidence, FindingCode, Moment, State, Status};
 
 use super::*;
@@ -42,7 +41,8 @@ fn capturer(host: &std::path::Path) -> Capturer {
     vms.insert(std::process::id(), 1, VM);
     vms.set_name(VM, "db-0");
     Capturer {
-        files: Files { host: HostRoot::new(host), procfs: Procfs::new("/proc"), cgroup_prefix: None },
+        host: HostRoot::new(host),
+        config: watch::channel(Arc::default()).1,
         launchers: Arc::default(),
         vms,
         recorder: Arc::default(),

@@ -90,6 +90,19 @@ fn orphaned(context: ProbeContext) -> Boxed {
     Box::pin(send(context, "kubelet-setup", None, verdicts))
 }
 
+static N_FAULTY_LOOKS: AtomicU32 = AtomicU32::new(0);
+
+/// A fault and a state that is held at the first look, then nothing any more.
+fn faulty_then_hanging(context: ProbeContext) -> Boxed {
+    if N_FAULTY_LOOKS.fetch_add(1, Ordering::Relaxed) > 0 {
+        return hanging(context);
+    }
+    let unit = || Subject::unit("kubelet.service");
+    let fault = state(FindingCode::KubeletInactive, unit(), true);
+    let held = state(FindingCode::KubeletHealthzFailing, unit(), true);
+    Box::pin(send(context, "kubelet", None, vec![fault, held]))
+}
+
 static N_BLOCKED_LOOKS: AtomicU32 = AtomicU32::new(0);
 
 /// In state D at the first look only.
@@ -132,13 +145,19 @@ static FAULTY_AND_BLIND: &[ProbeSpec] = &[probe!("kvm", faulty), probe!("kubelet
 static WELL_AND_BLIND: &[ProbeSpec] = &[probe!("kvm", well), probe!("kubelet", blind)];
 static PANICKING: &[ProbeSpec] = &[probe!("kvm", panicking)];
 static HANGING: &[ProbeSpec] = &[probe!("kvm", hanging), probe!("kubelet", noticing)];
+static HANGING_ALONE: &[ProbeSpec] = &[probe!("kvm", hanging)];
+static FAULTY_THEN_HANGING: &[ProbeSpec] = &[probe!("kubelet", faulty_then_hanging)];
 static PASSING: &[ProbeSpec] = &[probe!("qemu", passing)];
 static LASTING: &[ProbeSpec] = &[probe!("launcher", lasting)];
 static ORPHANED: &[ProbeSpec] = &[probe!("kubelet-setup", orphaned)];
 static LOGGING: &[ProbeSpec] = &[probe!("kernel-log", logging)];
 
 async fn run(specs: &'static [ProbeSpec]) -> (Vec<Checked>, u8) {
-    let checked = check(specs, context, &Clock::kernel()).await;
+    run_within(specs, None).await
+}
+
+async fn run_within(specs: &'static [ProbeSpec], within: Option<Duration>) -> (Vec<Checked>, u8) {
+    let checked = check(specs, context, &Clock::kernel(), within).await;
     let code = exit_code(&checked);
     (checked, code)
 }
@@ -187,6 +206,23 @@ async fn a_hold_is_waited_for_and_what_is_still_held_is_unknown() {
     assert_eq!((checked[0].outcome, code), (Outcome::Partial, 2));
     let said = npd_line(&checked);
     assert!(said.starts_with("LauncherDefunct: ") && said.contains("30 s"), "{said}");
+}
+
+/// node-problem-detector kills a plugin after 5 s and takes it for Unknown without a word of it.
+#[tokio::test(start_paused = true)]
+async fn who_has_less_time_is_answered_in_it_with_what_is_known_by_then() {
+    for (specs, code, said) in [
+        (LASTING, 2, "LauncherDefunct: it is there, but was not seen for the 30 s after which it counts"),
+        (HANGING_ALONE, 2, "KvmDeviceMissing: no answer within 4 s"),
+        (FAULTY_THEN_HANGING, 1, "KubeletInactive"),
+    ] {
+        let began = Instant::now();
+        let (checked, seen) = run_within(specs, Some(Duration::from_secs(4))).await;
+        assert!(began.elapsed() <= Duration::from_secs(4), "{said}: {:?}", began.elapsed());
+        let line = npd_line(&checked);
+        assert!(seen == code && line.starts_with(said), "{seen} {line}");
+    }
+    assert_eq!(N_FAULTY_LOOKS.load(Ordering::Relaxed), 2, "it was looked at again");
 }
 
 #[tokio::test]

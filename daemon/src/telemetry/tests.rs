@@ -20,10 +20,14 @@ impl io::Write for Written {
 }
 
 fn logged(format: LogFormat, filter: &str, is_colour: bool, log: impl FnOnce()) -> String {
+    logged_with(format, filter, is_colour, |_| log())
+}
+
+fn logged_with(format: LogFormat, filter: &str, is_colour: bool, log: impl FnOnce(&FilterHandle)) -> String {
     let written = Written::default();
     let writer = written.clone();
-    let subscriber = subscriber(format, &filter.parse().unwrap(), is_colour, move || writer.clone());
-    with_default(subscriber, log);
+    let (subscriber, handle) = subscriber(format, &filter.parse().unwrap(), is_colour, move || writer.clone());
+    with_default(subscriber, || log(&handle));
     String::from_utf8(Arc::into_inner(written.0).map_or_else(Vec::new, |bytes| bytes.into_inner().unwrap())).unwrap()
 }
 
@@ -103,4 +107,18 @@ fn a_filter_serialises_as_it_was_written() {
     let filter: LogFilter = serde_json::from_str("\"info,kulprit_x=debug\"").unwrap();
     assert_eq!(serde_json::to_string(&filter).unwrap(), "\"info,kulprit_x=debug\"");
     assert_eq!(LogFilter::default(), "info".parse().unwrap());
+}
+
+#[test]
+fn a_filter_that_changes_holds_for_the_lines_after_it() {
+    let targets = |text: &str| text.parse::<LogFilter>().unwrap().targets;
+    let say = |n: u32| debug!(n, "said");
+    let log = logged_with(LogFormat::Json, "info", false, |filter| {
+        say(1);
+        filter.reload(targets("info,kulprit_daemon=debug")).unwrap();
+        say(2);
+        filter.reload(targets("warn")).unwrap();
+        say(3);
+    });
+    assert!(log.lines().count() == 1 && log.contains("\"n\":2"), "{log}");
 }

@@ -163,8 +163,20 @@ pub(crate) fn config_markdown(root: &Path) -> String {
     format!(
         "{HEAD}\n## kulprit-central\n\n{}\n## kulprit-agent\n\n{}",
         table("central/src", "Config", central),
-        table("agent/src", "AgentConfig", agent),
+        marked(&table("agent/src", "AgentConfig", agent)),
     )
+}
+
+/// The agent's rows, with the keys that it does not read again.
+fn marked(table: &str) -> String {
+    let mark = |row: &str| {
+        let key = row.strip_prefix("| `").and_then(|rest| rest.split('`').next());
+        match row.strip_suffix(" |").filter(|_| key.is_some_and(|key| !kulprit_agent::reload::is_reloaded(key))) {
+            Some(row) => format!("{row} Takes a restart. |\n"),
+            None => format!("{row}\n"),
+        }
+    };
+    table.lines().map(mark).collect()
 }
 
 #[test]
