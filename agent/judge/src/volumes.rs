@@ -15,8 +15,8 @@ use kulprit_host::volume::Layer;
 use kulprit_model::{Attributes, attribute};
 
 pub use device::{
-    OpenDevice, StallHistory, VolumeDisk, judge_claims, judge_drbd_devices, judge_layer_paths, judge_stale,
-    judge_stalls,
+    OpenDevice, StallHistory, VolumeDisk, judge_claims, judge_drbd_devices, judge_layer_paths, judge_recorded_paths,
+    judge_stale, judge_stalls,
 };
 pub use mount::{Asked, MountHistory, MountSeen, MountVerdict, judge_mount, remote_backend};
 pub use session::{CephHistory, RbdSeen, judge_iscsi_sessions, judge_nvme_controllers, judge_rbd_images};

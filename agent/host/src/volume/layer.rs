@@ -5,7 +5,7 @@
 //! and `holders/` of `block/holder.c`; kubelet `pkg/volume/util/volumepathhandler` (layout of `volumeDevices`).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
@@ -86,6 +86,30 @@ pub fn read_layers(
     let limit = MAX_LAYERS_OF_ALL.min(layers.len() + MAX_LAYERS);
     add(root, name, &format!("sys/dev/block/{device}"), &target, 0, limit, layers);
     Ok(Some(name.to_owned()))
+}
+
+/// All disks of a recorded tree, by name, with what stands on what as both `slaves` and `holders` tell it.
+///
+/// A copy of sysfs has often lost its links, and with them `sys/dev`, what stands below a device, and which session it came over:
+/// what is missing is `None`, and a list that is empty is none.
+pub fn read_recorded_layers(root: &HostRoot) -> BTreeMap<String, Layer> {
+    let mut layers = BTreeMap::new();
+    for name in names(root, "sys/block") {
+        let directory = format!("sys/block/{name}");
+        let target = root.read_link(&directory).unwrap_or_else(|_| PathBuf::from(&name));
+        add(root, &name, &directory, &target, 0, MAX_LAYERS_OF_ALL, &mut layers);
+    }
+    let held =
+        |layer: &Layer| layer.holders.iter().map(|above| (above.clone(), layer.name.clone())).collect::<Vec<_>>();
+    for (above, below) in layers.values().flat_map(held).collect::<Vec<_>>() {
+        if let Some(above) = layers.get_mut(&above).filter(|above| !above.below.contains(&below)) {
+            above.below.push(below);
+        }
+    }
+    for dm in layers.values_mut().filter_map(|layer| layer.dm.as_mut()) {
+        dm.n_below = dm.n_below.filter(|n| *n > 0);
+    }
+    layers
 }
 
 fn add(
