@@ -22,7 +22,9 @@ pub use layer::{
 };
 pub use multipathd::{MultipathMap, MultipathdError, ask_multipathd, is_multipathd_running, parse_multipath_maps};
 pub use nfs::{NfsMount, NfsTransport, parse_mountstats, read_nfs_mounts};
-pub use session::{IscsiSession, NvmeController, read_iscsi_sessions, read_nvme_controllers};
+pub use session::{
+    FcRemotePort, IscsiSession, NvmeController, read_fc_remote_ports, read_iscsi_sessions, read_nvme_controllers,
+};
 
 use crate::{HostRoot, ReadError};
 

@@ -40,8 +40,10 @@ pub struct Layer {
     pub dm: Option<DmState>,
     /// The iSCSI session it came over: `session1`.
     pub session: Option<String>,
-    /// Whether it came over Fibre Channel.
-    pub is_fibre_channel: bool,
+    /// The remote port of Fibre Channel it came over: `rport-7:0-2`.
+    pub remote_port: Option<String>,
+    /// What every node knows the SCSI disk by: `naa.6…`, `eui.…`.
+    pub wwid: Option<String>,
     /// Name of the NVMe subsystem (NQN).
     pub subsystem: Option<String>,
     /// A number that no other disk of this boot has had (Linux ≥ 5.15).
@@ -148,7 +150,8 @@ fn add(
         loop_file: if name.starts_with("loop") { text("loop/backing_file") } else { None },
         state: if parent.is_none() && dm.is_none() { text("device/state") } else { None },
         session: part("session"),
-        is_fibre_channel: part("rport-").is_some(),
+        remote_port: part("rport-"),
+        wwid: text("device/wwid").filter(|_| !is_nvme),
         subsystem: if is_nvme { text("device/subsysnqn") } else { None },
         sequence: text("diskseq").and_then(|text| text.parse().ok()),
         name: name.to_owned(),
