@@ -147,29 +147,6 @@ pub struct StoragePath {
     pub target: Option<String>,
 }
 
-/// All paths that say their state; empty where none were saved.
-pub fn read_storage_paths(root: &HostRoot) -> Vec<StoragePath> {
-    let text =
-        |path: String| root.read_text(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    let mut paths = Vec::new();
-    for name in names(root, "sys/block").unwrap_or_default().into_iter().filter(|name| !name.starts_with("nvme")) {
-        let Some(state) = text(format!("sys/block/{name}/device/state")) else { continue };
-        let holders = names(root, &format!("sys/block/{name}/holders")).unwrap_or_default();
-        let is_multipath = |holder: &String| {
-            text(format!("sys/block/{holder}/dm/uuid")).is_some_and(|uuid| uuid.starts_with("mpath-"))
-        };
-        paths.push(StoragePath { multipath: holders.into_iter().find(is_multipath), target: None, name, state });
-    }
-    for (directory, target) in [("sys/class/nvme", "address"), ("sys/class/iscsi_session", "targetname")] {
-        for name in names(root, directory).unwrap_or_default() {
-            let Some(state) = text(format!("{directory}/{name}/state")) else { continue };
-            let target = text(format!("{directory}/{name}/{target}"));
-            paths.push(StoragePath { multipath: None, target, name, state });
-        }
-    }
-    paths
-}
-
 fn names(root: &HostRoot, directory: &str) -> Result<Vec<String>, ReadError> {
     Ok(root.list(directory)?.into_iter().filter_map(|name| name.into_string().ok()).take(MAX_ENTRIES).collect())
 }
@@ -238,20 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn paths_and_memory_controllers_say_their_state() {
-        let (_dir, root) = tree(&[
-            ("sys/block/sda/device/state", "offline\n"),
-            ("sys/block/sda/holders/dm-0/x", ""),
-            ("sys/block/dm-0/dm/uuid", "mpath-3600\n"),
-            ("sys/block/vda/size", "1\n"),
-            ("sys/class/iscsi_session/session1/state", "FAILED\n"),
-            ("sys/class/iscsi_session/session1/targetname", "iqn.2005-10:x\n"),
-            ("sys/devices/system/edac/mc/mc0/ue_count", "2\n"),
-        ]);
-        let paths = read_storage_paths(&root);
-        let shown: Vec<_> = paths.iter().map(|path| (&*path.name, &*path.state, path.multipath.as_deref())).collect();
-        assert_eq!(shown, [("sda", "offline", Some("dm-0")), ("session1", "FAILED", None)]);
-        assert_eq!(paths[1].target.as_deref(), Some("iqn.2005-10:x"));
+    fn memory_controllers_say_their_errors() {
+        let (_dir, root) = tree(&[("sys/devices/system/edac/mc/mc0/ue_count", "2\n")]);
         assert_eq!(read_edac(&root).unwrap()[0].uncorrected_total, 2);
     }
 

@@ -16,10 +16,15 @@ pub use ceph::{
     CephClient, PendingRequests, RbdImage, parse_ceph_requests, parse_ceph_status, read_ceph_clients, read_rbd_image,
 };
 pub use drbd::{DrbdDevice, DrbdPeer, parse_drbd_frozen, parse_drbd_line, parse_proc_drbd, read_drbd_device};
-pub use layer::{DmState, Layer, MAX_LAYERS_OF_ALL, PodDevice, PodNode, read_layers, read_pod_devices, refresh_layer};
+pub use layer::{
+    DmState, Layer, MAX_LAYERS_OF_ALL, PodDevice, PodNode, read_layers, read_pod_devices, read_recorded_layers,
+    refresh_layer,
+};
 pub use multipathd::{MultipathMap, MultipathdError, ask_multipathd, is_multipathd_running, parse_multipath_maps};
 pub use nfs::{NfsMount, NfsTransport, parse_mountstats, read_nfs_mounts};
-pub use session::{IscsiSession, NvmeController, read_iscsi_sessions, read_nvme_controllers};
+pub use session::{
+    FcRemotePort, IscsiSession, NvmeController, read_fc_remote_ports, read_iscsi_sessions, read_nvme_controllers,
+};
 
 use crate::{HostRoot, ReadError};
 

@@ -69,7 +69,7 @@ pub fn judge_mounts(at: Moment, mounts: &[Mount]) -> Vec<Verdict> {
 pub(crate) const FAILED_IN_MULTIPATH: &str = "failed for multipath";
 
 /// How a path is by its state's word; `None` for a word that is not known, or says nothing (`created`).
-fn is_path_up(state: &str) -> Option<bool> {
+pub(crate) fn is_path_up(state: &str) -> Option<bool> {
     match state {
         "running" | "live" | "LOGGED_IN" => Some(true),
         "offline" | "transport-offline" | "blocked" | "quiesce" | "deleting" | "cancel" | "connecting"

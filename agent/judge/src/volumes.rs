@@ -6,6 +6,7 @@
 //! that two nodes can be seen to share it.
 
 mod device;
+mod fibre_channel;
 mod mount;
 mod session;
 
@@ -15,9 +16,10 @@ use kulprit_host::volume::Layer;
 use kulprit_model::{Attributes, attribute};
 
 pub use device::{
-    OpenDevice, StallHistory, VolumeDisk, judge_claims, judge_drbd_devices, judge_layer_paths, judge_stale,
-    judge_stalls,
+    OpenDevice, StallHistory, VolumeDisk, judge_claims, judge_drbd_devices, judge_layer_paths, judge_recorded_paths,
+    judge_stale, judge_stalls,
 };
+pub use fibre_channel::{FcHistory, judge_fc_luns};
 pub use mount::{Asked, MountHistory, MountSeen, MountVerdict, judge_mount, remote_backend};
 pub use session::{CephHistory, RbdSeen, judge_iscsi_sessions, judge_nvme_controllers, judge_rbd_images};
 
@@ -65,7 +67,7 @@ pub fn backend_of_layer(layer: &Layer) -> Option<&'static str> {
         () if has_number("drbd") => Some("drbd"),
         () if has_number("nbd") => Some("nbd"),
         () if layer.session.is_some() => Some("iscsi"),
-        () if layer.is_fibre_channel => Some("fc"),
+        () if layer.remote_port.is_some() => Some("fc"),
         () => None,
     }
 }

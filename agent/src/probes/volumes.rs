@@ -14,9 +14,9 @@ use kulprit_host::mount::Mount;
 use kulprit_host::process::{ProcessId, Procfs};
 use kulprit_host::volume::{MultipathMap, MultipathdError, ask_multipathd};
 use kulprit_judge::volumes::{
-    Asked, CephHistory, MountHistory, MountSeen, RbdSeen, StallHistory, judge_claims, judge_drbd_devices,
-    judge_iscsi_sessions, judge_layer_paths, judge_mount, judge_nvme_controllers, judge_rbd_images, judge_stale,
-    judge_stalls,
+    Asked, CephHistory, FcHistory, MountHistory, MountSeen, RbdSeen, StallHistory, judge_claims, judge_drbd_devices,
+    judge_fc_luns, judge_iscsi_sessions, judge_layer_paths, judge_mount, judge_nvme_controllers, judge_rbd_images,
+    judge_stale, judge_stalls,
 };
 use kulprit_judge::{Reading, Verdict};
 use kulprit_model::{FindingCode, Moment, Subject};
@@ -36,7 +36,7 @@ const NAME: &str = "volumes";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether the mounts and block devices under VMs answer and are those that QEMU opened.",
-    sources: "mountinfo, mountstats, /proc/diskstats, /sys/block, /sys/class/{iscsi_session,iscsi_connection,nvme}, /sys/bus/rbd, /sys/fs/fuse, multipathd's socket, debugfs of Ceph and DRBD, /proc/drbd, /proc/PID/fd of QEMU, volumeDevices of pods; on suspicion statfs in a child process",
+    sources: "mountinfo, mountstats, /proc/diskstats, /sys/block, /sys/class/{iscsi_session,iscsi_connection,nvme,fc_remote_ports}, /sys/bus/rbd, /sys/fs/fuse, multipathd's socket, debugfs of Ceph and DRBD, /proc/drbd, /proc/PID/fd of QEMU, volumeDevices of pods; on suspicion statfs in a child process",
     needs: "CAP_SYS_PTRACE for QEMU's open devices; debugfs for Ceph and DRBD details; the node's network namespace for multipathd of earlier versions",
     lost_without: "stale devices without CAP_SYS_PTRACE; paths that only multipathd gave up without its socket; pending Ceph requests without debugfs",
     look_every: Duration::from_secs(10),
@@ -63,6 +63,7 @@ struct Probe {
     histories: BTreeMap<MountKey, MountHistory>,
     stalls: StallHistory,
     ceph: CephHistory,
+    fc: FcHistory,
     asks: JoinSet<(MountKey, Asked)>,
     /// When each mount was last asked about, and since when nobody has come back from it.
     asked: BTreeMap<MountKey, Asking>,
@@ -87,6 +88,7 @@ async fn run(context: ProbeContext) {
         histories: BTreeMap::new(),
         stalls: StallHistory::default(),
         ceph: CephHistory::default(),
+        fc: FcHistory::default(),
         asks: JoinSet::new(),
         asked: BTreeMap::new(),
         seen: None,
@@ -217,6 +219,7 @@ impl Probe {
         verdicts.extend(judge_stalls(at, &tops, &seen.layers, &seen.counters, &mut self.stalls));
         verdicts.extend(judge_iscsi_sessions(at, &seen.sessions, &seen.layers));
         verdicts.extend(judge_nvme_controllers(at, &seen.controllers, &seen.layers));
+        verdicts.extend(judge_fc_luns(at, &seen.layers, &seen.fc_ports, &mut self.fc));
         verdicts.extend(judge_layer_paths(at, &seen.layers, &seen.sessions, &seen.controllers, multipath));
         let image = |(disk, image): &(String, kulprit_host::volume::RbdImage)| RbdSeen {
             n_inflight: seen.counters.iter().flatten().find(|row| row.name == *disk).map(|row| row.n_inflight),

@@ -5,7 +5,7 @@
 //! and `holders/` of `block/holder.c`; kubelet `pkg/volume/util/volumepathhandler` (layout of `volumeDevices`).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
@@ -40,8 +40,10 @@ pub struct Layer {
     pub dm: Option<DmState>,
     /// The iSCSI session it came over: `session1`.
     pub session: Option<String>,
-    /// Whether it came over Fibre Channel.
-    pub is_fibre_channel: bool,
+    /// The remote port of Fibre Channel it came over: `rport-7:0-2`.
+    pub remote_port: Option<String>,
+    /// What every node knows the SCSI disk by: `naa.6…`, `eui.…`.
+    pub wwid: Option<String>,
     /// Name of the NVMe subsystem (NQN).
     pub subsystem: Option<String>,
     /// A number that no other disk of this boot has had (Linux ≥ 5.15).
@@ -88,6 +90,30 @@ pub fn read_layers(
     Ok(Some(name.to_owned()))
 }
 
+/// All disks of a recorded tree, by name, with what stands on what as both `slaves` and `holders` tell it.
+///
+/// A copy of sysfs has often lost its links, and with them `sys/dev`, what stands below a device, and which session it came over:
+/// what is missing is `None`, and a list that is empty is none.
+pub fn read_recorded_layers(root: &HostRoot) -> BTreeMap<String, Layer> {
+    let mut layers = BTreeMap::new();
+    for name in names(root, "sys/block") {
+        let directory = format!("sys/block/{name}");
+        let target = root.read_link(&directory).unwrap_or_else(|_| PathBuf::from(&name));
+        add(root, &name, &directory, &target, 0, MAX_LAYERS_OF_ALL, &mut layers);
+    }
+    let held =
+        |layer: &Layer| layer.holders.iter().map(|above| (above.clone(), layer.name.clone())).collect::<Vec<_>>();
+    for (above, below) in layers.values().flat_map(held).collect::<Vec<_>>() {
+        if let Some(above) = layers.get_mut(&above).filter(|above| !above.below.contains(&below)) {
+            above.below.push(below);
+        }
+    }
+    for dm in layers.values_mut().filter_map(|layer| layer.dm.as_mut()) {
+        dm.n_below = dm.n_below.filter(|n| *n > 0);
+    }
+    layers
+}
+
 fn add(
     root: &HostRoot,
     name: &str,
@@ -124,7 +150,8 @@ fn add(
         loop_file: if name.starts_with("loop") { text("loop/backing_file") } else { None },
         state: if parent.is_none() && dm.is_none() { text("device/state") } else { None },
         session: part("session"),
-        is_fibre_channel: part("rport-").is_some(),
+        remote_port: part("rport-"),
+        wwid: text("device/wwid").filter(|_| !is_nvme),
         subsystem: if is_nvme { text("device/subsysnqn") } else { None },
         sequence: text("diskseq").and_then(|text| text.parse().ok()),
         name: name.to_owned(),

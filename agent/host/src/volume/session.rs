@@ -1,7 +1,7 @@
-//! Sessions to storage servers: iSCSI, NVMe over a network.
+//! Sessions to storage servers: iSCSI, NVMe over a network; ports of Fibre Channel.
 //!
 //! Sources: kernel `drivers/scsi/scsi_transport_iscsi.c` (`iscsi_session_state_names`, connection attributes),
-//! `drivers/nvme/host/sysfs.c` (`nvme_sysfs_show_state`, `address`).
+//! `drivers/nvme/host/sysfs.c` (`nvme_sysfs_show_state`, `address`), `drivers/scsi/scsi_transport_fc.c` (`fc_remote_ports`).
 
 use super::{names, word};
 use crate::HostRoot;
@@ -34,6 +34,30 @@ pub struct NvmeController {
     pub portal: Option<String>,
     /// Name of the subsystem (NQN); shared by the controllers that are paths to one thing.
     pub subsystem: Option<String>,
+}
+
+/// A port at the other end of Fibre Channel. Each name is `None` where it could not be read, or is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FcRemotePort {
+    /// Name in sysfs: `rport-7:0-2`; part of the sysfs path of its disks. It is the node's own count.
+    pub name: String,
+    /// World wide name of what the port belongs to, an array or a controller of it: `0x200000a098abcdef`.
+    pub node_name: Option<String>,
+    /// World wide name of the port.
+    pub port_name: Option<String>,
+}
+
+/// The remote ports of Fibre Channel, by name; empty where there are none.
+pub fn read_fc_remote_ports(root: &HostRoot) -> Vec<FcRemotePort> {
+    let read = |name: String| {
+        let world_wide = |file: &str| {
+            let text = word(root, format!("sys/class/fc_remote_ports/{name}/{file}"))?;
+            let number = u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()?;
+            (number != 0 && number != u64::MAX).then_some(text)
+        };
+        FcRemotePort { node_name: world_wide("node_name"), port_name: world_wide("port_name"), name }
+    };
+    names(root, "sys/class/fc_remote_ports").into_iter().map(read).collect()
 }
 
 /// The iSCSI sessions, by name; empty where there are none.

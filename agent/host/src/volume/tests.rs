@@ -90,6 +90,58 @@ fn a_multipath_device_is_followed_to_its_sessions() {
 }
 
 #[test]
+fn a_lun_of_fibre_channel_leads_to_its_remote_ports() {
+    let root = fixture("fc-node-a");
+    let mut layers = BTreeMap::new();
+    read_layers(&root, number("253:3"), &mut layers).unwrap();
+    let way = |name: &str| (layers[name].remote_port.as_deref(), layers[name].wwid.as_deref());
+    assert_eq!(way("sdb"), (Some("rport-7:0-2"), Some("naa.600a098038314d4b2b3f4c5a2f6a6c31")));
+    assert_eq!(way("sdc"), (Some("rport-8:0-1"), Some("naa.600a098038314d4b2b3f4c5a2f6a6c31")));
+    assert_eq!(way("dm-3"), (None, None));
+    let ports = read_fc_remote_ports(&root);
+    let shown: Vec<_> =
+        ports.iter().map(|port| (&*port.name, port.node_name.as_deref(), port.port_name.as_deref())).collect();
+    let array = Some("0x200000a098abcdef");
+    assert_eq!(
+        shown,
+        [
+            ("rport-7:0-2", array, Some("0x203600a098abcdef")),
+            ("rport-8:0-1", array, Some("0x203700a098abcdef")),
+            ("rport-8:0-9", None, Some("0x500143801234abcd")),
+        ]
+    );
+    assert!(read_fc_remote_ports(&fixture("iscsi-k3s")).is_empty());
+}
+
+#[test]
+fn disks_of_a_copy_without_links_are_known_by_what_holds_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("sys/block/sda/device/state", "offline\n");
+    write("sys/block/sda/holders/dm-0/x", "");
+    write("sys/block/dm-0/dm/uuid", "mpath-3600\n");
+    write("sys/block/dm-1/dm/uuid", "mpath-3601\n");
+    for map in ["dm-0", "dm-1"] {
+        std::fs::create_dir_all(dir.path().join(format!("sys/block/{map}/slaves"))).unwrap();
+    }
+    let layers = read_recorded_layers(&HostRoot::new(dir.path()));
+    assert_eq!(layers.keys().map(String::as_str).collect::<Vec<_>>(), ["dm-0", "dm-1", "sda"]);
+    assert_eq!(
+        (layers["sda"].state.as_deref(), layers["dm-0"].below.as_slice()),
+        (Some("offline"), &["sda".to_owned()][..])
+    );
+    let n_below = layers["dm-1"].dm.as_ref().unwrap().n_below;
+    assert!(layers["dm-1"].is_multipath() && n_below.is_none(), "links were lost: nobody knows of its paths");
+    let fixture = read_recorded_layers(&fixture("iscsi-k3s"));
+    assert_eq!(fixture["dm-0"].below, ["sdb", "sdc"]);
+    assert_eq!(fixture["sdb"].session.as_deref(), Some("session1"));
+}
+
+#[test]
 fn a_device_is_gone_only_where_sysfs_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let root = HostRoot::new(dir.path());

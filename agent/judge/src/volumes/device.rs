@@ -226,6 +226,18 @@ pub fn judge_stale(
     }
 }
 
+/// `PathsFailed` of the disks, sessions and controllers of a recorded tree, as [`judge_layer_paths`] has them, and `BlockDeviceGone` of
+/// those that say so themselves: the kernel's log of that time may not have been recorded.
+#[must_use]
+pub fn judge_recorded_paths(
+    at: Moment,
+    layers: &BTreeMap<String, Layer>,
+    sessions: &[IscsiSession],
+    controllers: &[NvmeController],
+) -> Vec<Verdict> {
+    judge_ways(at, layers, sessions, controllers, None)
+}
+
 /// `PathsFailed` of the disks, sessions and controllers that say their state. What was taken away is told by the kernel's log.
 ///
 /// Ways to one thing are judged together: disks below a multipath device as that device, controllers as their subsystem, sessions as
@@ -235,6 +247,18 @@ pub fn judge_stale(
 /// multipathd say so: while multipathd hangs, nobody knows of a path that looks well to SCSI.
 #[must_use]
 pub fn judge_layer_paths(
+    at: Moment,
+    layers: &BTreeMap<String, Layer>,
+    sessions: &[IscsiSession],
+    controllers: &[NvmeController],
+    multipath: Option<&Reading<Vec<MultipathMap>>>,
+) -> Vec<Verdict> {
+    let mut verdicts = judge_ways(at, layers, sessions, controllers, multipath);
+    verdicts.retain(|verdict| matches!(verdict, Verdict::State(_)));
+    verdicts
+}
+
+fn judge_ways(
     at: Moment,
     layers: &BTreeMap<String, Layer>,
     sessions: &[IscsiSession],
@@ -286,7 +310,6 @@ pub fn judge_layer_paths(
         .chain(controllers.iter().filter_map(controller))
         .collect();
     let mut verdicts = judge_paths(at, &paths);
-    verdicts.retain(|verdict| matches!(verdict, Verdict::State(_)));
     let is_bare = |layer: &&Layer| layer.is_multipath() && layer.below.is_empty();
     verdicts.extend(layers.values().filter(is_bare).filter_map(|map| judge_map(at, map)));
     for verdict in &mut verdicts {

@@ -7,8 +7,8 @@ use kulprit_host::block::{DiskCounters, parse_diskstats};
 use kulprit_host::mount::{DeviceNumber, Mount, parse_mountinfo};
 use kulprit_host::volume::{
     CephClient, DrbdDevice, DrbdPeer, IscsiSession, MultipathMap, NfsMount, NfsTransport, NvmeController,
-    PendingRequests, PodDevice, PodNode, read_ceph_clients, read_drbd_device, read_iscsi_sessions, read_layers,
-    read_nfs_mounts, read_nvme_controllers, read_rbd_image,
+    PendingRequests, PodDevice, PodNode, read_ceph_clients, read_drbd_device, read_fc_remote_ports,
+    read_iscsi_sessions, read_layers, read_nfs_mounts, read_nvme_controllers, read_rbd_image,
 };
 use kulprit_model::Status::{Absent, Present, Unknown};
 use kulprit_model::{FindingCode, Moment, Status, Subject};
@@ -330,6 +330,67 @@ fn a_target_is_reached_while_one_session_is_and_its_lost_path_is_told() {
     assert!(told.contains(&(Present, "device/dm-0".to_owned(), Some("some"))), "{told:?}");
     assert!(told.contains(&(Absent, "device/dm-1".to_owned(), None)), "{told:?}");
     assert!(told.contains(&(Present, "device/nqn.2014-08.org.example:vol".to_owned(), Some("all"))), "{told:?}");
+}
+
+/// What is told of the one LUN of a tree: status, server, export, device.
+fn lun(
+    layers: &BTreeMap<String, Layer>,
+    root: &HostRoot,
+    history: &mut FcHistory,
+) -> Option<(Status, [Option<String>; 3])> {
+    let verdicts = judge_fc_luns(sec(0), layers, &read_fc_remote_ports(root), history);
+    assert!(verdicts.len() < 2, "{verdicts:?}");
+    let state = state(verdicts.first()?);
+    assert_eq!(state.subject.to_string(), "mount/naa.600a098038314d4b2b3f4c5a2f6a6c31");
+    let word = |key| state.attributes.get(key).map(str::to_owned);
+    Some((state.status, [word("server"), word("export"), word("device_name")]))
+}
+
+#[test]
+fn two_nodes_that_see_one_lun_of_fibre_channel_name_the_same_backend_and_export() {
+    let nodes = ["fc-node-a", "fc-node-b"].map(|name| {
+        let root = fixture(name);
+        lun(&layers(&root, &["253:3"]), &root, &mut FcHistory::default()).unwrap()
+    });
+    let some = |word: &str| Some(word.to_owned());
+    let wwid = some("naa.600a098038314d4b2b3f4c5a2f6a6c31");
+    assert_eq!(nodes[0], (Absent, [some("0x200000a098abcdef"), wwid, some("dm-3")]));
+    assert_eq!(nodes[0], nodes[1], "other adapters, other ports of the array, other names of the disks");
+}
+
+#[test]
+fn a_lun_is_lost_when_all_its_ways_are_and_is_known_when_the_kernel_has_taken_them_away() {
+    let root = fixture("fc-node-a");
+    let whole = layers(&root, &["253:3"]);
+    let with = |states: [Option<&str>; 2]| {
+        let mut layers = whole.clone();
+        for (disk, state) in ["sdb", "sdc"].into_iter().zip(states) {
+            layers.get_mut(disk).unwrap().state = state.map(str::to_owned);
+        }
+        layers
+    };
+    for (states, want) in [
+        ([Some("running"), Some("running")], Absent),
+        ([Some("blocked"), Some("running")], Absent),
+        ([None, Some("running")], Absent),
+        ([Some("blocked"), Some("transport-offline")], Present),
+        ([Some("blocked"), None], Unknown),
+        ([None, None], Unknown),
+    ] {
+        let told = lun(&with(states), &root, &mut FcHistory::default()).unwrap();
+        assert_eq!(told.0, want, "{states:?}");
+    }
+    let mut bare = whole.clone();
+    bare.retain(|name, _| name == "dm-3");
+    let map = bare.get_mut("dm-3").unwrap();
+    (map.below, map.dm.as_mut().unwrap().n_below) = (Vec::new(), Some(0));
+    let mut history = FcHistory::default();
+    let before = lun(&whole, &root, &mut history).unwrap();
+    assert_eq!(lun(&bare, &root, &mut history), Some((Present, before.1)));
+    bare.get_mut("dm-3").unwrap().dm.as_mut().unwrap().n_below = None;
+    assert_eq!(lun(&bare, &root, &mut history).unwrap().0, Unknown);
+    assert_eq!(lun(&BTreeMap::new(), &root, &mut history), None, "the LUN is nobody's any more");
+    assert_eq!(lun(&bare, &root, &mut FcHistory::default()), None, "nobody has seen that it was one");
 }
 
 #[test]

@@ -12,9 +12,10 @@ use kulprit_host::mount::{DeviceNumber, Mount, mount_of, read_node_mounts};
 use kulprit_host::process::{ProcessId, Procfs};
 use kulprit_host::qemu::OpenFile;
 use kulprit_host::volume::{
-    CephClient, DrbdDevice, IscsiSession, Layer, NfsMount, NvmeController, PodDevice, RbdImage, is_multipathd_running,
-    read_ceph_clients, read_drbd_device, read_fuse_waiting, read_iscsi_sessions, read_layers, read_nfs_mounts,
-    read_nvme_controllers, read_pod_devices, read_rbd_image, refresh_layer,
+    CephClient, DrbdDevice, FcRemotePort, IscsiSession, Layer, NfsMount, NvmeController, PodDevice, RbdImage,
+    is_multipathd_running, read_ceph_clients, read_drbd_device, read_fc_remote_ports, read_fuse_waiting,
+    read_iscsi_sessions, read_layers, read_nfs_mounts, read_nvme_controllers, read_pod_devices, read_rbd_image,
+    refresh_layer,
 };
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::Reading;
@@ -91,6 +92,7 @@ pub(super) struct Seen {
     pub(super) images: Vec<(String, RbdImage)>,
     pub(super) sessions: Vec<IscsiSession>,
     pub(super) controllers: Vec<NvmeController>,
+    pub(super) fc_ports: Vec<FcRemotePort>,
     pub(super) drbd: Vec<DrbdDevice>,
     /// Whether there are multipath devices, and multipathd runs.
     pub(super) has_multipathd: bool,
@@ -154,7 +156,9 @@ impl Reader {
         } else {
             read_diskstats(host).map_err(|error| chain(&error))
         };
+        let has_fc = layers.values().any(|layer| layer.remote_port.is_some());
         Seen {
+            fc_ports: if has_fc { read_fc_remote_ports(host) } else { Vec::new() },
             sessions: read_iscsi_sessions(host),
             controllers: read_nvme_controllers(host),
             images: structure.images.clone(),

@@ -367,6 +367,28 @@ async fn a_disk_that_finishes_nothing_is_stalled_and_told_with_the_time_it_began
 }
 
 #[tokio::test]
+async fn a_lun_of_fibre_channel_under_a_vm_is_told_with_its_array() {
+    let device = LoopDevice::new();
+    let tree = Tree::new(&[("proc/diskstats", " 253 3 dm-3 10 0 8 2 0 0 0 0 0 6 6\n")]);
+    let from = format!("{}/.", fixture("fc-node-a").path().display());
+    assert!(Command::new("cp").args(["-a", &from]).arg(tree.path("")).status().unwrap().success());
+    symlink("../../devices/virtual/block/dm-3", tree.path(&format!("sys/dev/block/{}", device.number))).unwrap();
+    let holder = Holder::of(&device.path);
+    let look = Probe::once_with(&SPEC, tree.root(), |context| {
+        quick(context);
+        holder.run_vm(&context.vms, "v");
+    })
+    .await;
+    let told = look.verdicts.iter().find_map(|verdict| match verdict {
+        Verdict::State(state) if state.subject.to_string() == "mount/naa.600a098038314d4b2b3f4c5a2f6a6c31" => {
+            Some((state.status, state.attributes.get("server")?.to_owned()))
+        }
+        Verdict::State(_) | Verdict::Occurrence(_) => None,
+    });
+    assert_eq!(told, Some((Absent, "0x200000a098abcdef".to_owned())), "{look:?}");
+}
+
+#[tokio::test]
 async fn who_looks_but_once_waits_until_a_stall_can_be_told() {
     let device = LoopDevice::new();
     let holder = Holder::of(&device.path);

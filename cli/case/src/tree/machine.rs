@@ -6,7 +6,7 @@ use kulprit_host::captured::{CapturedProcess, Descriptor, read_captured_descript
 use kulprit_host::captured::{CapturedThread, read_captured_leader};
 use kulprit_host::cgroup::{PidsCgroup, controller_directories, read_pids_cgroup};
 use kulprit_host::cpu::{read_proc_stat, read_task_count};
-use kulprit_host::hardware::{read_edac, read_iommu_group_count, read_pci_devices, read_storage_paths, read_vfio_ids};
+use kulprit_host::hardware::{read_edac, read_iommu_group_count, read_pci_devices, read_vfio_ids};
 use kulprit_host::hugepages::read_hugepages;
 use kulprit_host::kubelet_files::{
     KUBELET_ROOT, ResourceManager, hides_arguments, parse_kubelet_args, read_k3s_args, read_kubelet_config,
@@ -19,6 +19,7 @@ use kulprit_host::mount::{DeviceNumber, Mount, is_read_only_option, parse_mounti
 use kulprit_host::network::{read_links, read_tcp};
 use kulprit_host::pressure::read_pressure;
 use kulprit_host::process::TaskState;
+use kulprit_host::volume::{read_iscsi_sessions, read_nvme_controllers, read_recorded_layers};
 use kulprit_host::{HostRoot, ReadError};
 use kulprit_judge::kvm::KvmLook;
 use kulprit_judge::limits::{KernelLimit, NodeLimitsLook};
@@ -28,7 +29,7 @@ use kulprit_judge::qemu::BlockedThread;
 use kulprit_judge::recorded::Health;
 use kulprit_judge::services::{KubeletSetup, Service, service_of};
 use kulprit_judge::{
-    Reading, StateVerdict, Verdict, filesystem, hardware, kvm, launcher, limits, network, pressure, services,
+    Reading, StateVerdict, Verdict, filesystem, hardware, kvm, launcher, limits, network, pressure, services, volumes,
 };
 use kulprit_model::{FindingCode, Moment, Subject};
 
@@ -242,7 +243,8 @@ fn read_hardware(tree: &mut Tree<'_>) {
     if let Ok(controllers) = tree.reading_of(read_edac) {
         tree.say(hardware::judge_memory_errors(at, &controllers));
     }
-    tree.say(filesystem::judge_paths(at, &read_storage_paths(tree.root)));
+    let (sessions, controllers) = (read_iscsi_sessions(tree.root), read_nvme_controllers(tree.root));
+    tree.say(volumes::judge_recorded_paths(at, &read_recorded_layers(tree.root), &sessions, &controllers));
 }
 
 fn read_filesystems(tree: &mut Tree<'_>) {

@@ -390,6 +390,49 @@ fn limits_of_the_node_count_from_their_thresholds() {
     }
 }
 
+/// As an agent judges them: what is down singly may have another way.
+#[test]
+fn ways_to_one_thing_are_judged_together() {
+    let made = Made::new();
+    for (session, target, state) in
+        [(1, "iqn.a", "LOGGED_IN"), (2, "iqn.a", "FAILED"), (3, "iqn.b", "FAILED"), (4, "iqn.b", "FAILED")]
+    {
+        made.write(&format!("sys/class/iscsi_session/session{session}/targetname"), &format!("{target}\n"));
+        made.write(&format!("sys/class/iscsi_session/session{session}/state"), &format!("{state}\n"));
+    }
+    for (controller, state) in [("nvme0", "live"), ("nvme1", "connecting")] {
+        for (file, text) in [("state", state), ("subsysnqn", "nqn.vol"), ("transport", "tcp")] {
+            made.write(&format!("sys/class/nvme/{controller}/{file}"), &format!("{text}\n"));
+        }
+    }
+    for (disk, state) in [("sda", "running"), ("sdb", "offline")] {
+        made.write(&format!("sys/block/{disk}/device/state"), &format!("{state}\n"));
+        made.write(&format!("sys/block/{disk}/holders/dm-0/x"), "");
+    }
+    made.write("sys/block/dm-0/dm/uuid", "mpath-3600\n");
+    let out = read(made.0.path());
+    assert_eq!(
+        faults(&out),
+        [
+            "BlockDeviceGone device/sdb",
+            "PathsFailed device/dm-0",
+            "PathsFailed device/iqn.a",
+            "PathsFailed device/iqn.b",
+            "PathsFailed device/nqn.vol",
+        ]
+    );
+    let what = |verdict: &Verdict| match verdict {
+        Verdict::State(state) if state.code == PathsFailed => {
+            Some((state.subject.to_string(), state.attributes.get(attribute::WHAT)?.to_owned()))
+        }
+        Verdict::State(_) | Verdict::Occurrence(_) => None,
+    };
+    let mut told: Vec<_> = out.verdicts.iter().filter_map(what).collect();
+    told.sort();
+    let whats: Vec<&str> = told.iter().map(|(_, what)| what.as_str()).collect();
+    assert_eq!(whats, ["some", "some", "all", "some"], "{told:?}");
+}
+
 #[test]
 fn the_nodes_services_files_and_hardware_are_looked_at() {
     check(
