@@ -31,6 +31,7 @@ mod qemu;
 mod runtime;
 mod said;
 mod security;
+mod stuck_threads;
 #[cfg(test)]
 mod testing;
 mod vm_index;

@@ -78,21 +78,20 @@ fn judge_defunct(look: &LauncherLook<'_>, vm: &Subject) -> StateVerdict {
     }
     for member in [&look.monitor, &look.launcher].into_iter().flatten() {
         let fault = match &member.health {
-            Some(Health::Blocked { comm, wchan }) if look.is_live => {
+            Some(Health::Blocked { comm, wchan, tid: _ }) if look.is_live => {
                 Some(format!("has a thread ({comm}) in state D in {wchan}"))
             }
             health => health.as_ref().and_then(Health::fault),
         };
         // A launcher that has ended is normal once its QEMU has.
         if let Some(fault) = fault.filter(|_| has_qemu || member.health != Some(Health::Ended)) {
-            return present(
-                code,
-                vm,
-                look.at,
-                PROCFS,
-                facts(member),
-                format!("{} {} {fault}", member.name, member.pid),
-            );
+            let text = format!("{} {} {fault}", member.name, member.pid);
+            let hold_key = match &member.health {
+                // Threads that wait one after the other are at work.
+                Some(Health::Blocked { tid, wchan, comm: _ }) => Some(format!("{} {tid} {wchan}", member.pid)),
+                Some(Health::Runs | Health::Stopped(_) | Health::Ended | Health::Unclear) | None => None,
+            };
+            return StateVerdict { hold_key, ..present(code, vm, look.at, PROCFS, facts(member), text) };
         }
     }
     match look.command.filter(|_| has_qemu) {

@@ -23,6 +23,8 @@ pub enum Health {
     Ended,
     /// A thread waits in the kernel for storage.
     Blocked {
+        /// The thread's number.
+        tid: u32,
         /// The thread's name.
         comm: String,
         /// The function it sleeps in.
@@ -47,6 +49,7 @@ impl Health {
         }
         match blocked.iter().find(|row| waits_for_storage(row)) {
             Some(row) => Self::Blocked {
+                tid: row.thread.tid,
                 comm: row.thread.comm.clone(),
                 wchan: row.thread.wchan.clone().or_else(|| row.frames.as_ref()?.first().cloned()).unwrap_or_default(),
             },
@@ -62,7 +65,7 @@ impl Health {
             Self::Runs | Self::Unclear => None,
             Self::Stopped(state) => Some(format!("is stopped (state {})", state.letter())),
             Self::Ended => Some("has ended and is not reaped (state Z)".to_owned()),
-            Self::Blocked { comm, wchan } => {
+            Self::Blocked { comm, wchan, tid: _ } => {
                 Some(format!("has a thread ({comm}) in state D in {wchan}, a wait for storage (one look only)"))
             }
         }

@@ -167,12 +167,14 @@ pub fn unknown_network(unit: &str, because: &str) -> Verdict {
     Verdict::State(unknown(FindingCode::RuntimeNetworkNotReady, &Subject::unit(unit), because))
 }
 
-/// A shim: the parent of a container's first process.
+/// A shim: the parent of a container's first process. `state` and `wchan` are those of its thread `tid`, which is the one that
+/// has been blocked for longest, or its leader.
 #[must_use]
-pub fn judge_shim(at: Moment, id: ProcessId, comm: &str, state: TaskState, wchan: Option<&str>) -> Verdict {
+pub fn judge_shim(at: Moment, id: ProcessId, comm: &str, tid: u32, state: TaskState, wchan: Option<&str>) -> Verdict {
     let subject = Subject::Process { pid: id.pid, start_ticks: id.start_time_ticks };
     let code = FindingCode::RuntimeShimStuck;
     let words = match state {
+        TaskState::Uninterruptible if tid != id.pid => "has a thread that is blocked in the kernel",
         TaskState::Uninterruptible => "is blocked in the kernel",
         TaskState::Zombie => "has ended and is not reaped",
         TaskState::Running
@@ -189,12 +191,13 @@ pub fn judge_shim(at: Moment, id: ProcessId, comm: &str, state: TaskState, wchan
     let facts = Attributes::new()
         .with(attribute::PID, id.pid)
         .with(attribute::COMM, comm)
+        .with_some(attribute::TID, (tid != id.pid).then_some(tid))
         .with(attribute::PROCESS_STATE, state.letter())
         .with_some(attribute::WCHAN, wchan);
     let text = format!("{comm} {} {words}{in_wchan} (state {})", id.pid, state.letter());
     let stuck = present(code, &subject, at, PROCFS, facts, text);
     Verdict::State(StateVerdict {
-        hold_key: Some(format!("{} {}", state.letter(), wchan.unwrap_or_default())),
+        hold_key: Some(format!("{} {tid} {}", state.letter(), wchan.unwrap_or_default())),
         ..stuck
     })
 }

@@ -33,7 +33,7 @@ use self::links::TapReader;
 use self::members::MemberReader;
 use super::blocking::{Blocking, Late};
 use super::counters::count;
-use super::{Launcher, Launchers, ProbeContext, ProbeSpec, VmIndex, VmProcess, chain};
+use super::{Launcher, Launchers, ProbeContext, ProbeSpec, Suspects, VmIndex, VmProcess, chain};
 use crate::look::Look;
 
 pub(super) use census::{Census, ResidentKind};
@@ -43,7 +43,7 @@ const NAME: &str = "launcher";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether each virt-launcher of the node runs and answers, and has what its VM needs.",
-    sources: "/proc/loadavg; /proc/PID/{stat,cgroup,cmdline,wchan} of launchers, libvirt daemons and QEMUs; pidfd; virt-handler's ghost records; each launcher's command socket and its marker; /proc/PID/{fdinfo,net/dev} of QEMUs, their /sys/class/net/*/carrier",
+    sources: "/proc/loadavg; /proc/PID/{stat,cgroup,cmdline,wchan} of launchers, libvirt daemons and QEMUs, /proc/PID/task/*/stat of suspect VMs' launchers; pidfd; virt-handler's ghost records; each launcher's command socket and its marker; /proc/PID/{fdinfo,net/dev} of QEMUs, their /sys/class/net/*/carrier",
     needs: "the host's pid and cgroup namespaces; root for sockets below /proc/PID/root",
     lost_without: "command sockets and interfaces of launchers without root; pods by cgroup where another cgroup namespace hides the paths",
     look_every: Duration::from_secs(4),
@@ -77,6 +77,8 @@ struct Seen {
 struct Question {
     facts: AllFacts,
     known: Arc<Launchers>,
+    /// Whose threads are all looked at; `None`: everybody's.
+    close: Option<Arc<Suspects>>,
     tries_sockets: bool,
     max_age: Duration,
 }
@@ -150,6 +152,7 @@ impl Probe {
         let question = Question {
             facts: self.facts.clone(),
             known: Arc::clone(&self.context.launchers.borrow()),
+            close: (!self.context.once).then(|| Arc::clone(&self.context.suspects.borrow())),
             tries_sockets,
             max_age,
         };
@@ -178,7 +181,7 @@ impl Probe {
         loop {
             let (procfs, host) = (self.procfs.clone(), self.context.host.clone());
             let (vms, config) = (Arc::clone(&self.context.vms), Arc::clone(&self.context.config));
-            let known = Arc::clone(&question.known);
+            let (known, close) = (Arc::clone(&question.known), question.close.clone());
             let (tries_sockets, max_age) = (question.tries_sockets, question.max_age);
             let new = || MemberReader::new(&self.procfs);
             let look = move |members: &mut MemberReader| {
@@ -203,7 +206,7 @@ impl Probe {
                     Arc::make_mut(of).args = Some(args);
                 }
             }
-            question = Question { facts: seen.facts, known, tries_sockets, max_age: max_age.max(SAME_BEAT) };
+            question = Question { facts: seen.facts, known, close, tries_sockets, max_age: max_age.max(SAME_BEAT) };
         }
     }
 
@@ -365,7 +368,7 @@ fn look_at(
     member_reader: &mut MemberReader,
     question: Question,
 ) -> Result<Seen, ReadError> {
-    let Question { mut facts, known, tries_sockets, max_age } = question;
+    let Question { mut facts, known, close, tries_sockets, max_age } = question;
     let filter = prefix.map_or(CgroupFilter::All, |prefix| CgroupFilter::Under(prefix.to_owned()));
     let pass = vms.census.take(procfs, &filter, max_age)?;
     let mut n_errors = pass.n_errors;
@@ -399,10 +402,14 @@ fn look_at(
             None => complete(row, procfs, host, prefix, &facts),
         }
     }
+    // Threads are some forty of a launcher: they are read where there is a reason to.
+    let is_close = |family: &&Family| close.as_ref().is_none_or(|uids| uids.contains(&family.row.vmi_uid));
+    let closely: BTreeSet<ProcessId> =
+        families.iter().filter(is_close).flat_map(|family| [family.monitor, family.launcher]).flatten().collect();
     let mut members = BTreeMap::new();
     member_reader.retain(&facts);
     for of in facts.values().filter(|of| of.resident.kind != ResidentKind::Qemu) {
-        match member_reader.read(of) {
+        match member_reader.read(of, closely.contains(&of.resident.id)) {
             Some(member) => drop(members.insert(of.resident.id, member)),
             None => vms.census.forget(of.resident.id),
         }

@@ -45,7 +45,7 @@ const NAME: &str = "runtime";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether the container runtime runs, answers and is ready, and what it says of the launchers' containers.",
-    sources: "CRI v1 over its socket: Status every 5 s, Version and ImageFsInfo once, ListPodSandbox, ListContainers and ContainerStatus every 30 s; its systemd unit; /proc/loadavg, shims in /proc",
+    sources: "CRI v1 over its socket: Status every 5 s, Version and ImageFsInfo once, ListPodSandbox, ListContainers and ContainerStatus every 30 s; its systemd unit; /proc/loadavg, shims in /proc, their threads while a VM is suspect",
     needs: "the runtime's socket (root); the system bus; procfs of the host's pid namespace",
     lost_without: "readiness and containers without the socket; the unit without the bus; stuck shims without procfs",
     look_every: Duration::from_secs(10),
@@ -286,12 +286,14 @@ impl Probe {
     }
 
     async fn look_at_shims(&mut self) {
-        let Ok(pass) = self.shims.look().await else {
+        // Threads are many: all shims' only while somebody is stuck, or where there is no next look.
+        let closely = self.context.once || !self.context.suspects.borrow().is_empty();
+        let Ok(pass) = self.shims.look(closely).await else {
             count(&self.context.counters.errors, 1);
             return;
         };
         let at = self.context.clock.now();
-        let judge = |shim: &Shim| judge_shim(at, shim.id, &shim.comm, shim.state, shim.wchan.as_deref());
+        let judge = |shim: &Shim| judge_shim(at, shim.id, &shim.comm, shim.tid, shim.state, shim.wchan.as_deref());
         self.verdicts.extend(pass.shims.iter().map(judge));
         let subject = |id: &ProcessId| Subject::Process { pid: id.pid, start_ticks: id.start_time_ticks };
         self.gone.extend(pass.ended.iter().map(subject));

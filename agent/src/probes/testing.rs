@@ -103,6 +103,16 @@ pub(super) fn write(root: &Path, path: &str, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
+/// Puts the `stat` of a thread below a procfs, of a process whose start is ten times its pid; the leader's is the process's too.
+pub(super) fn put_thread(procfs: &Path, pid: u32, tid: u32, comm: &str, state: char) {
+    let (zeros, start) = ("0 ".repeat(15), pid * 10);
+    let stat = format!("{tid} ({comm}) {state} 1 1 1 {zeros}{start} {}\n", "0 ".repeat(30));
+    write(procfs, &format!("{pid}/task/{tid}/stat"), &stat);
+    if tid == pid {
+        write(procfs, &format!("{pid}/stat"), &stat);
+    }
+}
+
 /// The machine whose journals are recorded.
 pub(super) const MACHINE: &str = "0123456789abcdef0123456789abcdef";
 

@@ -47,7 +47,7 @@ fn a_stopped_daemon_is_unresponsive_and_a_missing_one_unreachable() {
         &LauncherLook { libvirt: member(3, STOPPED), ..well() },
         [Some(Absent), Some(Absent), Some(Present), Some(Absent)],
     );
-    let blocked = Health::Blocked { comm: "prio-rpc".to_owned(), wchan: "rpc_wait_bit_killable".to_owned() };
+    let blocked = Health::Blocked { tid: 12, comm: "prio-rpc".to_owned(), wchan: "rpc_wait_bit_killable".to_owned() };
     check(
         &LauncherLook { libvirt: member(3, blocked), ..well() },
         [Some(Absent), Some(Absent), Some(Present), Some(Absent)],
@@ -155,7 +155,7 @@ fn of_a_live_launcher_what_is_not_there_is_gone() {
     check_live(well(), Absent, "runs");
     check_live(LauncherLook { monitor: None, launcher: None, ..well() }, Present, "neither virt-launcher");
     check_live(LauncherLook { monitor: None, launcher: None, qemus: &[], ..well() }, Unknown, "");
-    let waits = Health::Blocked { comm: "virt-launcher".to_owned(), wchan: "fuse_wait".to_owned() };
+    let waits = Health::Blocked { tid: 11, comm: "virt-launcher".to_owned(), wchan: "fuse_wait".to_owned() };
     check_live(LauncherLook { launcher: member(2, waits), ..well() }, Present, "in state D in fuse_wait");
 }
 

@@ -131,7 +131,8 @@ fn a_runtime_that_says_it_is_not_ready_does_not_answer_for_its_engine() {
 #[test]
 fn runtime_shim_stuck_is_a_shim_in_d_or_z() {
     let id = ProcessId { pid: 12, start_time_ticks: 34 };
-    let judged = |state, wchan| state_of(judge_shim(second(9), id, "containerd-shim", state, wchan));
+    let of = |tid, state, wchan| state_of(judge_shim(second(9), id, "containerd-shim", tid, state, wchan));
+    let judged = |state, wchan| of(12, state, wchan);
     for (state, want) in [
         (TaskState::Sleeping, Absent),
         (TaskState::Running, Absent),
@@ -145,6 +146,14 @@ fn runtime_shim_stuck_is_a_shim_in_d_or_z() {
     let other = judged(TaskState::Uninterruptible, Some("rpc_wait_bit_killable"));
     assert_eq!((one.code, one.subject.to_string().as_str()), (FindingCode::RuntimeShimStuck, "process/12@34"));
     assert_ne!(one.hold_key, other.hold_key, "a shim that waits for one thing after the other is not stuck");
+    let thread = |tid| of(tid, TaskState::Uninterruptible, Some("io_schedule"));
+    let (this, that) = (thread(15), thread(16));
+    assert_eq!((this.status, this.attributes.get(attribute::TID)), (Present, Some("15")));
+    assert_eq!(
+        this.evidence[0].text,
+        "containerd-shim 12 has a thread that is blocked in the kernel in io_schedule (state D)"
+    );
+    assert_ne!(this.hold_key, that.hold_key, "nor is one whose threads wait in turn");
 }
 
 fn container(name: &str, n_attempts: u32, state: ContainerState) -> Container {

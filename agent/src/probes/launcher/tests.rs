@@ -79,7 +79,7 @@ impl Tree {
         tree.put(11, 10, "virt-launcher", 'S', &format!("/usr/bin/virt-launcher {flags}"));
         tree.put(12, 11, "virtqemud", 'S', "/usr/sbin/virtqemud -f /var/run/libvirt/virtqemud.conf");
         tree.put(13, 10, "qemu-kvm", 'S', "/usr/libexec/qemu-kvm -name guest=prod_db-0 -uuid 0c0c -accel kvm");
-        tree.thread(13, "CPU 0/KVM");
+        tree.thread(13, "CPU 0/KVM", 'S');
         tree.write("proc/10/root/var/run/libvirt/virtqemud-sock", "");
         for (_, directory) in layout.directories() {
             std::fs::create_dir_all(tree.root.path().join(directory)).unwrap();
@@ -109,9 +109,9 @@ impl Tree {
         self.write(&format!("proc/{pid}/stat"), &Self::stat(pid, ppid, comm, state));
     }
 
-    fn thread(&self, pid: u32, comm: &str) {
+    fn thread(&self, pid: u32, comm: &str, state: char) {
         let tid = pid * 10;
-        self.write(&format!("proc/{pid}/task/{tid}/stat"), &Self::stat(tid, 1, comm, 'S'));
+        self.write(&format!("proc/{pid}/task/{tid}/stat"), &Self::stat(tid, 1, comm, state));
     }
 
     fn remove(&self, path: &str) {
@@ -277,7 +277,7 @@ async fn a_marker_and_a_dead_command_socket_are_told() {
 async fn emulation_a_second_qemu_and_a_lost_tap_are_told_of_every_vm() {
     let tree = Tree::new(Layout::Systemd);
     tree.put(20, 1, "qemu-system-x86", 'S', "/usr/bin/qemu-system-x86_64 -accel tcg");
-    tree.thread(20, "CPU 0/TCG");
+    tree.thread(20, "CPU 0/TCG", 'S');
     tree.write("proc/20/cgroup", "0::/machine.slice/machine-qemu\n");
     tree.put(21, 1, "qemu-system-x86", 'S', "/usr/bin/qemu-system-x86_64 -accel tcg");
     let vms = Arc::new(VmIndex::new());
@@ -348,4 +348,44 @@ async fn garbage_costs_only_itself_and_no_procfs_is_a_blindness() {
         context.config = Arc::new(config);
     });
     assert!(look.await.blind_because.is_some_and(|because| because.contains("proc")));
+}
+
+#[tokio::test]
+async fn a_blocked_thread_of_a_launcher_whose_leader_sleeps_is_seen_where_all_threads_are_looked_at() {
+    let tree = Tree::new(Layout::Systemd);
+    tree.thread(11, "virt-launcher", 'D');
+    let defunct = async |change: fn(&mut ProbeContext)| status(&tree.look_with(change).await.0, VMI, LauncherDefunct);
+    assert_eq!(defunct(|_| ()).await, Some(Present), "one look looks at all");
+    let live = async |suspect: &str| {
+        let suspects = Arc::new(Suspects::from([suspect.to_owned()]));
+        let procfs = tree.root.path().join("proc");
+        let mut probe = testing::Probe::start_with(&SPEC, HostRoot::new(tree.root.path()), |context| {
+            context.config = Arc::new(crate::probes::ProbeConfig { procfs, ..(*context.config).clone() });
+            context.suspects = tokio::sync::watch::channel(suspects).1;
+        });
+        let look = probe.look().await;
+        probe.stop().await;
+        status(&look, VMI, LauncherDefunct)
+    };
+    assert_eq!((live(VMI).await, live("another").await), (Some(Present), Some(Absent)));
+}
+
+#[test]
+fn a_blocked_thread_is_looked_at_until_it_is_over() {
+    let tree = Tree::new(Layout::Systemd);
+    let procfs = Procfs::new(tree.root.path().join("proc"));
+    let resident = census::Resident {
+        id: ProcessId { pid: 11, start_time_ticks: 1_011 },
+        comm: "virt-launcher".to_owned(),
+        kind: ResidentKind::Launcher,
+    };
+    let facts = Facts::read(&procfs, &resident).unwrap();
+    let mut reader = MemberReader::new(&procfs);
+    let mut is_blocked = |state, closely| {
+        tree.thread(11, "virt-launcher", state);
+        matches!(reader.read(&facts, closely).unwrap().health, Some(Health::Blocked { tid: 110, .. }))
+    };
+    assert!(!is_blocked('D', false) && is_blocked('D', true));
+    assert!(is_blocked('D', false), "the VM is no suspect any more");
+    assert!(!is_blocked('S', false) && !is_blocked('D', false));
 }

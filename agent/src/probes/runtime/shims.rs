@@ -1,6 +1,7 @@
 //! The runtime's shims in procfs: one is the parent of each container's first process, so one that hangs holds its pod for ever.
 //!
-//! Only those that were once seen stuck are spoken of, until they end: a node has hundreds that are well.
+//! Only those that were once seen stuck are spoken of, until they end: a node has hundreds that are well. Their leaders are looked at
+//! each time, their threads, a dozen each, only when asked for: some 0.1 ms a shim.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use kulprit_judge::services::{Service, service_of};
 
 use crate::probes::ProbeConfig;
 use crate::probes::blocking::{Blocking, Late};
+use crate::probes::stuck_threads::StuckThreads;
 
 /// Reading `stat` of some hundred processes takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -32,6 +34,7 @@ pub(super) struct Shims {
 #[derive(Debug, Default)]
 struct Known {
     shims: BTreeMap<u32, ProcessId>,
+    stuck: StuckThreads,
     /// Pids that are no shim. A process is what it is by the second look: `runc` and the like live shorter.
     others: BTreeSet<u32>,
     young: BTreeSet<u32>,
@@ -60,6 +63,9 @@ impl Known {
 pub(super) struct Shim {
     pub(super) id: ProcessId,
     pub(super) comm: String,
+    /// The thread that has been blocked for longest; else the leader.
+    pub(super) tid: u32,
+    /// Its state.
     pub(super) state: TaskState,
     pub(super) wchan: Option<String>,
 }
@@ -84,12 +90,14 @@ impl Shims {
         }
     }
 
-    /// Looks at all.
-    pub(super) async fn look(&mut self) -> Result<Pass, String> {
+    /// Looks at all; `closely` at all of their threads as well.
+    pub(super) async fn look(&mut self, closely: bool) -> Result<Pass, String> {
         let (procfs, filter) = (self.procfs.clone(), self.filter.clone());
-        // Lost when the call is late: the next one finds them anew.
+        // Lost when the call is late: the next one finds them anew, and which of them had a blocked thread nobody knows.
         let known = std::mem::take(&mut self.known);
-        let read = self.blocking.run(DEADLINE, move || scan(&procfs, &filter, known)).await;
+        let maybe_stuck = if known.n_looks == 0 { self.spoken_of.clone() } else { BTreeSet::new() };
+        let is_close = move |id| closely || maybe_stuck.contains(&id);
+        let read = self.blocking.run(DEADLINE, move || scan(&procfs, &filter, known, is_close)).await;
         let (known, shims) = match read {
             Ok(result) => result.map_err(|error| crate::probes::chain(&error))?,
             Err(Late { for_secs }) => return Err(format!("reading procfs has not returned for {for_secs} s")),
@@ -105,7 +113,12 @@ impl Shims {
     }
 }
 
-fn scan(procfs: &Procfs, filter: &CgroupFilter, mut known: Known) -> Result<(Known, Vec<Shim>), ReadError> {
+fn scan(
+    procfs: &Procfs,
+    filter: &CgroupFilter,
+    mut known: Known,
+    is_close: impl Fn(ProcessId) -> bool,
+) -> Result<(Known, Vec<Shim>), ReadError> {
     known.n_looks += 1;
     let is_full = known.n_looks.is_multiple_of(N_LOOKS_OF_FULL);
     let newest = known.births.get_or_insert_with(|| Births::new(procfs)).newest();
@@ -134,10 +147,22 @@ fn scan(procfs: &Procfs, filter: &CgroupFilter, mut known: Known) -> Result<(Kno
             }
             continue;
         }
-        alive.insert(*pid, stat.id());
-        let wchan = (stat.state == TaskState::Uninterruptible).then(|| procfs.wchan(*pid, *pid)).flatten();
-        shims.push(Shim { id: stat.id(), state: stat.state, wchan, comm: stat.comm });
+        let id = stat.id();
+        alive.insert(*pid, id);
+        let is_stuck = matches!(stat.state, TaskState::Uninterruptible | TaskState::Zombie);
+        let reads_threads = !is_stuck && (is_close(id) || known.stuck.had_one(id));
+        let thread = if reads_threads { known.stuck.look(procfs, id) } else { Ok(None) };
+        let shim = match thread {
+            Ok(Some(thread)) => Shim { id, comm: stat.comm, tid: thread.tid, state: thread.state, wchan: thread.wchan },
+            Err(error) if !error.is_not_found() => continue,
+            Ok(None) | Err(_) => {
+                let wchan = (stat.state == TaskState::Uninterruptible).then(|| procfs.wchan(*pid, *pid)).flatten();
+                Shim { id, comm: stat.comm, tid: *pid, state: stat.state, wchan }
+            }
+        };
+        shims.push(shim);
     }
+    known.stuck.retain(|id| alive.get(&id.pid) == Some(&id));
     known.shims = alive;
     Ok((known, shims))
 }
@@ -145,6 +170,7 @@ fn scan(procfs: &Procfs, filter: &CgroupFilter, mut known: Known) -> Result<(Kno
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probes::testing::put_thread;
 
     /// A procfs of stat files alone.
     fn write(dir: &std::path::Path, pid: u32, comm: &str, state: char, start: u64) {
@@ -170,16 +196,37 @@ mod tests {
         write(dir.path(), 9, "bash", 'D', 90);
         let mut shims = shims(dir.path());
         let states = |pass: &Pass| pass.shims.iter().map(|shim| (shim.id.pid, shim.state)).collect::<Vec<_>>();
-        assert_eq!(states(&shims.look().await.unwrap()), [(8, TaskState::Uninterruptible)]);
+        assert_eq!(states(&shims.look(false).await.unwrap()), [(8, TaskState::Uninterruptible)]);
         write(dir.path(), 8, "containerd-shim", 'S', 80);
         write(dir.path(), 7, "containerd-shim", 'Z', 70);
-        let pass = shims.look().await.unwrap();
+        let pass = shims.look(false).await.unwrap();
         assert_eq!(states(&pass), [(7, TaskState::Zombie), (8, TaskState::Sleeping)]);
         assert!(pass.ended.is_empty());
         std::fs::remove_dir_all(dir.path().join("8")).unwrap();
-        let pass = shims.look().await.unwrap();
+        let pass = shims.look(false).await.unwrap();
         assert_eq!(pass.ended, [ProcessId { pid: 8, start_time_ticks: 80 }]);
         assert_eq!(states(&pass), [(7, TaskState::Zombie)]);
+    }
+
+    #[tokio::test]
+    async fn a_thread_in_d_of_a_shim_whose_leader_sleeps_is_seen_when_looked_at_closely_and_until_it_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |tid, state| put_thread(dir.path(), 8, tid, "containerd-shim", state);
+        put(8, 'S');
+        put(9, 'D');
+        let mut shims = shims(dir.path());
+        let seen = |pass: Pass| pass.shims.iter().map(|shim| (shim.tid, shim.state)).collect::<Vec<_>>();
+        assert_eq!(seen(shims.look(false).await.unwrap()), []);
+        assert_eq!(seen(shims.look(true).await.unwrap()), [(9, TaskState::Uninterruptible)]);
+        assert_eq!(seen(shims.look(false).await.unwrap()), [(9, TaskState::Uninterruptible)], "it had one");
+        shims.known = Known::default();
+        assert_eq!(
+            seen(shims.look(false).await.unwrap()),
+            [(9, TaskState::Uninterruptible)],
+            "the look before was late"
+        );
+        put(9, 'S');
+        assert_eq!(seen(shims.look(false).await.unwrap()), [(8, TaskState::Sleeping)]);
     }
 
     #[tokio::test]
@@ -187,11 +234,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), 8, "containerd", 'S', 80);
         let mut shims = shims(dir.path());
-        shims.look().await.unwrap();
+        shims.look(false).await.unwrap();
         write(dir.path(), 8, "conmon", 'D', 80);
-        assert_eq!(shims.look().await.unwrap().shims.len(), 1, "exec keeps pid and start");
+        assert_eq!(shims.look(false).await.unwrap().shims.len(), 1, "exec keeps pid and start");
         write(dir.path(), 8, "conmon", 'D', 81);
-        let pass = shims.look().await.unwrap();
+        let pass = shims.look(false).await.unwrap();
         assert_eq!(pass.ended, [ProcessId { pid: 8, start_time_ticks: 80 }]);
         assert_eq!(pass.shims[0].id.start_time_ticks, 81);
     }
@@ -206,18 +253,18 @@ mod tests {
         started(7);
         write(dir.path(), 7, "containerd-shim", 'S', 70);
         let mut shims = shims(dir.path());
-        assert!(shims.look().await.unwrap().shims.is_empty());
+        assert!(shims.look(false).await.unwrap().shims.is_empty());
         write(dir.path(), 7, "containerd-shim", 'D', 70);
         write(dir.path(), 8, "containerd-shim", 'D', 80);
-        assert_eq!(shims.look().await.unwrap().shims.len(), 1, "nothing was started");
+        assert_eq!(shims.look(false).await.unwrap().shims.len(), 1, "nothing was started");
         started(8);
-        assert_eq!(shims.look().await.unwrap().shims.len(), 2);
+        assert_eq!(shims.look(false).await.unwrap().shims.len(), 2);
     }
 
     #[tokio::test]
     async fn a_procfs_that_cannot_be_read_is_an_error_with_its_path() {
         let dir = tempfile::tempdir().unwrap();
-        let error = shims(&dir.path().join("none")).look().await.unwrap_err();
+        let error = shims(&dir.path().join("none")).look(false).await.unwrap_err();
         assert!(error.contains("none"), "{error}");
     }
 }
