@@ -31,7 +31,7 @@ use crate::{
     metrics::{CentralMetrics, EventLabel},
     publish::Verdicts,
     store::{StoreWriter, Write},
-    wishes::{CaptureBook, places, suspects},
+    wishes::{CaptureBook, early::EarlyCaptures, places, suspects},
 };
 
 /// How long a change waits for others of the same fault.
@@ -89,6 +89,7 @@ pub struct Engine {
     /// Incidents whose row in the store is out of date.
     unsaved: BTreeSet<Ulid>,
     captures: CaptureBook,
+    early: EarlyCaptures,
     /// Who writes what nodes come to, if anybody does.
     verdicts: Option<(watch::Sender<Verdicts>, NpdMode)>,
     /// Who says why objects of Kubernetes are in trouble, if anybody does.
@@ -140,6 +141,7 @@ impl Engine {
             retention,
             unsaved: BTreeSet::new(),
             captures: CaptureBook::default(),
+            early: EarlyCaptures::default(),
             verdicts: None,
             reports: None,
         }
@@ -243,6 +245,12 @@ impl Engine {
         figures.show(&self.metrics);
         self.metrics.diagnosis_passes.inc();
         self.metrics.diagnosis_seconds.observe(began.elapsed().as_secs_f64());
+        let early = self.early.follow(&done.suspects, &incidents, |node, uid| self.live.ask_capture(node, uid).ok());
+        for capture in early {
+            if !self.store.try_queue(Write::Capture(capture)) {
+                warn!("the store has no room for a capture; it is lost");
+            }
+        }
         self.live.wish(done.suspects, self.captures.want(&incidents, &done.places));
         if !done.changes.is_empty() {
             self.decided.replace(incidents);
