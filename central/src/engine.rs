@@ -99,7 +99,7 @@ pub struct Engine {
 /// One pass: what was seen and what follows from it.
 #[derive(Debug)]
 pub struct Pass {
-    /// One for each symptom.
+    /// One for each symptom, with the causes alone.
     pub attributions: Vec<Attribution>,
     /// What becomes of incidents.
     pub changes: Vec<IncidentChange>,
@@ -113,7 +113,8 @@ pub struct Pass {
 #[must_use]
 pub fn pass(snapshot: &Snapshot, incidents: &Incidents, timers: &Timers) -> Pass {
     let indexed = Indexed::new(snapshot);
-    let attributions: Vec<Attribution> = indexed.symptoms().iter().map(|symptom| indexed.attribute(symptom)).collect();
+    let symptoms = indexed.symptoms();
+    let attributions: Vec<Attribution> = symptoms.iter().map(|symptom| indexed.attribute_causes(symptom)).collect();
     let observations = observe(&indexed, &attributions);
     let changes = advance(incidents, &observations, &Looks::of(snapshot), snapshot.reference_wall_usec, timers);
     let places = places(&indexed, &attributions);
