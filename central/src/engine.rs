@@ -31,7 +31,7 @@ use crate::{
     metrics::{CentralMetrics, EventLabel},
     publish::Verdicts,
     store::{StoreWriter, Write},
-    wishes::{CaptureBook, places, suspects},
+    wishes::{CaptureBook, early::EarlyCaptures, places, suspects},
 };
 
 /// How long a change waits for others of the same fault.
@@ -89,6 +89,7 @@ pub struct Engine {
     /// Incidents whose row in the store is out of date.
     unsaved: BTreeSet<Ulid>,
     captures: CaptureBook,
+    early: EarlyCaptures,
     /// Who writes what nodes come to, if anybody does.
     verdicts: Option<(watch::Sender<Verdicts>, NpdMode)>,
     /// Who says why objects of Kubernetes are in trouble, if anybody does.
@@ -98,7 +99,7 @@ pub struct Engine {
 /// One pass: what was seen and what follows from it.
 #[derive(Debug)]
 pub struct Pass {
-    /// One for each symptom.
+    /// One for each symptom, with the causes alone.
     pub attributions: Vec<Attribution>,
     /// What becomes of incidents.
     pub changes: Vec<IncidentChange>,
@@ -112,7 +113,8 @@ pub struct Pass {
 #[must_use]
 pub fn pass(snapshot: &Snapshot, incidents: &Incidents, timers: &Timers) -> Pass {
     let indexed = Indexed::new(snapshot);
-    let attributions: Vec<Attribution> = indexed.symptoms().iter().map(|symptom| indexed.attribute(symptom)).collect();
+    let symptoms = indexed.symptoms();
+    let attributions: Vec<Attribution> = symptoms.iter().map(|symptom| indexed.attribute_causes(symptom)).collect();
     let observations = observe(&indexed, &attributions);
     let changes = advance(incidents, &observations, &Looks::of(snapshot), snapshot.reference_wall_usec, timers);
     let places = places(&indexed, &attributions);
@@ -140,6 +142,7 @@ impl Engine {
             retention,
             unsaved: BTreeSet::new(),
             captures: CaptureBook::default(),
+            early: EarlyCaptures::default(),
             verdicts: None,
             reports: None,
         }
@@ -243,6 +246,12 @@ impl Engine {
         figures.show(&self.metrics);
         self.metrics.diagnosis_passes.inc();
         self.metrics.diagnosis_seconds.observe(began.elapsed().as_secs_f64());
+        let early = self.early.follow(&done.suspects, &incidents, |node, uid| self.live.ask_capture(node, uid).ok());
+        for capture in early {
+            if !self.store.try_queue(Write::Capture(capture)) {
+                warn!("the store has no room for a capture; it is lost");
+            }
+        }
         self.live.wish(done.suspects, self.captures.want(&incidents, &done.places));
         if !done.changes.is_empty() {
             self.decided.replace(incidents);

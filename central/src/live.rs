@@ -482,6 +482,48 @@ pub struct Touched {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use kulprit_daemon::clock::ManualClock;
+
+    use super::*;
+    use crate::state::Limits;
+
+    /// Agents that are asked for captures, and answer when they are told to.
+    pub(crate) struct Asking {
+        live: Live,
+        asked: Vec<(String, Ulid)>,
+    }
+
+    impl Default for Asking {
+        fn default() -> Self {
+            let clock = ManualClock::new(Moment { wall_usec: 1, boottime_usec: 1 }).clock();
+            let state = CurrentState::new(Limits::default(), clock.now());
+            Self { live: Live::new(state, clock, Settings::default(), false), asked: Vec::new() }
+        }
+    }
+
+    impl Asking {
+        pub(crate) fn ask(&mut self, node: &str, vm_uid: &str) -> Option<AskedCapture> {
+            let (number, answer) = self.live.lock().asked.ask(node);
+            self.asked.push((format!("{node} {vm_uid}"), number));
+            Some(AskedCapture { answer, live: self.live.clone(), node: node.to_owned(), number })
+        }
+
+        /// Node and VM of all who were asked.
+        pub(crate) fn asked(&self) -> Vec<&str> {
+            self.asked.iter().map(|(whom, _)| whom.as_str()).collect()
+        }
+
+        pub(crate) fn answer(&self, whom: &str, took_usec: u64) {
+            let (_, number) = self.asked.iter().find(|(asked, _)| asked == whom).expect("it was asked");
+            let (node, vm_uid) = whom.split_once(' ').expect("a node and a VM");
+            let result = v1::CaptureResult { vm_uid: vm_uid.to_owned(), took_usec, ..Default::default() };
+            self.live.lock().asked.answer(node, *number, result);
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

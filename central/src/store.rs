@@ -68,7 +68,8 @@ pub enum Write {
     Incidents(Vec<Arc<Incident>>),
     /// Migrations of VMs as they are known now.
     Migrations(MigrationsWrite),
-    /// What a node showed of a VM. Of two of one incident, VM and node the first is kept: it is nearer to what happened.
+    /// What a node showed of a VM. Of two of one incident, VM and node the first is kept: it is nearer to what happened. One from before
+    /// the incident is kept beside it.
     Capture(CaptureWrite),
 }
 
@@ -88,6 +89,8 @@ pub struct CaptureWrite {
     pub node: String,
     /// What it showed, times on the node's clock.
     pub result: v1::CaptureResult,
+    /// Whether it was made before the incident, when the VM became a suspect.
+    pub is_early: bool,
 }
 
 /// A node as it is to be found after a restart.

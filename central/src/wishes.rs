@@ -2,8 +2,11 @@
 //!
 //! A VM is a suspect while it shows a symptom, is in a phase of Kubernetes for longer than usual, or has a fault of its own; its
 //! nodes look closer then. Each VM that an open incident touches is captured once, a few for each incident: what one of five
-//! hundred VMs shows, the others show too. Wishes wait here until a stream of the node takes them; they are made anew after a
-//! restart. Whoever asks central for a capture is answered through [`AskedBook`].
+//! hundred VMs shows, the others show too. What a suspect shows before that is asked for as well ([`early`]). Wishes wait here until a
+//! stream of the node takes them; they are made anew after a restart. Whoever asks central for a capture is answered through
+//! [`AskedBook`].
+
+pub mod early;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

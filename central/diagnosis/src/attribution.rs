@@ -3,8 +3,8 @@
 mod answer;
 
 pub use answer::attribute;
-pub(crate) use answer::attribute_in;
 pub(crate) use answer::is_verdict;
+pub(crate) use answer::{attribute_causes_in, attribute_in};
 
 use crate::{place::Place, symptom::Symptom};
 

@@ -16,7 +16,7 @@ use kulprit_cluster::{ClusterNode, ClusterVm};
 use kulprit_model::{Attributes, FindingCode, Occurrence, State, Status, attribute::SIGNATURE, catalogue::CATALOGUE};
 
 use crate::{
-    attribution::{Attribution, attribute_in},
+    attribution::{Attribution, attribute_causes_in, attribute_in},
     catalogue::Look,
     compared::{COMPARED, Compared},
     identity::pairs_of,
@@ -185,6 +185,13 @@ impl<'a> Indexed<'a> {
     #[must_use]
     pub fn attribute(&self, symptom: &Symptom) -> Attribution {
         attribute_in(self, symptom)
+    }
+
+    /// The same causes, and nothing beside them: what was ruled out, looked at and not seen is left empty. That takes several walks over
+    /// all that a node says, and who explains every symptom at each change shows it to nobody.
+    #[must_use]
+    pub fn attribute_causes(&self, symptom: &Symptom) -> Attribution {
+        attribute_causes_in(self, symptom)
     }
 
     /// VMs of the cluster whose migration is under way, or ended within `scheduling_usec`: as many as KubeVirt has slots, and who waits.

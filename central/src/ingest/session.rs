@@ -308,7 +308,7 @@ impl Link<'_> {
                 self.session.answer_capture(number, result);
                 continue;
             }
-            let write = CaptureWrite { node: node.clone(), result };
+            let write = CaptureWrite { node: node.clone(), result, is_early: false };
             if !self.context.store.try_queue(Write::Capture(write)) {
                 warn!(%node, "the store has no room for a capture; it is lost");
             }

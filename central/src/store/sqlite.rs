@@ -160,8 +160,9 @@ impl History for SqliteHistory {
 
 impl SqliteHistory {
     fn read_captures(&self, incident_id: &str) -> rusqlite::Result<Vec<v1::Capture>> {
-        let mut statement =
-            self.connection.prepare("SELECT node, body FROM capture WHERE incident = ?1 ORDER BY node, vm_uid")?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT node, body FROM capture WHERE incident = ?1 ORDER BY node, vm_uid, is_early DESC")?;
         let mut rows = statement.query([incident_id])?;
         let mut captures = Vec::new();
         while let Some(row) = rows.next()? {
@@ -340,10 +341,12 @@ fn write_incident(transaction: &Transaction<'_>, incident: &Incident) -> rusqlit
 }
 
 fn write_capture(transaction: &Transaction<'_>, capture: &CaptureWrite) -> rusqlite::Result<()> {
-    let CaptureWrite { node, result } = capture;
+    let CaptureWrite { node, result, is_early } = capture;
     transaction
-        .prepare_cached("INSERT OR IGNORE INTO capture (incident, node, vm_uid, body) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![result.incident_id, node, result.vm_uid, result.encode_to_vec()])?;
+        .prepare_cached(
+            "INSERT OR IGNORE INTO capture (incident, node, vm_uid, is_early, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![result.incident_id, node, result.vm_uid, is_early, result.encode_to_vec()])?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use kulprit_cluster::{Initiator, RecordKey, Watched};
 use kulprit_daemon::Chain;
 use kulprit_model::{Attributes, FindingCode, Moment, Record, Stamp, State, Status, StreamId, Subject};
+use kulprit_proto::v1;
 use prost::Message as _;
 use rusqlite::Connection;
 
@@ -170,6 +171,34 @@ fn a_store_of_before_migrations_were_kept_is_brought_up() {
     drop(raw);
     let (_store, loaded) = SqliteStore::open(folder.path()).unwrap();
     assert_eq!((loaded.migrations.len(), loaded.nodes.len()), (0, 1));
+}
+
+#[test]
+fn captures_of_before_are_kept_and_one_of_before_an_incident_stands_beside_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path());
+    let capture = |took_usec| v1::CaptureResult {
+        incident_id: "i".to_owned(),
+        vm_uid: "a".to_owned(),
+        took_usec,
+        ..v1::CaptureResult::default()
+    };
+    let raw = Connection::open(folder.path().join(FILE_NAME)).unwrap();
+    raw.execute_batch(
+        "DROP TABLE capture; CREATE TABLE capture (incident TEXT NOT NULL, node TEXT NOT NULL, vm_uid TEXT NOT NULL,
+         body BLOB NOT NULL, PRIMARY KEY (incident, node, vm_uid)) STRICT; PRAGMA user_version = 4",
+    )
+    .unwrap();
+    raw.execute("INSERT INTO capture VALUES ('i', 'n1', 'a', ?1)", [capture(1).encode_to_vec()]).unwrap();
+    drop(raw);
+    let (mut store, _) = SqliteStore::open(folder.path()).unwrap();
+    let write = |took_usec, is_early| {
+        Write::Capture(CaptureWrite { node: "n1".to_owned(), result: capture(took_usec), is_early })
+    };
+    store.commit(&[write(2, false), write(3, true), write(4, true)]).unwrap();
+    let captures = store.history().unwrap().captures("i").unwrap();
+    let took: Vec<u64> = captures.into_iter().filter_map(|capture| Some(capture.result?.took_usec)).collect();
+    assert_eq!(took, [3, 1]);
 }
 
 #[test]
@@ -351,7 +380,7 @@ fn a_newer_schema_is_left_alone() {
     Connection::open(folder.path().join(FILE_NAME)).unwrap().execute_batch("PRAGMA user_version = 7").unwrap();
     check_refused(
         folder.path(),
-        "the store `DIR/central.db` has schema version 7, and this kulprit-central knows versions up to 4",
+        "the store `DIR/central.db` has schema version 7, and this kulprit-central knows versions up to 5",
     );
 }
 

@@ -79,6 +79,39 @@ async fn a_vm_in_trouble_is_a_suspect_and_its_capture_is_kept_with_the_incident(
     app.stop().await;
 }
 
+/// What a suspect shows before it is in trouble may be gone when it is.
+#[tokio::test]
+async fn a_suspect_is_captured_at_once_and_its_incident_gets_that_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::start(folder.path()).await;
+    let now = app.now();
+    let mut agent = app.agent(1).await;
+    let is = |code| state(code, Subject::vm(VM), Status::Present, now);
+    // A fault of the VM, and the VM shows no symptom.
+    agent.snapshot(vec![domain(VM, "db-0", now), is(FindingCode::LauncherLimitReached)], now).await;
+    let before = asked(&mut agent).await;
+    assert_eq!(before.vm_uid, VM);
+    assert_eq!(app.wait_for_open_incidents(0).await, []);
+    agent.send(Message::CaptureResult(capture(&before.incident_id, "before"))).await;
+    agent.say(is(FindingCode::QemuStopped), now).await;
+    let own = asked(&mut agent).await;
+    let incident = app.wait_for_open_incidents(1).await.remove(0);
+    assert_eq!(own.incident_id, incident.id);
+    agent.send(Message::CaptureResult(capture(&own.incident_id, "own"))).await;
+    let mut query = app.query.clone();
+    let shown = loop {
+        let request = v1::GetIncidentRequest { id: incident.id.clone() };
+        let shown = query.get_incident(request).await.unwrap().into_inner();
+        if shown.captures.len() == 2 {
+            break shown;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let of = |text| v1::Capture { node: "n1".to_owned(), result: Some(capture(&incident.id, text)) };
+    assert_eq!(shown.captures, [of("before"), of("own")]);
+    app.stop().await;
+}
+
 /// The next request for a capture.
 async fn asked(agent: &mut Agent) -> v1::CaptureRequest {
     loop {

@@ -43,7 +43,24 @@ pub fn attribute(snapshot: &Snapshot, symptom: &Symptom) -> Attribution {
 
 pub(crate) fn attribute_in<'a>(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) -> Attribution {
     let stage = Stage::new(snapshot, symptom);
-    let Sheets { best: sheets, elsewhere } = score::sheets_of(&stage);
+    let sheets = score::sheets_of(&stage);
+    Attribution {
+        ruled_out: cleared::ruled_out(&stage, &sheets.best),
+        unknown: cleared::unknown(&stage),
+        looked_at: cleared::looked_at(&stage),
+        ..weighed_in(&stage, sheets)
+    }
+}
+
+/// Without what is said beside the causes.
+pub(crate) fn attribute_causes_in<'a>(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) -> Attribution {
+    let stage = Stage::new(snapshot, symptom);
+    let sheets = score::sheets_of(&stage);
+    weighed_in(&stage, sheets)
+}
+
+fn weighed_in(stage: &Stage<'_>, Sheets { best: sheets, elsewhere }: Sheets) -> Attribution {
+    let symptom = stage.symptom;
     let chains = chain::join(&sheets);
     // A node's own symptom is its faults: what explains none of them happened beside it, however sure it is.
     let is_of_node = matches!(symptom.subject, SymptomSubject::Node { .. });
@@ -64,7 +81,7 @@ pub(crate) fn attribute_in<'a>(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) 
         if is_enough_alone {
             contributing.push(Candidate {
                 explains: explains(chain),
-                ..candidate(&stage, &sheets, Some(chain), score_db, alone)
+                ..candidate(stage, &sheets, Some(chain), score_db, alone)
             });
         }
         // What a node's own symptom is derived from does not compete: each fault is there, and each is its own explanation.
@@ -79,7 +96,7 @@ pub(crate) fn attribute_in<'a>(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) 
             let chain = Chain { links: vec![sheet] };
             contributing.push(Candidate {
                 explains: explains(&chain),
-                ..candidate(&stage, &sheets, Some(&chain), sheet.score_db(), alone)
+                ..candidate(stage, &sheets, Some(&chain), sheet.score_db(), alone)
             });
         }
     }
@@ -90,16 +107,16 @@ pub(crate) fn attribute_in<'a>(snapshot: &'a Indexed<'a>, symptom: &'a Symptom) 
     let causes: Vec<Candidate> = competitors
         .iter()
         .zip(probabilities)
-        .map(|((chain, score_db), probability)| candidate(&stage, &sheets, *chain, *score_db, probability))
+        .map(|((chain, score_db), probability)| candidate(stage, &sheets, *chain, *score_db, probability))
         .collect();
     let confidence = causes.first().map_or(Confidence::Unexplained, confidence);
     Attribution {
         symptom: symptom.clone(),
         causes,
         contributing,
-        ruled_out: cleared::ruled_out(&stage, &sheets),
-        unknown: cleared::unknown(&stage),
-        looked_at: cleared::looked_at(&stage),
+        ruled_out: Vec::new(),
+        unknown: Vec::new(),
+        looked_at: Vec::new(),
         confidence,
     }
 }

@@ -11,7 +11,7 @@ use kulprit_model::{
 use proptest::{prelude::*, sample::select};
 
 use crate::{
-    CAUSES, Indexed, NodeView, ScoreSheet, Snapshot, VmView, attribute,
+    Attribution, CAUSES, Indexed, NodeView, ScoreSheet, Snapshot, VmView, attribute,
     catalogue::Look,
     evidence,
     identity::{Identity, Mention},
@@ -241,7 +241,11 @@ proptest! {
     fn one_index_for_all_symptoms_answers_as_one_for_each(snapshot in any_troubled()) {
         let indexed = Indexed::new(&snapshot);
         for symptom in indexed.symptoms() {
-            prop_assert_eq!(indexed.attribute(&symptom), attribute(&snapshot, &symptom));
+            let whole = indexed.attribute(&symptom);
+            prop_assert_eq!(&whole, &attribute(&snapshot, &symptom));
+            let causes =
+                Attribution { ruled_out: Vec::new(), unknown: Vec::new(), looked_at: Vec::new(), ..whole };
+            prop_assert_eq!(indexed.attribute_causes(&symptom), causes);
         }
     }
 

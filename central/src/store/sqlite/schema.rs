@@ -57,6 +57,15 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE migrations_kept ADD COLUMN until_usec INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    CREATE TABLE capture_with_early (
+        incident TEXT NOT NULL, node TEXT NOT NULL, vm_uid TEXT NOT NULL, is_early INTEGER NOT NULL, body BLOB NOT NULL,
+        PRIMARY KEY (incident, node, vm_uid, is_early)
+    ) STRICT;
+    INSERT INTO capture_with_early SELECT incident, node, vm_uid, 0, body FROM capture;
+    DROP TABLE capture;
+    ALTER TABLE capture_with_early RENAME TO capture;
+",
 ];
 
 /// Checks that the file is ours or empty, and brings it to the newest version.
