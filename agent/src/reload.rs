@@ -69,8 +69,13 @@ impl Reload {
     }
 
     async fn follow(&mut self, beat: Beat, mut reading: Blocking) -> Result<(), BoxError> {
-        let mut known = self.contents(&mut reading).await.unwrap_or_default();
         let mut waiting = Vec::new();
+        let mut known = self.contents(&mut reading).await.unwrap_or_default();
+        // What was changed after the start had read it would never be told from what is known now.
+        let result = self.read_again().await?;
+        if result.as_ref().map_or(true, |config| *config != self.running) {
+            self.take(result, false, &mut waiting);
+        }
         loop {
             beat.wait(EVERY).await;
             let Ok(contents) = self.contents(&mut reading).await else { continue };
@@ -80,10 +85,14 @@ impl Reload {
             if changed.is_empty() {
                 continue;
             }
-            let read = Arc::clone(&self.read);
-            let result = spawn_blocking(move || read()).await?;
+            let result = self.read_again().await?;
             self.take(result, changed.iter().any(|path| *path != self.file), &mut waiting);
         }
+    }
+
+    async fn read_again(&self) -> Result<Result<AgentConfig, BoxError>, BoxError> {
+        let read = Arc::clone(&self.read);
+        Ok(spawn_blocking(move || read()).await?)
     }
 
     async fn contents(&self, reading: &mut Blocking) -> Result<Contents, Late> {
@@ -219,9 +228,7 @@ mod tests {
     #[tokio::test]
     async fn the_probes_get_what_the_file_says_now_and_a_wrong_file_changes_nothing() {
         let case = start("probes:\n  kvm_every: 7s\n");
-        tokio::task::yield_now().await;
-        // The first look keeps what was read at the start.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // Before its first look or after it.
         std::fs::write(&case.file, "probes:\n  kvm_evry: 8s\n").unwrap();
         until(|| case.metrics.config_reads(false) == 1).await;
         assert_eq!(case.probes.borrow().kvm_every.to_string(), "7s");
@@ -236,8 +243,6 @@ mod tests {
     #[tokio::test]
     async fn the_log_has_the_filter_that_the_file_says_now() {
         let mut case = start("log:\n  filter: info\n");
-        tokio::task::yield_now().await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
         std::fs::write(&case.file, "log:\n  filter: warn,kulprit_agent::uplink=debug\n").unwrap();
         tokio::time::timeout(PATIENCE, case.log.changed()).await.expect("it is taken").unwrap();
         assert_eq!(&*case.log.borrow(), "warn,kulprit_agent::uplink=debug");
@@ -252,10 +257,17 @@ mod tests {
         let rules = dir.path().join("rules.json");
         std::fs::write(&rules, "{}").unwrap();
         let mut case = start(&format!("probes:\n  npd_files: [{}]\n", rules.display()));
-        tokio::task::yield_now().await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        std::fs::write(&rules, "{\"plugin\": \"kmsg\"}").unwrap();
-        tokio::time::timeout(PATIENCE, case.probes.changed()).await.expect("they are told").unwrap();
+        // Until it is seen: the first look is no change.
+        let change = async {
+            for n in 0.. {
+                std::fs::write(&rules, format!("{{\"plugin\": \"kmsg\"}}{}", " ".repeat(n))).unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = change => unreachable!("it goes on"),
+            told = tokio::time::timeout(PATIENCE, case.probes.changed()) => told.expect("they are told").unwrap(),
+        }
         assert_eq!((case.probes.borrow().npd_files.len(), case.metrics.config_reads(true)), (1, 1));
         case.stop.cancel();
     }
