@@ -254,6 +254,16 @@ const OWN: &[OwnAlert] = &[
         anchor: "callers-are-refused",
     },
     OwnAlert {
+        name: "KulpritCertificateEnds",
+        // Of its own life, whatever that is: some live for a day.
+        expr: "min by (certificate) (kulprit_central_certificate_not_after_seconds - time()) < 0.1 * max by (certificate) (max_over_time((kulprit_central_certificate_not_after_seconds - time())[30d:1h]))",
+        lasts: "15m",
+        severity: "warning",
+        summary: "Central's certificate ({{ $labels.certificate }}) ends in {{ $value | humanizeDuration }}.",
+        description: "Nobody has renewed it. When it has ended, no agent and nobody who asks gets through: all nodes fall silent in the same minute.",
+        anchor: "an-agent-is-not-connected",
+    },
+    OwnAlert {
         name: "KulpritRightMissing",
         expr: "max by (verb, resource) (kulprit_central_rights_missing) > 0",
         lasts: "5m",
