@@ -31,7 +31,7 @@ const NAME: &str = "filesystem";
 pub(super) const SPEC: ProbeSpec = ProbeSpec {
     name: NAME,
     meaning: "Whether a file system that the node or a VM needs is full or read-only.",
-    sources: "/proc/1/mountinfo (POLLPRI), mountinfo and cmdline of QEMU, statfs of local file systems every 30 s, of others in a child process every 5 min; /proc/PID/fd and fdinfo of a QEMU with a disk on a read-only one",
+    sources: "/proc/1/mountinfo (POLLPRI), cmdline of QEMU, its mountinfo at every fifth look and at each while its VM is a suspect, statfs of local file systems every 30 s, of others in a child process every 5 min; /proc/PID/fd and fdinfo of a QEMU with a disk on a read-only one",
     needs: "the host's mount namespace below its root; /proc/1/mountinfo; CAP_SYS_PTRACE for what QEMU has open",
     lost_without: "everything it says; without CAP_SYS_PTRACE whether a read-only file system is meant so",
     look_every: Duration::from_secs(30),
@@ -121,7 +121,9 @@ impl Probe {
             .collect();
         let (host, config) = (self.context.host.clone(), Arc::clone(&self.context.config));
         let known = std::mem::take(&mut self.vms);
-        let read = self.reading.run(DEADLINE, move || read::read(&host, &config, &running, known)).await;
+        let suspects = Arc::clone(&self.context.suspects.borrow());
+        let is_suspect = move |uid: &str| suspects.contains(uid);
+        let read = self.reading.run(DEADLINE, move || read::read(&host, &config, &running, known, is_suspect)).await;
         let Seen { mounts, places, disks, vms, n_errors } = match read {
             Ok(Ok(seen)) => seen,
             Ok(Err(error)) => {

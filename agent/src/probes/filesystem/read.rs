@@ -46,14 +46,20 @@ pub(super) struct Place {
     pub(super) space: Option<Reading<Space>>,
 }
 
+/// The mount table of a QEMU is read at so many looks once, each time while its VM is a suspect: to read one takes 0.2 ms, and nobody can
+/// wait for its change who must not pin its mounts.
+const LOOKS_A_TABLE: u8 = 5;
+
 /// Where the disks of one QEMU lie.
 #[derive(Debug)]
 pub(super) struct VmDisks {
     uid: String,
     /// libvirt's disks when this was read.
     sources: Vec<String>,
-    /// Their files, every link followed.
-    paths: Vec<PathBuf>,
+    /// Their files, every link followed, and what holds each.
+    on: Vec<(PathBuf, Mount)>,
+    /// At how many more looks the table is not read.
+    looks_left: u8,
 }
 
 /// What was read.
@@ -67,30 +73,30 @@ pub(super) struct Seen {
     pub(super) n_errors: u64,
 }
 
-/// `running`: pid, UID and libvirt's disks of each VM.
+/// `running`: pid, UID and libvirt's disks of each VM; `is_suspect` by its UID.
 pub(super) fn read(
     host: &HostRoot,
     config: &ProbeConfig,
     running: &[(u32, String, Vec<String>)],
     mut known: BTreeMap<u32, VmDisks>,
+    is_suspect: impl Fn(&str) -> bool,
 ) -> Result<Seen, ReadError> {
     let procfs = Procfs::new(&config.procfs);
     let mounts = read_node_mounts(host, &procfs)?;
     let mut n_errors = 0;
-    let (mut vms, mut files) = (BTreeMap::new(), BTreeMap::new());
+    let mut vms = BTreeMap::new();
     let mut disks: BTreeMap<String, Reading<Vec<DiskPlace>>> = BTreeMap::new();
     for (pid, uid, sources) in running {
         let fresh = known.remove(pid).filter(|row| row.uid == *uid && row.sources == *sources);
-        let found = procfs.mounts(*pid).and_then(|table| {
-            let row = fresh.map_or_else(|| find_disks(&procfs, *pid, uid, sources, &table), Ok)?;
-            let on = |path: &PathBuf| Some((path.clone(), mount_of(&table, path)?.clone()));
-            Ok((row.paths.iter().filter_map(on).collect::<Vec<_>>(), row))
-        });
-        match found {
-            Ok((on, row)) => {
-                files.insert(*pid, on);
-                vms.insert(*pid, row);
+        let found = match fresh {
+            Some(row) if row.looks_left > 0 && !is_suspect(uid) => {
+                Ok(VmDisks { looks_left: row.looks_left - 1, ..row })
             }
+            Some(row) => read_anew(&procfs, *pid, row),
+            None => find_disks(&procfs, *pid, uid, sources),
+        };
+        match found {
+            Ok(row) => drop(vms.insert(*pid, row)),
             Err(error) if error.is_not_found() => {}
             Err(error) => {
                 n_errors += 1;
@@ -110,7 +116,7 @@ pub(super) fn read(
     for (pid, row) in &vms {
         let root = root_of(&procfs, *pid);
         let mut seen: Vec<DeviceNumber> = Vec::new();
-        for (_, mount) in files[pid].iter().filter(|(_, mount)| is_asked(mount)) {
+        for (_, mount) in row.on.iter().filter(|(_, mount)| is_asked(mount)) {
             if seen.contains(&mount.device) {
                 continue;
             }
@@ -133,11 +139,23 @@ pub(super) fn read(
         place.space = Some(answers.entry(place.device).or_insert_with(ask).clone());
     }
     n_errors += answers.values().filter(|space| space.is_err()).count() as u64;
-    for (pid, on) in files {
-        let Ok(own) = disks.entry(vms[&pid].uid.clone()).or_insert_with(|| Ok(Vec::new())) else { continue };
-        own.extend(look_at_disks(&procfs, pid, on, &answers));
+    for (pid, row) in &vms {
+        let Ok(own) = disks.entry(row.uid.clone()).or_insert_with(|| Ok(Vec::new())) else { continue };
+        own.extend(look_at_disks(&procfs, *pid, row.on.clone(), &answers));
     }
     Ok(Seen { mounts, places, disks, vms, n_errors })
+}
+
+/// The same disks, by the mount table of now.
+fn read_anew(procfs: &Procfs, pid: u32, row: VmDisks) -> Result<VmDisks, ReadError> {
+    let table = procfs.mounts(pid)?;
+    let paths = row.on.into_iter().map(|(path, _)| path);
+    Ok(VmDisks { on: on_mounts(&table, paths), looks_left: LOOKS_A_TABLE - 1, ..row })
+}
+
+fn on_mounts(table: &[Mount], paths: impl IntoIterator<Item = PathBuf>) -> Vec<(PathBuf, Mount)> {
+    let on = |path: PathBuf| mount_of(table, &path).cloned().map(|mount| (path, mount));
+    paths.into_iter().filter_map(on).collect()
 }
 
 /// Whether disks can be written to. What a QEMU has open is read only where a file system takes no writes.
@@ -191,16 +209,18 @@ fn root_of(procfs: &Procfs, pid: u32) -> PathBuf {
 }
 
 /// The disks of a QEMU that are files, from its command line and what libvirt tells; of their paths only links are read.
-fn find_disks(procfs: &Procfs, pid: u32, uid: &str, sources: &[String], table: &[Mount]) -> Result<VmDisks, ReadError> {
+fn find_disks(procfs: &Procfs, pid: u32, uid: &str, sources: &[String]) -> Result<VmDisks, ReadError> {
+    let table = procfs.mounts(pid)?;
     let line = parse_command_line(&procfs.command_line(pid)?);
     let named = line.disks.into_iter().filter(|disk| disk.is_read_only != Some(true)).filter_map(|disk| disk.path);
     let root = HostRoot::new(root_of(procfs, pid));
     let mut paths: Vec<PathBuf> = Vec::new();
     for path in named.chain(sources.iter().cloned()).filter(|path| path.starts_with('/')) {
-        let real = follow_links(&root, table, Path::new(&path));
+        let real = follow_links(&root, &table, Path::new(&path));
         if !real.starts_with("/dev") && !paths.contains(&real) {
             paths.push(real);
         }
     }
-    Ok(VmDisks { uid: uid.to_owned(), sources: sources.to_vec(), paths })
+    let on = on_mounts(&table, paths);
+    Ok(VmDisks { uid: uid.to_owned(), sources: sources.to_vec(), on, looks_left: LOOKS_A_TABLE - 1 })
 }

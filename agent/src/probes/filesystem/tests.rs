@@ -177,7 +177,7 @@ async fn a_disk_that_is_open_for_writing_on_what_became_read_only_is_told_and_on
 }
 
 #[tokio::test]
-async fn a_file_system_becomes_read_only_from_one_look_to_the_next() {
+async fn a_file_system_that_becomes_read_only_is_seen_by_the_fifth_look_and_at_the_next_while_its_vm_is_a_suspect() {
     let root = tempfile::tempdir().unwrap();
     write_disk(root.path(), "rw - nfs4 nas:/vm rw", Some("02100002"));
     let mut probe = Probe {
@@ -190,8 +190,21 @@ async fn a_file_system_becomes_read_only_from_one_look_to_the_next() {
         context: stopped_context(root.path()).await,
     };
     probe.context.vms.insert(7, 1, "vm-a");
+    let (suspect, suspects) = tokio::sync::watch::channel(Arc::default());
+    probe.context.suspects = suspects;
     assert_eq!(status_of(&probe.look().await, VmFilesystemReadOnly), Some(Absent));
-    write(root.path(), "proc/7/mountinfo", &format!("{ROOT}3 1 0:51 / /disks rw - nfs4 nas:/vm ro\n"));
+    let turn = |how: &str| {
+        write(root.path(), "proc/7/mountinfo", &format!("{ROOT}3 1 0:51 / /disks rw - nfs4 nas:/vm {how}\n"));
+    };
+    turn("ro");
+    for _ in 0..4 {
+        assert_eq!(status_of(&probe.look().await, VmFilesystemReadOnly), Some(Absent));
+    }
+    assert_eq!(status_of(&probe.look().await, VmFilesystemReadOnly), Some(Present));
+    suspect.send_replace(Arc::new(BTreeSet::from(["vm-a".to_owned()])));
+    turn("rw");
+    assert_eq!(status_of(&probe.look().await, VmFilesystemReadOnly), Some(Absent));
+    turn("ro");
     assert_eq!(status_of(&probe.look().await, VmFilesystemReadOnly), Some(Present));
 }
 
