@@ -13,11 +13,15 @@ use kulprit_host::process::{ProcessId, Procfs, TaskState, Thread};
 pub(super) struct StuckThreads(BTreeMap<ProcessId, BTreeMap<u32, u32>>);
 
 impl StuckThreads {
-    /// The thread that has been in D state for longest; `None`: none is. Reads the `stat` of each, some 8 µs.
+    /// The thread that has been in D state for longest; `None`: none is, or nobody asks. Reads the `stat` of each, some 8 µs: when it is to
+    /// look `closely`, and until none is blocked any more.
     ///
     /// # Errors
     /// See [`ReadError`]; `NotFound` when the process has ended.
-    pub(super) fn look(&mut self, procfs: &Procfs, id: ProcessId) -> Result<Option<Thread>, ReadError> {
+    pub(super) fn look(&mut self, procfs: &Procfs, id: ProcessId, closely: bool) -> Result<Option<Thread>, ReadError> {
+        if !closely && !self.had_one(id) {
+            return Ok(None);
+        }
         let mut threads = procfs.threads(id.pid)?;
         threads.retain(|thread| thread.state == TaskState::Uninterruptible);
         let before = self.0.remove(&id).unwrap_or_default();
@@ -31,7 +35,7 @@ impl StuckThreads {
     }
 
     /// Whether one was in D state at the last look at this process: then whether it still is has to be looked at.
-    pub(super) fn had_one(&self, id: ProcessId) -> bool {
+    fn had_one(&self, id: ProcessId) -> bool {
         self.0.contains_key(&id)
     }
 
@@ -53,7 +57,7 @@ mod tests {
         let mut stuck = StuckThreads::default();
         let mut look = |states: [char; 4]| {
             (7..).zip(states).for_each(|(tid, state)| put_thread(dir.path(), 7, tid, "shim", state));
-            stuck.look(&procfs, id).unwrap().map(|thread| thread.tid)
+            stuck.look(&procfs, id, true).unwrap().map(|thread| thread.tid)
         };
         assert_eq!(look(['S', 'S', 'R', 'S']), None);
         assert_eq!(look(['S', 'D', 'S', 'D']), Some(8), "the first of two that are equally new");
@@ -62,6 +66,6 @@ mod tests {
         assert_eq!(look(['S', 'D', 'D', 'S']), Some(9));
         assert_eq!(look(['S', 'S', 'S', 'S']), None);
         assert!(!stuck.had_one(id));
-        assert!(stuck.look(&procfs, ProcessId { pid: 9, start_time_ticks: 90 }).unwrap_err().is_not_found());
+        assert!(stuck.look(&procfs, ProcessId { pid: 9, start_time_ticks: 90 }, true).unwrap_err().is_not_found());
     }
 }

@@ -180,15 +180,7 @@ async fn a_disk_that_is_open_for_writing_on_what_became_read_only_is_told_and_on
 async fn a_file_system_that_becomes_read_only_is_seen_by_the_fifth_look_and_at_the_next_while_its_vm_is_a_suspect() {
     let root = tempfile::tempdir().unwrap();
     write_disk(root.path(), "rw - nfs4 nas:/vm rw", Some("02100002"));
-    let mut probe = Probe {
-        reading: Blocking::default(),
-        vms: BTreeMap::new(),
-        remote: BTreeMap::new(),
-        remote_at: None,
-        said: BTreeSet::new(),
-        watch: None,
-        context: stopped_context(root.path()).await,
-    };
+    let mut probe = stopped_probe(root.path()).await;
     probe.context.vms.insert(7, 1, "vm-a");
     let (suspect, suspects) = tokio::sync::watch::channel(Arc::default());
     probe.context.suspects = suspects;
@@ -241,8 +233,8 @@ async fn a_disk_and_a_folder_behind_a_link_are_asked_where_they_lie() {
     assert_eq!(status_at(&look, FilesystemFull, "/data"), Some(Present), "{look:?}");
 }
 
-/// What the probe was given, after it has ended.
-async fn stopped_context(root: &Path) -> ProbeContext {
+/// A probe that looks when it is told to, with what one was given that has ended.
+async fn stopped_probe(root: &Path) -> Probe {
     let mut taken = None;
     let under_test = UnderTest::start_with(&SPEC, HostRoot::new(root), |context| {
         use_tree(context, root);
@@ -251,22 +243,22 @@ async fn stopped_context(root: &Path) -> ProbeContext {
         context.stop.cancel();
     });
     under_test.stop().await;
-    taken.unwrap()
-}
-
-#[tokio::test]
-async fn a_mount_that_is_gone_is_spoken_of_no_more() {
-    let root = tempfile::tempdir().unwrap();
-    write(root.path(), "proc/1/mountinfo", &format!("{ROOT}{NFS}"));
-    let mut probe = Probe {
+    Probe {
         reading: Blocking::default(),
         vms: BTreeMap::new(),
         remote: BTreeMap::new(),
         remote_at: None,
         said: BTreeSet::new(),
         watch: None,
-        context: stopped_context(root.path()).await,
-    };
+        context: taken.unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn a_mount_that_is_gone_is_spoken_of_no_more() {
+    let root = tempfile::tempdir().unwrap();
+    write(root.path(), "proc/1/mountinfo", &format!("{ROOT}{NFS}"));
+    let mut probe = stopped_probe(root.path()).await;
     assert!(probe.look().await.sightings.is_empty());
     write(root.path(), "proc/1/mountinfo", ROOT);
     let gone = probe.look().await.sightings;

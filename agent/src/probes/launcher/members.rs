@@ -51,7 +51,7 @@ impl MemberReader {
         };
         let health = match Health::of(stat.state, &Vec::<BlockedThread>::new()) {
             Health::Unclear => blocked(stat.pid, &stat.comm, procfs.wchan(stat.pid, stat.pid)),
-            Health::Runs if closely || self.stuck.had_one(id) => match self.stuck.look(procfs, id) {
+            Health::Runs => match self.stuck.look(procfs, id, closely) {
                 Ok(Some(thread)) => blocked(thread.tid, &thread.comm, thread.wchan),
                 Err(error) if !error.is_not_found() => Health::Unclear,
                 Ok(None) | Err(_) => Health::Runs,

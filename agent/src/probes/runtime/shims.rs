@@ -150,8 +150,7 @@ fn scan(
         let id = stat.id();
         alive.insert(*pid, id);
         let is_stuck = matches!(stat.state, TaskState::Uninterruptible | TaskState::Zombie);
-        let reads_threads = !is_stuck && (is_close(id) || known.stuck.had_one(id));
-        let thread = if reads_threads { known.stuck.look(procfs, id) } else { Ok(None) };
+        let thread = if is_stuck { Ok(None) } else { known.stuck.look(procfs, id, is_close(id)) };
         let shim = match thread {
             Ok(Some(thread)) => Shim { id, comm: stat.comm, tid: thread.tid, state: thread.state, wchan: thread.wchan },
             Err(error) if !error.is_not_found() => continue,
