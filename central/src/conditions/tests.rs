@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use kulprit_cluster::ClusterNode;
-use kulprit_diagnosis::{Indexed, Remedy, Symptom, SymptomId};
+use kulprit_diagnosis::{Indexed, SymptomId};
 use kulprit_model::State;
 
 use super::{
     testing::{happened, set, snapshot, state, subject, well},
     *,
 };
-use crate::incident::testing::{incident, member};
+use crate::incident::testing::{self as of_incidents, incident, member};
 
 fn judged(node: NodeView) -> Vec<Judged> {
     judge(&snapshot(vec![node]), &[], &Incidents::default(), NpdMode::Coexist).remove(0).judged
@@ -185,37 +185,12 @@ fn a_message_is_cut_before_its_cause_and_at_a_whole_character() {
 }
 
 fn candidate(id: &'static str, probability: f64, place: Place) -> Candidate {
-    Candidate {
-        id,
-        probability,
-        score_db: 0.0,
-        role: "hosting",
-        node: Some("n1".to_owned()),
-        place,
-        explains: true,
-        may_be_at: None,
-        chain: vec![id],
-        evidence: Vec::new(),
-        remedy: Remedy::default(),
-    }
+    Candidate { probability, ..of_incidents::candidate(id, place) }
 }
 
 fn attribution(node: &str, causes: Vec<Candidate>, contributing: Vec<Candidate>) -> Attribution {
-    Attribution {
-        symptom: Symptom {
-            subject: SymptomSubject::Node { node: node.to_owned() },
-            id: SymptomId::Unspecified,
-            since_wall_usec: None,
-            text: String::new(),
-            migration: None,
-        },
-        causes,
-        contributing,
-        ruled_out: Vec::new(),
-        unknown: Vec::new(),
-        looked_at: Vec::new(),
-        confidence: kulprit_diagnosis::Confidence::Verdict,
-    }
+    let subject = SymptomSubject::Node { node: node.to_owned() };
+    Attribution { contributing, ..of_incidents::attribution(subject, SymptomId::Unspecified, causes) }
 }
 
 fn blame(attributions: &[Attribution]) -> Blame {

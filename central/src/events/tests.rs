@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kulprit_cluster::{Spoken, StandingCondition, StandingNode};
-use kulprit_diagnosis::{Candidate, Place, Remedy, Symptom, SymptomId, SymptomSubject, WeighedEvidence};
+use kulprit_diagnosis::{Candidate, Place, Remedy, SymptomId, SymptomSubject, WeighedEvidence};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -13,51 +13,33 @@ use super::{
     flips::Flips,
     *,
 };
-use crate::incident::testing::{incident, member};
+use crate::incident::testing::{self, incident, member};
 
 const NOW: i64 = 1_772_360_100_000_000;
 const SECOND: i64 = 1_000_000;
 const CLOSE: i64 = 60 * SECOND;
 
 fn attribution(uid: &str, cause: &'static str, texts: usize) -> Attribution {
-    let candidate = Candidate {
-        id: cause,
-        probability: 0.973,
-        score_db: 30.0,
-        role: "hosting",
-        node: Some("n1".to_owned()),
-        place: Place::Node { node: "n1".to_owned() },
-        explains: true,
-        may_be_at: None,
-        chain: vec![cause],
-        evidence: vec![WeighedEvidence {
-            source: "procfs".to_owned(),
-            node: "n1".to_owned(),
-            at_wall_usec: NOW,
-            text: "thread 3044 of QEMU 3036 is in state D ".repeat(texts),
-            weight_db: 30.0,
-            cause,
-        }],
-        remedy: Remedy {
-            now: vec!["fsfreeze --unfreeze /data   # if a backup left it so".repeat(texts)],
-            ..Remedy::default()
-        },
+    let evidence = WeighedEvidence {
+        source: "procfs".to_owned(),
+        node: "n1".to_owned(),
+        at_wall_usec: NOW,
+        text: "thread 3044 of QEMU 3036 is in state D ".repeat(texts),
+        weight_db: 30.0,
+        cause,
     };
-    Attribution {
-        symptom: Symptom {
-            subject: SymptomSubject::Vm { node: "n1".to_owned(), uid: uid.to_owned() },
-            id: SymptomId::StuckStopping,
-            since_wall_usec: Some(NOW),
-            text: "its QEMU was killed 29 s ago and has not ended ".repeat(texts),
-            migration: None,
-        },
-        causes: vec![candidate],
-        contributing: vec![],
-        ruled_out: vec![],
-        unknown: vec![],
-        looked_at: vec![],
-        confidence: Confidence::Verdict,
-    }
+    let now = vec!["fsfreeze --unfreeze /data   # if a backup left it so".repeat(texts)];
+    let candidate = Candidate {
+        probability: 0.973,
+        evidence: vec![evidence],
+        remedy: Remedy { now, ..Remedy::default() },
+        ..testing::candidate(cause, Place::Node { node: "n1".to_owned() })
+    };
+    let subject = SymptomSubject::Vm { node: "n1".to_owned(), uid: uid.to_owned() };
+    let mut attribution = testing::attribution(subject, SymptomId::StuckStopping, vec![candidate]);
+    attribution.symptom.since_wall_usec = Some(NOW);
+    attribution.symptom.text = "its QEMU was killed 29 s ago and has not ended ".repeat(texts);
+    attribution
 }
 
 fn frozen() -> Incident {

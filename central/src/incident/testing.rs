@@ -1,5 +1,6 @@
-//! Incidents for tests: whole ones of which a test names what it is about.
+//! Incidents, and what they come from, for tests: whole ones of which a test names what it is about.
 
+use kulprit_diagnosis::{Attribution, Candidate, Confidence, Place, Remedy, Symptom, SymptomId, SymptomSubject};
 use ulid::Ulid;
 
 use super::{Incident, Key, Member, Whom};
@@ -31,5 +32,35 @@ pub(crate) fn member(namespace: &str, name: &str, node: &str) -> Member {
         since_wall_usec: None,
         until_wall_usec: None,
         based_on: Vec::new(),
+    }
+}
+
+/// A root cause that sits in `place`, without evidence.
+pub(crate) fn candidate(id: &'static str, place: Place) -> Candidate {
+    Candidate {
+        id,
+        probability: 0.5,
+        score_db: 0.0,
+        role: "hosting",
+        node: Some("n1".to_owned()),
+        place,
+        explains: true,
+        may_be_at: None,
+        chain: vec![id],
+        evidence: Vec::new(),
+        remedy: Remedy::default(),
+    }
+}
+
+/// A verdict of that symptom, with nothing said beside it.
+pub(crate) fn attribution(subject: SymptomSubject, id: SymptomId, causes: Vec<Candidate>) -> Attribution {
+    Attribution {
+        symptom: Symptom { subject, id, since_wall_usec: None, text: String::new(), migration: None },
+        causes,
+        contributing: Vec::new(),
+        ruled_out: Vec::new(),
+        unknown: Vec::new(),
+        looked_at: Vec::new(),
+        confidence: Confidence::Verdict,
     }
 }

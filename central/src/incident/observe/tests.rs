@@ -1,23 +1,12 @@
 //! What an attribution says of its likeliest cause and of those that are nearly as likely.
 
-use kulprit_diagnosis::{Confidence, Remedy, Symptom, SymptomId};
+use kulprit_diagnosis::SymptomId;
 
 use super::*;
+use crate::incident::testing;
 
 fn candidate(id: &'static str, score_db: f64, place: Place) -> Candidate {
-    Candidate {
-        id,
-        probability: 0.5,
-        score_db,
-        role: "hosting",
-        node: None,
-        place,
-        explains: true,
-        may_be_at: None,
-        chain: vec![id],
-        evidence: Vec::new(),
-        remedy: Remedy::default(),
-    }
+    Candidate { score_db, ..testing::candidate(id, place) }
 }
 
 fn at(node: &str) -> Place {
@@ -29,22 +18,8 @@ fn nas() -> Place {
 }
 
 fn may_be(causes: Vec<Candidate>, contributing: Vec<Candidate>) -> Vec<String> {
-    let symptom = Symptom {
-        subject: SymptomSubject::Vm { node: "n1".to_owned(), uid: "a".to_owned() },
-        id: SymptomId::StuckStopping,
-        since_wall_usec: None,
-        text: String::new(),
-        migration: None,
-    };
-    let attribution = Attribution {
-        symptom,
-        causes,
-        contributing,
-        ruled_out: Vec::new(),
-        unknown: Vec::new(),
-        looked_at: Vec::new(),
-        confidence: Confidence::Verdict,
-    };
+    let subject = SymptomSubject::Vm { node: "n1".to_owned(), uid: "a".to_owned() };
+    let attribution = Attribution { contributing, ..testing::attribution(subject, SymptomId::StuckStopping, causes) };
     let snapshot = Snapshot::default();
     let observations = observe(&Indexed::new(&snapshot), std::slice::from_ref(&attribution));
     for other in &observations[0].may_be {
